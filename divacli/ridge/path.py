@@ -1,0 +1,90 @@
+"""Choosing the ridge: the leave-one-out loss at many values of lambda from one eigendecomposition."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from divacli.errors import SolveError
+from divacli.ridge.spectrum import Spectrum
+from divacli.ridge.task import RidgeTask
+
+PATH_LENGTH = 29
+"""Values of lambda on the path: four to a decade over seven decades."""
+
+
+@dataclass(frozen=True)
+class RidgePath:
+    """The squared leave-one-out loss along a path of ridges, over samples with a positive mask.
+
+    Attributes:
+        ridges: (R,) float64, ascending.
+        loss: (R,) mean LOO loss, weighted by the mask.
+        error: (R,) share of samples whose LOO prediction is another class, weighted by the mask.
+    """
+
+    ridges: Tensor
+    loss: Tensor
+    error: Tensor
+
+    @property
+    def best(self) -> int:
+        """Index of the smallest mean loss; of equals the largest ridge."""
+        return int((self.loss == self.loss.min()).nonzero()[-1])
+
+
+def ridge_grid(spectrum: Spectrum) -> Tensor:
+    """`PATH_LENGTH` ridges, four to a decade, up to ten times the largest eigenvalue.
+
+    Raises:
+        SolveError: The features do not vary at all.
+    """
+    largest = float(spectrum.eigenvalues[-1]) if len(spectrum.eigenvalues) else 0.0
+    if largest <= 0:
+        raise SolveError(
+            "all samples with a positive weight have the same features",
+            expected="features that differ between samples",
+            hint="check the checkpoint and the feature layer",
+        )
+    return 10 * largest * torch.logspace(-7, 0, PATH_LENGTH, dtype=torch.float64)
+
+
+def ridge_path(task: RidgeTask, spectrum: Spectrum, ridges: Tensor | None = None) -> RidgePath:
+    """LOO loss and error at every ridge, in one pass over the samples: O(n d^2 + R n d k).
+
+    Args:
+        task: The problem; its mask says which samples count.
+        spectrum: Its decomposition.
+        ridges: (R,) ascending float64, default `ridge_grid(spectrum)`.
+    """
+    ridges = (ridge_grid(spectrum) if ridges is None else ridges).to(task.device)
+    inverse = 1 / spectrum.damped(ridges)
+    coefs = (inverse[:, :, None] * spectrum.cross).to(task.dtype)
+    leverage_weights = inverse.T.to(task.dtype)
+    n_ridges = len(ridges)
+    sums = torch.zeros(n_ridges, dtype=torch.float64, device=task.device)
+    wrong = torch.zeros_like(sums)
+    total = 0.0
+    for batch in task.batches():
+        rotated = spectrum.rotate(batch.features)
+        leverage = rotated.square() @ leverage_weights
+        losses = torch.empty(len(rotated), n_ridges, dtype=torch.float64, device=task.device)
+        truth = batch.labels.argmax(dim=1)
+        for index in range(n_ridges):
+            fitted = rotated @ coefs[index]
+            hat = leverage[:, index]
+            if spectrum.target_mean is not None:
+                fitted += spectrum.target_mean.to(fitted)
+                hat = hat + 1 / spectrum.total_weight
+            denominator = (1 - batch.weights * hat).clamp_min(torch.finfo(task.dtype).eps)
+            residual = (batch.targets - fitted) / denominator[:, None]
+            losses[:, index] = residual.square().sum(dim=1).double()
+            wrong[index] += batch.mask.double() @ ((batch.labels - residual).argmax(dim=1) != truth).double()
+        mask = batch.mask.double()
+        sums += mask @ losses
+        total += float(mask.sum())
+    if total <= 0:
+        raise SolveError("no sample counts in the validation loss", expected="a positive validation mask")
+    return RidgePath(ridges.cpu(), sums.cpu() / total, wrong.cpu() / total)
