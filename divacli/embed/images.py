@@ -1,0 +1,123 @@
+"""Decode image files to upright 8-bit RGB, whatever is in them."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import warnings
+import zlib
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+# Pillow warns of odd metadata and of large images, once for each of thousands of files. One filter set up on
+# import and not one per image: `warnings.catch_warnings` is not safe in threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+# What Pillow's decoders raise on bad data: each format has its own habits.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class UndecodableImage(ValueError):
+    """An image file that cannot be decoded whole; the message is the reason, in one line."""
+
+
+def decode_image(data: bytes) -> Image.Image:
+    """Decode an image file.
+
+    An alpha channel is dropped, not blended with a background: this is what torchvision's folder loader does,
+    so these are the pixels that networks were trained on. Samples of 16 bits are scaled to 8 bits, not
+    clipped. Of floating point images those within [0, 1] are scaled by 255, others taken as 0 ... 255 and
+    clipped. Of several frames or pages the first is taken. The EXIF orientation is applied.
+
+    Args:
+        data: The content of the file.
+
+    Returns:
+        The image, loaded, in mode RGB, upright.
+
+    Raises:
+        UndecodableImage: Empty, truncated, damaged, too large, or no image at all.
+    """
+    if not data:
+        raise UndecodableImage("empty file (0 bytes)")
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.format == "EPS":  # loading one would run Ghostscript on it
+                raise UndecodableImage("PostScript, not an image of pixels")
+            image.load()
+            rgb = _to_rgb(image)
+            method = _UPRIGHT.get(_orientation(image))
+            return rgb if method is None else rgb.transpose(method)
+    except UndecodableImage:
+        raise
+    except (*_DAMAGE, Image.DecompressionBombError) as error:
+        raise UndecodableImage(_reason(error)) from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        # 32-bit integers are 16-bit samples in a wide container: that is how Pillow hands out 16-bit PGM.
+        samples = np.asarray(image).astype(np.int64).clip(0, 65_535)
+        return Image.fromarray(((samples + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        samples = np.nan_to_num(np.asarray(image), nan=0.0)
+        scale = 255 if samples.min() >= 0 and samples.max() <= 1 else 1
+        return Image.fromarray((samples * scale).round().clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "LAB":
+        from PIL import ImageCms  # only here: LAB is rare, and colour management an optional part of Pillow
+
+        to_srgb = ImageCms.buildTransform(
+            ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB"
+        )
+        return to_srgb.apply(image)
+    # A transparent colour says nothing about RGB, and Pillow warns of it in some palettes.
+    image.info.pop("transparency", None)
+    return image.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation; 1, upright, where the EXIF block is broken: no reason to refuse the image."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except _DAMAGE:
+        return 1
+
+
+def _reason(error: BaseException) -> str:
+    """Say in a few words what an error of Pillow means."""
+    text = str(error).partition("\n")[0]
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image, or of an unknown format"
+    if isinstance(error, Image.DecompressionBombError):
+        pixels, limit = (int(number) for number in re.findall(r"\d+", text)[:2])
+        return f"too large: {pixels:,} pixels, the limit is {limit:,}"
+    if isinstance(error, EOFError) or "truncated" in text.lower():
+        return "truncated file"
+    if isinstance(error, MemoryError):
+        return "too large: it does not fit in memory"
+    return f"damaged image: {text or type(error).__name__}"

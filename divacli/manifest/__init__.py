@@ -1,0 +1,17 @@
+"""The sample table: read it from any kind of DATA, check it, and write it back whole."""
+
+from divacli.manifest.arrayfile import ArrayFile
+from divacli.manifest.read import read_manifest
+from divacli.manifest.table import Manifest
+from divacli.manifest.validate import check_files
+from divacli.manifest.write import relocate, write_table, write_text
+
+__all__ = [
+    "ArrayFile",
+    "Manifest",
+    "check_files",
+    "read_manifest",
+    "relocate",
+    "write_table",
+    "write_text",
+]

@@ -1,0 +1,156 @@
+"""An array that stays on disk and is read a block of rows at a time."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import struct
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from divacli.errors import DataError
+
+_LOCAL_HEADER = struct.Struct(
+    "<26xHH"
+)  # a zip member's own header ends with the lengths of name and extra field
+
+
+@dataclass(frozen=True)
+class ArrayFile:
+    """A C-ordered array of numbers inside a file, of which only the rows asked for are ever read.
+
+    Rows are read with `pread` and not mapped: mapped pages count as resident memory and a truncated file
+    would kill the process. Every access opens the file anew, so one object serves many threads and pickles.
+
+    Attributes:
+        path: The file.
+        offset: Where the first element lies, in bytes.
+        shape: Shape of the whole array, at least one axis.
+        dtype: Type of the elements, in this machine's byte order.
+    """
+
+    path: Path
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @classmethod
+    def from_npy(cls, path: Path) -> ArrayFile:
+        """Open an array saved by `np.save`.
+
+        Raises:
+            DataError: Not a `.npy` file, or one in Fortran order, in foreign byte order, or of objects.
+        """
+        try:
+            with path.open("rb") as stream:
+                shape, readable_in_place, dtype = _read_npy_header(stream)
+                offset = stream.tell()
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{path} cannot be read: {error}", expected="an array saved by numpy.save"
+            ) from error
+        if not readable_in_place:
+            raise DataError(
+                f"{path} holds an array of {dtype} that cannot be read by rows",
+                expected="numbers in C order and in this machine's byte order",
+                hint="save numpy.ascontiguousarray(array) again on this machine",
+            )
+        return cls(path, offset, shape, dtype)
+
+    @classmethod
+    def from_npz(cls, path: Path, member: str) -> ArrayFile | np.ndarray:
+        """Open one array of an `.npz` file.
+
+        Returns:
+            An `ArrayFile` where the array is stored as it is (`np.savez`); otherwise (`np.savez_compressed`,
+            Fortran order, foreign byte order) the array itself, loaded into memory.
+
+        Raises:
+            KeyError: The file has no such array.
+            ValueError: An array of Python objects, or a header that is malformed or states another size.
+            OSError: The file cannot be read.
+            zipfile.BadZipFile: Not a zip file, or a damaged one.
+            zlib.error: Damaged compressed data.
+        """
+        with zipfile.ZipFile(path) as archive:
+            info = archive.getinfo(f"{member}.npy")
+            with archive.open(info) as stream:
+                shape, readable_in_place, dtype = _read_npy_header(stream)
+                npy_header = stream.tell()
+            held, stated = info.file_size - npy_header, math.prod(shape) * dtype.itemsize
+            if held != stated and not dtype.hasobject:
+                raise ValueError(f"it holds {held:,} bytes where its header states {stated:,}")
+            if readable_in_place and info.compress_type == zipfile.ZIP_STORED:
+                with path.open("rb") as file:
+                    file.seek(info.header_offset)
+                    lengths = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+                data = info.header_offset + _LOCAL_HEADER.size + sum(lengths)
+                return cls(path, data + npy_header, shape, dtype)
+            with archive.open(info) as stream:
+                array = np.lib.format.read_array(stream, allow_pickle=False)
+                return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        """Read some rows into a fresh array; rows that follow one another are read in one call.
+
+        Args:
+            rows: A slice, or an integer array (m,) of row numbers from 0 to `len(self) - 1` in any order.
+
+        Returns:
+            Array (m, *shape[1:]) of `dtype`.
+
+        Raises:
+            IndexError: A row outside the array, or `rows` is not a vector of integers.
+            DataError: The file is gone, or shorter than it was when opened.
+        """
+        if isinstance(rows, slice):
+            rows = np.arange(*rows.indices(len(self)))
+        if rows.ndim != 1 or rows.dtype.kind not in "iu":
+            raise IndexError(f"rows must be a vector of integers, got {rows.dtype} of shape {rows.shape}")
+        if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
+            raise IndexError(f"rows from {rows.min()} to {rows.max()} asked of an array of {len(self)} rows")
+        block = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        if not block.size:
+            return block
+        row_bytes = block.nbytes // len(rows)
+        buffer = block.reshape(-1).view(np.uint8).data
+        # Signed before the difference: unsigned row numbers would wrap around.
+        breaks = np.flatnonzero(np.diff(rows.astype(np.int64)) != 1) + 1
+        bounds = [0, *breaks.tolist(), len(rows)]
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                for start, stop in itertools.pairwise(bounds):
+                    position = self.offset + int(rows[start]) * row_bytes
+                    self._fill(file.fileno(), buffer[start * row_bytes : stop * row_bytes], position)
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be read: {error.strerror}") from error
+        return block
+
+    def _fill(self, descriptor: int, buffer: memoryview, position: int) -> None:
+        """Read until `buffer` is full: one call may return less than it was asked for."""
+        while len(buffer):
+            count = os.preadv(descriptor, [buffer], position)
+            if not count:
+                raise DataError(
+                    f"{self.path} changed or was truncated while reading: it ends at byte {position:,}",
+                    expected=f"{len(buffer):,} bytes more",
+                    hint="write the file again, and let nothing else write to it meanwhile",
+                )
+            buffer, position = buffer[count:], position + count
+
+
+def _read_npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether rows can be read straight from the file, and dtype; leaves `stream` at the data."""
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran_order, dtype = read(stream)
+    return shape, not (fortran_order or dtype.hasobject) and dtype.isnative and len(shape) > 0, dtype

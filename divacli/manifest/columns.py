@@ -1,0 +1,191 @@
+"""The columns of a sample table: which ones diva knows, and how their cells become typed values."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from divacli.errors import DataError, listed
+
+REQUIRED = ("path", "label")
+OPTIONAL = ("group", "split", "id", "source")
+
+# Every column diva reads or writes; any other one belongs to the user and is carried along untouched.
+KINDS = {
+    "path": "text",
+    "label": "text",
+    "weight": "number",
+    "group": "text",
+    "split": "text",
+    "id": "text",
+    "source": "text",
+    "rank": "integer",
+    "derivative": "number",
+    "derivative_se": "number",
+    "significant": "boolean",
+    "loo_loss": "number",
+    "predicted_label": "text",
+    "mislabel_probability": "number",
+    "suggested_label": "text",
+    "reason": "text",
+}
+
+# What other tools call the two columns diva cannot do without.
+_ALIASES = {
+    "path": (
+        "file",
+        "filename",
+        "file_name",
+        "filepath",
+        "file_path",
+        "image",
+        "image_path",
+        "img",
+        "img_path",
+    ),
+    "label": ("class", "class_name", "target", "category", "labels", "y"),
+}
+
+
+def typed(raw: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[str]]:
+    """Give every known column its type and the table its order of columns.
+
+    Text columns hold str, with "" for a missing cell; numbers are float64 with NaN for a missing cell; `rank`
+    is Int64 and `significant` boolean, both nullable, for tables of which only some rows were ranked.
+
+    Args:
+        raw: The table as its format gave it, n rows.
+        name: How messages call it.
+
+    Returns:
+        The table (n rows, RangeIndex; path, label, weight, then the optional columns, then the others in
+        the order found) and the warnings.
+
+    Raises:
+        DataError: No rows, a column missing or twice, or a cell that is not of its column's type.
+    """
+    found = [str(column) for column in raw.columns]
+    _check_header(found, name)
+    if raw.empty:
+        raise DataError(f"{name} has a header and no rows", expected="one row for each sample")
+    read = {"text": _texts, "number": _numbers, "integer": _integers, "boolean": _booleans}
+    columns: dict[str, pd.Series] = {}
+    for position, column in enumerate(found):
+        cells = raw.iloc[:, position].reset_index(drop=True)
+        columns[column] = (
+            read[KINDS[column]](cells, f"{name}: column '{column}'") if column in KINDS else cells
+        )
+    columns.setdefault("weight", pd.Series(np.ones(len(raw))))
+    first = [column for column in (*REQUIRED, "weight", *OPTIONAL) if column in columns]
+    table = pd.DataFrame({column: columns[column] for column in dict.fromkeys([*first, *found])})
+    unknown = [column or "(unnamed)" for column in found if column not in KINDS]
+    return table, [f"{name}: columns kept but not used: {listed(unknown)}."] if unknown else []
+
+
+def row_numbers(wrong: Iterable[bool]) -> str:
+    """Name the rows where `wrong` holds as a person counts them: 1 is the first row below the header."""
+    numbers = np.flatnonzero(np.asarray(wrong, bool)) + 1
+    return f"data row{'s' if len(numbers) > 1 else ''} " + listed([f"{n}" for n in numbers[:5]], len(numbers))
+
+
+def _check_header(found: list[str], name: str) -> None:
+    twice = sorted({column for column in found if found.count(column) > 1})
+    if twice:
+        raise DataError(f"{name} has more than one column named {listed(twice)}", expected="different names")
+    missing = [column for column in REQUIRED if column not in found]
+    if not missing:
+        return
+    hints = [f"rename '{close}' to '{column}'" for column in missing if (close := _closest(column, found))]
+    raise DataError(
+        f"{name} has no column {' and no column '.join(missing)}; its columns are: {listed(found, limit=12)}",
+        expected="a first line that names the columns, among them path and label",
+        hint="; ".join(hints) or "add the header path,label, or rename the columns that hold these",
+    )
+
+
+def _closest(column: str, found: list[str]) -> str | None:
+    """The column the user most likely meant, if any."""
+    plain = {other.strip().strip("\ufeff").lower(): other for other in found if other not in REQUIRED}
+    for alias in (column, *_ALIASES[column]):
+        if alias in plain:
+            return plain[alias]
+    close = difflib.get_close_matches(column, list(plain), n=1, cutoff=0.6)
+    return plain[close[0]] if close else None
+
+
+def _texts(cells: pd.Series, where: str) -> pd.Series:
+    if isinstance(cells.dtype, pd.StringDtype):
+        return cells.fillna("")
+    try:
+        return pd.Series([_text(cell) for cell in cells.astype(object)], dtype="str")
+    except (TypeError, UnicodeError) as error:
+        raise DataError(f"{where} has {error}", expected="text or whole numbers") from error
+
+
+def _text(cell: object) -> str:
+    """One cell as text; a whole float loses its fraction: integers beside missing cells became floats."""
+    if isinstance(cell, str):
+        return cell
+    if _missing(cell):
+        return ""
+    if isinstance(cell, bytes):
+        return cell.decode()
+    if isinstance(cell, (dict, list, tuple, np.ndarray)):
+        raise TypeError(f"a cell of type {type(cell).__name__}: {str(cell)[:40]}")
+    if isinstance(cell, (float, np.floating)) and float(cell).is_integer():
+        return str(int(cell))
+    return str(cell)
+
+
+def _missing(cell: object) -> bool:
+    return (
+        cell is None
+        or cell is pd.NA
+        or cell is pd.NaT
+        or (isinstance(cell, (float, np.floating)) and cell != cell)
+    )
+
+
+def _numbers(cells: pd.Series, where: str) -> pd.Series:
+    if pd.api.types.is_numeric_dtype(cells.dtype):
+        return pd.Series(cells.to_numpy(np.float64, na_value=np.nan))
+    # float() and not pandas.to_numeric, whose parser may miss the nearest double in the last place.
+    numbers = [_number(cell) for cell in cells]
+    wrong = [number is None for number in numbers]
+    if any(wrong):
+        first = cells[wrong.index(True)]
+        raise DataError(
+            f"{where} is not a number in {row_numbers(wrong)}: '{str(first)[:40]}'",
+            expected="a number such as 0.5 in every row",
+        )
+    return pd.Series(numbers, dtype=np.float64)
+
+
+def _number(cell: object) -> float | None:
+    """One cell as a float, NaN where it is missing, None where it is no number."""
+    if _missing(cell) or (isinstance(cell, str) and not cell.strip()):
+        return np.nan
+    try:
+        return float(cell)  # type: ignore[arg-type]  # refused just below
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _integers(cells: pd.Series, where: str) -> pd.Series:
+    numbers = _numbers(cells, where)
+    wrong = numbers.notna() & (numbers % 1 != 0)  # also true of infinities
+    if wrong.any():
+        raise DataError(f"{where} is not a whole number in {row_numbers(wrong)}")
+    return numbers.astype("Int64")
+
+
+def _booleans(cells: pd.Series, where: str) -> pd.Series:
+    words = {"true": True, "1": True, "false": False, "0": False, "": pd.NA}
+    texts = _texts(cells, where).str.lower()
+    wrong = ~texts.isin(list(words))
+    if wrong.any():
+        raise DataError(f"{where} is neither True nor False in {row_numbers(wrong)}")
+    return texts.map(words).astype("boolean")

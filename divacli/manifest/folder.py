@@ -1,0 +1,123 @@
+"""Read a folder with one sub-folder a class as a sample table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from divacli.errors import DataError, listed
+
+# What Pillow decodes in every build of the supported versions, and AVIF, which newer ones do.
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif"),
+)
+
+_SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+_LAYOUT = "one sub-folder a class with images in it, such as cat/1.jpg and dog/2.jpg"
+
+
+def read_folder(folder: Path, name: str) -> tuple[pd.DataFrame, list[str]]:
+    """List the images of a folder, each labelled with the sub-folder it lies in.
+
+    Images may lie at any depth below the class folder. Symbolic links are followed; hidden files and folders
+    are not looked at.
+
+    Args:
+        folder: The folder.
+        name: How messages call it.
+
+    Returns:
+        The table (path relative to `folder` with "/", and label), sorted by path, and the warnings.
+
+    Raises:
+        DataError: A folder cannot be listed, a name is not UTF-8, or no class folder has images.
+    """
+    images: list[str] = []
+    others: list[str] = []
+    classes: set[str] = set()
+    for path, is_folder in _walk(folder):
+        if is_folder:
+            if "/" not in path:
+                classes.add(path)
+        elif path.lower().endswith(IMAGE_SUFFIXES):
+            images.append(path)
+        else:
+            others.append(path)
+    _check_names([*images, *classes], name)
+
+    loose = sorted(path for path in images if "/" not in path)
+    paths = sorted(path for path in images if "/" in path)
+    labels = [path.partition("/")[0] for path in paths]
+    if not paths:
+        found = f"{len(loose):,} images without a class folder" if loose else "no images"
+        raise DataError(f"{name} has {found} ({len(classes):,} sub-folders)", expected=_LAYOUT)
+    used = set(labels)
+    if used <= _SPLITS:
+        first = f"{name.rstrip('/')}/{min(used, key=lambda split: (not split.startswith('train'), split))}"
+        split_note = (
+            f"{name} looks like a folder of splits ({listed(sorted(used))}), which were taken for classes"
+        )
+        if len(used) == 1:
+            raise DataError(split_note, expected=_LAYOUT, hint=f"point at one of them: {first}")
+        warnings = [f"{split_note}: point at one of them, such as {first}."]
+    else:
+        warnings = []
+    if loose:
+        warnings.append(f"{name}: not used, {len(loose):,} images outside any class folder: {listed(loose)}.")
+    if empty := sorted(classes - used):
+        warnings.append(f"{name}: not used, {len(empty):,} sub-folders without images: {listed(empty)}.")
+    if others:
+        warnings.append(
+            f"{name}: not used, {len(others):,} files that are not images: {listed(sorted(others))}."
+        )
+    return pd.DataFrame(
+        {"path": pd.Series(paths, dtype="str"), "label": pd.Series(labels, dtype="str")}
+    ), warnings
+
+
+def _walk(top: Path) -> Iterator[tuple[str, bool]]:
+    """Every file and folder below `top`: its path relative to `top`, and whether it is a folder."""
+    # With each folder go the identities of the folders above it: a link back to one of those is a loop and is
+    # not entered, while two links to one folder outside are two folders.
+    pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
+    while pending:
+        prefix, above = pending.pop()
+        try:
+            status = (top / prefix).stat()
+            identity = (status.st_dev, status.st_ino)
+            if identity in above:
+                continue
+            with os.scandir(top / prefix) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    is_folder = entry.is_dir()
+                    yield prefix + entry.name, is_folder
+                    if is_folder:
+                        pending.append((f"{prefix}{entry.name}/", above | {identity}))
+        except OSError as error:
+            raise DataError(
+                f"{top / prefix} cannot be listed: {error.strerror}",
+                hint="make it readable, or move it elsewhere",
+            ) from error
+
+
+def _check_names(paths: list[str], name: str) -> None:
+    try:
+        "\0".join(paths).encode()
+    except UnicodeEncodeError:
+        wrong = [ascii(path) for path in sorted(paths) if _undecodable(path)]
+        raise DataError(
+            f"{name}: {len(wrong):,} names are not UTF-8: {listed(wrong)}",
+            expected="names that a table can hold",
+            hint="rename them, for example with: convmv -r -f latin1 -t utf-8 --notest",
+        ) from None
+
+
+def _undecodable(path: str) -> bool:
+    # The operating system's undecodable bytes arrive as lone surrogates.
+    return any("\ud800" <= character <= "\udfff" for character in path)

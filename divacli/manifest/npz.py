@@ -1,0 +1,112 @@
+"""Read an `.npz` file of embeddings and labels as a sample table."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from divacli.errors import DataError, listed
+from divacli.manifest.arrayfile import ArrayFile
+
+_PER_SAMPLE = ("label", "path", "weight", "group")
+_KNOWN = ("embedding", "class_name", *_PER_SAMPLE)
+_EXPECTED = "arrays embedding (n, d) and label (n,), optionally path, weight, group (n,) and class_name"
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def read_npz(file: Path, name: str) -> tuple[pd.DataFrame, ArrayFile | np.ndarray, list[str]]:
+    """Read the table and open the embeddings of an `.npz` file.
+
+    `class_name` may hold one name a sample or one a class. It is taken as one a sample where it has n entries
+    and samples with the same label always have the same name, and otherwise as a list that integer labels
+    0 ... k-1 index.
+
+    Args:
+        file: The file; objects in it are never unpickled.
+        name: How messages call it.
+
+    Returns:
+        The table (n rows: path, label, source and what else there is; `source` is the file's name, `path` the
+        row number from 0 where the file has none), the embeddings (n, d) in the same order, and the warnings.
+
+    Raises:
+        DataError: Not an `.npz` file, or an array missing, of objects, or of a wrong type or shape.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = [entry.removesuffix(".npy") for entry in archive.namelist() if entry.endswith(".npy")]
+    except _UNREADABLE as error:
+        raise DataError(
+            f"{name} cannot be read: {error}", expected=f"a file saved by numpy.savez with {_EXPECTED}"
+        ) from error
+    missing = [member for member in ("embedding", "label") if member not in members]
+    if missing:
+        raise DataError(
+            f"{name} has no array {listed(missing)}; it has: {listed(members)}", expected=_EXPECTED
+        )
+
+    embeddings = _open(file, "embedding", name)
+    if len(embeddings.shape) != 2 or 0 in embeddings.shape or embeddings.dtype not in ("f2", "f4", "f8"):
+        raise DataError(
+            f"{name}: embedding is {embeddings.dtype} of shape {embeddings.shape}",
+            expected="float16, float32 or float64 of shape (n, d): a row of d features for each of n samples",
+        )
+    n = len(embeddings)
+    arrays = {member: _open(file, member, name)[:] for member in _KNOWN[1:] if member in members}
+    for member, array in arrays.items():
+        if array.ndim != 1 or (member in _PER_SAMPLE and len(array) != n):
+            raise DataError(
+                f"{name}: {member} has shape {array.shape}",
+                expected=f"({n},), one entry for each row of embedding"
+                if member in _PER_SAMPLE
+                else "a vector",
+                hint="save one-hot labels as label.argmax(axis=1)"
+                if member == "label" and array.ndim > 1
+                else "",
+            )
+    if "class_name" in arrays:
+        arrays["label"] = _named(arrays["label"], arrays.pop("class_name"), name)
+    arrays.setdefault("path", np.arange(n))
+    table = pd.DataFrame(
+        {member: pd.Series(array.tolist(), dtype=object) for member, array in arrays.items()}
+    )
+    table["source"] = file.name
+    unknown = [member for member in members if member not in _KNOWN]
+    return table, embeddings, [f"{name}: arrays not used: {listed(unknown)}."] if unknown else []
+
+
+def _open(file: Path, member: str, name: str) -> ArrayFile | np.ndarray:
+    try:
+        return ArrayFile.from_npz(file, member)
+    except _UNREADABLE as error:
+        raise DataError(
+            f"{name}: array {member} cannot be read: {error}",
+            expected="an array of numbers or strings, without Python objects",
+            hint="save it again as such, for example numpy.savez(file, label=label.astype(str), ...)",
+        ) from error
+
+
+def _named(labels: np.ndarray, class_name: np.ndarray, name: str) -> np.ndarray:
+    """The label of each sample by its name."""
+    if len(class_name) == len(labels):
+        pairs = set(zip(labels.tolist(), class_name.tolist(), strict=True))
+        if len(pairs) == len(set(labels.tolist())):
+            return class_name
+    if labels.dtype.kind in "iu" and labels.min() >= 0 and labels.max() < len(class_name):
+        return class_name[labels]
+    raise DataError(
+        f"{name}: class_name has {len(class_name):,} entries, which do not name the labels",
+        expected=f"one name for each of {len(labels):,} samples, or a list that labels 0, 1, ... index",
+    )

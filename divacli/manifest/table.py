@@ -1,0 +1,58 @@
+"""The sample table that every command works on."""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from divacli.manifest.arrayfile import ArrayFile
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The samples of one DATA argument, read and checked.
+
+    Attributes:
+        name: How messages call it: the argument as typed, or "standard input".
+        kind: "folder", "table" or "npz".
+        table: One row a sample, RangeIndex. Columns path (str, as written), label (str) and weight (float64,
+            1 where not given), then group, split, id and source where there are such, then all others. Where
+            `source` is not empty it names the `.npz` file or feature store that holds the row's embedding,
+            and the path need not be a file.
+        folder: Absolute folder that relative paths and sources start from.
+        warnings: One sentence each.
+        embeddings: (n, d), row i belonging to row i of `table`; of an `.npz` file only.
+    """
+
+    name: str
+    kind: str
+    table: pd.DataFrame
+    folder: Path
+    warnings: tuple[str, ...] = ()
+    embeddings: ArrayFile | np.ndarray | None = None
+
+    @property
+    def classes(self) -> list[str]:
+        """The distinct labels, sorted."""
+        return sorted(self.table["label"].unique())
+
+    def files(self) -> list[str]:
+        """Absolute path of each row."""
+        folder = str(self.folder)
+        return [posixpath.join(folder, path) for path in self.table["path"]]
+
+    def select(self, rows: np.ndarray) -> Manifest:
+        """Keep some rows, in the order given.
+
+        What is left of an `.npz` file is a "table" without `embeddings`, just as if it had been written and
+        read again: its `source` column still says where the embeddings are, so no row can meet another's.
+
+        Args:
+            rows: Integers (m,), or booleans (n,).
+        """
+        kind = "table" if self.kind == "npz" else self.kind
+        return replace(self, kind=kind, table=self.table.iloc[rows].reset_index(drop=True), embeddings=None)

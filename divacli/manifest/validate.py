@@ -1,0 +1,100 @@
+"""Refuse sample tables that no result could be trusted for, and warn of those that look odd."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+
+import numpy as np
+import pandas as pd
+
+from divacli.errors import DataError, listed
+from divacli.manifest.columns import row_numbers
+from divacli.manifest.table import Manifest
+
+
+def validate(manifest: Manifest) -> list[str]:
+    """Check paths, labels and weights.
+
+    Returns:
+        The warnings: classes of one sample, labels that are hard to tell apart, several splits.
+
+    Raises:
+        DataError: An empty path or label, a path twice, fewer than two classes, an unusable weight.
+    """
+    table, name = manifest.table, manifest.name
+    for column in ("path", "label"):
+        empty = table[column].str.strip() == "" if column == "label" else table[column] == ""
+        if empty.any():
+            raise DataError(
+                f"{name}: {column} is empty in {row_numbers(empty)}",
+                expected=f"a {column} in every row",
+                hint="fill it in, or leave these rows out",
+            )
+    _check_weights(table["weight"], name)
+    _check_duplicates(manifest)
+
+    counts = table["label"].value_counts(sort=False).sort_index()
+    if len(counts) < 2:
+        raise DataError(
+            f"{name} has one class only: {counts.index[0]}",
+            expected="at least two classes to tell apart",
+            hint="check that the labels are what the label column holds",
+        )
+    warnings = []
+    if single := counts.index[counts == 1].tolist():
+        warnings.append(f"{name}: classes with a single sample: {listed(single)}.")
+    alike = counts.index.to_series().groupby(counts.index.str.strip().str.casefold()).agg(list)
+    if pairs := [" / ".join(map(repr, labels)) for labels in alike if len(labels) > 1]:
+        warnings.append(
+            f"{name}: labels that differ only by case or spaces count as different: {listed(pairs)}."
+        )
+    if "split" in table and table["split"].nunique() > 1:
+        splits = sorted(map(repr, table["split"].unique()))
+        warnings.append(f"{name}: all rows are used, whatever their split: {listed(splits)}.")
+    return warnings
+
+
+def check_files(manifest: Manifest) -> None:
+    """Check that every row's file is there; rows whose `source` holds their embedding need none.
+
+    Raises:
+        DataError: A path that is not a regular file or a link to one.
+    """
+    table = manifest.table
+    wanted = table["source"] == "" if "source" in table else np.ones(len(table), bool)
+    files = [file for file, want in zip(manifest.files(), wanted, strict=True) if want]
+    missing = [file for file in files if not os.path.isfile(file)]  # noqa: PTH113  # Path.is_file raises on some
+    if missing:
+        raise DataError(
+            f"{manifest.name}: {len(missing):,} of {len(files):,} files are not there: {listed(missing)}",
+            expected=f"a file for every row; relative paths start from {manifest.folder}",
+            hint="correct the paths, or put the table into the folder that its paths start from",
+        )
+
+
+def _check_weights(weights: pd.Series, name: str) -> None:
+    wrong = ~(np.isfinite(weights) & (weights >= 0))
+    if wrong.any():
+        raise DataError(
+            f"{name}: weight is empty, negative or not finite in {row_numbers(wrong)}",
+            expected="a number from 0 up in every row",
+            hint="fill it in, or leave the whole column out for weights of 1",
+        )
+    if not weights.any():
+        raise DataError(f"{name}: every weight is 0", expected="at least some weights above 0")
+
+
+def _check_duplicates(manifest: Manifest) -> None:
+    table = manifest.table
+    keys = pd.Series([posixpath.normpath(file) for file in manifest.files()])
+    if "source" in table:
+        keys = table["source"].map(posixpath.normpath) + "\0" + keys
+    again = keys.duplicated()
+    if again.any():
+        paths = table["path"][again].unique().tolist()
+        raise DataError(
+            f"{manifest.name}: the same path more than once, again in {row_numbers(again)}: {listed(paths)}",
+            expected="one row for each sample",
+            hint="leave the repeated rows out; to count a sample twice, give it weight 2",
+        )

@@ -1,0 +1,176 @@
+"""Write tables and text whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import math
+import os
+import posixpath
+import secrets
+import sys
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from divacli.errors import OutputError
+
+Format = Literal["csv", "jsonl", "parquet"]
+
+
+def write_table(
+    table: pd.DataFrame, target: Path | None, format: Format, *, stdout: BinaryIO | None = None
+) -> None:
+    """Write a table as UTF-8 text or Parquet; the same table always gives the same bytes.
+
+    CSV and JSON lines keep 9 significant digits of a float, Parquet all. A missing value is an empty cell in
+    CSV and null elsewhere; JSON has no infinities, which become the strings "inf" and "-inf".
+
+    Args:
+        table: Any table; its index is not written.
+        target: The file, replaced whole where it exists; None for standard output.
+        format: "csv", "jsonl" or "parquet".
+        stdout: Where None writes to; the process's own standard output by default.
+
+    Raises:
+        OutputError: It cannot be written there, or a column mixes types that Parquet cannot hold.
+        BrokenPipeError: Whoever read standard output is gone.
+    """
+    content = {"csv": _csv, "jsonl": _jsonl, "parquet": _parquet}[format](table)
+    if target is not None:
+        _write(target, content)
+        return
+    try:
+        stream = stdout or sys.stdout.buffer
+        stream.write(content)
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _output_error("standard output", error) from error
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write a text file in UTF-8, replacing it whole where it exists.
+
+    Raises:
+        OutputError: It cannot be written there.
+    """
+    _write(target, text.encode())
+
+
+def relocate(table: pd.DataFrame, folder: Path, target: Path) -> pd.DataFrame:
+    """Rewrite paths so that the table means the same when it lies in another folder.
+
+    Absolute paths stay. In rows with a `source` only that is rewritten: their path is a name inside it.
+
+    Args:
+        table: Table with the column path, and optionally source.
+        folder: Absolute folder that its relative paths start from.
+        target: Folder the table will be written into; it need not exist yet.
+
+    Returns:
+        A copy of the table.
+    """
+    prefix = os.path.relpath(folder.resolve(), target.resolve())
+    if prefix == os.curdir:
+        return table.copy()
+
+    def moved(path: str) -> str:
+        return posixpath.normpath(posixpath.join(prefix, path)) if path else path
+
+    paths = table["path"]
+    if "source" not in table:
+        return table.assign(path=paths.map(moved))
+    sources = table["source"].fillna("")
+    return table.assign(path=paths.where(sources != "", paths.map(moved)), source=sources.map(moved))
+
+
+def _write(target: Path, content: bytes) -> None:
+    # Beside the target, for a rename is atomic only within one file system. Opened by mode "x" rather than by
+    # the tempfile module, which would hide the result from everyone but its owner.
+    temporary = target.parent / f".diva-{secrets.token_hex(8)}.tmp"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise _output_error(str(target), error) from error
+
+
+def _output_error(where: str, error: OSError) -> OutputError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return OutputError(
+        f"{where} cannot be written: {error.strerror}",
+        expected="room for the result" if full else "a folder that can be written to",
+        hint="free some space, or choose another place with --out"
+        if full
+        else "choose another one with --out",
+    )
+
+
+def _csv(table: pd.DataFrame) -> bytes:
+    columns = [[_csv_cell(value) for value in _values(table[name])] for name in table]
+    rows = [[_csv_cell(str(name)) for name in table], *zip(*columns, strict=True)]
+    return "".join(",".join(row) + "\n" for row in rows).encode()
+
+
+def _csv_cell(value: object) -> str:
+    if value is None:
+        return ""
+    text = f"{value:.9g}" if isinstance(value, float) else str(value)
+    # Not the csv module: before Python 3.13 it leaves a lone "\r" unquoted, where readers break the line.
+    if any(character in text for character in ',"\n\r'):
+        return '"' + text.replace('"', '""') + '"'
+    return text
+
+
+def _jsonl(table: pd.DataFrame) -> bytes:
+    names = [str(name) for name in table]
+    rows = zip(*(_values(table[name]) for name in table), strict=True)
+    encode = json.JSONEncoder(ensure_ascii=False, default=_json_value).encode
+    return "".join(encode(dict(zip(names, row, strict=True))) + "\n" for row in rows).encode()
+
+
+def _json_value(value: object) -> object:
+    """What JSON makes of the other types that a user's own columns may hold."""
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else str(value)
+
+
+def _parquet(table: pd.DataFrame) -> bytes:
+    try:
+        arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
+    except pa.ArrowException as error:
+        raise OutputError(
+            f"the table cannot be written as Parquet: {'; '.join(map(str, error.args))}",
+            expected="values of one type in each column",
+            hint="use --format jsonl",
+        ) from error
+    sink = io.BytesIO()
+    pq.write_table(arrow, sink)
+    return sink.getvalue()
+
+
+def _values(column: pd.Series) -> list[object]:
+    """The values as both text formats write them: floats to 9 significant digits, None where missing."""
+    return [_value(value) for value in column.tolist()]
+
+
+def _value(value: object) -> object:
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return float(f"{value:.9g}")
+        return None if math.isnan(value) else str(value)
+    return None if value is pd.NA or value is pd.NaT else value

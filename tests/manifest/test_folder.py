@@ -1,0 +1,104 @@
+"""A folder of class folders becomes a table of images."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from divacli.errors import DataError
+from divacli.manifest import check_files, read_manifest
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+
+
+def test_images_at_any_depth_in_a_fixed_order(tmp_path: Path) -> None:
+    touch(tmp_path, "dog/2.JPG", "dog/1.png", "cat/deep/er/b.webp", "cat/a.tiff")
+    manifest = read_manifest(str(tmp_path))
+    assert manifest.kind == "folder"
+    assert manifest.name == str(tmp_path)
+    assert manifest.table["path"].tolist() == ["cat/a.tiff", "cat/deep/er/b.webp", "dog/1.png", "dog/2.JPG"]
+    assert manifest.table["label"].tolist() == ["cat", "cat", "dog", "dog"]
+    assert manifest.table["weight"].tolist() == [1.0] * 4
+    assert manifest.classes == ["cat", "dog"]
+    assert manifest.warnings == ()
+    assert manifest.files()[0] == f"{tmp_path}/cat/a.tiff"
+    check_files(manifest)
+
+
+def test_relative_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "data/cat/1.png", "data/dog/1.png")
+    monkeypatch.chdir(tmp_path)
+    manifest = read_manifest("data/")
+    assert (manifest.name, manifest.folder) == ("data/", tmp_path / "data")
+    check_files(manifest)
+
+
+def test_what_is_left_out_is_counted_and_hidden_files_are_not(tmp_path: Path) -> None:
+    touch(
+        tmp_path, "cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png", ".hidden/1.png", "cat/.1.png", "cat/._x"
+    )
+    touch(tmp_path, "README.md", "cat/notes.txt", "loose.jpg", "empty/.keep")
+    loose, empty, others = read_manifest(str(tmp_path)).warnings
+    assert "not used, 1 images outside any class folder: loose.jpg." in loose
+    assert "not used, 1 sub-folders without images: empty." in empty
+    assert "not used, 2 files that are not images: README.md, cat/notes.txt." in others
+
+
+def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
+    touch(tmp_path, "elsewhere/1.png", "data/dog/1.png", "data/dog/2.png", "original.png")
+    (tmp_path / "data/cat").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data/again").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data/dog/up").symlink_to(tmp_path / "data")
+    (tmp_path / "data/dog/self").symlink_to(".")
+    (tmp_path / "data/dog/3.png").symlink_to(tmp_path / "original.png")
+    manifest = read_manifest(str(tmp_path / "data"))
+    expected = ["again/1.png", "cat/1.png", "dog/1.png", "dog/2.png", "dog/3.png"]
+    assert manifest.table["path"].tolist() == expected
+    check_files(manifest)
+
+
+def test_broken_link_is_reported_as_a_missing_file(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/1.png", "dog/1.png")
+    (tmp_path / "dog/2.png").symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"1 of 3 files are not there: .*dog/2\.png"):
+        check_files(read_manifest(str(tmp_path)))
+
+
+def test_no_class_folders(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no images(.|\n)*one sub-folder a class"):
+        read_manifest(str(tmp_path))
+    touch(tmp_path, "1.png", "2.png", "empty/x.txt")
+    with pytest.raises(DataError, match=r"2 images without a class folder \(1 sub-folders\)"):
+        read_manifest(str(tmp_path))
+
+
+def test_split_folders(tmp_path: Path) -> None:
+    touch(tmp_path, "train/cat/1.png", "train/dog/1.png")
+    with pytest.raises(DataError, match=rf"folder of splits(.|\n)*point at one of them: {tmp_path}/train"):
+        read_manifest(str(tmp_path))
+    touch(tmp_path, "test/cat/1.png", "test/dog/1.png")
+    (warning,) = read_manifest(f"{tmp_path}/").warnings
+    assert f"point at one of them, such as {tmp_path}/train." in warning
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/1.png", "dog/1.png")
+    try:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/dog/caf\xe9.png")).write_bytes(b"x")
+    except OSError:
+        pytest.skip("this file system takes only UTF-8 names")
+    with pytest.raises(DataError, match=r"1 names are not UTF-8: 'dog/caf\\udce9\.png'"):
+        read_manifest(str(tmp_path))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list everything")
+def test_folder_that_cannot_be_listed(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/1.png", "dog/1.png")
+    (tmp_path / "dog").chmod(0)
+    with pytest.raises(DataError, match="dog cannot be listed: Permission denied"):
+        read_manifest(str(tmp_path))
+    (tmp_path / "dog").chmod(0o700)
