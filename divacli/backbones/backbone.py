@@ -1,0 +1,242 @@
+"""The feature extractor that everything downstream uses, and the one door to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from divacli.backbones.archive import (
+    Archive,
+    ExportExtractor,
+    ScriptExtractor,
+    read_exported,
+    read_torchscript,
+)
+from divacli.backbones.checkpoint import archive_kind, read_checkpoint
+from divacli.backbones.factory import from_factory, is_factory
+from divacli.backbones.fingerprint import stable_text, text_digest, weights_digest
+from divacli.backbones.layer import Extractor, LayerExtractor, same
+from divacli.backbones.source import Source
+from divacli.backbones.transform import Transform, imagenet_transform, probe_images
+from divacli.backbones.zoo import TIMM, from_timm, from_torchvision
+from divacli.errors import ModelError
+
+_EXAMPLES = (
+    "--model resnet18 --weights DEFAULT, or --model net.py:make --checkpoint weights.pt, "
+    "or --checkpoint model.pt for an exported network"
+)
+
+
+@dataclass
+class Backbone:
+    """A network that turns images into features.
+
+    Attributes:
+        name: Short, for people: "mobilenet_v2", "net.py:make", "model.pt (TorchScript)".
+        transform: From an RGB PIL image to a float tensor (3, h, w). Those of torchvision and timm can be
+            pickled.
+        head: (K, d) weight and (K,) bias of the layer that takes the features, where that layer's output is
+            the network's own (checked on numbers), else None.
+        layer: Name of the layer whose input the features are.
+        batch_size: The largest batch `features` takes, where an exported archive fixes one, else None.
+        identity: Everything that the features depend on, as text; equal on every machine.
+        notes: Sentences for the user about what was changed or assumed.
+        n_features: Length d of a feature vector.
+    """
+
+    name: str
+    transform: Transform
+    head: tuple[Tensor, Tensor] | None = field(repr=False)
+    layer: str
+    batch_size: int | None
+    identity: dict[str, str]
+    notes: tuple[str, ...]
+    n_features: int
+    _extractor: Extractor = field(repr=False)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the features of a batch of images, in evaluation mode and without gradients.
+
+        A layer's input (b, d) is taken as it is, (b, tokens, d) averaged over the tokens, and (b, d, h, w)
+        over space; a linear layer's (b, h, w, d) likewise.
+
+        Args:
+            images: (b, 3, h, w) float on the backbone's device, from `transform`, in any memory format.
+
+        Returns:
+            (b, d) float32, under autocast too.
+
+        Raises:
+            ModelError: More images than the fixed batch size, or the network fails on them.
+        """
+        return _features(self._extractor, images, self.batch_size)
+
+    def to(self, device: torch.device | str) -> Backbone:
+        """Move the network and its head to a device; returns itself."""
+        device = torch.device(device)
+        self._extractor.to(device)
+        if self.head is not None:
+            self.head = (self.head[0].to(device), self.head[1].to(device))
+        return self
+
+
+def load_backbone(
+    model: str | None,
+    checkpoint: Path | None = None,
+    *,
+    weights: str | None = None,
+    layer: str | None = None,
+    image_size: int | None = None,
+) -> Backbone:
+    """Load a network and find its feature layer.
+
+    Args:
+        model: A torchvision classification network, `timm:NAME`, or `FILE.py:FACTORY`. None: `checkpoint` is
+            a TorchScript or `torch.export` archive, which holds the network itself.
+        checkpoint: Weights in a file of torch or safetensors; told by content, not by suffix.
+        weights: In place of a checkpoint, published weights to download, for a name only: "DEFAULT", a member
+            of torchvision's weights enum, or a tag of timm.
+        layer: The layer whose input is the features. None: the last `nn.Linear` that runs.
+        image_size: Side of the square crop, where neither a factory's transform nor the archive fixes it.
+
+    Returns:
+        The backbone on the CPU, tried on a small batch of noise.
+
+    Raises:
+        ModelError: For whatever is wrong with the names, files, weights or the network.
+    """
+    _check_request(model, checkpoint, weights)
+    if model is None:
+        assert checkpoint is not None
+        return _from_archive(checkpoint, layer, image_size)
+    read = None if checkpoint is None else read_checkpoint(checkpoint)
+    if is_factory(model):
+        source = from_factory(model, read, image_size)
+    elif model.startswith(TIMM):
+        source = from_timm(model, read, weights, image_size)
+    else:
+        source = from_torchvision(model, read, weights, image_size)
+    return _from_source(source, layer, () if read is None else read.notes)
+
+
+def _check_request(model: str | None, checkpoint: Path | None, weights: str | None) -> None:
+    if model is None and checkpoint is None:
+        raise ModelError(
+            "no network to compute features with", expected="--model, --checkpoint", hint=_EXAMPLES
+        )
+    if checkpoint is not None and weights is not None:
+        raise ModelError(
+            f"both --checkpoint {checkpoint} and --weights {weights}",
+            expected="one of the two",
+            hint="leave --weights out to use the file",
+        )
+    if model is None:
+        return
+    if is_factory(model):
+        if weights is not None:
+            raise ModelError(
+                f"--weights {weights} with {model}",
+                expected="--weights with a name of torchvision or timm only",
+                hint="load the weights in the factory, or give a file with --checkpoint",
+            )
+    elif checkpoint is None and weights is None:
+        raise ModelError(
+            f"{model} without weights: random ones give meaningless features",
+            expected="--checkpoint FILE or --weights DEFAULT",
+            hint=f"--model {model} --weights DEFAULT downloads the published ones",
+        )
+
+
+def _from_source(source: Source, layer: str | None, notes: tuple[str, ...]) -> Backbone:
+    # Before the probe: some networks change how they print, or their buffers, when they run.
+    architecture, digest = text_digest(source.network), weights_digest(source.network.state_dict())
+    probe = probe_images(source.transform, 2)
+    extractor = LayerExtractor(source.network, probe, layer)
+    identity = {**source.identity, "architecture": architecture, "weights": digest}
+    return _backbone(source.name, source.transform, extractor, probe, None, identity, (*notes, *source.notes))
+
+
+def _from_archive(path: Path, layer: str | None, image_size: int | None) -> Backbone:
+    kind = archive_kind(path)
+    if kind is None:
+        raise ModelError(
+            f"{path} holds weights without a network; it looks like {read_checkpoint(path).describe()}",
+            expected="--model with it, or an archive of TorchScript or torch.export",
+            hint=f"--model NAME --checkpoint {path}",
+        )
+    archive: Archive = read_torchscript(path) if kind == "torchscript" else read_exported(path)
+    if image_size is not None and archive.image_size not in (None, (image_size, image_size)):
+        raise ModelError(
+            f"--image-size {image_size} with {path}, which was exported for {archive.image_size}",
+            expected="the archive's own size",
+            hint="leave --image-size out, or export with a dynamic size",
+        )
+    transform = imagenet_transform(archive.image_size or image_size or 224)
+    probe = probe_images(transform, archive.batch_size or 2)
+    if isinstance(archive.network, torch.jit.ScriptModule):
+        extractor: Extractor = ScriptExtractor(archive.network, probe, layer)
+        name = f"{path.name} (TorchScript)"
+    else:
+        extractor = ExportExtractor(archive.network, probe, layer)
+        name = f"{path.name} (torch.export)"
+    return _backbone(
+        name,
+        transform,
+        extractor,
+        probe,
+        archive.batch_size,
+        {"model": kind, **archive.identity},
+        archive.notes,
+    )
+
+
+def _backbone(
+    name: str,
+    transform: Transform,
+    extractor: Extractor,
+    probe: Tensor,
+    batch_size: int | None,
+    identity: dict[str, str],
+    notes: tuple[str, ...],
+) -> Backbone:
+    features = _features(extractor, probe, batch_size)
+    if not torch.isfinite(features).all():
+        raise ModelError(
+            f"{name}: the features of noise are not finite",
+            expected="numbers",
+            hint="use weights from before the training diverged, or name another layer with --layer",
+        )
+    if not same(_features(extractor, probe[:1], batch_size), features[:1]):
+        raise ModelError(
+            f"{name}: the features of an image change with the others in its batch, or from run to run",
+            expected="a network in evaluation mode",
+            hint="call model.eval() before exporting; in a factory, use no batch statistics and no dropout",
+        )
+    return Backbone(
+        name=name,
+        transform=transform,
+        head=extractor.head,
+        layer=extractor.layer,
+        batch_size=batch_size,
+        identity={**identity, "layer": extractor.layer, "transform": stable_text(transform)},
+        notes=notes,
+        n_features=features.shape[1],
+        _extractor=extractor,
+    )
+
+
+def _features(extractor: Extractor, images: Tensor, batch_size: int | None) -> Tensor:
+    n = len(images)
+    if batch_size is not None:
+        if n > batch_size:
+            raise ModelError(
+                f"{n} images for a network exported for batches of {batch_size}",
+                expected=f"at most {batch_size}",
+                hint=f"--batch-size {batch_size}, or export with a dynamic batch size",
+            )
+        # The rows that fill the batch up are dropped again: rows do not depend on each other.
+        images = torch.cat([images, images.new_zeros((batch_size - n, *images.shape[1:]))])
+    return extractor(images)[:n]

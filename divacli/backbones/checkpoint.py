@@ -1,0 +1,288 @@
+"""Read a checkpoint file into clean weights, and put weights into a network that they fit."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from divacli.backbones.identify import describe_entries, describe_file, describe_weights
+from divacli.errors import ModelError, listed
+
+_ENTRIES = ("state_dict", "model_state_dict", "model")
+_PREFIXES = ("module.", "model.", "_orig_mod.")
+_PRECISIONS = {torch.float16: "half", torch.bfloat16: "bfloat16", torch.float64: "double"}
+
+
+def _as_dict(factory: object = None) -> dict[Any, Any]:
+    """Stand in for `defaultdict`, which torch's reader allows to be made but not to be filled."""
+    return {}
+
+
+# What training scripts store beside the weights: values that hold data and run nothing when they are read.
+# torch compares classes by the name in the file, so those of other NumPy and Python versions stand here too.
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    (_as_dict, "collections.defaultdict"),
+    dict,
+    list,
+    set,
+    np.dtype,
+    np.ndarray,
+    *(type(np.dtype(code)) for code in "?bBhHiIlLqQefdSU"),
+    *(
+        (value.__reduce__()[0], f"{package}.multiarray.{function}")
+        for package in ("numpy.core", "numpy._core")
+        for function, value in (("scalar", np.float64(0)), ("_reconstruct", np.empty(0)))
+    ),
+    *(
+        (pure, f"{module}.{name}")
+        for module in ("pathlib", "pathlib._local")
+        for pure, name in (
+            (pathlib.PurePosixPath, "PosixPath"),
+            (pathlib.PurePosixPath, "PurePosixPath"),
+            (pathlib.PureWindowsPath, "WindowsPath"),
+            (pathlib.PureWindowsPath, "PureWindowsPath"),
+        )
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The weights of one file.
+
+    Attributes:
+        path: The file.
+        weights: Tensor by name, on the CPU, floating ones in float32, without wrappers' prefixes.
+        notes: What was changed on the way, in sentences for the user.
+    """
+
+    path: Path
+    weights: dict[str, Tensor]
+    notes: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """Say which network the weights look like."""
+        return describe_weights({name: tuple(tensor.shape) for name, tensor in self.weights.items()})
+
+
+def archive_kind(path: Path) -> Literal["torchscript", "export"] | None:
+    """Tell whether a file holds a whole network, by its content.
+
+    Args:
+        path: Any file.
+
+    Returns:
+        "torchscript", "export" (`torch.export.save`), or None for everything else.
+
+    Raises:
+        ModelError: There is no such file.
+    """
+    if not path.is_file():
+        raise ModelError(
+            f"no file {path}", expected="a checkpoint file", hint="check the path after --checkpoint"
+        )
+    names = _zip_members(path)
+    if any(name.endswith(("/archive_format", "serialized_exported_program.json")) for name in names):
+        return "export"
+    if any(name.endswith("/constants.pkl") for name in names):
+        return "torchscript"
+    return None
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read the weights in a file written by `torch.save` or safetensors, without running code it may carry.
+
+    A state dict is taken as it is or from under `state_dict`, `model_state_dict` or `model`, however deep.
+    The prefixes that DataParallel, wrappers and `torch.compile` put before every name are removed.
+
+    Args:
+        path: The file; its content counts, not its suffix.
+
+    Raises:
+        ModelError: The file is absent, cut short, no checkpoint, refers to code, or holds no finite weights.
+    """
+    if archive_kind(path):
+        raise ModelError(
+            f"{path} holds a whole exported network, not weights for one",
+            hint="leave --model out: the archive says itself what network it is",
+        )
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start[8:] == b"{":
+        weights = _read_safetensors(path)
+    elif any(name.endswith("data.pkl") for name in _zip_members(path)) or start[:1] == b"\x80":
+        weights = _state_dict(_unpickle(path), path)
+    else:
+        raise ModelError(
+            f"{path} is not a checkpoint: it looks like {describe_file(path)}",
+            expected="a file written by torch.save or safetensors",
+            hint="fetch or save the file again",
+        )
+    weights = _without_prefix(weights)
+    check_finite(weights, path)
+    precisions = sorted({_PRECISIONS[w.dtype] for w in weights.values() if w.dtype in _PRECISIONS})
+    return Checkpoint(
+        path=path,
+        weights={name: w.float() if w.is_floating_point() else w for name, w in weights.items()},
+        notes=tuple(f"{precision}-precision weights converted to float32" for precision in precisions),
+    )
+
+
+def load_weights(module: nn.Module, checkpoint: Checkpoint, name: str) -> None:
+    """Copy a checkpoint's weights into a network that has exactly these tensors.
+
+    Batch normalisation's `num_batches_tracked` may be missing: old checkpoints lack it, inference ignores it.
+
+    Args:
+        module: Changed in place.
+        checkpoint: The weights.
+        name: What to call the network in a message.
+
+    Raises:
+        ModelError: Tensors are missing, left over or of other shapes; names the first few of each.
+    """
+    # A network may itself be a wrapper whose names all begin "model.": that prefix is not compared.
+    prefix = _shared_prefix(list(module.state_dict()))
+    expected = {key.removeprefix(prefix): tuple(t.shape) for key, t in module.state_dict().items()}
+    got = {key: tuple(tensor.shape) for key, tensor in checkpoint.weights.items()}
+    differences = {
+        "missing": [k for k in expected if k not in got and not k.endswith("num_batches_tracked")],
+        "unexpected": [k for k in got if k not in expected],
+        "of another shape": [
+            f"{k} {got[k]} in place of {shape}"
+            for k, shape in expected.items()
+            if k in got and got[k] != shape
+        ],
+    }
+    if any(differences.values()):
+        told = "; ".join(
+            f"{len(keys)} {kind}: {listed(keys, limit=3)}" for kind, keys in differences.items() if keys
+        )
+        raise ModelError(
+            f"{checkpoint.path} does not fit {name}: {told}",
+            expected=f"the {len(expected)} tensors of {name}",
+            hint=f"name the network that the file was saved from; it looks like {checkpoint.describe()}",
+        )
+    # Its own state dict brings the versions that some layers insist on, and counters that may be missing.
+    state = module.state_dict()
+    state.update({prefix + key: tensor for key, tensor in checkpoint.weights.items()})
+    module.load_state_dict(state)
+
+
+def check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights with a NaN or an infinity.
+
+    Args:
+        weights: Tensor by name.
+        path: The file they are from, for the message.
+
+    Raises:
+        ModelError: Names the first tensors concerned.
+    """
+    broken = [name for name, w in weights.items() if w.is_floating_point() and not torch.isfinite(w).all()]
+    if broken:
+        raise ModelError(
+            f"{path}: NaN or infinite values in {listed(broken)}",
+            expected="finite weights",
+            hint="the training that wrote this file diverged: use an earlier checkpoint",
+        )
+
+
+def _zip_members(path: Path) -> list[str]:
+    if not zipfile.is_zipfile(path):
+        return []
+    with zipfile.ZipFile(path) as archive:
+        return archive.namelist()
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        weights = safetensors.torch.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise ModelError(
+            f"{path} is a broken safetensors file: {error}",
+            expected="a complete header and all the bytes it speaks of",
+            hint="fetch or save the file again",
+        ) from error
+    if not weights:
+        raise ModelError(f"{path} holds no tensors", expected="a network's state dict")
+    return weights
+
+
+def _unpickle(path: Path) -> Any:
+    try:
+        # An open file, because torch.load would go by the suffix of a path.
+        with torch.serialization.safe_globals(_HARMLESS), path.open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        refused = (
+            re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        )
+        if refused:
+            raise ModelError(
+                f"{path} refers to the code {refused[1]}, which reading it would run: refused",
+                expected="weights only",
+                hint="where the code is at hand and trusted, save again with "
+                "torch.save(model.state_dict(), 'weights.pt')",
+            ) from error
+        told = str(error).partition("WeightsUnpickler error:")[2].strip() or str(error)
+        reason = f"{type(error).__name__}: {told.splitlines()[0] if told else 'no more is known'}"
+        raise ModelError(
+            f"{path} cannot be read, as if damaged or incomplete: {reason}",
+            expected="a file written by torch.save",
+            hint="fetch or save the file again, with torch.save(model.state_dict(), 'weights.pt')",
+        ) from error
+
+
+def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+    expected = f"a state dict, bare or under one of {', '.join(_ENTRIES)}"
+    hint = "torch.save(model.state_dict(), 'weights.pt') writes one"
+    while isinstance(content, Mapping):
+        inner = [content[entry] for entry in _ENTRIES if isinstance(content.get(entry), Mapping)]
+        if not inner:
+            break
+        content = inner[0]
+    if not isinstance(content, Mapping):
+        raise ModelError(f"{path} holds a {type(content).__name__}", expected=expected, hint=hint)
+    others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
+    if len(others) == len(content):
+        raise ModelError(f"{path} holds {describe_entries(content)}", expected=expected, hint=hint)
+    if others:
+        raise ModelError(
+            f"{path}: not tensors in its state dict: {listed(others)}", expected=expected, hint=hint
+        )
+    return {str(name): tensor for name, tensor in content.items()}
+
+
+def _shared_prefix(names: list[str]) -> str:
+    """Return the run of wrappers' prefixes that all names carry."""
+    shared = ""
+    while True:
+        more = next((p for p in _PREFIXES if names and all(n.startswith(shared + p) for n in names)), "")
+        if not more:
+            return shared
+        shared += more
+
+
+def _without_prefix(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    prefix = _shared_prefix(list(weights))
+    return {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, or its class where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

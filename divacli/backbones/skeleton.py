@@ -1,0 +1,77 @@
+"""The names and shapes of a network's tensors, found without allocating its weights."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torchvision import models
+
+Shapes = dict[str, tuple[int, ...]]
+
+_WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
+
+
+class _WeightsOnMeta(TorchFunctionMode):
+    """Makes `torch.empty` give tensors without storage.
+
+    Layers allocate their weights with `torch.empty`, so a network of gigabytes is built in milliseconds.
+    `torch.device("meta")` would also take away the numbers that some constructors compute with (RegNet's
+    block widths, drop-path schedules).
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.empty:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
+
+
+def skeleton(build: Callable[[], nn.Module]) -> Shapes:
+    """Return the shape of every tensor in the state dict of the network that `build` makes."""
+    with _WeightsOnMeta():
+        return {name: tuple(tensor.shape) for name, tensor in build().state_dict().items()}
+
+
+def head_tensors(build: Callable[[int], nn.Module], n_classes: int) -> list[str]:
+    """Name the tensors whose shape follows the number of classes, whatever the architecture calls them.
+
+    Args:
+        build: Makes the network for a given number of classes.
+        n_classes: The usual number, to compare with one more.
+    """
+    usual, wider = skeleton(lambda: build(n_classes)), skeleton(lambda: build(n_classes + 1))
+    return [name for name, shape in usual.items() if shape != wider[name]]
+
+
+def torchvision_names() -> list[str]:
+    """Return torchvision's image classification networks, sorted; the quantised ones are left out."""
+    return models.list_models(module=models)
+
+
+def torchvision_family(name: str) -> str:
+    """Return the module that builds `name`: networks of one family share most of their tensor names."""
+    return inspect.getmodule(models.get_model_builder(name)).__name__  # type: ignore[union-attr]
+
+
+def build_torchvision(name: str, n_classes: int = 1000, tensors: Iterable[str] | None = None) -> nn.Module:
+    """Build a torchvision classification network with fresh weights.
+
+    Args:
+        name: One of `torchvision_names()`.
+        n_classes: Rows of the classification head.
+        tensors: Names of the tensors that will be loaded into it. GoogLeNet and Inception v3 are built with
+            auxiliary heads only where these hold some, because both kinds of checkpoint are about.
+    """
+    options: dict[str, Any] = {}
+    if name in _WITH_AUXILIARY_HEADS:
+        auxiliary = tensors is None or any(tensor.lower().startswith("aux") for tensor in tensors)
+        # transform_input: as torchvision itself sets it whenever it loads weights for these two.
+        options = {"aux_logits": auxiliary, "init_weights": False, "transform_input": True}
+    return models.get_model(name, weights=None, num_classes=n_classes, **options)

@@ -1,0 +1,250 @@
+"""Checkpoint files: what is read, what is refused, and what the messages say."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import pathlib
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+from divacli.backbones.checkpoint import archive_kind, load_weights, read_checkpoint
+from divacli.errors import ModelError
+
+
+def same_weights(got, expected):
+    return got.keys() == expected.keys() and all(torch.equal(got[k], expected[k]) for k in got)
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy pickle"])
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".th", ".tar", ".ckpt", ".bin", ".safetensors"])
+def test_state_dict_is_read_whatever_the_suffix(tiny, tmp_path, suffix, legacy):
+    path = tmp_path / f"weights{suffix}"
+    torch.save(tiny.state_dict(), path, _use_new_zipfile_serialization=not legacy)
+    assert same_weights(read_checkpoint(path).weights, tiny.state_dict())
+
+
+def test_safetensors_are_read_whatever_the_suffix(tiny, tmp_path):
+    path = tmp_path / "weights.pt"
+    safetensors.torch.save_file(tiny.state_dict(), path)
+    assert same_weights(read_checkpoint(path).weights, tiny.state_dict())
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: {"state_dict": s, "epoch": 3},
+        lambda s: {"model": s, "optimizer": {"state": {}, "param_groups": []}},
+        lambda s: {"model_state_dict": s, "loss": 0.1},
+        lambda s: {"model": {"state_dict": s}},
+        lambda s: {"state_dict": {"model": {"model_state_dict": s}}},
+    ],
+)
+def test_state_dict_is_found_under_its_usual_names(tiny, tmp_path, wrap):
+    torch.save(wrap(tiny.state_dict()), tmp_path / "w.pt")
+    assert same_weights(read_checkpoint(tmp_path / "w.pt").weights, tiny.state_dict())
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod.", "module._orig_mod.model.module."])
+def test_prefixes_on_all_names_are_removed(tiny, tmp_path, prefix):
+    torch.save({prefix + k: v for k, v in tiny.state_dict().items()}, tmp_path / "w.pt")
+    assert same_weights(read_checkpoint(tmp_path / "w.pt").weights, tiny.state_dict())
+
+
+def test_a_prefix_on_some_names_stays(tmp_path):
+    torch.save({"module.a": torch.ones(1), "b": torch.ones(1)}, tmp_path / "w.pt")
+    assert set(read_checkpoint(tmp_path / "w.pt").weights) == {"module.a", "b"}
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "module.model."])
+def test_a_network_that_is_itself_a_wrapper_is_loaded(tiny, tmp_path, prefix):
+    wrapper = torch.nn.Module()
+    wrapper.model = type(tiny)()
+    torch.save({prefix + k: v for k, v in tiny.state_dict().items()}, tmp_path / "w.pt")
+    load_weights(wrapper, read_checkpoint(tmp_path / "w.pt"), "wrapper")
+    assert same_weights(wrapper.model.state_dict(), tiny.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "word"), [(torch.float16, "half"), (torch.bfloat16, "bfloat16"), (torch.float64, "double")]
+)
+def test_other_precisions_become_float32_with_a_note(tiny, tmp_path, dtype, word):
+    torch.save(tiny.to(dtype).state_dict(), tmp_path / "w.pt")
+    read = read_checkpoint(tmp_path / "w.pt")
+    assert read.notes == (f"{word}-precision weights converted to float32",)
+    assert read.weights["fc.weight"].dtype == torch.float32
+    assert read.weights["bn.num_batches_tracked"].dtype == torch.int64
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy pickle"])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        argparse.Namespace(lr=0.1, out=pathlib.Path("runs/1")),
+        np.float64(0.5),
+        np.int64(3),
+        np.bool_(True),
+        np.arange(3.0),
+        np.array(["a", "b"]),
+        collections.defaultdict(list, {"a": [1]}),
+        collections.OrderedDict(a=1),
+        pathlib.PurePosixPath("a/b"),
+        pathlib.PureWindowsPath("a/b"),
+        {1, 2},
+    ],
+    ids=lambda extra: type(extra).__name__,
+)
+def test_harmless_data_beside_the_weights_is_read(tiny, tmp_path, extra, legacy):
+    path = tmp_path / "w.pt"
+    torch.save({"state_dict": tiny.state_dict(), "x": extra}, path, _use_new_zipfile_serialization=not legacy)
+    assert same_weights(read_checkpoint(path).weights, tiny.state_dict())
+
+
+class Exploit:
+    """Would create a file when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self):
+        return Path.touch, (self.target,)
+
+
+class SystemExploit(Exploit):
+    def __reduce__(self):
+        import os
+
+        return os.system, (f"touch {self.target}",)
+
+
+@pytest.mark.parametrize("kind", [Exploit, SystemExploit])
+@pytest.mark.parametrize("how", ["torch.save", "legacy", "pickle"])
+def test_a_checkpoint_that_runs_code_is_refused_and_runs_nothing(tmp_path, kind, how):
+    target, path = tmp_path / "created", tmp_path / "w.pt"
+    content = {"state_dict": {"a": torch.ones(1)}, "x": kind(target)}
+    if how == "pickle":
+        path.write_bytes(pickle.dumps(content["x"], protocol=2))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=how == "torch.save")
+    with pytest.raises(ModelError) as caught:
+        read_checkpoint(path)
+    assert not target.exists()
+    pickle.loads(pickle.dumps(kind(target)))
+    assert target.exists(), "the exploit itself works: the refusal is what stopped it"
+    assert "refused" in str(caught.value)
+    assert ("posix.system" if kind is SystemExploit else "getattr") in str(caught.value)
+
+
+def test_a_pickled_module_is_refused_with_the_class_and_the_remedy(tmp_path):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "w.pt")
+    with pytest.raises(ModelError, match=r"torch\.nn\.modules\.linear\.Linear(.|\n)*state_dict\(\)"):
+        read_checkpoint(tmp_path / "w.pt")
+
+
+def saved(tiny, path):
+    torch.save(tiny.state_dict(), path)
+    return path.read_bytes()
+
+
+def jpeg(path):
+    Image.new("RGB", (8, 8)).save(path, "JPEG")
+    return path.read_bytes()
+
+
+def legacy_start(path):
+    torch.save({"a": torch.ones(100)}, path, _use_new_zipfile_serialization=False)
+    return path.read_bytes()[:200]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (lambda tiny, path: b"", "an empty file"),
+        (lambda tiny, path: jpeg(path), "a JPEG image"),
+        (lambda tiny, path: b"\n<!DOCTYPE html><html>404</html>", "a web page"),
+        (
+            lambda tiny, path: b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n",
+            "a Git LFS pointer",
+        ),
+        (lambda tiny, path: saved(tiny, path)[:3000], "cut short"),
+        (lambda tiny, path: legacy_start(path), "damaged or incomplete"),
+        (lambda tiny, path: b"hello there", "text that begins 'hello there'"),
+        (lambda tiny, path: b"\x00\x01\x02\x03", "bytes that begin 00 01 02 03"),
+        (lambda tiny, path: (50).to_bytes(8, "little") + b"{broken header", "broken safetensors"),
+        (lambda tiny, path: safetensors.torch.save({"a": torch.ones(50)})[:-20], "broken safetensors"),
+        (lambda tiny, path: safetensors.torch.save({}), "holds no tensors"),
+    ],
+)
+def test_files_that_are_no_checkpoint_are_named(tiny, tmp_path, content, says):
+    path = tmp_path / "w.pt"
+    path.write_bytes(content(tiny, path))
+    with pytest.raises(ModelError, match=says):
+        read_checkpoint(path)
+
+
+def test_a_zip_of_other_things_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "w.pt", "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    with pytest.raises(ModelError, match=r"a zip archive of other things \(readme.txt\)"):
+        read_checkpoint(tmp_path / "w.pt")
+
+
+def test_an_absent_file_is_named(tmp_path):
+    with pytest.raises(ModelError, match=r"no file .*absent\.pt"):
+        read_checkpoint(tmp_path / "absent.pt")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ([1, 2], "holds a list"),
+        ({}, "a dictionary with the entries"),
+        ({"epoch": 1, "best": 2}, "entries epoch, best"),
+        ({"state": {}, "param_groups": []}, "an optimizer's state"),
+        ({"a": torch.ones(1), "b": 3}, "not tensors in its state dict: b"),
+    ],
+)
+def test_content_without_a_state_dict_is_named(tmp_path, content, says):
+    torch.save(content, tmp_path / "w.pt")
+    with pytest.raises(ModelError, match=says):
+        read_checkpoint(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(tiny, tmp_path, value):
+    tiny.hidden.bias.data[1] = value
+    torch.save(tiny.state_dict(), tmp_path / "w.pt")
+    with pytest.raises(ModelError, match=r"NaN or infinite values in hidden\.bias"):
+        read_checkpoint(tmp_path / "w.pt")
+
+
+def test_what_does_not_fit_is_told_in_one_message(tiny, tmp_path):
+    weights = dict(tiny.state_dict())
+    del weights["conv.weight"], weights["conv.bias"], weights["hidden.bias"], weights["fc.bias"]
+    weights |= {"extra.weight": torch.ones(1), "fc.weight": torch.ones(7, 6)}
+    torch.save(weights, tmp_path / "w.pt")
+    with pytest.raises(ModelError) as caught:
+        load_weights(tiny, read_checkpoint(tmp_path / "w.pt"), "tiny")
+    message = str(caught.value)
+    assert "4 missing: conv.weight, conv.bias, hidden.bias and 1 more" in message
+    assert "1 unexpected: extra.weight" in message
+    assert "1 of another shape: fc.weight (7, 6) in place of (4, 6)" in message
+    assert "an unknown network whose first tensors are" in message
+
+
+def test_batch_counters_may_be_missing(tiny, tmp_path):
+    weights = {k: v for k, v in tiny.state_dict().items() if not k.endswith("num_batches_tracked")}
+    torch.save(weights, tmp_path / "w.pt")
+    load_weights(tiny, read_checkpoint(tmp_path / "w.pt"), "tiny")
+
+
+def test_a_state_dict_is_no_archive(tiny, tmp_path):
+    torch.save(tiny.state_dict(), tmp_path / "w.pt")
+    assert archive_kind(tmp_path / "w.pt") is None

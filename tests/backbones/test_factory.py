@@ -1,0 +1,113 @@
+"""Networks that a user's own file makes."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from PIL import Image
+
+from divacli.backbones import load_backbone
+from divacli.errors import ModelError
+
+
+def test_a_module_gets_the_imagenet_transform(net_file):
+    backbone = load_backbone(f"{net_file}:make")
+    assert (backbone.name, backbone.layer, backbone.n_features) == ("net.py:make", "fc", 6)
+    assert backbone.transform(Image.new("RGB", (300, 260))).shape == (3, 224, 224)
+    assert backbone.transform.resize_size == [256]
+    assert load_backbone(f"{net_file}:make", image_size=32).transform.crop_size == [32, 32]
+    assert "only files you trust" in backbone.notes[0]
+
+
+def test_a_transform_of_its_own_is_kept(net_file):
+    backbone = load_backbone(f"{net_file}:make_with_transform")
+    assert backbone.transform(Image.new("RGB", (300, 260))).shape == (3, 16, 16)
+    assert backbone.identity["transform"] == "<function to_tensor>"
+    with pytest.raises(ModelError, match=r"--image-size 32 with net\.py:make_with_transform"):
+        load_backbone(f"{net_file}:make_with_transform", image_size=32)
+
+
+def test_a_checkpoint_is_loaded_into_it(net_file, tiny, images, tmp_path):
+    torch.save({"module." + k: v for k, v in tiny.state_dict().items()}, tmp_path / "w.pt")
+    backbone = load_backbone(f"{net_file}:make", tmp_path / "w.pt")
+    torch.testing.assert_close(backbone.features(images), tiny.embed(images).detach())
+    torch.save({"fc.wrong": torch.ones(1)}, tmp_path / "w.pt")
+    with pytest.raises(ModelError, match=r"does not fit net\.py:make: 10 missing"):
+        load_backbone(f"{net_file}:make", tmp_path / "w.pt")
+
+
+def test_the_folder_is_importable_only_meanwhile(net_file, tmp_path):
+    (tmp_path / "outer.py").write_text("def make():\n    import net\n    return net.make()\n")
+    before = list(sys.path)
+    try:
+        assert load_backbone(f"{tmp_path / 'outer.py'}:make").n_features == 6
+    finally:
+        sys.modules.pop("net", None)
+    assert sys.path == before
+
+
+def test_a_file_named_like_a_package_hides_nothing(net_file, tmp_path):
+    net_file.rename(tmp_path / "timm.py")
+    load_backbone(f"{tmp_path / 'timm.py'}:make")
+    assert "divacli_factory_timm" in sys.modules
+    assert getattr(sys.modules.get("timm"), "__file__", None) != str(tmp_path / "timm.py")
+
+
+@pytest.mark.parametrize("spec", ["absent.py:make", "absent.py"])
+def test_an_absent_file_is_named(tmp_path, spec):
+    with pytest.raises(ModelError, match=r"no file .*absent\.py\nexpected: FILE\.py:FACTORY"):
+        load_backbone(str(tmp_path / spec))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "says"),
+    [(":wrong", "defines no callable 'wrong'"), ("", "a file without a factory")],
+)
+def test_a_wrong_name_lists_those_that_are_there(net_file, suffix, says):
+    with pytest.raises(
+        ModelError, match=rf"{says}(.|\n)*it defines Tiny, to_tensor, make, make_with_transform"
+    ):
+        load_backbone(f"{net_file}{suffix}")
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("def make(:\n", r"made\.py:4: SyntaxError"),
+        ("x = 1 / 0\n", r"made\.py:4: ZeroDivisionError: division by zero"),
+        ("import absent_package\n", r"made\.py:4: ModuleNotFoundError"),
+        ("raise SystemExit('bye')\n", r"made\.py:4: SystemExit: bye"),
+        ("def make():\n    return nn.Linear('a', 2)\n", r"made\.py:5: TypeError"),
+        ("def make(size):\n    return nn.Linear(size, 2)\n", r"made\.py: TypeError.*missing 1 required"),
+        ("def make():\n    return 3\n", "made.py:make returned int"),
+        ("def make():\n    return nn.Identity(), 3\n", "made.py:make returned Identity, int"),
+        ("def other(): pass\nmake = 3\n", r"no callable 'make'(.|\n)*it defines other"),
+        ("", r"no callable 'make'(.|\n)*define one there"),
+    ],
+)
+def test_errors_in_the_file_are_told_with_their_line(factory, body, says):
+    with pytest.raises(ModelError, match=says):
+        load_backbone(factory(body))
+
+
+def test_a_relative_path_does_too(factory, tmp_path, monkeypatch):
+    factory("def make():\n    return 1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=r"^made\.py:5: ZeroDivisionError"):
+        load_backbone("made.py:make")
+
+
+@pytest.mark.parametrize(
+    ("transform", "says"),
+    [
+        ("lambda image: 1 / 0", "fails on an image: ZeroDivisionError"),
+        ("lambda image: image", "gives a Image"),
+        ("lambda image: torch.zeros(1, 8, 8)", r"gives a tensor \(1, 8, 8\)"),
+        ("lambda image: torch.zeros(3, 8, 8, dtype=torch.uint8)", "of torch.uint8"),
+    ],
+)
+def test_a_transform_that_gives_no_image_is_told(factory, transform, says):
+    with pytest.raises(ModelError, match=says):
+        load_backbone(factory(f"def make():\n    return nn.Conv2d(3, 1, 1), {transform}\n"))
