@@ -4,14 +4,16 @@ from divacli.manifest.arrayfile import ArrayFile
 from divacli.manifest.read import read_manifest
 from divacli.manifest.table import Manifest
 from divacli.manifest.validate import check_files
-from divacli.manifest.write import relocate, write_table, write_text
+from divacli.manifest.write import Format, relocate, write_bytes, write_table, write_text
 
 __all__ = [
     "ArrayFile",
+    "Format",
     "Manifest",
     "check_files",
     "read_manifest",
     "relocate",
+    "write_bytes",
     "write_table",
     "write_text",
 ]

@@ -31,6 +31,7 @@ KINDS = {
     "mislabel_probability": "number",
     "suggested_label": "text",
     "reason": "text",
+    "key": "text",
 }
 
 # What other tools call the two columns diva cannot do without.

@@ -37,8 +37,10 @@ class Manifest:
 
     @property
     def classes(self) -> list[str]:
-        """The distinct labels, sorted."""
-        return sorted(self.table["label"].unique())
+        """The distinct labels, sorted: by value where all are whole numbers, so that 10 comes after 9."""
+        labels = self.table["label"].unique().tolist()
+        numbers = all(label.isascii() and label.isdigit() for label in labels)
+        return sorted(labels, key=lambda label: (int(label) if numbers else 0, label))
 
     def files(self) -> list[str]:
         """Absolute path of each row."""

@@ -43,7 +43,7 @@ def write_table(
     """
     content = {"csv": _csv, "jsonl": _jsonl, "parquet": _parquet}[format](table)
     if target is not None:
-        _write(target, content)
+        write_bytes(target, content)
         return
     try:
         stream = stdout or sys.stdout.buffer
@@ -61,13 +61,13 @@ def write_text(target: Path, text: str) -> None:
     Raises:
         OutputError: It cannot be written there.
     """
-    _write(target, text.encode())
+    write_bytes(target, text.encode())
 
 
 def relocate(table: pd.DataFrame, folder: Path, target: Path) -> pd.DataFrame:
     """Rewrite paths so that the table means the same when it lies in another folder.
 
-    Absolute paths stay. In rows with a `source` only that is rewritten: their path is a name inside it.
+    Absolute paths stay. So do paths of rows whose `source` is an `.npz` file: they are names inside it.
 
     Args:
         table: Table with the column path, and optionally source.
@@ -88,10 +88,16 @@ def relocate(table: pd.DataFrame, folder: Path, target: Path) -> pd.DataFrame:
     if "source" not in table:
         return table.assign(path=paths.map(moved))
     sources = table["source"].fillna("")
-    return table.assign(path=paths.where(sources != "", paths.map(moved)), source=sources.map(moved))
+    names = sources.str.lower().str.endswith(".npz")
+    return table.assign(path=paths.where(names, paths.map(moved)), source=sources.map(moved))
 
 
-def _write(target: Path, content: bytes) -> None:
+def write_bytes(target: Path, content: bytes) -> None:
+    """Write a file, replacing it whole where it exists; its folder is made.
+
+    Raises:
+        OutputError: It cannot be written there.
+    """
     # Beside the target, for a rename is atomic only within one file system. Opened by mode "x" rather than by
     # the tempfile module, which would hide the result from everyone but its owner.
     temporary = target.parent / f".diva-{secrets.token_hex(8)}.tmp"
@@ -115,9 +121,9 @@ def _output_error(where: str, error: OSError) -> OutputError:
     return OutputError(
         f"{where} cannot be written: {error.strerror}",
         expected="room for the result" if full else "a folder that can be written to",
-        hint="free some space, or choose another place with --out"
+        hint="free some space, or choose another place with --out or --cache-dir"
         if full
-        else "choose another one with --out",
+        else "choose another one with --out or --cache-dir",
     )
 
 

@@ -106,6 +106,34 @@ def loo_derivative(task: RidgeTask, fit: RidgeFit, loss: Loss) -> DatasetDerivat
     return DatasetDerivative(derivative, loo)
 
 
+class ValidationSums:
+    """The sum `P = Zv' Gv` over separate validation samples, and what it says of any training sample.
+
+    Args:
+        fit: The ridge solution, in the dtype of the batches that will be added.
+        loss: The validation loss.
+    """
+
+    def __init__(self, fit: RidgeFit, loss: Loss) -> None:
+        self._loss = loss
+        self._p = torch.zeros(fit.coef.shape, dtype=torch.float64, device=fit.coef.device)
+
+    def add(self, whitened: Tensor, predictions: Tensor, labels: Tensor, mask: Tensor) -> None:
+        """Count a batch of validation samples in.
+
+        Args:
+            whitened: (b, r) `phi` of the validation samples.
+            predictions: (b, k) their predictions.
+            labels: (b, k) their one-hot labels.
+            mask: (b,) validation weights `v`.
+        """
+        self._p += whitened.T @ (mask[:, None] * self._loss.gradient(predictions, labels))
+
+    def through_fit(self, whitened: Tensor, residuals: Tensor) -> Tensor:
+        """(b,) derivative `e . (phi P)` for training samples, as in `LooSums.through_fit`."""
+        return (residuals * (whitened @ self._p.to(whitened))).sum(dim=1)
+
+
 @dataclass(frozen=True)
 class ValidationResult:
     """A separate validation set under a fit, on the CPU.
@@ -134,21 +162,20 @@ def validation_derivative(
         (n,) float64 derivative for the samples of `task`, positive = harmful, and the validation result.
     """
     fit = fit.to(task.dtype)
-    p = torch.zeros(fit.coef.shape, dtype=torch.float64, device=task.device)
+    sums = ValidationSums(fit, loss)
     result = ValidationResult(
         torch.zeros(len(validation), dtype=torch.float64), torch.zeros(len(validation), dtype=torch.int64)
     )
     for batch in validation.batches():
         whitened, residuals = _training(fit, batch)
         predictions = batch.labels - residuals
-        p += whitened.T @ (batch.mask[:, None] * loss.gradient(predictions, batch.labels))
+        sums.add(whitened, predictions, batch.labels, batch.mask)
         result.loss[batch.rows] = loss.value(predictions, batch.labels).double().cpu()
         result.predicted[batch.rows] = predictions.argmax(dim=1).cpu()
-    direction = p.to(task.dtype)
     derivative = torch.zeros(len(task), dtype=torch.float64)
     for batch in task.batches():
         whitened, residuals = _training(fit, batch)
-        derivative[batch.rows] = (residuals * (whitened @ direction)).sum(dim=1).double().cpu()
+        derivative[batch.rows] = sums.through_fit(whitened, residuals).double().cpu()
     return derivative, result
 
 

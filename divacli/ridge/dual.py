@@ -38,7 +38,10 @@ class Span:
         if not bool(torch.isfinite(kernel).all()):
             raise SolveError("the features hold NaN or infinite values", expected="finite numbers")
         squares, vectors = torch.linalg.eigh(kernel)
-        keep = squares > len(rows) * torch.finfo(torch.float64).eps * squares[-1].clamp_min(0)
+        # Rounding of the kernel, and of the shift: equal features span nothing.
+        eps = torch.finfo(torch.float64).eps
+        rounding = len(rows) * (64 * eps * float(self._shift.norm())) ** 2
+        keep = squares > (len(rows) * eps * squares[-1]).clamp_min(rounding)
         scale = squares[keep].sqrt()
         self._features = vectors[:, keep] * scale
         self._basis = centred.T @ (vectors[:, keep] / scale)

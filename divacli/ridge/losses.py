@@ -76,14 +76,17 @@ def fit_inverse_temperature(predictions: Tensor, targets: Tensor, mask: Tensor) 
         `t` in [0.01, 1000]: the ends stand for "nothing to be told apart" and "no mistake at all".
     """
     f, y, v = predictions.double(), targets.double(), mask.double()
-    given = (y * f).sum(dim=1)
+    # How much more each class gets than the right one: none positive is no mistake, all zero no information.
+    excess = f - (y * f).sum(dim=1, keepdim=True)
     low, high = 1e-2, 1e3
+    if not bool((v[:, None] * excess).any()):
+        return low
     t = 10.0
     for _ in range(100):
         probabilities = torch.softmax(t * f, dim=1)
-        mean = (probabilities * f).sum(dim=1)
-        slope = float((v * (mean - given)).sum())
-        curvature = float((v * (probabilities * (f - mean[:, None]).square()).sum(dim=1)).sum())
+        mean = (probabilities * excess).sum(dim=1)
+        slope = float((v * mean).sum())
+        curvature = float((v * (probabilities * (excess - mean[:, None]).square()).sum(dim=1)).sum())
         if slope > 0:
             high = t
         else:

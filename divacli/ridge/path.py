@@ -42,7 +42,9 @@ def ridge_grid(spectrum: Spectrum) -> Tensor:
         SolveError: The features do not vary at all.
     """
     largest = float(spectrum.eigenvalues[-1]) if len(spectrum.eigenvalues) else 0.0
-    if largest <= 0:
+    # Equal features differ from their mean by rounding; no more than that is no variation.
+    rounding = 64 * torch.finfo(torch.float64).eps * float(spectrum.mean.norm())
+    if largest <= spectrum.total_weight * rounding**2:
         raise SolveError(
             "all samples with a positive weight have the same features",
             expected="features that differ between samples",

@@ -11,15 +11,16 @@ what correlates is the derivative of the loss on new samples at the LOO optimum.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from divacli.ridge.derivative import LooSums
+from divacli.ridge.derivative import LooSums, ValidationSums
 from divacli.ridge.leave_one_out import residuals_of_whitened
 from divacli.ridge.losses import Loss
-from divacli.ridge.spectrum import Spectrum
+from divacli.ridge.spectrum import RidgeFit, Spectrum
 from divacli.ridge.task import RidgeTask
 
 FACTORS = (1.0, 10**0.5, 10.0, 10**1.5, 100.0, 10**2.5)
@@ -46,52 +47,105 @@ class RankingChoice:
 
 
 def choose_ranking_ridge(
-    task: RidgeTask, spectrum: Spectrum, best: float, loss: Loss, seed: int = 0
+    task: RidgeTask,
+    spectrum: Spectrum,
+    best: float,
+    loss: Loss,
+    seed: int = 0,
+    *,
+    validation: RidgeTask | None = None,
 ) -> RankingChoice:
-    """Choose the ridge for ranking samples by the derivative of the leave-one-out loss, in one pass.
+    """Choose the ridge for ranking samples by the derivative of the leave-one-out or a validation loss.
 
     Args:
-        task: The problem; samples with a positive mask are the validation samples that are halved.
-        spectrum: Its decomposition.
+        task: The training samples; those with a positive mask are the validation samples of the LOO loss.
+        spectrum: Their decomposition.
         best: The ridge with the smallest LOO loss.
         loss: The validation loss.
-        seed: Of the split into halves, which is balanced within every class.
+        seed: Of the split of the validation samples into halves, balanced within every class.
+        validation: A separate validation set, whose loss is differentiated in place of the LOO loss.
+
+    Raises:
+        SolveError: A sample's weighted leverage is one.
     """
-    half = split_in_halves(task.labels, seed)
     candidates = torch.tensor([best * factor for factor in FACTORS], dtype=torch.float64)
     fits = [spectrum.fit(float(ridge)).to(task.dtype) for ridge in candidates]
-    sums = [(LooSums(fit, loss), LooSums(fit, loss)) for fit in fits]
     judged = torch.arange(0, len(task), max(1, -(-len(task) // JUDGED)))
-    own = torch.zeros(len(fits), 2, len(judged), dtype=torch.float64)
-    kept = []
+    if validation is None:
+        halves = _loo_halves(task, spectrum, fits, loss, split_in_halves(task.labels, seed), judged)
+    else:
+        half = split_in_halves(validation.labels, seed)
+        halves = _validation_halves(task, validation, spectrum, fits, loss, half, judged)
+    best_a, best_b = halves[0]
+    agreement = torch.stack([(correlation(b, best_a) + correlation(a, best_b)) / 2 for a, b in halves])
+    return RankingChoice(float(candidates[agreement.argmax()]), candidates, agreement)
+
+
+def _loo_halves(
+    task: RidgeTask, spectrum: Spectrum, fits: list[RidgeFit], loss: Loss, half: Tensor, judged: Tensor
+) -> Tensor:
+    """Derivatives of each half's LOO loss at each fit for the judged samples, (C, 2, m) float64."""
+    sums = [(LooSums(fit, loss), LooSums(fit, loss)) for fit in fits]
+    derivative = torch.zeros(len(fits), 2, len(judged), dtype=torch.float64)
     for batch in task.batches():
         inside = (judged >= batch.rows.start) & (judged < batch.rows.stop)
         chosen = (judged[inside] - batch.rows.start).to(task.device)
         in_half = half[batch.rows].to(task.device)
-        kept.append((batch.features[chosen], batch.targets[chosen], inside))
         rotated = spectrum.rotate(batch.features)
         for index, fit in enumerate(fits):
             now = residuals_of_whitened(fit, fit.whiten(rotated), batch)
             for side in (0, 1):
                 rows = (in_half == side).nonzero().squeeze(1)
-                term = torch.zeros_like(batch.weights)
-                term[rows] = sums[index][side].add(
+                own = torch.zeros_like(batch.weights)
+                own[rows] = sums[index][side].add(
                     now[rows], batch.labels[rows], batch.weights[rows], batch.mask[rows]
                 )
-                own[index, side, inside] = term[chosen].double().cpu()
-    for features, targets, inside in kept:
+                derivative[index, side, inside] = own[chosen].double().cpu()
+    return derivative + _through_fits(task, spectrum, fits, sums, judged)
+
+
+def _validation_halves(
+    task: RidgeTask,
+    validation: RidgeTask,
+    spectrum: Spectrum,
+    fits: list[RidgeFit],
+    loss: Loss,
+    half: Tensor,
+    judged: Tensor,
+) -> Tensor:
+    """Derivatives of each half of a validation set, (C, 2, m) float64."""
+    sums = [(ValidationSums(fit, loss), ValidationSums(fit, loss)) for fit in fits]
+    for batch in validation.batches():
+        in_half = half[batch.rows].to(task.device)
+        rotated = spectrum.rotate(batch.features)
         for index, fit in enumerate(fits):
-            whitened = fit.whiten(spectrum.rotate(features))
+            whitened = fit.whiten(rotated)
+            predictions = batch.labels - batch.targets + whitened @ fit.coef
+            for side in (0, 1):
+                mask = torch.where(in_half == side, batch.mask, 0)
+                sums[index][side].add(whitened, predictions, batch.labels, mask)
+    return _through_fits(task, spectrum, fits, sums, judged)
+
+
+def _through_fits(
+    task: RidgeTask,
+    spectrum: Spectrum,
+    fits: list[RidgeFit],
+    sums: Sequence[tuple[LooSums | ValidationSums, LooSums | ValidationSums]],
+    judged: Tensor,
+) -> Tensor:
+    """What the judged samples do to each half's loss by moving each fit, (C, 2, m) float64."""
+    found = torch.zeros(len(fits), 2, len(judged), dtype=torch.float64)
+    for batch in task.batches():
+        inside = (judged >= batch.rows.start) & (judged < batch.rows.stop)
+        chosen = (judged[inside] - batch.rows.start).to(task.device)
+        rotated, targets = spectrum.rotate(batch.features[chosen]), batch.targets[chosen]
+        for index, fit in enumerate(fits):
+            whitened = fit.whiten(rotated)
             residuals = targets - whitened @ fit.coef
             for side in (0, 1):
-                own[index, side, inside] += sums[index][side].through_fit(whitened, residuals).double().cpu()
-    agreement = torch.stack(
-        [
-            (correlation(own[i, 1], own[0, 0]) + correlation(own[i, 0], own[0, 1])) / 2
-            for i in range(len(fits))
-        ]
-    )
-    return RankingChoice(float(candidates[agreement.argmax()]), candidates, agreement)
+                found[index, side, inside] = sums[index][side].through_fit(whitened, residuals).double().cpu()
+    return found
 
 
 def split_in_halves(labels: Tensor, seed: int) -> Tensor:

@@ -112,14 +112,18 @@ class Spectrum:
             SolveError: A ridge is negative, not finite, or so small that the sum is singular.
         """
         damped = self.eigenvalues + ridges[:, None]
-        smallest = damped.min(dim=1).values if damped.shape[1] else ridges
-        bound = torch.finfo(torch.float64).eps * max(damped.shape[1], 1) * damped.amax(dim=1)
-        bad = ~torch.isfinite(ridges) | (ridges < 0) | (smallest <= bound)
+        # A Gram matrix summed over many samples is off by more than its order's worth of rounding.
+        relative = torch.finfo(torch.float64).eps * max(len(self.eigenvalues), 256)
+        bad = ~torch.isfinite(ridges) | (ridges < 0)
+        largest = 0.0
+        if len(self.eigenvalues):
+            largest = float(self.eigenvalues[-1])
+            bad |= damped[:, 0] <= relative * damped[:, -1]
         if bool(bad.any()):
             value = float(ridges[bad][0])
             raise SolveError(
                 f"ridge {value:g} leaves the features' Gram matrix singular or is not a number >= 0",
-                expected=f"a ridge well above {float(bound[bad][0]):.2g} on these features",
+                expected=f"a finite ridge well above {relative * largest:.2g} on these features",
                 hint="use --ridge auto, or a larger number",
             )
         return damped
@@ -128,8 +132,8 @@ class Spectrum:
 def decompose(task: RidgeTask) -> Spectrum:
     """Sum the moments of a task in one pass and decompose its Gram matrix: O(n d^2 + d^3).
 
-    Sums are float64 whatever the features' dtype, and are taken around the mean of the first batch, so
-    that features far from the origin lose no digits when they are centred.
+    Sums are float64 whatever the features' dtype, and are taken around the weighted mean of the first batch
+    that has one, so that features far from the origin lose no digits when they are centred.
 
     Raises:
         SolveError: All weights are zero, or a feature is not finite.
@@ -141,15 +145,16 @@ def decompose(task: RidgeTask) -> Spectrum:
     )
     total = 0.0
     for batch in task.batches(torch.float64):
-        if task.intercept and batch.rows.start == 0:
-            shift = batch.features.mean(dim=0)
+        mass = float(batch.weights.sum())
+        if task.intercept and total == 0 and mass > 0:
+            shift = batch.weights @ batch.features / mass
         centred = batch.features - shift
         weighted = centred * batch.weights[:, None]
         gram += weighted.T @ centred
         cross += weighted.T @ batch.targets
         first += weighted.sum(dim=0)
         target_sum += batch.weights @ batch.targets
-        total += float(batch.weights.sum())
+        total += mass
     if total <= 0:
         raise SolveError("every sample weight is zero", expected="at least one sample with a positive weight")
     if not bool(torch.isfinite(gram).all() & torch.isfinite(cross).all()):

@@ -1,0 +1,5 @@
+"""`python -m divacli`."""
+
+from divacli.cli.app import main
+
+main()

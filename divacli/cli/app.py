@@ -1,0 +1,45 @@
+"""The `diva` command."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from divacli import __version__
+from divacli.cli import demo, embed, prune, score
+
+app = typer.Typer(
+    name="diva",
+    help="Which training images hurt, which are mislabelled: dataset derivatives of your own folder.\n\n"
+    "A positive derivative is harmful: more of that sample raises the validation loss. "
+    "Start with `diva demo`.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"diva {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _diva(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+for module in (score, prune, embed, demo):
+    module.register(app)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,162 @@
+"""What all commands share: option groups spread out for Typer, errors answered, progress shown."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import sys
+import traceback
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import typer
+
+from divacli.cli.options import FrameOptions
+from divacli.errors import DivaError
+
+if typing.TYPE_CHECKING:
+    from rich.console import Console
+
+
+def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command whose parameters may be option groups (dataclasses).
+
+    Typer sees every field of a group as an option of its own; the function gets the group. A `DivaError` ends
+    the command with its message and status 1, Ctrl-C with 130; a traceback is shown with `--debug` only.
+    """
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        hints = typing.get_type_hints(function, include_extras=True)
+        groups = {
+            key: hint
+            for key, hint in hints.items()
+            if isinstance(hint, type) and dataclasses.is_dataclass(hint)
+        }
+        parameters = []
+        for key, parameter in inspect.signature(function).parameters.items():
+            if key not in groups:
+                parameters.append(parameter.replace(annotation=hints[key]))
+                continue
+            fields = typing.get_type_hints(groups[key], include_extras=True)
+            parameters += [
+                inspect.Parameter(
+                    field.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=field.default,
+                    annotation=fields[field.name],
+                )
+                for field in dataclasses.fields(groups[key])
+            ]
+
+        def run(**values: Any) -> None:
+            for key, group in groups.items():
+                names = [field.name for field in dataclasses.fields(group)]
+                values[key] = group(**{name: values.pop(name) for name in names})
+            with answering_errors(debug=values["frame"].debug):
+                function(**values)
+
+        # What Typer reads of a callback.
+        attributes = {
+            "__name__": function.__name__,
+            "__doc__": function.__doc__,
+            "__annotations__": {parameter.name: parameter.annotation for parameter in parameters},
+            "__signature__": inspect.Signature(
+                [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+            ),
+        }
+        for attribute, value in attributes.items():
+            setattr(run, attribute, value)
+        app.command(name)(run)
+        return function
+
+    return register
+
+
+@contextlib.contextmanager
+def answering_errors(*, debug: bool) -> Iterator[None]:
+    """Turn what can go wrong into one message and an exit status."""
+    try:
+        yield
+    except DivaError as error:
+        if debug:
+            traceback.print_exc()
+        say(f"error: {error}", style="red")
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        if debug:
+            traceback.print_exc()
+        say("interrupted; what was embedded is kept, and the same command goes on from there")
+        raise typer.Exit(130) from error
+    except BrokenPipeError as error:
+        # Python would complain once more when it flushes the closed stream on exit.
+        sys.stdout = None
+        say("error: standard output was closed before everything was written")
+        raise typer.Exit(1) from error
+    except MemoryError as error:
+        if debug:
+            traceback.print_exc()
+        say(
+            "error: out of memory\nto do: use a smaller --batch-size, fewer --workers, or a machine with more"
+        )
+        raise typer.Exit(1) from error
+
+
+def console() -> Console:
+    """The terminal of messages and summaries: standard error."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=False)
+
+
+def say(message: str, style: str | None = None) -> None:
+    """Write one message to standard error, its first line in a style."""
+    from rich.text import Text
+
+    from divacli.report.plain import plain
+
+    first, *rest = message.split("\n")
+    text = plain(first)
+    text.stylize(style or "")
+    console().print(Text("\n").join([text, *map(plain, rest)]), soft_wrap=True)
+
+
+def warn(message: str) -> None:
+    """Write one warning to standard error."""
+    say(f"warning: {message}", style="yellow")
+
+
+class RichProgress:
+    """A progress bar on standard error for each step, with rate and time left, where that is a terminal."""
+
+    def __init__(self, frame: FrameOptions) -> None:
+        self._shown = not frame.quiet
+
+    @contextlib.contextmanager
+    def __call__(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """See `divacli.embed.progress.Progress`."""
+        screen = console()
+        if not self._shown or not screen.is_terminal:
+            yield lambda done: None
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        rate = TextColumn("{task.fields[rate]}")
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            rate,
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=screen, transient=True) as progress:
+            task = progress.add_task(what, total=total, rate="")
+
+            def advance(done: int) -> None:
+                progress.advance(task, done)
+                speed = progress.tasks[task].speed
+                if speed:
+                    progress.update(task, rate=f"{speed:,.0f}/s")
+
+            yield advance

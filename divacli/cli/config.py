@@ -1,0 +1,89 @@
+"""`--config FILE.yaml`: options from a file, through the same parser as flags.
+
+The file maps option names to values; a section named after a command holds what only that command takes.
+Relative paths are relative to the file. The values become the defaults of the command line, so that a flag
+wins and every check of an option exists once.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import typer
+
+_FILES = {"data", "checkpoint", "val", "cache_dir"}
+"""Options that name a file or folder to be found beside the configuration."""
+
+
+def load_config(context: typer.Context, value: Path | None) -> Path | None:
+    """Make the file's values the defaults of this command (an eager option callback).
+
+    Raises:
+        typer.BadParameter: The file cannot be read, or holds what is no option.
+    """
+    if value is None or context.resilient_parsing:
+        return value
+    content = _read(value)
+    parent = context.parent
+    commands = getattr(parent.command, "commands", {}) if parent else {}
+    mine = {parameter.name for parameter in context.command.params if parameter.name}
+    known = {parameter.name for command in commands.values() for parameter in command.params} | mine
+    values: dict[str, Any] = {}
+    for name, entry in content.items():
+        if isinstance(entry, dict):
+            if name not in commands:
+                raise typer.BadParameter(_unknown(value, "section", name, commands))
+            if name == context.info_name:
+                _take(values, entry, mine, value, f"of diva {name}")
+        elif _key(name) in known:
+            # An option of another command only is not for this one.
+            if _key(name) in mine:
+                values[_key(name)] = entry
+        else:
+            raise typer.BadParameter(_unknown(value, "option", name, known))
+    values.pop("config", None)
+    context.default_map = {name: _located(name, entry, value.parent) for name, entry in values.items()}
+    return value
+
+
+def _take(values: dict[str, Any], entries: dict[str, Any], mine: set[str], file: Path, where: str) -> None:
+    for name, entry in entries.items():
+        if _key(name) not in mine:
+            raise typer.BadParameter(_unknown(file, f"option {where}", name, mine))
+        values[_key(name)] = entry
+
+
+def _read(file: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(file.read_text())
+    except OSError as error:
+        raise typer.BadParameter(f"{file} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise typer.BadParameter(f"{file} holds a {type(content).__name__}; expected 'option: value' lines")
+    return {str(name): entry for name, entry in content.items()}
+
+
+def _key(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _located(name: str, entry: Any, folder: Path) -> Any:
+    if name in _FILES and isinstance(entry, str) and entry != "-":
+        return str(folder / entry)
+    if name == "model" and isinstance(entry, str) and ".py:" in entry:
+        return str(folder / entry)
+    return entry
+
+
+def _unknown(file: Path, what: str, name: str, known: Any) -> str:
+    close = difflib.get_close_matches(_key(name), sorted(map(str, known)), n=1)
+    suggestion = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{file}: {name!r} is no {what}{suggestion}"

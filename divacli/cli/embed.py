@@ -1,0 +1,51 @@
+"""`diva embed`."""
+
+from __future__ import annotations
+
+import typer
+
+from divacli.cli.command import command, console
+from divacli.cli.options import ComputeOptions, Data, FrameOptions, NetworkOptions, OutputOptions
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(app, "embed")
+    def embed(
+        data: Data,
+        network: NetworkOptions,
+        compute: ComputeOptions,
+        output: OutputOptions,
+        frame: FrameOptions,
+    ) -> None:
+        """Compute the features of images and write them as a feature store, a kind of DATA.
+
+        The other commands need no store: they keep features in the cache. A store can be moved to
+        another machine and needs neither network nor images there.
+
+        Example:
+        `diva embed photos/ --model resnet50 --weights DEFAULT --out features/`
+        """
+        from divacli.cli.session import Output, Session
+        from divacli.embed import write_store
+        from divacli.errors import OutputError
+
+        target = Output(output)
+        if target.folder is None:
+            raise OutputError(
+                "--out -: a feature store is a folder",
+                expected="--out DIR",
+                hint="leave --out out for diva-out",
+            )
+        session = Session(network, compute, frame)
+        samples = session.load(data)
+        target.table("failed", samples.failed, samples.manifest.folder)
+        write_store(samples, target.folder)
+        if not frame.quiet:
+            n, d = samples.features.shape
+            console().print(
+                f"{n:,} samples with {d:,} features each in {target.folder}; "
+                f"{samples.embedded:,} embedded now ({samples.seconds:.1f} s)",
+                markup=False,
+            )

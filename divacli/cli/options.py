@@ -1,0 +1,230 @@
+"""The options, each declared once, in groups that commands share.
+
+A group is a dataclass whose fields carry Typer annotations; a command takes a group as one parameter and
+`divacli.cli.command` spreads its fields out for Typer. So an option means the same on every command.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from divacli.cli.config import load_config
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        help="A folder with one sub-folder a class; a .csv, .tsv, .jsonl or .parquet with path,label; "
+        "- for such a table on standard input; an .npz with embedding and label; or a feature store.",
+        metavar="DATA",
+        show_default=False,
+    ),
+]
+
+
+class LossName(StrEnum):
+    """Validation losses."""
+
+    squared = "squared"
+    cross_entropy = "cross-entropy"
+
+
+class ScalingName(StrEnum):
+    """Feature scalings."""
+
+    unit = "unit"
+    standard = "standard"
+    none = "none"
+
+
+class DtypeName(StrEnum):
+    """Floating-point types of the solve."""
+
+    float32 = "float32"
+    float64 = "float64"
+
+
+class FormatName(StrEnum):
+    """Formats of written tables."""
+
+    csv = "csv"
+    jsonl = "jsonl"
+    parquet = "parquet"
+
+
+def ridge_value(text: str) -> float | None:
+    """Parse `auto` (None) or a number >= 0.
+
+    Raises:
+        typer.BadParameter: It is neither.
+    """
+    if text == "auto":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise typer.BadParameter(f"{text!r} is neither 'auto' nor a number >= 0")
+    return value
+
+
+_NETWORK, _COMPUTE, _SOLVE, _OUTPUT = "Network", "Computing", "Problem", "Output"
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """Which network turns images into features."""
+
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A torchvision name, timm:NAME, or FILE.py:FACTORY (which runs that file).",
+            rich_help_panel=_NETWORK,
+        ),
+    ] = None
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            help="Its weights: .pt, .pth, .th, .safetensors; or, without --model, a TorchScript or "
+            "torch.export archive.",
+            rich_help_panel=_NETWORK,
+        ),
+    ] = None
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Published weights to download instead, such as DEFAULT.", rich_help_panel=_NETWORK
+        ),
+    ] = None
+    layer: Annotated[
+        str | None,
+        typer.Option(
+            help="Use what flows into this layer as features. Default: the last linear layer that runs.",
+            rich_help_panel=_NETWORK,
+        ),
+    ] = None
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of the crop in pixels, where not the network's own.", min=1, rich_help_panel=_NETWORK
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class ComputeOptions:
+    """How features are computed and where they are kept."""
+
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_COMPUTE)] = "auto"
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Images at a time. Default: 32 on the CPU, 256 on CUDA.", min=1, rich_help_panel=_COMPUTE
+        ),
+    ] = None
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that decode images. Default: one a core.", min=0, rich_help_panel=_COMPUTE
+        ),
+    ] = None
+    amp: Annotated[
+        bool, typer.Option(help="Mixed precision for the network on CUDA.", rich_help_panel=_COMPUTE)
+    ] = True
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where features are kept between commands. Default: ~/.cache/diva.",
+            envvar="DIVA_CACHE_DIR",
+            show_envvar=True,
+            rich_help_panel=_COMPUTE,
+        ),
+    ] = None
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Stop where an image cannot be decoded.", rich_help_panel=_COMPUTE),
+    ] = False
+
+
+@dataclass(frozen=True)
+class ProblemOptions:
+    """What is differentiated."""
+
+    val: Annotated[
+        str | None,
+        typer.Option(
+            help="Differentiate the loss of this DATA instead of the leave-one-out loss.",
+            rich_help_panel=_SOLVE,
+        ),
+    ] = None
+    ridge: Annotated[
+        str,
+        typer.Option(
+            help="auto, or the L2 penalty lambda on the features as scaled.",
+            metavar="auto|NUMBER",
+            rich_help_panel=_SOLVE,
+        ),
+    ] = "auto"
+    loss: Annotated[LossName, typer.Option(help="Validation loss.", rich_help_panel=_SOLVE)] = (
+        LossName.squared
+    )
+    scaling: Annotated[ScalingName, typer.Option(help="Scaling of the features.", rich_help_panel=_SOLVE)] = (
+        ScalingName.unit
+    )
+    around_head: Annotated[
+        bool,
+        typer.Option(
+            "--around-head",
+            help="Linearise around the network's own head (its classes: the sorted labels).",
+            rich_help_panel=_SOLVE,
+        ),
+    ] = False
+    dtype: Annotated[DtypeName, typer.Option(help="Precision of the solve.", rich_help_panel=_SOLVE)] = (
+        DtypeName.float32
+    )
+    seed: Annotated[int, typer.Option(help="Of whatever is drawn at random.", rich_help_panel=_SOLVE)] = 0
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where results go."""
+
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder for the results; - sends the main table to standard output.",
+            metavar="DIR|-",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = "diva-out"
+    format: Annotated[FormatName, typer.Option(help="Of the written tables.", rich_help_panel=_OUTPUT)] = (
+        FormatName.csv
+    )
+
+
+@dataclass(frozen=True)
+class FrameOptions:
+    """How the command itself behaves."""
+
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="A YAML file with options; flags win over it.",
+            callback=load_config,
+            is_eager=True,
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress and no summary.", rich_help_panel=_OUTPUT)
+    ] = False
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show a traceback for errors.", rich_help_panel=_OUTPUT)
+    ] = False

@@ -1,0 +1,85 @@
+"""`diva score`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from divacli.cli.command import command, console
+from divacli.cli.options import (
+    ComputeOptions,
+    Data,
+    FrameOptions,
+    NetworkOptions,
+    OutputOptions,
+    ProblemOptions,
+)
+
+if TYPE_CHECKING:
+    from divacli.cli.session import Output
+    from divacli.curate.score import ScoreResult
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(app, "score")
+    def score(
+        data: Data,
+        network: NetworkOptions,
+        problem: ProblemOptions,
+        compute: ComputeOptions,
+        output: OutputOptions,
+        frame: FrameOptions,
+        verify: Annotated[
+            int,
+            typer.Option(
+                help="Compare this many random samples with true refits.", min=0, rich_help_panel="Problem"
+            ),
+        ] = 0,
+    ) -> None:
+        """Rank every sample by what it does to the validation loss, most harmful first.
+
+        Writes scores.csv, summary.json and failed.csv. A positive derivative is harmful; removing a
+        sample changes the summed loss by about minus its derivative.
+
+        Examples:
+        `diva score photos/ --model resnet50 --weights DEFAULT`
+
+        `diva score labels.csv --model mobilenet_v2 --checkpoint best.pth --out scores/`
+        """
+        from divacli.cli.session import Output, Session
+        from divacli.curate.record import save_record
+        from divacli.curate.score import score as score_samples
+        from divacli.curate.verify import verify as verify_result
+        from divacli.report.terminal import score_summary
+
+        target = Output(output)
+        session = Session(network, compute, frame)
+        options = session.solve_options(problem)
+        samples = session.load(data)
+        validation = None if problem.val is None else session.load(problem.val)
+        result = score_samples(samples, options, validation)
+        checked = verify_result(result, verify, options.seed) if verify else None
+        save_record(result, options, session.cache)
+        write_scores(target, result)
+        if not frame.quiet:
+            screen = console()
+            for part in score_summary(result, checked):
+                screen.print(part)
+            if target.written:
+                seconds = result.summary["seconds"]
+                screen.print(
+                    f"wrote {', '.join(target.written)} in {target.folder} "
+                    f"(embed {seconds['embed']:.1f} s, solve {seconds['solve']:.1f} s)",
+                    markup=False,
+                )
+
+
+def write_scores(target: Output, result: ScoreResult) -> None:
+    """Write the tables and the summary of a result."""
+    origin = result.samples.manifest.folder
+    target.table("failed", result.samples.failed, origin)
+    target.json("summary.json", result.summary)
+    target.table("scores", result.table, origin, main=True)

@@ -1,0 +1,159 @@
+"""Decide which samples to drop, and say what an exact refit without them predicts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from divacli.curate.score import MADE
+from divacli.curate.solution import SolveOptions, pose
+from divacli.embed import Samples
+from divacli.errors import DataError
+from divacli.ridge import LooResult, Loss, RidgeTask, Span, decompose, leave_one_out
+
+CRITERIA = ("derivative", "loo_loss")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which samples stay.
+
+    Attributes:
+        kept: (n,) bool.
+        rescued: Labels of classes of which one sample stays only because it would have been the last.
+    """
+
+    kept: np.ndarray
+    rescued: list[str]
+
+
+def choose_kept(
+    table: pd.DataFrame,
+    *,
+    keep: float | None = None,
+    threshold: float | None = None,
+    by: str = "derivative",
+    stratify: bool = False,
+) -> Choice:
+    """Decide which samples stay.
+
+    The worst samples are those with the largest value of `by`; of equals, the one whose path comes last goes
+    first. Every class keeps at least one sample: its best.
+
+    Args:
+        table: Columns path, label and `by`.
+        keep: Fraction (0, 1] to keep, rounded up.
+        threshold: Drop every sample whose value is at least this; one of `keep` and `threshold`.
+        by: "derivative" or "loo_loss".
+        stratify: Apply `keep` within every class.
+
+    Raises:
+        DataError: The table has no such column, or no value in some row.
+    """
+    if by not in table or table[by].isna().any():
+        raise DataError(
+            f"the scores have no value of {by} in {'any' if by not in table else 'some'} row",
+            expected=f"a table with the column {by}, as diva score writes it",
+            hint="score the samples again",
+        )
+    values = table[by].to_numpy(float)
+    labels = table["label"].to_numpy(object)
+    # Best first, ties by path.
+    order = np.lexsort((table["path"].to_numpy(str), values))
+    kept = np.zeros(len(table), bool)
+    if threshold is not None:
+        kept = values < threshold
+    elif keep is not None:
+        groups = [order[labels[order] == label] for label in np.unique(labels)] if stratify else [order]
+        for group in groups:
+            # The last digits of keep * n are rounding: 0.9 * 70 is not to keep 64.
+            kept[group[: int(np.ceil(keep * len(group) - 1e-9))]] = True
+    rescued = sorted(set(labels) - set(labels[kept]))
+    for label in rescued:
+        kept[order[labels[order] == label][0]] = True
+    return Choice(kept, rescued)
+
+
+def split(table: pd.DataFrame, kept: np.ndarray, by: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The manifest of what stays, in its own order, and the scores of what goes, worst first.
+
+    Scores hold for the samples they were computed with, so those that stay lose them.
+
+    Args:
+        table: Scores.
+        kept: (n,) bool.
+        by: The column that was decided by.
+    """
+    stays = table[kept].drop(columns=[name for name in table if name in MADE]).reset_index(drop=True)
+    goes = table[~kept]
+    worst_first = np.lexsort((goes["path"].to_numpy(str), -goes[by].to_numpy(float)))
+    return stays, goes.iloc[worst_first].reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Mean LOO loss and error of some samples under one fit, in the order all, kept, dropped.
+
+    Attributes:
+        loss: Mean LOO loss over all samples, over those that stay, and over those that go.
+        error: Share of wrong LOO predictions, likewise. NaN for a set without samples.
+    """
+
+    loss: tuple[float, float, float]
+    error: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What dropping samples does, by exact refits at one ridge.
+
+    Attributes:
+        ridge: lambda of both fits.
+        before: With all samples at their weights.
+        after: Refitted with the dropped samples absent; they are still predicted and counted in `all`.
+    """
+
+    ridge: float
+    before: Quality
+    after: Quality
+
+    @property
+    def worse(self) -> bool:
+        """Whether the refit's loss over all original samples is higher than keeping everything."""
+        return self.after.loss[0] > self.before.loss[0]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def predict(
+    samples: Samples, kept: np.ndarray, ridge: float, loss: Loss, options: SolveOptions
+) -> Prediction:
+    """Refit without the dropped samples and compare the LOO loss and error over all original samples.
+
+    Args:
+        samples: All samples.
+        kept: (n,) bool.
+        ridge: lambda for both fits.
+        loss: The validation loss.
+        options: How the problem is posed.
+    """
+    task = pose(samples, options)
+    if len(task) < task.n_features:
+        task = Span(task).task()
+    mask = torch.from_numpy(kept)
+    without = replace(task, weights=torch.where(mask, task.weights, 0.0))
+    before, after = (leave_one_out(posed, decompose(posed).fit(ridge), loss) for posed in (task, without))
+    return Prediction(ridge, _quality(task, before, mask), _quality(task, after, mask))
+
+
+def _quality(task: RidgeTask, loo: LooResult, kept: torch.Tensor) -> Quality:
+    wrong = (loo.predicted != task.labels).double()
+    parts = (torch.ones_like(kept), kept, ~kept)
+    loss, error = (tuple(float(values[part].mean()) for part in parts) for values in (loo.loss, wrong))
+    return Quality(loss, error)  # type: ignore[arg-type]

@@ -1,0 +1,159 @@
+"""Which features a table of scores came from, so that a later command needs neither network nor solve.
+
+`diva score ... -o - | diva prune -` passes nothing but the table. Scoring therefore leaves a small note in
+the cache under a digest of the scores, and pruning finds by it the features and options they were made with.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from divacli.curate.prune import Prediction, predict
+from divacli.curate.score import ScoreResult
+from divacli.curate.solution import SolveOptions
+from divacli.embed import Samples, samples_of
+from divacli.embed.keys import content_keys, digest_of
+from divacli.embed.progress import Progress
+from divacli.embed.samples import BackboneChoice, ExtractOptions, no_failures, samples_in
+from divacli.embed.store import FeatureStore
+from divacli.errors import DivaError
+from divacli.manifest import Manifest, write_text
+from divacli.ridge import CrossEntropyLoss, Loss, SquaredLoss
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A table of scores with what a refit needs, wherever it came from.
+
+    Attributes:
+        table: path, label, weight and scores, in the order of DATA.
+        origin: Absolute folder that its relative paths start from.
+        failed: Samples that could not be scored.
+        samples: The features, or None where they are not to be had.
+        record: What the scores were made from; None likewise.
+    """
+
+    table: pd.DataFrame
+    origin: Path
+    failed: pd.DataFrame
+    samples: Samples | None
+    record: ScoreRecord | None
+
+    @classmethod
+    def fresh(cls, result: ScoreResult, options: SolveOptions) -> Scores:
+        """Scores that were just computed."""
+        samples = result.samples
+        in_order = result.table.iloc[np.argsort(result.order)].reset_index(drop=True)
+        record = ScoreRecord(samples.store, result.solution.ridge, result.solution.loss, options)
+        return cls(in_order, samples.manifest.folder, samples.failed, samples, record)
+
+    @classmethod
+    def recorded(cls, manifest: Manifest, cache: Path, options: SolveOptions, progress: Progress) -> Scores:
+        """Scores read from a table, with the features of the run that made them where the cache has them."""
+        record = find_record(manifest.table, cache, options)
+        samples = None if record is None else recorded_samples(record, manifest, cache, progress)
+        return cls(manifest.table, manifest.folder, no_failures(), samples, record)
+
+    def predict(self, kept: np.ndarray) -> Prediction | None:
+        """What an exact refit of the kept samples predicts, or None without features.
+
+        Args:
+            kept: (n,) bool.
+        """
+        if self.samples is None or self.record is None:
+            return None
+        return predict(self.samples, kept, self.record.ridge, self.record.loss, self.record.options)
+
+
+@dataclass(frozen=True)
+class ScoreRecord:
+    """What a table of scores was made from.
+
+    Attributes:
+        store: Folder with the features of the images; None where the rows name their own source.
+        ridge: lambda of the losses.
+        loss: The validation loss, calibrated.
+        options: How the problem was posed.
+    """
+
+    store: Path | None
+    ridge: float
+    loss: Loss
+    options: SolveOptions
+
+
+def save_record(result: ScoreResult, options: SolveOptions, cache: Path) -> None:
+    """Note what a result was made from.
+
+    Raises:
+        OutputError: The cache cannot be written.
+    """
+    content = {
+        "store": None if result.samples.store is None else str(result.samples.store.resolve()),
+        "ridge": result.solution.ridge,
+        "inverse_temperature": getattr(result.solution.loss, "inverse_temperature", None),
+        "loss": options.loss,
+        "scaling": options.scaling,
+        "around_head": options.around_head,
+    }
+    write_text(_place(result.table, cache), json.dumps(content, indent=2) + "\n")
+
+
+def find_record(table: pd.DataFrame, cache: Path, options: SolveOptions) -> ScoreRecord | None:
+    """The note for a table of scores, or None.
+
+    Args:
+        table: As written by `diva score` and read back, in its order.
+        cache: Where notes are.
+        options: Device and dtype to solve with; the rest is as it was.
+    """
+    try:
+        content = json.loads(_place(table, cache).read_text())
+        temperature = content["inverse_temperature"]
+        posed = SolveOptions(
+            ridge=content["ridge"],
+            loss=content["loss"],
+            scaling=content["scaling"],
+            around_head=content["around_head"],
+            dtype=options.dtype,
+            device=options.device,
+        )
+        store = None if content["store"] is None else Path(content["store"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    loss: Loss = SquaredLoss() if temperature is None else CrossEntropyLoss(temperature)
+    return ScoreRecord(store, posed.ridge or 0.0, loss, posed)
+
+
+def recorded_samples(
+    record: ScoreRecord, manifest: Manifest, cache: Path, progress: Progress
+) -> Samples | None:
+    """The features that scores were made from, or None where they are gone or the images have changed."""
+    try:
+        if record.store is None:
+            nothing = BackboneChoice()
+            return samples_of(manifest, nothing, ExtractOptions(torch.device("cpu")), cache)
+        keys, unreadable = content_keys(manifest.files(), progress)
+        return None if unreadable else samples_in(FeatureStore(record.store), manifest, keys, {})
+    except DivaError:
+        return None
+
+
+def _place(table: pd.DataFrame, cache: Path) -> Path:
+    """Where the note of a table lies: by its labels and scores in order, as they are written."""
+    parts = [
+        f"{label}\0{derivative:.9g}\0{loss:.9g}".encode()
+        for label, derivative, loss in zip(
+            table["label"],
+            table["derivative"].to_numpy(float),
+            table["loo_loss"].to_numpy(float),
+            strict=True,
+        )
+    ]
+    return cache / "runs" / f"{digest_of(*parts)[:32]}.json"

@@ -1,0 +1,219 @@
+"""From samples to a solved ridge problem: ridge chosen, loss calibrated, one factorisation for all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from divacli.embed import Samples
+from divacli.errors import DataError, ModelError, SolveError, listed
+from divacli.ridge import (
+    CrossEntropyLoss,
+    LinearOutput,
+    Loss,
+    RankingChoice,
+    RidgePath,
+    RidgeTask,
+    Span,
+    Spectrum,
+    SquaredLoss,
+    choose_ranking_ridge,
+    decompose,
+    fit_inverse_temperature,
+    fit_scaling,
+    loo_predictions,
+    ridge_path,
+)
+
+_CALIBRATION_VALUES = 4_000_000
+"""LOO predictions (rows x classes) that the temperature is fitted on, evenly spaced."""
+
+
+@dataclass(frozen=True)
+class SolveOptions:
+    """What is solved, and how.
+
+    Attributes:
+        ridge: lambda on the features as scaled, or None to choose it.
+        loss: Validation loss, "squared" or "cross-entropy".
+        scaling: "unit", "standard" or "none".
+        around_head: Linearise around the network's own head: targets are one-hot labels minus its outputs.
+        dtype: Of the per-sample products.
+        device: Where.
+        seed: Of whatever is drawn at random.
+    """
+
+    ridge: float | None = None
+    loss: str = "squared"
+    scaling: str = "unit"
+    around_head: bool = False
+    dtype: torch.dtype = torch.float32
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A solved problem.
+
+    Attributes:
+        task: As posed, (n, d).
+        validation: A separate validation set as posed, or None for the leave-one-out loss.
+        solved: The task that was decomposed: `task`, or its kernel form where n < d.
+        solved_validation: The validation set in the same coordinates.
+        spectrum: Decomposition of `solved`.
+        classes: Label of each class number.
+        loss: The validation loss, calibrated.
+        ridge: lambda for losses and predictions: the LOO optimum, unless it was given.
+        ranking_ridge: lambda for derivatives.
+        path: The path that `ridge` was chosen on; None where it was given.
+        ranking: How `ranking_ridge` was chosen; None where it was given.
+    """
+
+    task: RidgeTask
+    validation: RidgeTask | None
+    solved: RidgeTask
+    solved_validation: RidgeTask | None
+    spectrum: Spectrum
+    classes: list[str]
+    loss: Loss
+    ridge: float
+    ranking_ridge: float
+    path: RidgePath | None
+    ranking: RankingChoice | None
+
+
+def solve(samples: Samples, options: SolveOptions, validation: Samples | None = None) -> Solution:
+    """Pose the ridge problem of some samples, choose its ridge and factorise it.
+
+    Args:
+        samples: Training samples.
+        options: How.
+        validation: A separate validation set, whose loss is differentiated in place of the LOO loss.
+
+    Raises:
+        DataError: The validation set has labels or features that do not fit the samples.
+        ModelError: `around_head` without a head of as many classes.
+        SolveError: The problem has no answer.
+    """
+    task = pose(samples, options)
+    validation_task = None if validation is None else _pose_validation(task, samples, validation, options)
+    solved, solved_validation = task, validation_task
+    if len(task) < task.n_features:
+        span = Span(task)
+        solved = span.task()
+        solved_validation = None if validation_task is None else span.project(validation_task)
+    spectrum = decompose(solved)
+    path = None
+    if options.ridge is None:
+        path = ridge_path(solved, spectrum)
+        ridge = float(path.ridges[path.best])
+    else:
+        ridge = options.ridge
+    loss = _calibrated(options.loss, solved, spectrum, ridge)
+    ranking = None
+    if options.ridge is None:
+        ranking = choose_ranking_ridge(
+            solved, spectrum, ridge, loss, options.seed, validation=solved_validation
+        )
+    return Solution(
+        task,
+        validation_task,
+        solved,
+        solved_validation,
+        spectrum,
+        samples.manifest.classes,
+        loss,
+        ridge,
+        ridge if ranking is None else ranking.ridge,
+        path,
+        ranking,
+    )
+
+
+def pose(samples: Samples, options: SolveOptions) -> RidgeTask:
+    """The ridge problem of some samples at their weights.
+
+    Raises:
+        ModelError: `around_head` without a head of as many classes.
+    """
+    classes = samples.manifest.classes
+    task = RidgeTask(
+        samples.features,
+        class_numbers(samples, classes),
+        len(classes),
+        torch.from_numpy(samples.manifest.table["weight"].to_numpy(float, copy=True)),
+        device=options.device,
+        dtype=options.dtype,
+    )
+    scaling = fit_scaling(options.scaling, (samples.features[rows] for rows in task.slices()))
+    return replace(task, scaling=scaling, offset=_offset(samples, len(classes), options))
+
+
+def class_numbers(samples: Samples, classes: list[str]) -> torch.Tensor:
+    """(n,) int64 number of each sample's class.
+
+    Raises:
+        DataError: A label is none of the classes.
+    """
+    numbers = {label: number for number, label in enumerate(classes)}
+    labels = samples.manifest.table["label"]
+    unknown = sorted(set(labels) - set(numbers))
+    if unknown:
+        raise DataError(
+            f"{samples.manifest.name} has labels that the training samples lack: {listed(unknown)}",
+            expected=f"only the {len(classes)} training classes: {listed(classes)}",
+            hint="correct these labels, or leave these rows out",
+        )
+    return torch.tensor([numbers[label] for label in labels], dtype=torch.int64)
+
+
+def _pose_validation(
+    task: RidgeTask, samples: Samples, validation: Samples, options: SolveOptions
+) -> RidgeTask:
+    if validation.features.shape[1] != task.n_features:
+        raise DataError(
+            f"{validation.manifest.name} has {validation.features.shape[1]} features a sample",
+            expected=f"{task.n_features}, as {samples.manifest.name} has",
+            hint="embed both with the same network and layer",
+        )
+    weights = torch.from_numpy(validation.manifest.table["weight"].to_numpy(float, copy=True))
+    return replace(
+        task,
+        features=validation.features,
+        labels=class_numbers(validation, samples.manifest.classes),
+        weights=torch.zeros_like(weights),
+        validation_mask=weights,
+        offset=_offset(validation, task.n_classes, options),
+    )
+
+
+def _offset(samples: Samples, n_classes: int, options: SolveOptions) -> LinearOutput | None:
+    if not options.around_head:
+        return None
+    if samples.head is None:
+        raise ModelError(
+            "--around-head: these features feed no linear layer that is the network's output",
+            expected="the input of the network's last linear layer as features",
+            hint="leave --around-head (and --layer) out",
+        )
+    weight, bias = samples.head
+    if len(weight) != n_classes:
+        raise ModelError(
+            f"--around-head: the network's head has {len(weight)} classes, the data {n_classes}",
+            expected="the same number, in the order of the sorted labels",
+            hint="leave --around-head out for a fresh head",
+        )
+    return LinearOutput(samples.features, weight.cpu(), bias.cpu())
+
+
+def _calibrated(name: str, task: RidgeTask, spectrum: Spectrum, ridge: float) -> Loss:
+    if name == "squared":
+        return SquaredLoss()
+    if name != "cross-entropy":
+        raise SolveError(f"loss {name!r}", expected="squared or cross-entropy")
+    rows = torch.arange(0, len(task), max(1, -(-len(task) * task.n_classes // _CALIBRATION_VALUES)))
+    predictions = loo_predictions(task, spectrum.fit(ridge), rows)
+    targets = torch.nn.functional.one_hot(task.labels[rows], task.n_classes)
+    return CrossEntropyLoss(fit_inverse_temperature(predictions, targets, task.validation_mask[rows]))

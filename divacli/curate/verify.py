@@ -1,0 +1,63 @@
+"""Check a result against true refits of some of its samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from divacli.curate.score import ScoreResult
+from divacli.ridge import Oracle, loo_predictions
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How far the closed form is from refits.
+
+    Attributes:
+        n: Samples compared.
+        prediction: Largest difference of a LOO prediction from a refit without the sample, relative to the
+            largest refitted prediction of the compared samples.
+        derivative: Largest difference of a derivative from central differences of refitted losses, relative
+            to the largest of the compared derivatives.
+    """
+
+    n: int
+    prediction: float
+    derivative: float
+
+
+def verify(result: ScoreResult, n: int, seed: int = 0) -> Verification:
+    """Compare random samples' LOO predictions and derivatives with refits in float64.
+
+    Each LOO prediction is compared with a fit from which the sample is absent, each derivative with central
+    differences of the loss, for which the fit is factorised anew at six weights of the sample.
+
+    Args:
+        result: What is checked.
+        n: How many samples.
+        seed: Of their choice.
+
+    Raises:
+        SolveError: A refit has no unique solution.
+    """
+    solution = result.solution
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randperm(len(solution.task), generator=generator)[:n].sort().values
+    closed = loo_predictions(solution.solved, solution.spectrum.fit(solution.ridge), rows)
+    oracle = Oracle(solution.task, solution.ridge)
+    refitted = torch.stack([oracle.loo_prediction(int(row)) for row in rows])
+    ranking_oracle = Oracle(solution.task, solution.ranking_ridge)
+    if solution.validation is None:
+        differences = [ranking_oracle.loo_derivative(solution.loss, int(row)) for row in rows]
+    else:
+        differences = [
+            ranking_oracle.validation_derivative(solution.validation, solution.loss, int(row)) for row in rows
+        ]
+    measured = torch.tensor(differences, dtype=torch.float64)
+    derivative = torch.from_numpy(result.derivative)[rows]
+    return Verification(
+        len(rows),
+        float((closed - refitted).abs().max() / refitted.abs().max()),
+        float((derivative - measured).abs().max() / measured.abs().max()),
+    )

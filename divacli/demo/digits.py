@@ -1,0 +1,98 @@
+"""Real images and a checkpoint for the demonstration, made offline from scikit-learn's handwritten digits."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from divacli.demo import network
+from divacli.manifest import write_bytes, write_table
+
+FLIPPED = 0.1
+"""Share of labels that are moved to a random other class."""
+
+_EPOCHS = 30
+
+
+@dataclass(frozen=True)
+class DigitSet:
+    """What the demonstration works on.
+
+    Attributes:
+        labels: Table with path and label, a tenth of them wrong.
+        factory: The network's file.
+        checkpoint: Its weights.
+        flipped: (n,) which rows of the table are wrong.
+    """
+
+    labels: Path
+    factory: Path
+    checkpoint: Path
+    flipped: np.ndarray
+
+
+def make_digits(folder: Path, seed: int = 0) -> DigitSet:
+    """Train a network on one half of the digits and write the other half as PNG files with wrong labels.
+
+    The handwritten digits of the UCI repository, 8 x 8 pixels each, come with scikit-learn.
+
+    Args:
+        folder: Where to.
+        seed: Of the split, the training and the flips.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    digits = load_digits()
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(digits.target))
+    training, shown = np.array_split(order, 2)
+    factory = folder / "network.py"
+    write_bytes(factory, Path(network.__file__).read_bytes())
+    checkpoint = folder / "checkpoint.pt"
+    content = io.BytesIO()
+    torch.save(_trained(digits.images[training], digits.target[training], seed), content)
+    write_bytes(checkpoint, content.getvalue())
+
+    truth = digits.target[shown]
+    flipped = generator.permutation(len(shown)) < round(FLIPPED * len(shown))
+    given = np.where(flipped, (truth + generator.integers(1, 10, len(shown))) % 10, truth)
+    paths = [f"images/{number:04d}.png" for number in range(len(shown))]
+    shutil.rmtree(folder / "images", ignore_errors=True)
+    for path, image in zip(paths, digits.images[shown], strict=True):
+        encoded = io.BytesIO()
+        _png(image).save(encoded, format="png")
+        write_bytes(folder / path, encoded.getvalue())
+    labels = folder / "labels.csv"
+    write_table(pd.DataFrame({"path": paths, "label": given.astype(str)}), labels, "csv")
+    write_table(pd.DataFrame({"path": paths, "true_label": truth.astype(str)}), folder / "truth.csv", "csv")
+    return DigitSet(labels, factory, checkpoint, flipped)
+
+
+def _png(image: np.ndarray) -> Image.Image:
+    """An 8-bit grey image of a digit's 17 shades."""
+    return Image.fromarray(np.round(image * (255 / 16)).astype(np.uint8))
+
+
+def _trained(images: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, torch.Tensor]:
+    """Weights of the demonstration's network after a few seconds of training."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net, transform = network.digit_net()
+        inputs = torch.stack([transform(_png(image).convert("RGB")) for image in images])
+        targets = torch.from_numpy(labels).long()
+        optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
+        for _ in range(_EPOCHS):
+            for batch in torch.randperm(len(inputs)).split(64):
+                optimizer.zero_grad()
+                torch.nn.functional.cross_entropy(net(inputs[batch]), targets[batch]).backward()
+                optimizer.step()
+    return net.state_dict()

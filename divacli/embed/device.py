@@ -1,0 +1,28 @@
+"""Which device to compute on."""
+
+from __future__ import annotations
+
+import torch
+
+from divacli.errors import DivaError
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that `auto`, `cpu`, `cuda` or `cuda:N` stands for.
+
+    Raises:
+        DivaError: It is none of these, or there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdecimal()) or (kind == "cpu" and number):
+        raise DivaError(f"--device {name}", expected="auto, cpu, cuda or cuda:N")
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "cuda" and int(number or 0) >= found:
+        raise DivaError(
+            f"--device {name}: torch sees {found} CUDA device{'' if found == 1 else 's'}",
+            expected="one that exists",
+            hint="use --device cpu, or check the driver with nvidia-smi",
+        )
+    return torch.device(name)

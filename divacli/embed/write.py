@@ -1,0 +1,44 @@
+"""Write samples and their features as a store that is a kind of DATA."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from divacli.embed.samples import SAMPLES_FILE, Samples
+from divacli.embed.store import FeatureStore, batched
+from divacli.errors import DataError
+from divacli.manifest import relocate, write_table
+
+_SHARD_ROWS = 8192
+
+
+def write_store(samples: Samples, folder: Path) -> None:
+    """Write a feature store that holds just these samples, in their order.
+
+    Args:
+        samples: Samples whose features were computed from images.
+        folder: Where to. A store of the same network that lies there gets a new sample table, and features
+            that it has already are not written again.
+
+    Raises:
+        DataError: The features came without images.
+        StoreError: The folder holds features of another network.
+        OutputError: It cannot be written.
+    """
+    if samples.keys is None:
+        raise DataError(
+            f"{samples.manifest.name} holds embeddings already",
+            expected="images to embed",
+            hint="give it to the other commands as it is",
+        )
+    store = FeatureStore.create(folder, samples.identity, samples.features.shape[1])
+    store.save_head(samples.head)
+    for part in batched(len(samples), _SHARD_ROWS):
+        missing = store.positions(samples.keys[part]) < 0
+        if missing.any():
+            store.append(samples.keys[part][missing], samples.features[part][missing].numpy())
+    table = samples.manifest.table.drop(columns="source", errors="ignore")
+    table = relocate(table, samples.manifest.folder, folder)
+    table["key"] = [key.tobytes().hex() for key in samples.keys]
+    # Last: a store without its table is unfinished.
+    write_table(table, folder / SAMPLES_FILE, "parquet")

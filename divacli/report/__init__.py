@@ -1,0 +1,1 @@
+"""Results for people: what the terminal shows."""
