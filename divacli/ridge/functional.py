@@ -41,7 +41,7 @@ def loo_loss(
         The loss, a scalar, in units of the loss summed over validation samples.
 
     Raises:
-        ValueError: Shapes that do not fit together, or an unknown loss.
+        ValueError: Shapes that do not fit together, weights all zero, or an unknown loss.
         torch.linalg.LinAlgError: The ridge is too small for a unique solution.
     """
     n = len(features)
@@ -61,6 +61,8 @@ def loo_loss(
         loss = names[loss]
 
     total = alpha.sum()
+    if not bool(total > 0):
+        raise ValueError(f"the weights sum to {float(total):g}: expected at least one positive weight")
     centre = (alpha @ features / total) if intercept else torch.zeros_like(features[0])
     z = features - centre
     offset = (alpha @ targets / total) if intercept else torch.zeros_like(targets[0])

@@ -76,11 +76,11 @@ def fit_inverse_temperature(predictions: Tensor, targets: Tensor, mask: Tensor) 
         `t` in [0.01, 1000]: the ends stand for "nothing to be told apart" and "no mistake at all".
     """
     f, y, v = predictions.double(), targets.double(), mask.double()
-    # How much more each class gets than the right one: none positive is no mistake, all zero no information.
-    excess = f - (y * f).sum(dim=1, keepdim=True)
+    excess = f - (y * f).sum(dim=1, keepdim=True)  # of each class over the right one
     low, high = 1e-2, 1e3
-    if not bool((v[:, None] * excess).any()):
-        return low
+    counted = v[:, None] * excess
+    if not bool((counted > 0).any()):
+        return high if bool((counted < 0).any()) else low
     t = 10.0
     for _ in range(100):
         probabilities = torch.softmax(t * f, dim=1)

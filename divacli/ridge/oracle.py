@@ -6,6 +6,7 @@ Nothing here uses the eigenbasis, the whitening or the derivative's formula. It 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -70,17 +71,35 @@ class Oracle:
         found = []
         for rows in self.task.slices():
             design, targets, labels = _design(self.task, rows)
-            leverage = torch.linalg.solve_triangular(factor, design.T, upper=False).square().sum(dim=0)
+            leverage = self._leverage(factor, rows)
             denominator = 1 - weights[rows].to(leverage) * leverage
             residuals = (targets - design @ coef) / denominator[:, None]
             found.append(loss.value(labels - residuals, labels))
         return torch.cat(found).cpu()
 
-    def loo_derivative(self, loss: Loss, row: int, step: float = 0.02) -> float:
-        """`dL/d alpha_row` of the summed LOO loss by central differences of refitted losses."""
-        return _difference(lambda h: self.loo_losses(loss, row, h), self.task.validation_mask, step)
+    @cached_property
+    def _step(self) -> float:
+        """A change of weight that is small against those at which the loss has poles.
 
-    def validation_derivative(self, validation: RidgeTask, loss: Loss, row: int, step: float = 0.02) -> float:
+        A fit is singular where the weight changes by `-1 / h`, and another sample's LOO denominator `s` is
+        zero where it changes by `-s / h_ij^2`, with `h_ij^2` at most the product of both leverages.
+        """
+        factor, _ = self.refit(0, 0.0)
+        leverage = torch.cat([self._leverage(factor, rows) for rows in self.task.slices()]).cpu()
+        largest, denominator = float(leverage.max()), float((1 - self.task.weights * leverage).min())
+        return 0.02 * min(1.0, 1 / largest, max(denominator, 1e-6) / largest**2)
+
+    def _leverage(self, factor: Tensor, rows: slice) -> Tensor:
+        """(b,) unweighted leverage `z A^-1 z'`."""
+        design, _, _ = _design(self.task, rows)
+        half: Tensor = torch.linalg.solve_triangular(factor, design.T, upper=False)
+        return half.square().sum(dim=0)
+
+    def loo_derivative(self, loss: Loss, row: int) -> float:
+        """`dL/d alpha_row` of the summed LOO loss by central differences of refitted losses."""
+        return _difference(lambda h: self.loo_losses(loss, row, h), self.task.validation_mask, self._step)
+
+    def validation_derivative(self, validation: RidgeTask, loss: Loss, row: int) -> float:
         """`dL/d alpha_row` of a separate validation set's summed loss, likewise."""
 
         def losses(change: float) -> Tensor:
@@ -91,7 +110,7 @@ class Oracle:
                 found.append(loss.value(_predict(validation, rows, coef), labels))
             return torch.cat(found).cpu()
 
-        return _difference(losses, validation.validation_mask, step)
+        return _difference(losses, validation.validation_mask, self._step)
 
 
 def _design(task: RidgeTask, rows: slice) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,7 +4,7 @@ The brute force solves the normal equations of the design `[Z, 1]` from scratch 
 refit for every sample left out, and as many again for every weight that a finite difference moves.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -13,8 +13,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from divacli.ridge import CrossEntropyLoss, LinearOutput, Loss, RidgeTask, Scaling, SquaredLoss
-
-torch.set_num_threads(2)
 
 LOSSES: dict[str, Loss] = {"squared": SquaredLoss(), "cross-entropy": CrossEntropyLoss(3.0)}
 
@@ -132,6 +130,15 @@ def _make_problem(
 
 def _relative_error(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """The problems are tiny: threads that wait for each other on a busy machine take 40 times as long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

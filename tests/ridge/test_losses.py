@@ -91,11 +91,35 @@ def test_the_scale_is_the_minimum_of_a_dense_grid_and_stationary(seed):
     assert 0.02 < found < 500
 
 
-def test_predictions_without_a_mistake_want_the_highest_scale():
-    for seed in range(10):
-        f, _ = random_predictions(50, 4, seed)
-        y = functional.one_hot(f.argmax(dim=1), 4)
-        assert fit_inverse_temperature(f, y, torch.ones(50)) == pytest.approx(1000, rel=1e-6)
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 10.0])
+@pytest.mark.parametrize("seed", range(6))
+def test_predictions_without_a_mistake_want_the_highest_scale(seed, scale):
+    f, _ = random_predictions(50, 4, seed)
+    y = functional.one_hot(f.argmax(dim=1), 4)
+    assert fit_inverse_temperature(scale * f, y, torch.ones(50)) == 1000
+    assert fit_inverse_temperature(scale * y, y, torch.ones(50)) == 1000
+
+
+def test_one_slight_mistake_ends_below_the_highest_scale():
+    """Right by 1 a hundred times, wrong by 0.01 once: `100 / (1 + e^t) = 0.01 / (1 + e^(-0.01 t))`."""
+    y = torch.tensor([[1.0, 0.0]]).repeat(101, 1)
+    f = torch.cat([y[:100], torch.tensor([[0.0, 0.01]])])
+    t = fit_inverse_temperature(f, y, torch.ones(101))
+    assert 100 / (1 + math.exp(t)) == pytest.approx(0.01 / (1 + math.exp(-0.01 * t)), rel=1e-5)
+    assert 5 < t < 15
+
+
+def test_the_search_ends_where_a_mistake_weighs_next_to_nothing():
+    """The minimum lies at about `60 ln 10`, where the loss has long been flat to the last digit."""
+    y = torch.tensor([[1.0, 0.0]]).repeat(2, 1)
+    f = torch.tensor([[1.0, 0.0], [0.0, 0.5]])
+    mask = torch.tensor([1.0, 1e-60], dtype=torch.float64)
+    found = fit_inverse_temperature(f, y, mask)
+    total = [
+        float(mask @ CrossEntropyLoss(t).value(f.double(), y.double())) for t in (found, 60 * math.log(10))
+    ]
+    assert 50 < found < 200
+    assert abs(total[0] - total[1]) < 1e-20
 
 
 def test_predictions_against_the_labels_want_the_lowest_scale():
