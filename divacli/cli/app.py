@@ -11,7 +11,8 @@ from divacli import __version__
 from divacli.cli import demo, embed, prune, score
 
 # Read by torch when it is imported, which the commands do later: threads that wait sleep instead of spinning.
-# On a machine with other work to do (the next command of a pipe, say) spinning makes small steps ten times slower.
+# On a machine with other work to do (the next command of a pipe, say) spinning makes small steps ten times
+# slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 app = typer.Typer(

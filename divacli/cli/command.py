@@ -101,6 +101,16 @@ def answering_errors(*, debug: bool) -> Iterator[None]:
             "error: out of memory\nto do: use a smaller --batch-size, fewer --workers, or a machine with more"
         )
         raise typer.Exit(1) from error
+    except Exception as error:
+        # What Typer raises for wrong usage, and to end a command, is for Typer to answer.
+        if debug or isinstance(error, (typer.Exit, typer.Abort, typer.BadParameter)):
+            raise
+        say(
+            f"error: {type(error).__name__}: {error}\n"
+            "expected: no such failure; this may be a mistake in diva\n"
+            "to do: run the same command with --debug and report what it shows"
+        )
+        raise typer.Exit(1) from error
 
 
 def console() -> Console:

@@ -32,6 +32,8 @@ def load_config(context: typer.Context, value: Path | None) -> Path | None:
     known = {parameter.name for command in commands.values() for parameter in command.params} | mine
     values: dict[str, Any] = {}
     for name, entry in content.items():
+        if name in commands and entry is None:
+            continue  # a section without a line
         if isinstance(entry, dict):
             if name not in commands:
                 raise typer.BadParameter(_unknown(value, "section", name, commands))

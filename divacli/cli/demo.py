@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,7 +35,11 @@ def register(app: typer.Typer) -> None:
         from divacli.manifest import read_manifest
 
         screen = console()
-        shown = (lambda text: None) if frame.quiet else (lambda text: screen.print(text, markup=False))
+        shown = (
+            (lambda text: None)
+            if frame.quiet
+            else (lambda text: screen.print(text, markup=False, soft_wrap=True))
+        )
         shown(
             "Handwritten digits: training a small network on one half, mislabelling a tenth of the other ..."
         )
@@ -48,8 +53,10 @@ def register(app: typer.Typer) -> None:
         ]
         prune = ["prune", str(out / "scores" / "scores.csv"), "--keep", "0.9", "--out", str(out / "pruned")]
         for arguments in (score, prune):
-            shown(f"$ diva {' '.join(arguments)}")
-            app([*arguments, *shared], standalone_mode=False)
+            shown(f"$ diva {shlex.join(arguments)}")
+            status = app([*arguments, *shared], standalone_mode=False)
+            if status:
+                raise typer.Exit(status)
             shown("")
         truth = dict(zip(read_manifest(str(digits.labels)).files(), digits.flipped, strict=True))
         scores = read_manifest(str(out / "scores" / "scores.csv"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from math import isnan
 from typing import Annotated
 
 import typer
@@ -70,6 +71,8 @@ def register(app: typer.Typer) -> None:
             raise typer.BadParameter(f"--keep {keep}: expected a fraction in (0, 1], such as 0.9")
         if stratify and keep is None:
             raise typer.BadParameter("--stratify is for --keep: a threshold is the same for every class")
+        if threshold is not None and isnan(threshold):
+            raise typer.BadParameter(f"--threshold {threshold}: expected a number, such as 0")
         from divacli.cli.session import Output, Session
         from divacli.curate.prune import choose_kept, split
         from divacli.report.terminal import prune_summary
@@ -80,7 +83,8 @@ def register(app: typer.Typer) -> None:
         choice = choose_kept(scores.table, keep=keep, threshold=threshold, by=by.value, stratify=stratify)
         prediction = scores.predict(choice.kept)
         kept, dropped = split(scores.table, choice.kept, by.value)
-        target.table("failed", scores.failed, scores.origin)
+        if scores.failed is not None:
+            target.table("failed", scores.failed, scores.origin)
         target.table("dropped", dropped, scores.origin)
         target.json(
             "prune.json",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -106,6 +106,11 @@ class Quality:
     loss: tuple[float, float, float]
     error: tuple[float, float, float]
 
+    def as_dict(self) -> dict[str, list[float | None]]:
+        """For JSON, which has no NaN: None for a set without samples."""
+        parts = {"loss": self.loss, "error": self.error}
+        return {name: [None if np.isnan(v) else v for v in values] for name, values in parts.items()}
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -128,7 +133,7 @@ class Prediction:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self)
+        return {"ridge": self.ridge, "before": self.before.as_dict(), "after": self.after.as_dict()}
 
 
 def predict(

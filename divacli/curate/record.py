@@ -7,7 +7,7 @@ the cache under a digest of the scores, and pruning finds by it the features and
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,8 @@ from divacli.curate.score import ScoreResult
 from divacli.curate.solution import SolveOptions
 from divacli.embed import Samples, samples_of
 from divacli.embed.keys import content_keys, digest_of
-from divacli.embed.progress import Progress
-from divacli.embed.samples import BackboneChoice, ExtractOptions, no_failures, samples_in
+from divacli.embed.progress import Progress, silent
+from divacli.embed.samples import SAMPLES_FILE, BackboneChoice, ExtractOptions, is_store, samples_in
 from divacli.embed.store import FeatureStore
 from divacli.errors import DivaError
 from divacli.manifest import Manifest, write_text
@@ -34,14 +34,14 @@ class Scores:
     Attributes:
         table: path, label, weight and scores, in the order of DATA.
         origin: Absolute folder that its relative paths start from.
-        failed: Samples that could not be scored.
+        failed: Samples that could not be scored; None where nothing was scored now.
         samples: The features, or None where they are not to be had.
         record: What the scores were made from; None likewise.
     """
 
     table: pd.DataFrame
     origin: Path
-    failed: pd.DataFrame
+    failed: pd.DataFrame | None
     samples: Samples | None
     record: ScoreRecord | None
 
@@ -58,7 +58,7 @@ class Scores:
         """Scores read from a table, with the features of the run that made them where the cache has them."""
         record = find_record(manifest.table, cache, options)
         samples = None if record is None else recorded_samples(record, manifest, cache, progress)
-        return cls(manifest.table, manifest.folder, no_failures(), samples, record)
+        return cls(manifest.table, manifest.folder, None, samples, record)
 
     def predict(self, kept: np.ndarray) -> Prediction | None:
         """What an exact refit of the kept samples predicts, or None without features.
@@ -76,16 +76,18 @@ class ScoreRecord:
     """What a table of scores was made from.
 
     Attributes:
-        store: Folder with the features of the images; None where the rows name their own source.
+        store: Folder with the features of the images; None where they came from `.npz` files.
         ridge: lambda of the losses.
         loss: The validation loss, calibrated.
         options: How the problem was posed.
+        sources: Content of the files that the rows name as the source of their features.
     """
 
     store: Path | None
     ridge: float
     loss: Loss
     options: SolveOptions
+    sources: list[str] = field(default_factory=list)
 
 
 def save_record(result: ScoreResult, options: SolveOptions, cache: Path) -> None:
@@ -96,6 +98,7 @@ def save_record(result: ScoreResult, options: SolveOptions, cache: Path) -> None
     """
     content = {
         "store": None if result.samples.store is None else str(result.samples.store.resolve()),
+        "sources": _sources(result.samples.manifest),
         "ridge": result.solution.ridge,
         "inverse_temperature": getattr(result.solution.loss, "inverse_temperature", None),
         "loss": options.loss,
@@ -125,24 +128,42 @@ def find_record(table: pd.DataFrame, cache: Path, options: SolveOptions) -> Scor
             device=options.device,
         )
         store = None if content["store"] is None else Path(content["store"])
+        sources = list(content["sources"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     loss: Loss = SquaredLoss() if temperature is None else CrossEntropyLoss(temperature)
-    return ScoreRecord(store, posed.ridge or 0.0, loss, posed)
+    return ScoreRecord(store, posed.ridge or 0.0, loss, posed, sources)
 
 
 def recorded_samples(
     record: ScoreRecord, manifest: Manifest, cache: Path, progress: Progress
 ) -> Samples | None:
-    """The features that scores were made from, or None where they are gone or the images have changed."""
+    """The features that scores were made from, or None where they are gone, or they or the images changed."""
     try:
-        if record.store is None:
+        if record.sources != _sources(manifest):
+            return None
+        if record.sources:
             nothing = BackboneChoice()
-            return samples_of(manifest, nothing, ExtractOptions(torch.device("cpu")), cache)
+            found = samples_of(manifest, nothing, ExtractOptions(torch.device("cpu")), cache)
+            return (
+                found if record.store is None else replace(found, head=FeatureStore(record.store).load_head())
+            )
+        if record.store is None:
+            return None
         keys, unreadable = content_keys(manifest.files(), progress)
         return None if unreadable else samples_in(FeatureStore(record.store), manifest, keys, {})
     except DivaError:
         return None
+
+
+def _sources(manifest: Manifest) -> list[str]:
+    """Digests of the `.npz` files and of the stores' sample tables that the rows name as their source."""
+    if "source" not in manifest.table:
+        return []
+    named = [manifest.folder / source for source in manifest.table["source"].fillna("").unique() if source]
+    files = [source / SAMPLES_FILE if is_store(source) else source for source in named]
+    keys, _ = content_keys([str(file) for file in files], silent)
+    return sorted(key.tobytes().hex() for key in keys)
 
 
 def _place(table: pd.DataFrame, cache: Path) -> Path:

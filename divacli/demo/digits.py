@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,7 +65,6 @@ def make_digits(folder: Path, seed: int = 0) -> DigitSet:
     flipped = generator.permutation(len(shown)) < round(FLIPPED * len(shown))
     given = np.where(flipped, (truth + generator.integers(1, 10, len(shown))) % 10, truth)
     paths = [f"images/{number:04d}.png" for number in range(len(shown))]
-    shutil.rmtree(folder / "images", ignore_errors=True)
     for path, image in zip(paths, digits.images[shown], strict=True):
         encoded = io.BytesIO()
         _png(image).save(encoded, format="png")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from divacli.errors import DivaError
@@ -15,9 +17,9 @@ def resolve_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or (number and not number.isdecimal()) or (kind == "cpu" and number):
+    if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", name):
         raise DivaError(f"--device {name}", expected="auto, cpu, cuda or cuda:N")
+    kind, _, number = name.partition(":")
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if kind == "cuda" and int(number or 0) >= found:
         raise DivaError(

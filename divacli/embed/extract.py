@@ -6,27 +6,32 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from divacli.backbones import Backbone
+from divacli.embed.allocator import keep_freed_memory
 from divacli.embed.images import UndecodableImage, decode_image
 from divacli.embed.progress import Progress
 from divacli.embed.store import FeatureStore, batched
-from divacli.errors import DivaError, ModelError
+from divacli.errors import ModelError
+
+if TYPE_CHECKING:
+    from divacli.backbones import Backbone
 
 SHARD_ROWS = 4096
 SHARD_SECONDS = 10.0
 """A shard is written after so many rows or seconds, whichever comes first: what a kill can cost."""
 
-CPU_BLOCK = 8
+CPU_BLOCK = 4
 """Images in one forward pass on the CPU, whatever the batch size. Kernels are chosen by the shape of their
 input, so features would differ in the last bits between batch sizes; and larger blocks are not faster."""
 
@@ -99,6 +104,8 @@ def extract(
         OutputError: The store cannot be written.
     """
     block = backbone.batch_size or (options.batch_size or 256 if options.device.type == "cuda" else CPU_BLOCK)
+    if options.device.type == "cpu":
+        keep_freed_memory()
     failed: dict[int, str] = {}
     pending_keys: list[np.ndarray] = []
     pending: list[np.ndarray] = []
@@ -117,11 +124,12 @@ def extract(
             for positions, images, reasons in _load(backbone, files, options):
                 features = _forward(backbone, images, block, options.device)
                 finite = np.isfinite(features).all(axis=1)
-                reasons |= {
+                no_numbers = {
                     position: "the network gives NaN or infinite features for it"
                     for position, good in zip(positions, finite, strict=True)
                     if not good
                 }
+                reasons = no_numbers | reasons  # those that could not be decoded keep the reason why
                 good = np.array([position not in reasons for position in positions])
                 failed |= reasons
                 if good.any():
@@ -149,11 +157,16 @@ def _forward(backbone: Backbone, images: Tensor, block: int, device: torch.devic
     return torch.cat(found).numpy()
 
 
-_Loaded = tuple[int, Tensor | str]
+_Loaded = tuple[int, Tensor | str | ModelError]
+_Batch = tuple[list[int], Tensor, dict[int, str]]
 
 
 class _Images(Dataset[_Loaded]):
-    """Decoded and transformed images, or the reason why one cannot be."""
+    """Decoded and transformed images, or the reason why one cannot be.
+
+    A failure of the transform is handed on and not raised: out of a worker process the loader would raise it
+    with a traceback for its message.
+    """
 
     def __init__(self, files: Sequence[str], backbone: Backbone) -> None:
         self._files = files
@@ -172,13 +185,14 @@ class _Images(Dataset[_Loaded]):
             return position, f"cannot be read: {error.strerror}"
         try:
             return position, self._transform(image)
-        except Exception as error:
-            # The transform may be the user's own code, which may raise anything.
-            raise ModelError(
+        except Exception as error:  # noqa: BLE001  # the user's own code may raise anything
+            failure = ModelError(
                 f"the transform fails on {file}: {type(error).__name__}: {error}",
                 expected="a transform that takes any RGB image",
                 hint="mend the transform that the factory returns",
-            ) from error
+            )
+            failure.__cause__ = error
+            return position, failure
 
 
 class _Collate:
@@ -187,12 +201,15 @@ class _Collate:
     def __init__(self, blank: Tensor) -> None:
         self._blank = blank
 
-    def __call__(self, batch: list[_Loaded]) -> tuple[list[int], Tensor, dict[int, str]]:
+    def __call__(self, batch: list[_Loaded]) -> _Batch | ModelError:
+        for _, item in batch:
+            if isinstance(item, ModelError):
+                return item
         reasons = {position: item for position, item in batch if isinstance(item, str)}
-        images = [self._blank if isinstance(item, str) else item for _, item in batch]
+        images = [item if isinstance(item, Tensor) else self._blank for _, item in batch]
         sizes = {tuple(image.shape) for image in images}
         if len(sizes) > 1:
-            raise ModelError(
+            return ModelError(
                 f"the transform gives images of different sizes: {sorted(sizes)}",
                 expected="one size for all images",
                 hint="end the transform with a resize and a crop to fixed sizes",
@@ -200,10 +217,12 @@ class _Collate:
         return [position for position, _ in batch], torch.stack(images), reasons
 
 
-def _load(
-    backbone: Backbone, files: Sequence[str], options: ExtractOptions
-) -> Iterator[tuple[list[int], Tensor, dict[int, str]]]:
-    """Batches of positions, images and reasons, in order, decoded in worker processes."""
+def _load(backbone: Backbone, files: Sequence[str], options: ExtractOptions) -> Iterator[_Batch]:
+    """Batches of positions, images and reasons, in order, decoded in worker processes.
+
+    Raises:
+        ModelError: The transform fails.
+    """
     from PIL import Image
 
     cuda = options.device.type == "cuda"
@@ -221,18 +240,42 @@ def _load(
         worker_init_fn=_ignore_interrupt,
     )
     try:
-        yield from loader
-    except DivaError:
-        raise
-    except RuntimeError as error:
-        # What the loader says when a worker process has gone; anything else is not ours to explain.
-        if "worker" not in str(error):
+        with _signals_left_alone():
+            batches = iter(loader)
+        try:
+            for batch in batches:
+                if isinstance(batch, ModelError):
+                    raise batch
+                yield batch
+        finally:
+            # Stops the workers now. In a traceback it would live until the garbage collector comes, which
+            # takes their queues first: they are then waited for in vain, 5 seconds each.
+            del batches
+    except (RuntimeError, OSError, EOFError) as error:
+        # What the loader says or meets when a worker process has gone; anything else is not ours to explain.
+        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        if not processes or (isinstance(error, RuntimeError) and "worker" not in str(error)):
             raise
         raise ModelError(
-            f"a process that decodes images died: {str(error).splitlines()[0]}",
+            f"a process that decodes images failed: {reason[0]}",
             expected="enough memory (and shared memory) for every worker",
             hint="use fewer --workers or a smaller --batch-size; what was embedded is kept",
         ) from error
+
+
+@contextlib.contextmanager
+def _signals_left_alone() -> Iterator[None]:
+    """Undo what the loader does to signals.
+
+    Its handler raises when a worker dies, wherever the main process is then: in the network, or in the middle
+    of writing a shard. Without it the loader notices within seconds by itself.
+    """
+    handler = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, handler)
 
 
 def _ignore_interrupt(worker: int) -> None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from divacli.backbones import Backbone, load_backbone
 from divacli.embed.extract import ExtractOptions, extract
 from divacli.embed.gathered import GatheredRows, whole
 from divacli.embed.keys import content_keys, digest_of
@@ -21,6 +19,9 @@ from divacli.embed.progress import Progress, silent
 from divacli.embed.store import STORE_FILE, FeatureStore, identity_fingerprint
 from divacli.errors import DataError, StoreError, listed
 from divacli.manifest import Manifest, check_files, read_manifest
+
+if TYPE_CHECKING:
+    from divacli.backbones import Backbone
 
 SAMPLES_FILE = "samples.parquet"
 """The sample table of a store made by `diva embed`, with each image's key."""
@@ -45,10 +46,7 @@ class BackboneChoice:
         layer: str | None = None,
         image_size: int | None = None,
     ) -> None:
-        self.given = any(value is not None for value in (model, checkpoint, weights))
-        self._load: Callable[[], Backbone] = lambda: load_backbone(
-            model, checkpoint, weights=weights, layer=layer, image_size=image_size
-        )
+        self._arguments = (model, checkpoint, weights, layer, image_size)
 
     @cached_property
     def backbone(self) -> Backbone:
@@ -57,7 +55,11 @@ class BackboneChoice:
         Raises:
             ModelError: It cannot be loaded, or none was named.
         """
-        return self._load()
+        # Features that exist already need no torchvision, which is slow to import and large.
+        from divacli.backbones import load_backbone
+
+        model, checkpoint, weights, layer, image_size = self._arguments
+        return load_backbone(model, checkpoint, weights=weights, layer=layer, image_size=image_size)
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,10 @@ def load_samples(
 
 def is_store(data: str | Path) -> bool:
     """Whether DATA is a feature store."""
-    return (Path(data) / STORE_FILE).exists()
+    try:
+        return (Path(data) / STORE_FILE).exists()
+    except OSError:  # a folder that may not be entered, or a name too long: `read_manifest` says so
+        return False
 
 
 def samples_of(
@@ -186,9 +191,17 @@ def _of_sources(manifest: Manifest, sources: pd.Series) -> Samples:
             features, digest = inner.features, inner.fingerprint
         else:
             source_manifest = read_manifest(str(origin))
+            if source_manifest.embeddings is None:
+                raise DataError(
+                    f"{manifest.name}: its source {origin} holds no embeddings",
+                    expected="an .npz file or a feature store in the column source",
+                    hint="leave that column out where it means something else",
+                )
             names = pd.Index(source_manifest.table["path"])
-            features, digest = whole(source_manifest.embeddings), _file_digest(origin)  # type: ignore[arg-type]
-        found = names.get_indexer(pd.Index(wanted))
+            features, digest = whole(source_manifest.embeddings), _file_digest(origin)
+        # In a store two paths may lead to one file, by way of links; any of its rows has the same features.
+        first = np.flatnonzero(~names.duplicated())
+        found = names[first].get_indexer(pd.Index(wanted))
         if (found < 0).any():
             missing = wanted.to_numpy()[found < 0].tolist()
             raise DataError(
@@ -196,6 +209,7 @@ def _of_sources(manifest: Manifest, sources: pd.Series) -> Samples:
                 expected="every path of the table among its rows",
                 hint="use the table with the file that it was made from",
             )
+        found = first[found]
         block[here] = features.block[found] + len(blocks)
         row[here] = features.row[found]
         blocks.extend(features.blocks)
@@ -234,6 +248,7 @@ def _of_images(
     # Files of the same content need one pass.
     _, first = np.unique(keys[todo], axis=0, return_index=True)
     todo = todo[np.sort(first)]
+    reasons: dict[int, str] = {}
     if len(todo):
         chosen = [files[position] for position in todo]
         reasons = extract(backbone.to(options.device), chosen, keys[todo], store, options, progress)
@@ -244,7 +259,7 @@ def _of_images(
     found = samples_in(store, manifest, keys, failed)
     if strict and len(found.failed):
         raise _undecodable(found.failed, f"{manifest.name}: {len(found.failed):,} of {len(files):,} images")
-    return replace(found, head=backbone.head, embedded=len(todo) - len(failed), notes=backbone.notes)
+    return replace(found, head=backbone.head, embedded=len(todo) - len(reasons), notes=backbone.notes)
 
 
 def samples_in(store: FeatureStore, manifest: Manifest, keys: np.ndarray, failed: dict[int, str]) -> Samples:

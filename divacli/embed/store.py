@@ -50,6 +50,14 @@ class FeatureStore:
                 expected=f"format {FORMAT}",
                 hint="embed the images again with this version",
             )
+        if not isinstance(self.about.get("n_features"), int) or not isinstance(
+            self.about.get("identity"), dict
+        ):
+            raise StoreError(
+                f"{folder / STORE_FILE} lacks n_features or identity",
+                expected="the description of a feature store",
+                hint="make the store anew with: diva embed DATA --out DIR",
+            )
         self._blocks: list[ArrayFile | np.ndarray] = []
         self._keys: np.ndarray = np.zeros((0, KEY_BYTES), np.uint8)
         self._block: np.ndarray = np.zeros(0, np.int32)
@@ -160,7 +168,8 @@ class FeatureStore:
         """Keep the network's own last layer, (K, d) weight and (K,) bias, beside its features."""
         target = self.folder / _HEAD
         if head is not None and not target.exists():
-            weight, bias = (part.detach().float().cpu().numpy() for part in head)
+            # The encoder takes an array's bytes as they lie, whatever its strides.
+            weight, bias = (np.ascontiguousarray(part.detach().float().cpu().numpy()) for part in head)
             write_bytes(target, encode_tensors({"weight": weight, "bias": bias}))
 
     def load_head(self) -> tuple[Tensor, Tensor] | None:

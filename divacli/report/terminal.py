@@ -42,10 +42,13 @@ def score_summary(result: ScoreResult, verification: Verification | None) -> Ite
         (f"{harmful:,} samples ({harmful / n:.1%}) are harmful", "bold"),
         ": their derivative is positive, so more of them raises the loss and less lowers it",
     )
-    yield Text()
-    yield _samples("most harmful", result.table.head(SHOWN), "red")
-    yield _samples("most useful", result.table.iloc[::-1].head(SHOWN), "green")
+    yield Text("\nmost harmful", style="bold red")
+    yield _samples(result.table.head(SHOWN))
+    yield Text("\nmost useful", style="bold green")
+    yield _samples(result.table.iloc[::-1].head(SHOWN))
+    yield Text("\nclasses with the largest share of harmful samples", style="bold")
     yield _classes(result.table)
+    yield Text()
     if verification is not None:
         yield Text(
             f"verified on {verification.n} samples against refits: largest relative difference "
@@ -69,12 +72,7 @@ def prune_summary(choice: Choice, prediction: Prediction | None) -> Iterator[Ren
         yield Text("kept as the last of their class: ").append_text(plain(listed(choice.rescued)))
     if prediction is None or stay == n:
         return
-    table = Table(
-        box=None,
-        pad_edge=False,
-        title_justify="left",
-        title=f"leave-one-out, exact refit at ridge {prediction.ridge:.3g}",
-    )
+    table = Table(box=None, pad_edge=False)
     for name in ("over", "loss before", "after", "error before", "after"):
         table.add_column(name, justify="left" if name == "over" else "right")
     for index, name in enumerate(("all original samples", "kept", "dropped")):
@@ -85,12 +83,12 @@ def prune_summary(choice: Choice, prediction: Prediction | None) -> Iterator[Ren
             f"{prediction.before.error[index]:.1%}",
             f"{prediction.after.error[index]:.1%}",
         )
-    yield Text()
+    yield Text(f"\nleave-one-out, exact refit at ridge {prediction.ridge:.3g}", style="bold")
     yield table
 
 
-def _samples(title: str, rows: pd.DataFrame, style: str) -> Table:
-    table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style=f"bold {style}")
+def _samples(rows: pd.DataFrame) -> Table:
+    table = Table(box=None, pad_edge=False)
     table.add_column("derivative", justify="right")
     table.add_column("loo loss", justify="right")
     table.add_column("label", overflow="ellipsis", no_wrap=True, max_width=16)
@@ -99,7 +97,7 @@ def _samples(title: str, rows: pd.DataFrame, style: str) -> Table:
     for row in rows.itertuples():
         path = str(row.path)
         table.add_row(
-            f"{row.derivative:+.4g}",
+            _signed(float(row.derivative)),  # type: ignore[arg-type]
             f"{row.loo_loss:.3f}",
             plain(str(row.label)),
             plain(str(row.predicted_label)),
@@ -107,6 +105,10 @@ def _samples(title: str, rows: pd.DataFrame, style: str) -> Table:
             plain(path if len(path) <= 32 else "…" + path[-31:]),
         )
     return table
+
+
+def _signed(derivative: float) -> str:
+    return f"{derivative:+.4f}" if abs(derivative) >= 0.01 else f"{derivative:+.2e}"
 
 
 def _classes(table: pd.DataFrame) -> Table:
@@ -119,13 +121,7 @@ def _classes(table: pd.DataFrame) -> Table:
     )
     classes["share"] = classes["harmful"] / classes["samples"]
     classes = classes.sort_values(["share", "harmful"], ascending=False, kind="stable").head(SHOWN)
-    shown = Table(
-        box=None,
-        pad_edge=False,
-        title="classes with the largest share of harmful samples",
-        title_justify="left",
-        title_style="bold",
-    )
+    shown = Table(box=None, pad_edge=False)
     for name in ("share", "harmful", "samples", "loo error"):
         shown.add_column(name, justify="right")
     shown.add_column("label", overflow="ellipsis", no_wrap=True)

@@ -12,8 +12,8 @@ from divacli.errors import SolveError
 from divacli.ridge.rows import Rows
 from divacli.ridge.scaling import Scaling
 
-BATCH_ROWS = 4096
-"""Rows in memory at a time: enough for full-speed matrix products, a few dozen MB at 2,048 features."""
+BATCH_ROWS = 2048
+"""Rows in memory at a time: enough for full-speed matrix products, a few dozen MB at 1,024 features."""
 
 
 @dataclass(frozen=True)

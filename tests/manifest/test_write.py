@@ -134,9 +134,10 @@ def test_relocated_into_a_link(tmp_path: Path) -> None:
 
 
 def test_relocated_sources(tmp_path: Path) -> None:
-    table = pd.DataFrame({"path": ["0", "x.png", "1"], "source": ["e.npz", "", "/abs/store"]})
+    table = pd.DataFrame({"path": ["0", "x.png", "y.png"], "source": ["e.npz", "", "/abs/store"]})
     moved = relocate(table, tmp_path / "data", tmp_path / "out")
-    assert moved["path"].tolist() == ["0", "../data/x.png", "1"]
+    # Names inside an .npz stay; a store's paths are image files like any other.
+    assert moved["path"].tolist() == ["0", "../data/x.png", "../data/y.png"]
     assert moved["source"].tolist() == ["../data/e.npz", "", "/abs/store"]
     assert table["source"][0] == "e.npz"
 

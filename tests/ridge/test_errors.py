@@ -193,3 +193,8 @@ def test_the_functional_form_names_the_loss_it_does_not_know():
 def test_the_functional_form_needs_a_unique_solution(n, d):
     with pytest.raises(torch.linalg.LinAlgError):
         loo_loss(torch.zeros(n, d), torch.ones(n, 2), ridge=0.0)
+
+
+def test_functional_loss_refuses_weights_that_are_all_zero():
+    with pytest.raises(ValueError, match="the weights sum to 0"):
+        loo_loss(torch.eye(3), torch.eye(3), torch.zeros(3))

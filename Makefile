@@ -1,0 +1,46 @@
+# Set-up reuses the active virtual environment, or makes .venv; every target sets up what it needs.
+PYTHON ?= python3
+VENV ?= $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.divacli-$(subst /,_,$(CURDIR))
+
+.PHONY: help setup demo test lint docs bench clean
+
+help:
+	@echo "make demo   set up, then find planted label errors in real images (offline, about a minute)"
+	@echo "make test   set up, then run the tests"
+	@echo "make lint   style, types and the documentation's links"
+	@echo "make docs   build the documentation into site/"
+	@echo "make bench  measure speed, memory and the choice of the ridge"
+	@echo "make clean  remove what the other targets made"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/diva demo
+
+test: setup
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy divacli benchmarks
+	$(BIN)/mypy --strict divacli/ridge
+	$(BIN)/mkdocs build --quiet --strict
+
+docs: setup
+	$(BIN)/mkdocs build --strict
+
+bench: setup
+	$(BIN)/python -m benchmarks.solve
+	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.ridge_choice
+
+clean:
+	rm -rf .venv build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage diva-demo diva-out

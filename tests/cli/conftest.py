@@ -1,0 +1,173 @@
+"""Images and embeddings made on the spot, a network in a factory file, and the command line in process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+FACTORY = """
+from pathlib import Path
+import torch
+from torch import nn
+from torchvision.transforms import v2
+
+def note(event):
+    with Path(__file__).with_suffix(".log").open("a") as log:
+        log.write(event + "\\n")
+
+class Net(nn.Module):
+    def __init__(self, classes=3):
+        super().__init__()
+        torch.manual_seed(0)
+        self.hidden = nn.Linear(48, 10)
+        self.fc = nn.Linear(10, classes)
+
+    def forward(self, x):
+        note("forward")
+        return self.fc(self.hidden(x.flatten(1)).relu())
+
+TRANSFORM = v2.Compose([v2.Resize((4, 4)), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
+
+def make():
+    note("made")
+    return Net(), TRANSFORM
+
+def make_five():
+    return Net(5), TRANSFORM
+"""
+
+
+def noisy_image(label: int, generator: np.random.Generator) -> Image.Image:
+    """A 4 x 4 image with a tint of its class and much noise."""
+    tint = np.eye(3)[label] * 60
+    return Image.fromarray((tint + generator.integers(0, 190, (4, 4, 3))).astype(np.uint8))
+
+
+def write_images(folder: Path, n: int, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    for number in range(n):
+        target = folder / "abc"[number % 3] / f"{number:03d}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        noisy_image(number % 3, generator).save(target)
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """36 images in the class folders a, b and c; not to be changed."""
+    folder = tmp_path_factory.mktemp("images") / "photos"
+    write_images(folder, 36, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def more_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """70 images: enough for worker processes to start."""
+    folder = tmp_path_factory.mktemp("more") / "photos"
+    write_images(folder, 70, seed=1)
+    return folder
+
+
+@pytest.fixture
+def images_table(images: Path) -> pd.DataFrame:
+    """Absolute path and label of every image, shuffled."""
+    files = sorted(images.rglob("*.png"))
+    table = pd.DataFrame(
+        {"path": [str(file) for file in files], "label": [file.parent.name for file in files]}
+    )
+    return table.sample(frac=1, random_state=0).reset_index(drop=True)
+
+
+@pytest.fixture
+def factory(tmp_path: Path) -> Path:
+    """A factory file; what it does is logged beside it."""
+    path = tmp_path / "net.py"
+    path.write_text(FACTORY)
+    return path
+
+
+@pytest.fixture
+def model(factory: Path) -> tuple[str, str]:
+    """The option that names the network."""
+    return ("--model", f"{factory}:make")
+
+
+@dataclass(frozen=True)
+class Blobs:
+    """Gaussian classes with planted wrong labels.
+
+    Attributes:
+        file: As an `.npz`.
+        arrays: What is in it.
+        flipped: (n,) which labels are wrong.
+    """
+
+    file: Path
+    arrays: dict[str, np.ndarray]
+    flipped: np.ndarray
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> Callable[..., Blobs]:
+    """Write Gaussian classes with a tenth of the labels wrong."""
+
+    def write(name: str = "blobs.npz", n: int = 150, d: int = 8, seed: int = 0, **more: Any) -> Blobs:
+        generator = np.random.default_rng(seed)
+        centres = np.random.default_rng(99).normal(size=(3, d)) * 2
+        truth = np.arange(n) % 3
+        features = (centres[truth] + generator.normal(size=(n, d))).astype(np.float32)
+        flipped = generator.permutation(n) < n // 10
+        labels = np.where(flipped, (truth + generator.integers(1, 3, n)) % 3, truth)
+        paths = np.array([f"s{number:04d}" for number in range(n)])
+        arrays = {"embedding": features, "label": labels, "path": paths, **more}
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        np.savez(file, **arrays)
+        return Blobs(file, arrays, flipped)
+
+    return write
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Run the command line in this process, in a fresh folder."""
+    from divacli.cli.app import app
+
+    monkeypatch.chdir(tmp_path)
+
+    def invoke(*arguments: object, stdin: bytes | str | None = None) -> Any:
+        return CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+
+    return invoke
+
+
+@pytest.fixture
+def done(run: Callable[..., Any]) -> Callable[..., Any]:
+    """As `run`, of a command that must succeed."""
+
+    def invoke(*arguments: object, stdin: bytes | str | None = None) -> Any:
+        result = run(*arguments, stdin=stdin)
+        assert result.exit_code == 0, f"{result.stderr}\n{result.exception!r}"
+        return result
+
+    return invoke
+
+
+@pytest.fixture
+def scores(done: Callable[..., Any]) -> Callable[..., pd.DataFrame]:
+    """Run `diva score` and return its table as written."""
+
+    def invoke(*arguments: object, out: str = "scored", stdin: bytes | None = None) -> pd.DataFrame:
+        done("score", *arguments, "--out", out, stdin=stdin)
+        return pd.read_csv(
+            Path(out) / "scores.csv", dtype={"path": str, "label": str, "predicted_label": str}
+        )
+
+    return invoke

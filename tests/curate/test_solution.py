@@ -1,0 +1,98 @@
+"""Posing and solving: what the solution says of itself, and what cannot be posed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from divacli.curate.score import score
+from divacli.curate.solution import SolveOptions, class_numbers, pose, solve
+from divacli.errors import DataError, SolveError
+
+
+def test_classes_are_numbered_by_value(tmp_path, load):
+    labels = np.array([10, 9, 2, 10, 9, 2])
+    np.savez(tmp_path / "x.npz", embedding=np.eye(6), label=labels)
+    samples = load(tmp_path / "x.npz")
+    assert samples.manifest.classes == ["2", "9", "10"]
+    assert class_numbers(samples, samples.manifest.classes).tolist() == [2, 1, 0, 2, 1, 0]
+
+
+def test_a_label_of_no_class_is_named(gaussian):
+    with pytest.raises(DataError, match="lack: 2") as caught:
+        class_numbers(gaussian(), ["0", "1"])
+    assert "2 training classes" in caught.value.expected
+
+
+def test_weights_are_those_of_the_table(gaussian):
+    weights = np.linspace(0, 2, 60)
+    assert pose(gaussian(weights=weights), SolveOptions()).weights.tolist() == pytest.approx(weights.tolist())
+
+
+def test_an_automatic_ridge_says_how_it_was_chosen(gaussian):
+    solution = solve(gaussian(), SolveOptions())
+    assert solution.path is not None
+    assert solution.ranking is not None
+    assert len(solution.path.ridges) >= 20
+    assert solution.ridge == float(solution.path.ridges[solution.path.loss.argmin()])
+    assert solution.ranking_ridge == solution.ranking.ridge >= solution.ridge
+
+
+def test_a_given_ridge_is_taken_as_it_is(gaussian):
+    solution = solve(gaussian(), SolveOptions(ridge=0.2))
+    assert (solution.ridge, solution.ranking_ridge) == (0.2, 0.2)
+    assert solution.path is None
+    assert solution.ranking is None
+
+
+def test_the_seed_draws_the_halves(gaussian):
+    samples = gaussian()
+    one, same, other = (solve(samples, SolveOptions(seed=seed)).ranking for seed in (0, 0, 1))
+    assert torch.equal(one.agreement, same.agreement)
+    assert not torch.equal(one.agreement, other.agreement)
+
+
+@pytest.mark.parametrize(("n", "d", "dual"), [(60, 6, False), (20, 30, True), (30, 30, False)])
+def test_the_form_is_chosen_by_samples_against_features(n, d, dual, gaussian):
+    solution = solve(gaussian(n=n, d=d), SolveOptions(ridge=0.3))
+    assert (solution.solved is not solution.task) is dual
+    assert solution.solved.n_features <= max(n, d)
+
+
+def test_a_loss_that_is_none_is_an_error(gaussian):
+    with pytest.raises(SolveError, match="hinge"):
+        solve(gaussian(), SolveOptions(loss="hinge"))
+
+
+def test_equal_features_are_an_error(tmp_path, load):
+    np.savez(tmp_path / "x.npz", embedding=np.ones((6, 2)), label=np.arange(6) % 2)
+    with pytest.raises(SolveError, match="same features"):
+        solve(load(tmp_path / "x.npz"), SolveOptions())
+
+
+def test_features_that_are_not_finite_are_an_error(tmp_path, load):
+    embedding = np.random.default_rng(0).normal(size=(6, 2))
+    embedding[3, 1] = np.nan
+    np.savez(tmp_path / "x.npz", embedding=embedding, label=np.arange(6) % 2)
+    with pytest.raises(SolveError, match="NaN"):
+        solve(load(tmp_path / "x.npz"), SolveOptions())
+
+
+def test_the_derivative_of_a_result_is_in_the_order_of_the_samples(gaussian):
+    result = score(gaussian(), SolveOptions(ridge=1.0))
+    assert result.table["path"].tolist() == [f"s{row:03d}" for row in result.order]
+    np.testing.assert_array_equal(result.table["derivative"], result.derivative[result.order])
+
+
+def test_an_unweighted_calibration_is_at_the_minimum(gaussian):
+    from divacli.ridge import CrossEntropyLoss, leave_one_out
+
+    solution = solve(gaussian(), SolveOptions(loss="cross-entropy", ridge=1.0, dtype=torch.float64))
+    best = solution.loss.inverse_temperature
+    fit = solution.spectrum.fit(1.0)
+    loss = {
+        t: float(leave_one_out(solution.task, fit, CrossEntropyLoss(t)).loss.sum())
+        for t in (best, best * 0.9, best * 1.1)
+    }
+    assert loss[best] == min(loss.values())

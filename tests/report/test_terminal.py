@@ -1,0 +1,190 @@
+"""What a person sees: the sign, the samples, the classes; and nothing that a label could do to a terminal."""
+
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from divacli.curate.prune import Choice, Prediction, Quality
+from divacli.curate.verify import Verification
+from divacli.report.plain import plain
+from divacli.report.terminal import prune_summary, score_summary
+
+EVIL = "[red]x[/red]"
+ESCAPE = "\x1b[31mred\x1b[0m"
+SUMMARY = {
+    "n_samples": 12,
+    "n_classes": 3,
+    "n_features": 512,
+    "n_failed": 0,
+    "n_embedded": 7,
+    "n_harmful": 4,
+    "loo_loss": 0.12345,
+    "loo_error": 0.25,
+    "ridge": 1.5,
+    "ranking_ridge": 15.0,
+}
+
+
+def result_of(
+    label: list[str] | None = None, path: list[str] | None = None, **summary: object
+) -> SimpleNamespace:
+    table = pd.DataFrame(
+        {
+            "path": path or [f"photos/{number:02d}.png" for number in range(12)],
+            "label": label or list("aaaabbbbcccc"),
+            "derivative": np.linspace(2, -3.5, 12),
+            "loo_loss": np.linspace(1, 0, 12),
+            "predicted_label": list("baaabbbbcccc"),
+        }
+    )
+    return SimpleNamespace(table=table, summary={**SUMMARY, **summary})
+
+
+def shown(parts, width: int = 80, terminal: bool = False) -> str:
+    console = Console(
+        width=width, file=io.StringIO(), force_terminal=terminal, highlight=False, color_system=None
+    )
+    if terminal:
+        console = Console(
+            width=width, file=io.StringIO(), force_terminal=True, color_system="standard", highlight=False
+        )
+    for part in parts:
+        console.print(part)
+    return console.file.getvalue()
+
+
+def score_text(*arguments, verification=None, width=80, **options) -> str:
+    return shown(score_summary(result_of(*arguments, **options), verification), width)
+
+
+def test_nothing_is_wider_than_the_terminal():
+    long = ["a/very/long/path/" * 10 + f"{number}.png" for number in range(12)]
+    for text in (score_text(), score_text(path=long, label=["label " * 20] * 12)):
+        assert max(map(len, text.splitlines())) <= 80
+
+
+def test_what_was_found():
+    text = " ".join(score_text().split())
+    assert "12 samples, 3 classes, 512 features each; 7 embedded now" in text
+    assert "leave-one-out loss 0.1235, error 25.0% (ridge 1.5; derivatives at ridge 15)" in text
+
+
+def test_the_sign_is_said():
+    text = " ".join(score_text().split())
+    assert "4 samples (33.3%) are harmful: their derivative is positive" in text
+    assert "more of them raises the loss and less lowers it" in text
+
+
+def test_the_most_harmful_and_the_most_useful_are_named():
+    lines = score_text().splitlines()
+    harmful, useful = (
+        lines.index(next(line for line in lines if line.startswith(f"most {what}")))
+        for what in ("harmful", "useful")
+    )
+    assert [line.split()[-1] for line in lines[harmful + 2 : harmful + 7]] == [
+        f"photos/{n:02d}.png" for n in range(5)
+    ]
+    assert [line.split()[-1] for line in lines[useful + 2 : useful + 7]] == [
+        f"photos/{n:02d}.png" for n in range(11, 6, -1)
+    ]
+    assert lines[harmful + 2].split() == ["+2", "1.000", "a", "b", "photos/00.png"]
+    assert lines[useful + 2].split()[0] == "-3.5"
+
+
+def test_classes_with_the_largest_share_come_first():
+    text = score_text()
+    lines = text[text.index("classes with") :].splitlines()
+    rows = [line.split() for line in lines if "%" in line]
+    # Of the derivatives from 2 to -3.5 the first four are positive: all of class a.
+    assert rows == [
+        ["100.0%", "4", "4", "25.0%", "a"],
+        ["0.0%", "0", "4", "0.0%", "b"],
+        ["0.0%", "0", "4", "0.0%", "c"],
+    ]
+
+
+def test_samples_left_out_are_counted():
+    assert "12 samples, 3 left out (see failed)" in score_text(n_failed=3)
+    assert "left out" not in score_text()
+
+
+def test_a_validation_loss_is_named():
+    text = " ".join(score_text(validation_loss=0.5, validation_error=0.125, n_validation=1234).split())
+    assert "validation loss 0.5000, error 12.5% over 1,234 samples: derivatives are of their loss" in text
+
+
+def test_a_verification_is_named():
+    text = " ".join(score_text(verification=Verification(20, 1.25e-7, 3e-6)).split())
+    assert "verified on 20 samples against refits" in text
+    assert "1.2e-07 of leave-one-out predictions, 3.0e-06 of derivatives" in text
+    assert "verified" not in score_text()
+
+
+def test_markup_in_labels_and_paths_is_shown_and_not_obeyed():
+    text = shown(
+        score_summary(result_of(label=[EVIL] * 12, path=[f"{EVIL}{n}" for n in range(12)]), None), 100, True
+    )
+    assert f"{EVIL}11" in text
+    assert text.count(EVIL) >= 11
+
+
+@pytest.mark.parametrize(
+    "evil", [ESCAPE, "two\nlines", "ring\x07", "back\rward", "\u202eright to left", "\x9b31m"]
+)
+def test_control_characters_are_shown_and_not_obeyed(evil):
+    text = shown(
+        score_summary(result_of(label=[evil] * 12, path=[evil + str(n) for n in range(12)]), None), 120
+    )
+    assert repr(evil)[1:-1][:8] in text
+    assert not set(evil) & set("\x1b\x07\r\u202e\x9b") & set(text)
+    assert not any(line.startswith("lines") for line in text.splitlines())
+
+
+def test_the_end_of_a_long_path_is_shown():
+    text = score_text(path=["x" * 100 + f"/image{number:02d}.png" for number in range(12)])
+    assert "/image00.png" in text
+    assert "…" in text
+
+
+def test_without_a_terminal_there_are_no_escape_codes():
+    assert "\x1b" not in score_text()
+    assert "\x1b" in shown(score_summary(result_of(), None), terminal=True)
+
+
+# Pruning
+
+PREDICTION = Prediction(
+    0.5, Quality((0.5, 0.25, 2.0), (0.1, 0.05, 0.9)), Quality((0.4, 0.2, 2.5), (0.08, 0.04, 1.0))
+)
+
+
+def test_pruning_says_what_goes_and_what_a_refit_predicts():
+    kept = np.arange(10) < 7
+    lines = shown(prune_summary(Choice(kept, []), PREDICTION)).splitlines()
+    assert lines[0] == "7 of 10 samples kept, 3 dropped (30.0%)"
+    rows = {line.split("  ")[0]: line.split()[-4:] for line in lines if "%" in line[20:]}
+    assert rows["all original samples"] == ["0.5000", "0.4000", "10.0%", "8.0%"]
+    assert rows["kept"] == ["0.2500", "0.2000", "5.0%", "4.0%"]
+    assert rows["dropped"] == ["2.0000", "2.5000", "90.0%", "100.0%"]
+    assert any("exact refit at ridge 0.5" in line for line in lines)
+
+
+def test_pruning_without_a_prediction_or_without_a_drop_shows_no_refit():
+    assert "refit" not in shown(prune_summary(Choice(np.arange(4) < 3, []), None))
+    assert "refit" not in shown(prune_summary(Choice(np.ones(4, bool), []), PREDICTION))
+
+
+def test_classes_that_were_rescued_are_named_as_they_are():
+    text = shown(prune_summary(Choice(np.arange(4) < 3, [EVIL, ESCAPE]), None))
+    assert f"kept as the last of their class: {EVIL}, \\x1b[31mred" in text
+
+
+def test_plain_keeps_what_can_be_printed():
+    assert plain("Größe 大 [b]").plain == "Größe 大 [b]"
+    assert plain("a\tb\x00").plain == "a\\tb\\x00"
