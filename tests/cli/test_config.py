@@ -101,9 +101,11 @@ def test_options_of_other_commands_are_ignored(blobs, done, config):
     assert summary()["ridge"] == 1.0
 
 
-def test_names_may_have_dashes_or_underscores(blobs, done, config):
-    done("score", blobs().file, "--config", config("batch-size: 3\nimage_size: 8\n"))
-    assert "batch-size" not in summary()
+@pytest.mark.parametrize("name", ["around-head", "around_head"])
+def test_names_may_have_dashes_or_underscores(name, blobs, run, config):
+    result = run("score", blobs().file, "--config", config(f"{name}: true\n"))
+    assert result.exit_code == 1
+    assert "--around-head: these features feed no linear layer" in result.stderr
 
 
 def test_switches(blobs, done, config):

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from divacli.backbones import Backbone, load_backbone
-from divacli.embed import ExtractOptions
+from divacli.embed import ExtractOptions, loading
 from divacli.embed import extract as extract_module
 from divacli.embed.extract import extract
+from divacli.embed.keys import content_keys
 from divacli.embed.progress import silent
 from divacli.embed.store import FeatureStore
 from divacli.errors import ModelError
@@ -44,13 +45,13 @@ def impatient_loader() -> Iterator[None]:
 
 
 @pytest.fixture
-def embed(tmp_path: Path, noise_keys: Callable[..., np.ndarray]) -> Callable[..., tuple[np.ndarray, dict]]:
+def embed(tmp_path: Path) -> Callable[..., tuple[np.ndarray, dict]]:
     """Features (m, 12) of some files by way of a fresh store, NaN for those that failed, and the reasons."""
     folders = (tmp_path / f"store-{number}" for number in range(100))
 
     def run(backbone: Backbone, files: list[str], **options: object) -> tuple[np.ndarray, dict]:
         store = FeatureStore.create(next(folders), {}, backbone.n_features)
-        keys = noise_keys(len(files))
+        keys = content_keys(files, silent)[0]
         failed = extract(
             backbone, files, keys, store, ExtractOptions(CPU, **{"workers": 0, **options}), silent
         )
@@ -240,7 +241,6 @@ def test_worker_that_dies_is_explained_and_what_was_embedded_is_kept(
     many: list[str],
     save_red: Callable,
     store: FeatureStore,
-    noise_keys: Callable[..., np.ndarray],
     by_plain_loop: Callable,
     monkeypatch: pytest.MonkeyPatch,
     seconds_a_forward: str,
@@ -249,7 +249,7 @@ def test_worker_that_dies_is_explained_and_what_was_embedded_is_kept(
     backbone = load_backbone(model)
     save_red(Path(many[72]))
     monkeypatch.setenv("TEST_SECONDS_A_FORWARD", seconds_a_forward)
-    keys = noise_keys(80)
+    keys = content_keys(many, silent)[0]
     with pytest.raises(ModelError) as error:
         extract(backbone, many, keys, store, ExtractOptions(CPU, batch_size=8, workers=2), silent)
     assert error.value.got.startswith("a process that decodes images failed: ")
@@ -276,7 +276,7 @@ def test_failure_of_the_network_is_not_taken_for_a_dead_worker(
 
     monkeypatch.setattr(backbone, "features", broken)
     with pytest.raises(RuntimeError, match=r"^no kernel image$"):
-        extract(backbone, few, np.zeros((30, 32), np.uint8), store, ExtractOptions(CPU, workers=0), silent)
+        extract(backbone, few, content_keys(few, silent)[0], store, ExtractOptions(CPU, workers=0), silent)
 
 
 def test_failure_of_the_loader_is_not_taken_for_a_dead_worker(
@@ -285,9 +285,9 @@ def test_failure_of_the_loader_is_not_taken_for_a_dead_worker(
     def broken(data: bytes) -> None:
         raise RuntimeError("out of file descriptors")
 
-    monkeypatch.setattr(extract_module, "decode_image", broken)
+    monkeypatch.setattr(loading, "decode_image", broken)
     with pytest.raises(RuntimeError, match=r"^out of file descriptors$"):
-        extract(backbone, few, np.zeros((30, 32), np.uint8), store, ExtractOptions(CPU, workers=0), silent)
+        extract(backbone, few, content_keys(few, silent)[0], store, ExtractOptions(CPU, workers=0), silent)
 
 
 def test_memory_that_a_worker_lacks_is_explained(
@@ -296,10 +296,10 @@ def test_memory_that_a_worker_lacks_is_explained(
     def greedy(data: bytes) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(extract_module, "_FEW", 0)
-    monkeypatch.setattr(extract_module, "decode_image", greedy)
+    monkeypatch.setattr(loading, "_FEW", 0)
+    monkeypatch.setattr(loading, "decode_image", greedy)
     with pytest.raises(ModelError) as error:
-        extract(backbone, many, np.zeros((80, 32), np.uint8), store, ExtractOptions(CPU, workers=1), silent)
+        extract(backbone, many, content_keys(many, silent)[0], store, ExtractOptions(CPU, workers=1), silent)
     assert error.value.got.endswith("failed: RuntimeError: DefaultCPUAllocator: can't allocate memory")
     assert "fewer --workers" in error.value.hint
 
@@ -309,7 +309,6 @@ def test_interrupt_keeps_the_finished_batches(
     backbone: Backbone,
     model: str,
     few: list[str],
-    noise_keys: Callable[..., np.ndarray],
     by_plain_loop: Callable,
 ) -> None:
     done: list[int] = []
@@ -324,7 +323,7 @@ def test_interrupt_keeps_the_finished_batches(
         assert (what, total) == ("embedding", 30)
         yield advance
 
-    keys = noise_keys(30)
+    keys = content_keys(few, silent)[0]
     with pytest.raises(KeyboardInterrupt):
         extract(backbone, few, keys, store, ExtractOptions(CPU, batch_size=4, workers=0), interrupted)
     assert done == [4, 4, 4]
@@ -338,7 +337,6 @@ def test_a_shard_is_written_after_so_many_rows_or_seconds(
     store: FeatureStore,
     backbone: Backbone,
     few: list[str],
-    noise_keys: Callable[..., np.ndarray],
     monkeypatch: pytest.MonkeyPatch,
     rows: int,
     seconds: float,
@@ -346,7 +344,14 @@ def test_a_shard_is_written_after_so_many_rows_or_seconds(
 ) -> None:
     monkeypatch.setattr(extract_module, "SHARD_ROWS", rows)
     monkeypatch.setattr(extract_module, "SHARD_SECONDS", seconds)
-    extract(backbone, few, noise_keys(30), store, ExtractOptions(CPU, batch_size=4, workers=0), silent)
+    extract(
+        backbone,
+        few,
+        content_keys(few, silent)[0],
+        store,
+        ExtractOptions(CPU, batch_size=4, workers=0),
+        silent,
+    )
     assert len(list(store.folder.glob("shard-*"))) == shards
     assert len(store) == 30
 
@@ -390,11 +395,21 @@ def test_mixed_precision_is_for_cuda_only_and_part_of_the_identity(device: str) 
 
 
 def test_read_only_store_folder_is_an_output_error_in_the_end(
-    store: FeatureStore, backbone: Backbone, few: list[str], noise_keys: Callable[..., np.ndarray]
+    store: FeatureStore, backbone: Backbone, few: list[str]
 ) -> None:
     from divacli.errors import OutputError
 
     shutil.rmtree(store.folder)
     store.folder.write_text("a file lies where the folder was")
     with pytest.raises(OutputError, match=r"shard-\w+\.safetensors cannot be written"):
-        extract(backbone, few, noise_keys(30), store, ExtractOptions(CPU, workers=0), silent)
+        extract(backbone, few, content_keys(few, silent)[0], store, ExtractOptions(CPU, workers=0), silent)
+
+
+def test_an_image_that_changes_after_its_key_was_taken_is_not_used(
+    store: FeatureStore, backbone: Backbone, few: list[str]
+) -> None:
+    keys, _ = content_keys(few, silent)
+    shutil.copy(few[1], few[0])
+    failed = extract(backbone, few, keys, store, ExtractOptions(CPU, workers=0), silent)
+    assert failed == {0: "it changed while it was being read"}
+    assert len(store) == len(few) - 1
