@@ -70,7 +70,7 @@ def choose_kept(
     elif keep is not None:
         groups = [order[labels[order] == label] for label in np.unique(labels)] if stratify else [order]
         for group in groups:
-            # The last digits of keep * n are rounding: 0.9 * 70 is not to keep 64.
+            # The last digits of keep * n are rounding: 0.55 * 100 is not to keep 56.
             kept[group[: int(np.ceil(keep * len(group) - 1e-9))]] = True
     rescued = sorted(set(labels) - set(labels[kept]))
     for label in rescued:

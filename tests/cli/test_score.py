@@ -234,17 +234,24 @@ def test_summary_holds_the_keys_of_the_contract(images, model, scores):
     assert {"divacli", "torch", "python"} <= set(summary["versions"])
 
 
-def test_the_fingerprint_depends_on_labels_and_options_and_on_nothing_else(blobs, scores):
-    data = blobs()
-
-    def fingerprint(file, *options):
-        scores(file, *options)
+def test_the_fingerprint_depends_on_what_the_scores_depend_on_and_on_nothing_else(
+    images_table, model, scores, tmp_path
+):
+    def fingerprint(table: pd.DataFrame, *options: str) -> str:
+        scores(write(table, tmp_path / "labels.csv"), *model, *options)
         return summary_of("scored")["fingerprint"]
 
-    first = fingerprint(data.file)
-    assert fingerprint(data.file, "--batch-size", "3") == first
-    assert fingerprint(data.file, "--ridge", "1") != first
-    assert fingerprint(blobs("other.npz", label=np.roll(data.arrays["label"], 1)).file) != first
+    first = fingerprint(images_table)
+    assert fingerprint(images_table.assign(camera="x"), "--batch-size", "3") == first
+    different = [
+        fingerprint(images_table, "--ridge", "1"),
+        fingerprint(images_table, "--loss", "cross-entropy"),
+        fingerprint(images_table, "--val", "labels.csv"),
+        fingerprint(images_table.assign(label=images_table["label"].to_numpy()[::-1])),
+        fingerprint(images_table.assign(weight=2)),
+        fingerprint(images_table[1:]),
+    ]
+    assert len({first, *different}) == 7
 
 
 def test_an_image_that_cannot_be_decoded_is_listed_with_its_reason(

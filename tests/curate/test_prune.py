@@ -45,12 +45,15 @@ def kept_paths(table: pd.DataFrame, **options: object) -> list[str]:
         (7, 0.5, 4),
         (30, 0.1, 3),
         (10, 1.0, 10),
+        (100, 0.07, 7),
+        (100, 0.55, 55),
         (1000, 0.001, 2),
         (50, 0.58, 29),
         (33, 1 / 3, 11),
     ],
 )
 def test_keep_is_a_fraction_rounded_up(n, keep, stays):
+    # In floating point 0.07 * 100 is a little more than 7 and 0.58 * 50 a little less than 29.
     # Two of 1000 and not one: every class keeps one.
     values = np.random.default_rng(0).normal(size=n).tolist()
     assert choose_kept(scores_of(values), keep=keep).kept.sum() == stays
@@ -185,6 +188,17 @@ def test_the_prediction_is_that_of_refits_by_hand(d, weighted, gaussian):
         assert found[name]["loss"] == pytest.approx(expected["loss"], rel=1e-9)
         assert found[name]["error"] == pytest.approx(expected["error"], rel=1e-9)
     assert found["before"]["loss"] != found["after"]["loss"]
+
+
+@pytest.mark.parametrize(("n", "d", "dual"), [(30, 60, True), (60, 30, False)])
+def test_the_prediction_is_made_in_the_smaller_form(n, d, dual, gaussian, monkeypatch):
+    import divacli.curate.prune as module
+
+    widths = []
+    true = module.decompose
+    monkeypatch.setattr(module, "decompose", lambda task: widths.append(task.n_features) or true(task))
+    predict(gaussian(n=n, d=d), np.arange(n) > 4, 0.5, SquaredLoss(), SolveOptions())
+    assert all(width < n for width in widths) if dual else widths == [d, d]
 
 
 def test_the_prediction_takes_the_loss_it_is_given(gaussian):
