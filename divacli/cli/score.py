@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from divacli.cli.command import command, console
+from divacli.cli.command import command, console, warn
 from divacli.cli.options import (
     ComputeOptions,
     Data,
@@ -53,6 +53,7 @@ def register(app: typer.Typer) -> None:
         from divacli.curate.record import save_record
         from divacli.curate.score import score as score_samples
         from divacli.curate.verify import verify as verify_result
+        from divacli.errors import OutputError
         from divacli.report.terminal import score_summary
 
         target = Output(output)
@@ -62,8 +63,11 @@ def register(app: typer.Typer) -> None:
         validation = None if problem.val is None else session.load(problem.val)
         result = score_samples(samples, options, validation)
         checked = verify_result(result, verify, options.seed) if verify else None
-        save_record(result, options, session.cache)
         write_scores(target, result)
+        try:
+            save_record(result, options, session.cache)
+        except OutputError as error:
+            warn(f"{error.got}: diva prune on these scores will make no refit")
         if not frame.quiet:
             screen = console()
             for part in score_summary(result, checked):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from divacli.cli.command import RichProgress, say, warn
 from divacli.cli.options import (
     ComputeOptions,
+    DtypeName,
     FrameOptions,
     NetworkOptions,
     OutputOptions,
@@ -77,6 +79,11 @@ class Session:
             manifest = read_manifest(data)
             if "derivative" in manifest.table:
                 self._warned(manifest)
+                if replace(problem, dtype=DtypeName.float32) != ProblemOptions():
+                    warn(
+                        f"{manifest.name} holds scores, which are used as they are: options of the problem "
+                        "(--ridge, --loss, --val ...) change nothing. Give the images to score them anew"
+                    )
                 return Scores.recorded(manifest, self.cache, options, self.progress)
             found = samples_of(
                 manifest, self.choice, self._extract, self.cache, strict=self._strict, progress=self.progress

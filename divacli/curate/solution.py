@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 
 from divacli.embed import Samples
@@ -115,7 +116,13 @@ def solve(samples: Samples, options: SolveOptions, validation: Samples | None = 
     ranking = None
     if options.ridge is None:
         ranking = choose_ranking_ridge(
-            solved, spectrum, ridge, loss, options.seed, validation=solved_validation
+            solved,
+            spectrum,
+            ridge,
+            loss,
+            options.seed,
+            validation=solved_validation,
+            order=_order_by_path(samples if validation is None else validation),
         )
     return Solution(
         task,
@@ -130,6 +137,11 @@ def solve(samples: Samples, options: SolveOptions, validation: Samples | None = 
         path,
         ranking,
     )
+
+
+def _order_by_path(samples: Samples) -> torch.Tensor:
+    """Row numbers sorted by path: what is drawn at random must not change with the order of a table."""
+    return torch.from_numpy(np.argsort(samples.manifest.table["path"].to_numpy(str), kind="stable"))
 
 
 def pose(samples: Samples, options: SolveOptions) -> RidgeTask:

@@ -177,7 +177,7 @@ def _of_sources(manifest: Manifest, sources: pd.Series) -> Samples:
         )
     blocks: list[object] = []
     block, row = np.zeros(len(sources), np.int32), np.zeros(len(sources), np.int64)
-    digests = []
+    digests, heads = [], []
     for source in sorted(sources.unique()):
         here = (sources == source).to_numpy()
         origin = manifest.folder / source
@@ -189,6 +189,7 @@ def _of_sources(manifest: Manifest, sources: pd.Series) -> Samples:
             names = pd.Index([_normal(file) for file in inner.manifest.files()])
             wanted = wanted.map(_normal)
             features, digest = inner.features, inner.fingerprint
+            heads.append(inner.head)
         else:
             source_manifest = read_manifest(str(origin))
             if source_manifest.embeddings is None:
@@ -223,7 +224,9 @@ def _of_sources(manifest: Manifest, sources: pd.Series) -> Samples:
         )
     features = GatheredRows(blocks, block, row)  # type: ignore[arg-type]
     fingerprint = digest_of(*(digest.encode() for digest in digests), block.tobytes(), row.tobytes())
-    return Samples(manifest, features, no_failures(), fingerprint)
+    # Of several stores none can speak for all.
+    head = heads[0] if len(heads) == len(digests) == 1 else None
+    return Samples(manifest, features, no_failures(), fingerprint, head=head)
 
 
 def _of_images(

@@ -50,7 +50,10 @@ def write_table(
         return
     try:
         stream = stdout or sys.stdout.buffer
-        stream.write(content)
+        remaining = memoryview(content)
+        # An unbuffered stream (PYTHONUNBUFFERED) may take only a part of it at a time.
+        while remaining:
+            remaining = remaining[stream.write(remaining) :]
         stream.flush()
     except BrokenPipeError:
         raise

@@ -54,6 +54,7 @@ def choose_ranking_ridge(
     seed: int = 0,
     *,
     validation: RidgeTask | None = None,
+    order: Tensor | None = None,
 ) -> RankingChoice:
     """Choose the ridge for ranking samples by the derivative of the leave-one-out or a validation loss.
 
@@ -64,17 +65,22 @@ def choose_ranking_ridge(
         loss: The validation loss.
         seed: Of the split of the validation samples into halves, balanced within every class.
         validation: A separate validation set, whose loss is differentiated in place of the LOO loss.
+        order: (m,) row numbers of the validation samples in the order that the split is drawn in; by default
+            the rows' own. An order by name makes the choice independent of how the rows are arranged.
 
     Raises:
         SolveError: A sample's weighted leverage is one.
     """
+    judged_on = task if validation is None else validation
+    half = torch.empty(len(judged_on), dtype=torch.int64)
+    order = torch.arange(len(judged_on)) if order is None else order
+    half[order] = split_in_halves(judged_on.labels[order], seed)
     candidates = torch.tensor([best * factor for factor in FACTORS], dtype=torch.float64)
     fits = [spectrum.fit(float(ridge)).to(task.dtype) for ridge in candidates]
     judged = torch.arange(0, len(task), max(1, -(-len(task) // JUDGED)))
     if validation is None:
-        halves = _loo_halves(task, spectrum, fits, loss, split_in_halves(task.labels, seed), judged)
+        halves = _loo_halves(task, spectrum, fits, loss, half, judged)
     else:
-        half = split_in_halves(validation.labels, seed)
         halves = _validation_halves(task, validation, spectrum, fits, loss, half, judged)
     best_a, best_b = halves[0]
     agreement = torch.stack([(correlation(b, best_a) + correlation(a, best_b)) / 2 for a, b in halves])

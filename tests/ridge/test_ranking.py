@@ -200,3 +200,22 @@ def test_agreement_on_a_separate_validation_set_is_that_of_masked_derivatives(
     assert choice.ridge == float(choice.candidates[choice.agreement.argmax()])
     own = choose_ranking_ridge(task, spectrum, 0.5, loss, seed=3)
     assert not torch.allclose(own.agreement, choice.agreement, atol=1e-3)
+
+
+def test_an_order_by_name_makes_the_choice_independent_of_the_arrangement():
+    (task, _), generator = noisy_mixture(0), torch.Generator().manual_seed(3)
+    names = torch.randperm(len(task), generator=generator)
+    agreements = []
+    for rows in (torch.arange(len(task)), torch.randperm(len(task), generator=generator)):
+        arranged = replace(
+            task,
+            features=task.features[rows],
+            labels=task.labels[rows],
+            weights=task.weights[rows],
+            validation_mask=task.validation_mask[rows],
+            dtype=torch.float64,
+        )
+        order = names[rows].argsort()
+        choice = choose_ranking_ridge(arranged, decompose(arranged), 1.0, SquaredLoss(), order=order)
+        agreements.append(choice.agreement)
+    torch.testing.assert_close(agreements[0], agreements[1], rtol=0, atol=1e-9)
