@@ -14,10 +14,7 @@ from sklearn.metrics import roc_auc_score
 from divacli.manifest import read_manifest
 from divacli.ridge import CrossEntropyLoss, Oracle, RidgeTask, SquaredLoss, fit_scaling
 
-AT_ONE = (
-    "--ridge",
-    "1",
-)  # the ridge for ranking is chosen by halves drawn by row, so it depends on row order
+AT_ONE = ("--ridge", "1")
 CONTRACT = ["rank", "path", "label", "weight", "derivative", "loo_loss", "predicted_label"]
 
 
@@ -344,22 +341,24 @@ def test_batch_size_and_workers_change_nothing(option, more_images, model, done,
     assert Path("one/scores.csv").read_bytes() == Path("two/scores.csv").read_bytes()
 
 
-def test_the_order_of_rows_changes_no_derivative(blobs, scores):
+@pytest.mark.parametrize("ridge", ["1", "auto"])
+def test_the_order_of_rows_changes_no_derivative(blobs, scores, ridge):
     data = blobs(n=90)
     order = np.random.default_rng(1).permutation(90)
     np.savez("shuffled.npz", **{key: value[order] for key, value in data.arrays.items()})
-    options = ("--ridge", "1", "--dtype", "float64")
+    options = ("--ridge", ridge, "--dtype", "float64")
     assert_close(
         by_name(scores("shuffled.npz", *options, out="b")), by_name(scores(data.file, *options)), 1e-8
     )
 
 
-def test_the_order_of_rows_does_not_change_the_chosen_ridge(blobs, scores):
+def test_the_order_of_rows_does_not_change_the_chosen_ridges(blobs, scores):
     data = blobs(n=90)
     np.savez("reversed.npz", **{key: value[::-1] for key, value in data.arrays.items()})
     scores(data.file, out="one")
     scores("reversed.npz", out="two")
-    assert summary_of("one")["ridge"] == pytest.approx(summary_of("two")["ridge"], rel=1e-6)
+    for name in ("ridge", "ranking_ridge"):
+        assert summary_of("one")[name] == pytest.approx(summary_of("two")[name], rel=1e-6)
 
 
 def test_float32_and_float64_agree_to_five_digits(blobs, scores):
