@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import multiprocessing
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -140,7 +142,7 @@ def load_batches(
         pin_memory=pinned,
         # A factory's transform lives in a module that only a forked worker knows.
         multiprocessing_context="fork" if processes and sys.platform == "linux" else None,
-        worker_init_fn=_ignore_interrupt,
+        worker_init_fn=_leave_the_talking_to_main,
     )
     try:
         with _signals_left_alone():
@@ -186,6 +188,15 @@ def _signals_left_alone() -> Iterator[None]:
             signal.signal(signal.SIGCHLD, handler)
 
 
-def _ignore_interrupt(worker: int) -> None:
-    """Ctrl-C reaches the whole process group; only the main process is to answer it."""
+def _leave_the_talking_to_main(worker: int) -> None:
+    """Prepare a worker for Ctrl-C, which reaches the whole process group: only the main process is to answer.
+
+    The thread that hands tensors over reports a main process that has gone away; that is no news then.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, (OSError, EOFError, multiprocessing.AuthenticationError)):
+            sys.__excepthook__(kind, error, trace)
+
+    sys.excepthook = report
