@@ -26,6 +26,7 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+	$(BIN)/python -m coverage report --include='divacli/ridge/*' --fail-under=100 --format=total
 
 lint: setup
 	$(BIN)/ruff check .

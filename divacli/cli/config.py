@@ -46,6 +46,11 @@ def load_config(context: typer.Context, value: Path | None) -> Path | None:
         else:
             raise typer.BadParameter(_unknown(value, "option", name, known))
     values.pop("config", None)
+    for name, entry in values.items():
+        if not isinstance(entry, str | int | float | bool):
+            raise typer.BadParameter(
+                f"{value}: {name!r} is {entry!r}; expected one text, number or true/false"
+            )
     context.default_map = {name: _located(name, entry, value.parent) for name, entry in values.items()}
     return value
 

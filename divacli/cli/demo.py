@@ -24,7 +24,9 @@ def register(app: typer.Typer) -> None:
         out: Annotated[Path, typer.Option("--out", "-o", help="Folder for images and results.")] = Path(
             "diva-demo"
         ),
-        seed: Annotated[int, typer.Option(help="Of the split, the training and the wrong labels.")] = 0,
+        seed: Annotated[
+            int, typer.Option(help="Of the split, the training and the wrong labels.", min=0)
+        ] = 0,
     ) -> None:
         """Find planted label errors in real images, offline, in under a minute.
 

@@ -40,8 +40,8 @@ def register(app: typer.Typer) -> None:
             )
         session = Session(network, compute, frame)
         samples = session.load(data)
-        target.table("failed", samples.failed, samples.manifest.folder)
         write_store(samples, target.folder)
+        target.table("failed", samples.failed, samples.manifest.folder)
         if not frame.quiet:
             n, d = samples.features.shape
             console().print(

@@ -101,14 +101,14 @@ def register(app: typer.Typer) -> None:
         target.table("kept", kept, scores.origin, main=True)
         if prediction is None:
             warn(
-                "no refit was made: the features that these scores came from are not in the cache. "
-                "The decision is complete; to see what it predicts, give the images and the network instead"
+                f"no refit was made: {scores.missing}. The decision is complete; to see what it predicts, "
+                "give the images and the network instead"
             )
         elif prediction.worse:
             warn(
-                f"without the dropped samples the leave-one-out loss over all original samples rises from "
-                f"{prediction.before.loss[0]:.4f} to {prediction.after.loss[0]:.4f}: keeping everything is "
-                "better by that measure; drop fewer"
+                "without the dropped samples the leave-one-out loss over all original samples rises by "
+                f"{prediction.after.loss[0] - prediction.before.loss[0]:.2g} from "
+                f"{prediction.before.loss[0]:.4g}: keeping everything is better by that measure; drop fewer"
             )
         if not frame.quiet:
             screen = console()

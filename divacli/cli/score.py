@@ -53,14 +53,14 @@ def register(app: typer.Typer) -> None:
         from divacli.curate.record import save_record
         from divacli.curate.score import score as score_samples
         from divacli.curate.verify import verify as verify_result
+        from divacli.embed import read_data
         from divacli.errors import OutputError
         from divacli.report.terminal import score_summary
 
         target = Output(output)
         session = Session(network, compute, frame)
         options = session.solve_options(problem)
-        samples = session.load(data)
-        validation = None if problem.val is None else session.load(problem.val)
+        samples, validation = session.load_both(read_data(data), problem.val)
         result = score_samples(samples, options, validation)
         checked = verify_result(result, verify, options.seed) if verify else None
         write_scores(target, result)
@@ -68,6 +68,12 @@ def register(app: typer.Typer) -> None:
             save_record(result, options, session.cache)
         except OutputError as error:
             warn(f"{error.got}: diva prune on these scores will make no refit")
+        if result.solution.path is not None and result.solution.path.at_edge:
+            warn(
+                "the leave-one-out loss is smallest at the last ridge that was tried, "
+                f"{result.solution.ridge:.3g}: copies among the samples pull it down, features that say "
+                "nothing of the labels push it up. Look for them, or choose --ridge NUMBER yourself"
+            )
         if not frame.quiet:
             screen = console()
             for part in score_summary(result, checked):

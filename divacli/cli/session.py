@@ -54,42 +54,47 @@ class Session:
         self._extract: ExtractOptions = ExtractOptions(
             self.device, compute.batch_size, compute.workers, compute.amp
         )
+        self._network_named = network != NetworkOptions()
         self._strict = compute.strict
 
     def load(self, data: str) -> Samples:
         """Samples of DATA with their features; warnings go to standard error."""
-        from divacli.embed import load_samples
+        from divacli.embed import read_data
 
-        found = load_samples(
-            data, self.choice, self._extract, self.cache, strict=self._strict, progress=self.progress
+        return self._embedded(read_data(data))
+
+    def load_both(self, opened: Manifest | Samples, validation: str | None) -> tuple[Samples, Samples | None]:
+        """Samples with their features, and those of a validation set, which is checked before any work."""
+        from divacli.curate.solution import class_numbers
+        from divacli.embed import Samples, read_data
+
+        if validation is None:
+            return self._embedded(opened), None
+        opened_validation = read_data(validation)
+        training, held_out = (
+            part.manifest if isinstance(part, Samples) else part for part in (opened, opened_validation)
         )
-        return self._told(found)
+        class_numbers(held_out, training.classes)
+        return self._embedded(opened), self._embedded(opened_validation)
 
     def scored(self, data: str, problem: ProblemOptions) -> Scores:
         """Scores of DATA: those that it holds, or else computed now."""
         from divacli.curate.record import Scores
         from divacli.curate.score import score
-        from divacli.embed import is_store, samples_of
+        from divacli.embed import Samples, is_store, read_data
         from divacli.manifest import read_manifest
 
         options = self.solve_options(problem)
-        if is_store(data):
-            samples = self.load(data)
-        else:
-            manifest = read_manifest(data)
-            if "derivative" in manifest.table:
-                self._warned(manifest)
-                if replace(problem, dtype=DtypeName.float32) != ProblemOptions():
-                    warn(
-                        f"{manifest.name} holds scores, which are used as they are: options of the problem "
-                        "(--ridge, --loss, --val ...) change nothing. Give the images to score them anew"
-                    )
-                return Scores.recorded(manifest, self.cache, options, self.progress)
-            found = samples_of(
-                manifest, self.choice, self._extract, self.cache, strict=self._strict, progress=self.progress
-            )
-            samples = self._told(found)
-        validation = None if problem.val is None else self.load(problem.val)
+        opened = read_data(data) if is_store(data) else read_manifest(data)
+        if not isinstance(opened, Samples) and "derivative" in opened.table:
+            self._warned(opened)
+            if replace(problem, dtype=DtypeName.float32, seed=0) != ProblemOptions():
+                warn(
+                    f"{opened.name} holds scores, which are used as they are: options of the problem "
+                    "(--ridge, --loss, --val ...) change nothing. Give the images to score them anew"
+                )
+            return Scores.recorded(opened, self.cache, options, self.progress)
+        samples, validation = self.load_both(opened, problem.val)
         return Scores.fresh(score(samples, options, validation), options)
 
     def solve_options(self, problem: ProblemOptions) -> SolveOptions:
@@ -108,8 +113,22 @@ class Session:
             seed=problem.seed,
         )
 
+    def _embedded(self, opened: Manifest | Samples) -> Samples:
+        from divacli.embed import Samples, samples_of
+
+        if isinstance(opened, Samples):
+            return self._told(opened)
+        found = samples_of(
+            opened, self.choice, self._extract, self.cache, strict=self._strict, progress=self.progress
+        )
+        return self._told(found)
+
     def _told(self, samples: Samples) -> Samples:
         self._warned(samples.manifest)
+        if self._network_named and "feature_source" in samples.manifest.table:
+            warn(
+                f"{samples.manifest.name} brings its features: the network that was named is not used for it"
+            )
         if not self.quiet:
             for note in samples.notes:
                 say(f"note: {note}")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from divacli.curate.score import MADE
+from divacli.curate.score import without_scores
 from divacli.curate.solution import SolveOptions, pose
 from divacli.embed import Samples
 from divacli.errors import DataError
@@ -88,7 +88,7 @@ def split(table: pd.DataFrame, kept: np.ndarray, by: str) -> tuple[pd.DataFrame,
         kept: (n,) bool.
         by: The column that was decided by.
     """
-    stays = table[kept].drop(columns=[name for name in table if name in MADE]).reset_index(drop=True)
+    stays = without_scores(table[kept]).reset_index(drop=True)
     goes = table[~kept]
     worst_first = np.lexsort((goes["path"].to_numpy(str), -goes[by].to_numpy(float)))
     return stays, goes.iloc[worst_first].reset_index(drop=True)

@@ -7,7 +7,7 @@ the cache under a digest of the scores, and pruning finds by it the features and
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from divacli.embed.keys import content_keys, digest_of
 from divacli.embed.progress import Progress, silent
 from divacli.embed.samples import SAMPLES_FILE, BackboneChoice, ExtractOptions, is_store, samples_in
 from divacli.embed.store import FeatureStore
-from divacli.errors import DivaError
+from divacli.errors import DivaError, StoreError
 from divacli.manifest import Manifest, write_text
 from divacli.ridge import CrossEntropyLoss, Loss, SquaredLoss
 
@@ -37,6 +37,7 @@ class Scores:
         failed: Samples that could not be scored; None where nothing was scored now.
         samples: The features, or None where they are not to be had.
         record: What the scores were made from; None likewise.
+        missing: Why there are no features; empty where there are.
     """
 
     table: pd.DataFrame
@@ -44,6 +45,7 @@ class Scores:
     failed: pd.DataFrame | None
     samples: Samples | None
     record: ScoreRecord | None
+    missing: str = ""
 
     @classmethod
     def fresh(cls, result: ScoreResult, options: SolveOptions) -> Scores:
@@ -56,9 +58,14 @@ class Scores:
     @classmethod
     def recorded(cls, manifest: Manifest, cache: Path, options: SolveOptions, progress: Progress) -> Scores:
         """Scores read from a table, with the features of the run that made them where the cache has them."""
-        record = find_record(manifest.table, cache, options)
-        samples = None if record is None else recorded_samples(record, manifest, cache, progress)
-        return cls(manifest.table, manifest.folder, None, samples, record)
+        record = find_record(manifest, cache, options)
+        samples, missing = None, "the cache knows nothing of these scores"
+        if record is not None:
+            try:
+                samples, missing = recorded_samples(record, manifest, cache, progress), ""
+            except DivaError as error:
+                missing = error.got
+        return cls(manifest.table, manifest.folder, None, samples, record, missing)
 
     def predict(self, kept: np.ndarray) -> Prediction | None:
         """What an exact refit of the kept samples predicts, or None without features.
@@ -80,14 +87,12 @@ class ScoreRecord:
         ridge: lambda of the losses.
         loss: The validation loss, calibrated.
         options: How the problem was posed.
-        sources: Content of the files that the rows name as the source of their features.
     """
 
     store: Path | None
     ridge: float
     loss: Loss
     options: SolveOptions
-    sources: list[str] = field(default_factory=list)
 
 
 def save_record(result: ScoreResult, options: SolveOptions, cache: Path) -> None:
@@ -98,26 +103,26 @@ def save_record(result: ScoreResult, options: SolveOptions, cache: Path) -> None
     """
     content = {
         "store": None if result.samples.store is None else str(result.samples.store.resolve()),
-        "sources": _sources(result.samples.manifest),
         "ridge": result.solution.ridge,
         "inverse_temperature": getattr(result.solution.loss, "inverse_temperature", None),
         "loss": options.loss,
         "scaling": options.scaling,
         "around_head": options.around_head,
     }
-    write_text(_place(result.table, cache), json.dumps(content, indent=2) + "\n")
+    place = _place(result.table, _sources(result.samples.manifest), cache)
+    write_text(place, json.dumps(content, indent=2) + "\n")
 
 
-def find_record(table: pd.DataFrame, cache: Path, options: SolveOptions) -> ScoreRecord | None:
+def find_record(manifest: Manifest, cache: Path, options: SolveOptions) -> ScoreRecord | None:
     """The note for a table of scores, or None.
 
     Args:
-        table: As written by `diva score` and read back, in its order.
+        manifest: As written by `diva score` and read back, in its order.
         cache: Where notes are.
         options: Device and dtype to solve with; the rest is as it was.
     """
     try:
-        content = json.loads(_place(table, cache).read_text())
+        content = json.loads(_place(manifest.table, _sources(manifest), cache).read_text())
         temperature = content["inverse_temperature"]
         posed = SolveOptions(
             ridge=content["ridge"],
@@ -128,46 +133,44 @@ def find_record(table: pd.DataFrame, cache: Path, options: SolveOptions) -> Scor
             device=options.device,
         )
         store = None if content["store"] is None else Path(content["store"])
-        sources = list(content["sources"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     loss: Loss = SquaredLoss() if temperature is None else CrossEntropyLoss(temperature)
-    return ScoreRecord(store, posed.ridge or 0.0, loss, posed, sources)
+    return ScoreRecord(store, posed.ridge or 0.0, loss, posed)
 
 
-def recorded_samples(
-    record: ScoreRecord, manifest: Manifest, cache: Path, progress: Progress
-) -> Samples | None:
-    """The features that scores were made from, or None where they are gone, or they or the images changed."""
-    try:
-        if record.sources != _sources(manifest):
-            return None
-        if record.sources:
-            nothing = BackboneChoice()
-            found = samples_of(manifest, nothing, ExtractOptions(torch.device("cpu")), cache)
-            return (
-                found if record.store is None else replace(found, head=FeatureStore(record.store).load_head())
-            )
-        if record.store is None:
-            return None
-        keys, unreadable = content_keys(manifest.files(), progress)
-        return None if unreadable else samples_in(FeatureStore(record.store), manifest, keys, {})
-    except DivaError:
-        return None
+def recorded_samples(record: ScoreRecord, manifest: Manifest, cache: Path, progress: Progress) -> Samples:
+    """The features that scores were made from.
+
+    Raises:
+        DivaError: They are gone, or they or the images have changed.
+    """
+    if "feature_source" in manifest.table:
+        nothing = BackboneChoice()
+        return samples_of(manifest, nothing, ExtractOptions(torch.device("cpu")), cache)
+    if record.store is None:
+        raise StoreError("these scores came from features that the table does not name")
+    keys, unreadable = content_keys(manifest.files(), progress)
+    if unreadable:
+        position, reason = next(iter(unreadable.items()))
+        raise StoreError(f"{manifest.files()[position]} {reason}")
+    return samples_in(FeatureStore(record.store), manifest, keys, {})
 
 
 def _sources(manifest: Manifest) -> list[str]:
     """Digests of the `.npz` files and of the stores' sample tables that the rows name as their source."""
-    if "source" not in manifest.table:
+    if "feature_source" not in manifest.table:
         return []
-    named = [manifest.folder / source for source in manifest.table["source"].fillna("").unique() if source]
+    named = [
+        manifest.folder / source for source in manifest.table["feature_source"].fillna("").unique() if source
+    ]
     files = [source / SAMPLES_FILE if is_store(source) else source for source in named]
     keys, _ = content_keys([str(file) for file in files], silent)
     return sorted(key.tobytes().hex() for key in keys)
 
 
-def _place(table: pd.DataFrame, cache: Path) -> Path:
-    """Where the note of a table lies: by its labels and scores in order, as they are written."""
+def _place(table: pd.DataFrame, sources: list[str], cache: Path) -> Path:
+    """Where the note of a table lies: by its labels and scores in order, and the content of its sources."""
     parts = [
         f"{label}\0{derivative:.9g}\0{loss:.9g}".encode()
         for label, derivative, loss in zip(
@@ -177,4 +180,4 @@ def _place(table: pd.DataFrame, cache: Path) -> Path:
             strict=True,
         )
     ]
-    return cache / "runs" / f"{digest_of(*parts)[:32]}.json"
+    return cache / "runs" / f"{digest_of(*parts, *(source.encode() for source in sources))[:32]}.json"

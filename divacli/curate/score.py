@@ -15,23 +15,11 @@ import divacli
 from divacli.curate.solution import Solution, SolveOptions, solve
 from divacli.embed import Samples
 from divacli.embed.keys import digest_of
+from divacli.manifest.columns import RESULTS
 from divacli.ridge import leave_one_out, loo_derivative, validation_derivative
 
 SCORE_COLUMNS = ("rank", "path", "label", "weight", "derivative", "loo_loss", "predicted_label")
 """First columns of a table of scores, in order; the user's own follow."""
-
-MADE = {
-    "rank",
-    "derivative",
-    "loo_loss",
-    "predicted_label",
-    "mislabel_probability",
-    "suggested_label",
-    "derivative_se",
-    "significant",
-    "reason",
-}
-"""Columns that scoring makes: those of an earlier result are replaced, not carried along."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +69,11 @@ def score(samples: Samples, options: SolveOptions, validation: Samples | None = 
         )
         _, result = validation_derivative(solution.solved, solution.solved_validation, fit, solution.loss)
         wrong = result.predicted != solution.solved_validation.labels
+        share = solution.solved_validation.validation_mask / solution.solved_validation.validation_mask.sum()
         extra = {
             "n_validation": len(result.loss),
-            "validation_loss": float(result.loss.mean()),
-            "validation_error": float(wrong.double().mean()),
+            "validation_loss": float(share @ result.loss),
+            "validation_error": float(share @ wrong.double()),
         }
     table, order = _ranked(samples, solution, derivative.numpy(), loo.loss.numpy(), loo.predicted.numpy())
     wrong = loo.predicted != solution.task.labels
@@ -124,12 +113,19 @@ def score(samples: Samples, options: SolveOptions, validation: Samples | None = 
     return ScoreResult(table, summary, solution, samples, order, derivative.numpy())
 
 
+def without_scores(table: pd.DataFrame) -> pd.DataFrame:
+    """The table without the columns of an earlier result, which hold only for the samples it had."""
+    if "derivative" not in table:
+        return table
+    return table.drop(columns=[name for name in table if name in RESULTS])
+
+
 def _ranked(
     samples: Samples, solution: Solution, derivative: np.ndarray, loss: np.ndarray, predicted: np.ndarray
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """The table of scores, most harmful first, ties by path; and the samples' rows in that order."""
     given = samples.manifest.table
-    table = given.drop(columns=[name for name in given if name in MADE]).assign(
+    table = given.drop(columns=[name for name in given if name in RESULTS]).assign(
         derivative=derivative,
         loo_loss=loss,
         predicted_label=np.array(solution.classes, dtype=object)[predicted],
@@ -143,7 +139,8 @@ def _ranked(
 
 def _fingerprint(samples: Samples, options: SolveOptions, validation: Samples | None) -> str:
     """Digest of everything that the scores depend on."""
-    parts = [f"{options.ridge} {options.loss} {options.scaling} {options.around_head} {options.seed}"]
+    posed = (options.ridge, options.loss, options.scaling, options.around_head, options.dtype, options.seed)
+    parts = [repr(posed)]
     for part in (samples, validation):
         if part is not None:
             table = part.manifest.table

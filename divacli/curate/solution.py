@@ -8,7 +8,9 @@ import numpy as np
 import torch
 
 from divacli.embed import Samples
+from divacli.embed.store import require_same_identity
 from divacli.errors import DataError, ModelError, SolveError, listed
+from divacli.manifest import Manifest
 from divacli.ridge import (
     CrossEntropyLoss,
     LinearOutput,
@@ -112,7 +114,7 @@ def solve(samples: Samples, options: SolveOptions, validation: Samples | None = 
         ridge = float(path.ridges[path.best])
     else:
         ridge = options.ridge
-    loss = _calibrated(options.loss, solved, spectrum, ridge)
+    loss = _calibrated(options.loss, solved, spectrum, ridge, _order_by_path(samples))
     ranking = None
     if options.ridge is None:
         ranking = choose_ranking_ridge(
@@ -122,7 +124,8 @@ def solve(samples: Samples, options: SolveOptions, validation: Samples | None = 
             loss,
             options.seed,
             validation=solved_validation,
-            order=_order_by_path(samples if validation is None else validation),
+            order=_order_by_path(samples),
+            validation_order=None if validation is None else _order_by_path(validation),
         )
     return Solution(
         task,
@@ -153,7 +156,7 @@ def pose(samples: Samples, options: SolveOptions) -> RidgeTask:
     classes = samples.manifest.classes
     task = RidgeTask(
         samples.features,
-        class_numbers(samples, classes),
+        class_numbers(samples.manifest, classes),
         len(classes),
         torch.from_numpy(samples.manifest.table["weight"].to_numpy(float, copy=True)),
         device=options.device,
@@ -163,18 +166,18 @@ def pose(samples: Samples, options: SolveOptions) -> RidgeTask:
     return replace(task, scaling=scaling, offset=_offset(samples, len(classes), options))
 
 
-def class_numbers(samples: Samples, classes: list[str]) -> torch.Tensor:
+def class_numbers(manifest: Manifest, classes: list[str]) -> torch.Tensor:
     """(n,) int64 number of each sample's class.
 
     Raises:
         DataError: A label is none of the classes.
     """
     numbers = {label: number for number, label in enumerate(classes)}
-    labels = samples.manifest.table["label"]
+    labels = manifest.table["label"]
     unknown = sorted(set(labels) - set(numbers))
     if unknown:
         raise DataError(
-            f"{samples.manifest.name} has labels that the training samples lack: {listed(unknown)}",
+            f"{manifest.name} has labels that the training samples lack: {listed(unknown)}",
             expected=f"only the {len(classes)} training classes: {listed(classes)}",
             hint="correct these labels, or leave these rows out",
         )
@@ -184,6 +187,8 @@ def class_numbers(samples: Samples, classes: list[str]) -> torch.Tensor:
 def _pose_validation(
     task: RidgeTask, samples: Samples, validation: Samples, options: SolveOptions
 ) -> RidgeTask:
+    if samples.identity and validation.identity:
+        require_same_identity(samples.identity, validation.identity, validation.manifest.name)
     if validation.features.shape[1] != task.n_features:
         raise DataError(
             f"{validation.manifest.name} has {validation.features.shape[1]} features a sample",
@@ -194,7 +199,7 @@ def _pose_validation(
     return replace(
         task,
         features=validation.features,
-        labels=class_numbers(validation, samples.manifest.classes),
+        labels=class_numbers(validation.manifest, samples.manifest.classes),
         weights=torch.zeros_like(weights),
         validation_mask=weights,
         offset=_offset(validation, task.n_classes, options),
@@ -220,12 +225,16 @@ def _offset(samples: Samples, n_classes: int, options: SolveOptions) -> LinearOu
     return LinearOutput(samples.features, weight.cpu(), bias.cpu())
 
 
-def _calibrated(name: str, task: RidgeTask, spectrum: Spectrum, ridge: float) -> Loss:
+def _calibrated(name: str, task: RidgeTask, spectrum: Spectrum, ridge: float, order: torch.Tensor) -> Loss:
     if name == "squared":
         return SquaredLoss()
     if name != "cross-entropy":
         raise SolveError(f"loss {name!r}", expected="squared or cross-entropy")
-    rows = torch.arange(0, len(task), max(1, -(-len(task) * task.n_classes // _CALIBRATION_VALUES)))
+    rows = order[:: max(1, -(-len(task) * task.n_classes // _CALIBRATION_VALUES))].sort().values
     predictions = loo_predictions(task, spectrum.fit(ridge), rows)
-    targets = torch.nn.functional.one_hot(task.labels[rows], task.n_classes)
+    targets = torch.nn.functional.one_hot(task.labels[rows], task.n_classes).double()
+    # As if one sample more had been seen, with a label drawn at random: predictions without a mistake would
+    # otherwise ask for certainty, where the loss is flat and every derivative zero.
+    share = 1 / (1 + len(rows))
+    targets = (1 - share) * targets + share / task.n_classes
     return CrossEntropyLoss(fit_inverse_temperature(predictions, targets, task.validation_mask[rows]))

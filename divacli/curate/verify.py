@@ -9,6 +9,9 @@ import torch
 from divacli.curate.score import ScoreResult
 from divacli.ridge import Oracle, loo_predictions
 
+_REPEATED = 3
+"""Samples whose refits are made at a second step, to see how much rounding is in them."""
+
 
 @dataclass(frozen=True)
 class Verification:
@@ -20,11 +23,14 @@ class Verification:
             largest refitted prediction of the compared samples.
         derivative: Largest difference of a derivative from central differences of refitted losses, relative
             to the largest of the compared derivatives.
+        noise: Largest difference between the refits' own derivatives at two steps, on the same scale: a
+            difference of this size says nothing. Large where a tiny ridge nearly interpolates.
     """
 
     n: int
     prediction: float
     derivative: float
+    noise: float
 
 
 def verify(result: ScoreResult, n: int, seed: int = 0) -> Verification:
@@ -48,16 +54,24 @@ def verify(result: ScoreResult, n: int, seed: int = 0) -> Verification:
     oracle = Oracle(solution.task, solution.ridge)
     refitted = torch.stack([oracle.loo_prediction(int(row)) for row in rows])
     ranking_oracle = Oracle(solution.task, solution.ranking_ridge)
-    if solution.validation is None:
-        differences = [ranking_oracle.loo_derivative(solution.loss, int(row)) for row in rows]
-    else:
-        differences = [
-            ranking_oracle.validation_derivative(solution.validation, solution.loss, int(row)) for row in rows
-        ]
-    measured = torch.tensor(differences, dtype=torch.float64)
+
+    def measured(row: int, fraction: float = 1.0) -> float:
+        if solution.validation is None:
+            return ranking_oracle.loo_derivative(solution.loss, row, fraction)
+        return ranking_oracle.validation_derivative(solution.validation, solution.loss, row, fraction)
+
+    differences = torch.tensor([measured(int(row)) for row in rows], dtype=torch.float64)
+    again = torch.tensor([measured(int(row), 0.5) for row in rows[:_REPEATED]], dtype=torch.float64)
     derivative = torch.from_numpy(result.derivative)[rows]
     return Verification(
         len(rows),
-        float((closed - refitted).abs().max() / refitted.abs().max()),
-        float((derivative - measured).abs().max() / measured.abs().max()),
+        _relative(closed - refitted, refitted),
+        _relative(derivative - differences, differences),
+        _relative(again - differences[:_REPEATED], differences),
     )
+
+
+def _relative(difference: torch.Tensor, truth: torch.Tensor) -> float:
+    """Largest difference over the largest true value; 0 where both are zero."""
+    largest = float(difference.abs().max())
+    return largest / float(truth.abs().max()) if largest else 0.0

@@ -1,7 +1,7 @@
 """Features of every sample: computed once, kept on disk under the content of its image."""
 
 from divacli.embed.extract import ExtractOptions
-from divacli.embed.samples import BackboneChoice, Samples, is_store, load_samples, samples_of
+from divacli.embed.samples import BackboneChoice, Samples, is_store, load_samples, read_data, samples_of
 from divacli.embed.write import write_store
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Samples",
     "is_store",
     "load_samples",
+    "read_data",
     "samples_of",
     "write_store",
 ]

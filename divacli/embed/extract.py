@@ -74,6 +74,8 @@ def extract(
     store: FeatureStore,
     options: ExtractOptions,
     progress: Progress,
+    *,
+    strict: bool = False,
 ) -> dict[int, str]:
     """Compute the features of some images and add them to a store, shard by shard.
 
@@ -86,6 +88,7 @@ def extract(
         store: Where to.
         options: How.
         progress: Told of every image that is done.
+        strict: Stop after the first batch with an image that has no features.
 
     Returns:
         The reason for each file, by position, that has no features.
@@ -135,6 +138,8 @@ def extract(
                 if sum(map(len, pending)) >= SHARD_ROWS or time.monotonic() - written > SHARD_SECONDS:
                     flush()
                 advance(len(positions))
+                if strict and failed:
+                    break
     finally:
         flush()
     return failed
@@ -144,13 +149,13 @@ def _forward(backbone: Backbone, images: Tensor, block: int, device: torch.devic
     """Features (b, d) of images (b, 3, h, w), in blocks of one shape: the last is filled up with zeros."""
     found = []
     for part in batched(len(images), block):
-        chunk = images[part].to(device, non_blocking=True)
-        if device.type == "cuda":
-            chunk = chunk.contiguous(memory_format=torch.channels_last)
-        missing = block - len(chunk)
-        if missing:
-            chunk = torch.cat([chunk, chunk.new_zeros(missing, *chunk.shape[1:])])
         try:
+            chunk = images[part].to(device, non_blocking=True)
+            if device.type == "cuda":
+                chunk = chunk.contiguous(memory_format=torch.channels_last)
+            missing = block - len(chunk)
+            if missing:
+                chunk = torch.cat([chunk, chunk.new_zeros(missing, *chunk.shape[1:])])
             found.append(backbone.features(chunk)[: part.stop - part.start].cpu())
         except torch.OutOfMemoryError as error:
             raise ModelError(

@@ -16,13 +16,20 @@ from divacli.embed.extract import ExtractOptions, extract
 from divacli.embed.gathered import GatheredRows, whole
 from divacli.embed.keys import content_keys, digest_of
 from divacli.embed.progress import Progress, silent
-from divacli.embed.store import STORE_FILE, FeatureStore, identity_fingerprint
+from divacli.embed.store import (
+    STORE_FILE,
+    FeatureStore,
+    batched,
+    identity_fingerprint,
+    require_same_identity,
+)
 from divacli.errors import DataError, StoreError, listed
 from divacli.manifest import Manifest, check_files, read_manifest
 
 if TYPE_CHECKING:
     from divacli.backbones import Backbone
 
+_CHECKED_ROWS = 4096
 SAMPLES_FILE = "samples.parquet"
 """The sample table of a store made by `diva embed`, with each image's key."""
 
@@ -120,11 +127,27 @@ def load_samples(
     Raises:
         DivaError: DATA, the network or the store are not usable.
     """
+    opened = read_data(data, stdin=stdin)
+    if isinstance(opened, Samples):
+        return opened
+    return samples_of(opened, choice, options, cache, strict=strict, progress=progress)
+
+
+def read_data(data: str, *, stdin: BinaryIO | None = None) -> Manifest | Samples:
+    """Read and check DATA, without computing anything.
+
+    Returns:
+        The samples of a feature store, which has their features; else the manifest, whose files exist.
+
+    Raises:
+        DivaError: DATA is not usable.
+    """
     if is_store(data):
         return read_store(Path(data), data)
-    return samples_of(
-        read_manifest(data, stdin=stdin), choice, options, cache, strict=strict, progress=progress
-    )
+    manifest = read_manifest(data, stdin=stdin)
+    if "feature_source" not in manifest.table:
+        check_files(manifest)
+    return manifest
 
 
 def is_store(data: str | Path) -> bool:
@@ -146,7 +169,7 @@ def samples_of(
 ) -> Samples:
     """As `load_samples`, of a manifest that has been read."""
     start = time.monotonic()
-    sources = manifest.table["source"].fillna("") if "source" in manifest.table else None
+    sources = manifest.table["feature_source"].fillna("") if "feature_source" in manifest.table else None
     if manifest.embeddings is not None:
         found = _of_arrays(manifest, manifest.embeddings)
     elif sources is not None and (sources != "").any():
@@ -163,8 +186,30 @@ def no_failures() -> pd.DataFrame:
 
 def _of_arrays(manifest: Manifest, embeddings: object) -> Samples:
     rows = whole(embeddings)  # type: ignore[arg-type]
-    file = manifest.folder / str(manifest.table["source"].iloc[0])
+    _require_finite(rows, manifest)
+    file = manifest.folder / str(manifest.table["feature_source"].iloc[0])
     return Samples(manifest, rows, no_failures(), _file_digest(file))
+
+
+def _require_finite(features: GatheredRows, manifest: Manifest) -> None:
+    """Refuse embeddings that hold NaN or infinities, by the paths of their rows.
+
+    Raises:
+        DataError: Which rows.
+    """
+    n = features.shape[0]
+    bad = [
+        part.start + int(row)
+        for part in batched(n, _CHECKED_ROWS)
+        for row in (~features[part].isfinite().all(dim=1)).nonzero()
+    ]
+    if bad:
+        raise DataError(
+            f"{manifest.name}: {len(bad):,} of {n:,} embeddings hold NaN or infinite values, at the paths "
+            + listed([str(manifest.table["path"].iloc[row]) for row in bad[:5]], len(bad)),
+            expected="finite numbers",
+            hint="leave these rows out, or compute them again",
+        )
 
 
 def _of_sources(manifest: Manifest, sources: pd.Series) -> Samples:
@@ -178,6 +223,7 @@ def _of_sources(manifest: Manifest, sources: pd.Series) -> Samples:
     blocks: list[object] = []
     block, row = np.zeros(len(sources), np.int32), np.zeros(len(sources), np.int64)
     digests, heads = [], []
+    identity: dict[str, str] = {}
     for source in sorted(sources.unique()):
         here = (sources == source).to_numpy()
         origin = manifest.folder / source
@@ -190,12 +236,14 @@ def _of_sources(manifest: Manifest, sources: pd.Series) -> Samples:
             wanted = wanted.map(_normal)
             features, digest = inner.features, inner.fingerprint
             heads.append(inner.head)
+            require_same_identity(identity or inner.identity, inner.identity, str(origin))
+            identity = inner.identity
         else:
             source_manifest = read_manifest(str(origin))
             if source_manifest.embeddings is None:
                 raise DataError(
                     f"{manifest.name}: its source {origin} holds no embeddings",
-                    expected="an .npz file or a feature store in the column source",
+                    expected="an .npz file or a feature store in the column feature_source",
                     hint="leave that column out where it means something else",
                 )
             names = pd.Index(source_manifest.table["path"])
@@ -223,10 +271,11 @@ def _of_sources(manifest: Manifest, sources: pd.Series) -> Samples:
             hint="use embeddings from one network",
         )
     features = GatheredRows(blocks, block, row)  # type: ignore[arg-type]
+    _require_finite(features, manifest)
     fingerprint = digest_of(*(digest.encode() for digest in digests), block.tobytes(), row.tobytes())
     # Of several stores none can speak for all.
     head = heads[0] if len(heads) == len(digests) == 1 else None
-    return Samples(manifest, features, no_failures(), fingerprint, head=head)
+    return Samples(manifest, features, no_failures(), fingerprint, head=head, identity=identity)
 
 
 def _of_images(
@@ -254,14 +303,16 @@ def _of_images(
     reasons: dict[int, str] = {}
     if len(todo):
         chosen = [files[position] for position in todo]
-        reasons = extract(backbone.to(options.device), chosen, keys[todo], store, options, progress)
+        moved = backbone.to(options.device)
+        reasons = extract(moved, chosen, keys[todo], store, options, progress, strict=strict)
         by_key = {keys[todo[position]].tobytes(): reason for position, reason in reasons.items()}
         failed |= {
             position: by_key[key.tobytes()] for position, key in enumerate(keys) if key.tobytes() in by_key
         }
+    if strict and failed:
+        failures = _failures(manifest, failed)
+        raise _undecodable(failures, f"{manifest.name}: {len(failures):,} of the images read so far")
     found = samples_in(store, manifest, keys, failed)
-    if strict and len(found.failed):
-        raise _undecodable(found.failed, f"{manifest.name}: {len(found.failed):,} of {len(files):,} images")
     return replace(found, head=backbone.head, embedded=len(todo) - len(reasons), notes=backbone.notes)
 
 
@@ -279,8 +330,7 @@ def samples_in(store: FeatureStore, manifest: Manifest, keys: np.ndarray, failed
         StoreError: The store lacks one of the others.
     """
     kept = np.array([position not in failed for position in range(len(keys))], dtype=bool)
-    failures = manifest.table.loc[~kept, ["path", "label"]].reset_index(drop=True)
-    failures["reason"] = [failed[position] for position in np.flatnonzero(~kept).tolist()]
+    failures = _failures(manifest, failed)
     remaining = manifest.select(kept)
     if len(remaining.classes) < 2:
         raise _undecodable(
@@ -298,6 +348,14 @@ def samples_in(store: FeatureStore, manifest: Manifest, keys: np.ndarray, failed
         store=store.folder,
         identity=store.identity,
     )
+
+
+def _failures(manifest: Manifest, failed: dict[int, str]) -> pd.DataFrame:
+    """path, label and reason of the samples (by position) without features."""
+    positions = sorted(failed)
+    failures = manifest.table.iloc[positions][["path", "label"]].reset_index(drop=True)
+    failures["reason"] = pd.Series([failed[position] for position in positions], dtype=str)
+    return failures
 
 
 def _undecodable(failures: pd.DataFrame, subject: str) -> DataError:
@@ -324,9 +382,9 @@ def read_store(folder: Path, name: str) -> Samples:
             hint="run that command again; what it computed is kept",
         )
     manifest = read_manifest(str(folder / SAMPLES_FILE))
-    hexadecimal = manifest.table["key"]
+    hexadecimal = manifest.table["image_sha256"]
     keys = np.frombuffer(bytes.fromhex("".join(hexadecimal)), np.uint8).reshape(len(hexadecimal), -1)
-    table = manifest.table.drop(columns="key").assign(source=".")
+    table = manifest.table.drop(columns="image_sha256").assign(feature_source=".")
     manifest = replace(manifest, name=name, kind="store", table=table)
     return replace(samples_in(store, manifest, keys, {}), seconds=time.monotonic() - start)
 

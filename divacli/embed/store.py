@@ -102,18 +102,7 @@ class FeatureStore:
         Raises:
             StoreError: What differs, by name.
         """
-        mine = self.identity
-        different = [name for name in sorted({*mine, *identity}) if mine.get(name) != identity.get(name)]
-        if different:
-            got = "; ".join(
-                f"{name} {mine.get(name, 'nothing')!r}, now {identity.get(name, 'nothing')!r}"
-                for name in different
-            )
-            raise StoreError(
-                f"{self.folder} holds features computed otherwise: {got}",
-                expected="the same network, weights, layer and transform",
-                hint="choose another folder, or delete this one",
-            )
+        require_same_identity(identity, self.identity, str(self.folder))
 
     def __len__(self) -> int:
         """Rows in the store."""
@@ -210,6 +199,29 @@ class FeatureStore:
 def identity_fingerprint(identity: dict[str, str]) -> str:
     """Hexadecimal digest of what features depend on."""
     return digest_of(json.dumps(identity, sort_keys=True).encode())
+
+
+def require_same_identity(wanted: dict[str, str], found: dict[str, str], name: str) -> None:
+    """Refuse to mix features of different networks.
+
+    Args:
+        wanted: What features are to depend on.
+        found: What those of `name` depend on.
+        name: A store or DATA.
+
+    Raises:
+        StoreError: What differs, by name.
+    """
+    different = [key for key in sorted({*wanted, *found}) if wanted.get(key) != found.get(key)]
+    if different:
+        differences = "; ".join(
+            f"{key} {found.get(key, 'nothing')!r} and not {wanted.get(key, 'nothing')!r}" for key in different
+        )
+        raise StoreError(
+            f"{name} holds features computed otherwise: {differences}",
+            expected="the same network, weights, layer and transform",
+            hint="embed the images again with the same options, in another folder",
+        )
 
 
 def batched(n: int, size: int) -> Iterator[slice]:

@@ -37,8 +37,8 @@ def write_store(samples: Samples, folder: Path) -> None:
         missing = store.positions(samples.keys[part]) < 0
         if missing.any():
             store.append(samples.keys[part][missing], samples.features[part][missing].numpy())
-    table = samples.manifest.table.drop(columns="source", errors="ignore")
+    table = samples.manifest.table.drop(columns="feature_source", errors="ignore")
     table = relocate(table, samples.manifest.folder, folder)
-    table["key"] = [key.tobytes().hex() for key in samples.keys]
+    table["image_sha256"] = [key.tobytes().hex() for key in samples.keys]
     # Last: a store without its table is unfinished.
     write_table(table, folder / SAMPLES_FILE, "parquet")

@@ -11,7 +11,7 @@ import pandas as pd
 from divacli.errors import DataError, listed
 
 REQUIRED = ("path", "label")
-OPTIONAL = ("group", "split", "id", "source")
+OPTIONAL = ("group", "split", "id", "feature_source")
 
 # Every column diva reads or writes; any other one belongs to the user and is carried along untouched.
 KINDS = {
@@ -21,18 +21,19 @@ KINDS = {
     "group": "text",
     "split": "text",
     "id": "text",
-    "source": "text",
+    "feature_source": "text",
     "rank": "integer",
     "derivative": "number",
-    "derivative_se": "number",
-    "significant": "boolean",
     "loo_loss": "number",
     "predicted_label": "text",
     "mislabel_probability": "number",
     "suggested_label": "text",
     "reason": "text",
-    "key": "text",
+    "image_sha256": "text",
 }
+
+RESULTS = ("rank", "derivative", "loo_loss", "predicted_label", "mislabel_probability", "suggested_label")
+"""Columns that scoring makes, in order beside path, label and weight."""
 
 # What other tools call the two columns diva cannot do without.
 _ALIASES = {
@@ -55,7 +56,8 @@ def typed(raw: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[str]]:
     """Give every known column its type and the table its order of columns.
 
     Text columns hold str, with "" for a missing cell; numbers are float64 with NaN for a missing cell; `rank`
-    is Int64 and `significant` boolean, both nullable, for tables of which only some rows were ranked.
+    is a nullable Int64, for tables of which only some rows were ranked. A column named like one of diva's
+    results is taken for it only beside a derivative: otherwise it is the user's own.
 
     Args:
         raw: The table as its format gave it, n rows.
@@ -72,17 +74,18 @@ def typed(raw: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[str]]:
     _check_header(found, name)
     if raw.empty:
         raise DataError(f"{name} has a header and no rows", expected="one row for each sample")
-    read = {"text": _texts, "number": _numbers, "integer": _integers, "boolean": _booleans}
+    read = {"text": _texts, "number": _numbers, "integer": _integers}
+    known = {name: kind for name, kind in KINDS.items() if "derivative" in found or name not in RESULTS}
     columns: dict[str, pd.Series] = {}
     for position, column in enumerate(found):
         cells = raw.iloc[:, position].reset_index(drop=True)
         columns[column] = (
-            read[KINDS[column]](cells, f"{name}: column '{column}'") if column in KINDS else cells
+            read[known[column]](cells, f"{name}: column '{column}'") if column in known else cells
         )
     columns.setdefault("weight", pd.Series(np.ones(len(raw))))
     first = [column for column in (*REQUIRED, "weight", *OPTIONAL) if column in columns]
     table = pd.DataFrame({column: columns[column] for column in dict.fromkeys([*first, *found])})
-    unknown = [column or "(unnamed)" for column in found if column not in KINDS]
+    unknown = [column or "(unnamed)" for column in found if column not in known]
     return table, [f"{name}: columns kept but not used: {listed(unknown)}."] if unknown else []
 
 
@@ -181,12 +184,3 @@ def _integers(cells: pd.Series, where: str) -> pd.Series:
     if wrong.any():
         raise DataError(f"{where} is not a whole number in {row_numbers(wrong)}")
     return numbers.astype("Int64")
-
-
-def _booleans(cells: pd.Series, where: str) -> pd.Series:
-    words = {"true": True, "1": True, "false": False, "0": False, "": pd.NA}
-    texts = _texts(cells, where).str.lower()
-    wrong = ~texts.isin(list(words))
-    if wrong.any():
-        raise DataError(f"{where} is neither True nor False in {row_numbers(wrong)}")
-    return texts.map(words).astype("boolean")

@@ -38,8 +38,9 @@ def read_npz(file: Path, name: str) -> tuple[pd.DataFrame, ArrayFile | np.ndarra
         name: How messages call it.
 
     Returns:
-        The table (n rows: path, label, source and what else there is; `source` is the file's name, `path` the
-        row number from 0 where the file has none), the embeddings (n, d) in the same order, and the warnings.
+        The table (n rows: path, label, feature_source and what else there is; `feature_source` is the file's
+        name, `path` the row number from 0 where the file has none), the embeddings (n, d) in the same order,
+        and the warnings.
 
     Raises:
         DataError: Not an `.npz` file, or an array missing, of objects, or of a wrong type or shape.
@@ -82,7 +83,7 @@ def read_npz(file: Path, name: str) -> tuple[pd.DataFrame, ArrayFile | np.ndarra
     table = pd.DataFrame(
         {member: pd.Series(array.tolist(), dtype=object) for member, array in arrays.items()}
     )
-    table["source"] = file.name
+    table["feature_source"] = file.name
     unknown = [member for member in members if member not in _KNOWN]
     return table, embeddings, [f"{name}: arrays not used: {listed(unknown)}."] if unknown else []
 

@@ -20,9 +20,9 @@ class Manifest:
         name: How messages call it: the argument as typed, or "standard input".
         kind: "folder", "table" or "npz".
         table: One row a sample, RangeIndex. Columns path (str, as written), label (str) and weight (float64,
-            1 where not given), then group, split, id and source where there are such, then all others. Where
-            `source` is not empty it names the `.npz` file or feature store that holds the row's embedding,
-            and the path need not be a file.
+            1 where not given), then group, split, id and feature_source where there are such, then all
+            others. Where `feature_source` is not empty it names the `.npz` file or feature store that holds
+            the row's embedding, and the path need not be a file.
         folder: Absolute folder that relative paths and sources start from.
         warnings: One sentence each.
         embeddings: (n, d), row i belonging to row i of `table`; of an `.npz` file only.
@@ -51,7 +51,8 @@ class Manifest:
         """Keep some rows, in the order given.
 
         What is left of an `.npz` file is a "table" without `embeddings`, just as if it had been written and
-        read again: its `source` column still says where the embeddings are, so no row can meet another's.
+        read again: its `feature_source` column still says where the embeddings are, so no row can meet
+        another's.
 
         Args:
             rows: Integers (m,), or booleans (n,).

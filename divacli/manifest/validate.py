@@ -56,13 +56,13 @@ def validate(manifest: Manifest) -> list[str]:
 
 
 def check_files(manifest: Manifest) -> None:
-    """Check that every row's file is there; rows whose `source` holds their embedding need none.
+    """Check that every row's file is there; rows whose `feature_source` holds their embedding need none.
 
     Raises:
         DataError: A path that is not a regular file or a link to one.
     """
     table = manifest.table
-    wanted = table["source"] == "" if "source" in table else np.ones(len(table), bool)
+    wanted = table["feature_source"] == "" if "feature_source" in table else np.ones(len(table), bool)
     files = [file for file, want in zip(manifest.files(), wanted, strict=True) if want]
     missing = [file for file in files if not os.path.isfile(file)]  # noqa: PTH113  # Path.is_file raises on some
     if missing:
@@ -88,8 +88,8 @@ def _check_weights(weights: pd.Series, name: str) -> None:
 def _check_duplicates(manifest: Manifest) -> None:
     table = manifest.table
     keys = pd.Series([posixpath.normpath(file) for file in manifest.files()])
-    if "source" in table:
-        keys = table["source"].map(posixpath.normpath) + "\0" + keys
+    if "feature_source" in table:
+        keys = table["feature_source"].map(posixpath.normpath) + "\0" + keys
     again = keys.duplicated()
     if again.any():
         paths = table["path"][again].unique().tolist()

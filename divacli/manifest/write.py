@@ -73,10 +73,10 @@ def write_text(target: Path, text: str) -> None:
 def relocate(table: pd.DataFrame, folder: Path, target: Path) -> pd.DataFrame:
     """Rewrite paths so that the table means the same when it lies in another folder.
 
-    Absolute paths stay. So do paths of rows whose `source` is an `.npz` file: they are names inside it.
+    Absolute paths stay. So do paths of rows whose `feature_source` is an `.npz` file: they are names in it.
 
     Args:
-        table: Table with the column path, and optionally source.
+        table: Table with the column path, and optionally feature_source.
         folder: Absolute folder that its relative paths start from.
         target: Folder the table will be written into; it need not exist yet.
 
@@ -91,11 +91,11 @@ def relocate(table: pd.DataFrame, folder: Path, target: Path) -> pd.DataFrame:
         return posixpath.normpath(posixpath.join(prefix, path)) if path else path
 
     paths = table["path"]
-    if "source" not in table:
+    if "feature_source" not in table:
         return table.assign(path=paths.map(moved))
-    sources = table["source"].fillna("")
+    sources = table["feature_source"].fillna("")
     names = sources.str.lower().str.endswith(".npz")
-    return table.assign(path=paths.where(names, paths.map(moved)), source=sources.map(moved))
+    return table.assign(path=paths.where(names, paths.map(moved)), feature_source=sources.map(moved))
 
 
 def write_bytes(target: Path, content: bytes) -> None:

@@ -15,6 +15,7 @@ from divacli.curate.verify import Verification
 from divacli.errors import listed
 from divacli.report.plain import plain
 
+_NOISY = 1e-6
 SHOWN = 5
 """Samples and classes named in a summary."""
 
@@ -55,6 +56,11 @@ def score_summary(result: ScoreResult, verification: Verification | None) -> Ite
             f"{verification.prediction:.1e} of leave-one-out predictions, "
             f"{verification.derivative:.1e} of derivatives"
         )
+        if verification.noise > _NOISY:
+            yield Text(
+                f"the refits' own derivatives change by {verification.noise:.1e} with the step of their "
+                "differences: this ridge nearly interpolates, and they cannot tell more than that"
+            )
 
 
 def prune_summary(choice: Choice, prediction: Prediction | None) -> Iterator[RenderableType]:

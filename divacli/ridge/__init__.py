@@ -18,7 +18,7 @@ from divacli.ridge.derivative import (
 from divacli.ridge.dual import Span
 from divacli.ridge.functional import loo_loss
 from divacli.ridge.leave_one_out import LooResult, leave_one_out, loo_predictions
-from divacli.ridge.losses import LOSSES, CrossEntropyLoss, Loss, SquaredLoss, fit_inverse_temperature
+from divacli.ridge.losses import CrossEntropyLoss, Loss, SquaredLoss, fit_inverse_temperature
 from divacli.ridge.oracle import Oracle
 from divacli.ridge.path import RidgePath, ridge_grid, ridge_path
 from divacli.ridge.ranking import RankingChoice, choose_ranking_ridge
@@ -28,7 +28,6 @@ from divacli.ridge.spectrum import RidgeFit, Spectrum, decompose
 from divacli.ridge.task import RidgeTask
 
 __all__ = [
-    "LOSSES",
     "SCALINGS",
     "CrossEntropyLoss",
     "DatasetDerivative",

@@ -12,8 +12,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-LOSSES = ("squared", "cross-entropy")
-
 
 class Loss(Protocol):
     """A loss of predictions (b, k) against one-hot labels (b, k)."""

@@ -95,11 +95,20 @@ class Oracle:
         half: Tensor = torch.linalg.solve_triangular(factor, design.T, upper=False)
         return half.square().sum(dim=0)
 
-    def loo_derivative(self, loss: Loss, row: int) -> float:
-        """`dL/d alpha_row` of the summed LOO loss by central differences of refitted losses."""
-        return _difference(lambda h: self.loo_losses(loss, row, h), self.task.validation_mask, self._step)
+    def loo_derivative(self, loss: Loss, row: int, fraction: float = 1.0) -> float:
+        """`dL/d alpha_row` of the summed LOO loss by central differences of refitted losses.
 
-    def validation_derivative(self, validation: RidgeTask, loss: Loss, row: int) -> float:
+        Args:
+            loss: The validation loss.
+            row: The sample.
+            fraction: Of the usual step: two results at different ones differ by what rounding does to them.
+        """
+        step = fraction * self._step
+        return _difference(lambda h: self.loo_losses(loss, row, h), self.task.validation_mask, step)
+
+    def validation_derivative(
+        self, validation: RidgeTask, loss: Loss, row: int, fraction: float = 1.0
+    ) -> float:
         """`dL/d alpha_row` of a separate validation set's summed loss, likewise."""
 
         def losses(change: float) -> Tensor:
@@ -110,7 +119,7 @@ class Oracle:
                 found.append(loss.value(_predict(validation, rows, coef), labels))
             return torch.cat(found).cpu()
 
-        return _difference(losses, validation.validation_mask, self._step)
+        return _difference(losses, validation.validation_mask, fraction * self._step)
 
 
 def _design(task: RidgeTask, rows: slice) -> tuple[Tensor, Tensor, Tensor]:

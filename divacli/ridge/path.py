@@ -34,6 +34,11 @@ class RidgePath:
         """Index of the smallest mean loss; of equals the largest ridge."""
         return int((self.loss == self.loss.min()).nonzero()[-1])
 
+    @property
+    def at_edge(self) -> bool:
+        """Whether the smallest loss lies at an end of the path, so that the optimum may lie beyond it."""
+        return self.best in (0, len(self.ridges) - 1)
+
 
 def ridge_grid(spectrum: Spectrum) -> Tensor:
     """`PATH_LENGTH` ridges, four to a decade, up to ten times the largest eigenvalue.

@@ -55,6 +55,7 @@ def choose_ranking_ridge(
     *,
     validation: RidgeTask | None = None,
     order: Tensor | None = None,
+    validation_order: Tensor | None = None,
 ) -> RankingChoice:
     """Choose the ridge for ranking samples by the derivative of the leave-one-out or a validation loss.
 
@@ -65,22 +66,23 @@ def choose_ranking_ridge(
         loss: The validation loss.
         seed: Of the split of the validation samples into halves, balanced within every class.
         validation: A separate validation set, whose loss is differentiated in place of the LOO loss.
-        order: (m,) row numbers of the validation samples in the order that the split is drawn in; by default
-            the rows' own. An order by name makes the choice independent of how the rows are arranged.
+        order: (n,) row numbers of `task` in the order that samples are drawn in; by default the rows' own. An
+            order by name makes the choice independent of how the rows are arranged.
+        validation_order: (m,) likewise of `validation`.
 
     Raises:
         SolveError: A sample's weighted leverage is one.
     """
-    judged_on = task if validation is None else validation
-    half = torch.empty(len(judged_on), dtype=torch.int64)
-    order = torch.arange(len(judged_on)) if order is None else order
-    half[order] = split_in_halves(judged_on.labels[order], seed)
+    order = torch.arange(len(task)) if order is None else order
     candidates = torch.tensor([best * factor for factor in FACTORS], dtype=torch.float64)
     fits = [spectrum.fit(float(ridge)).to(task.dtype) for ridge in candidates]
-    judged = torch.arange(0, len(task), max(1, -(-len(task) // JUDGED)))
+    judged = order[:: max(1, -(-len(task) // JUDGED))].sort().values
     if validation is None:
+        half = split_in_halves(task.labels, order, seed)
         halves = _loo_halves(task, spectrum, fits, loss, half, judged)
     else:
+        validation_order = torch.arange(len(validation)) if validation_order is None else validation_order
+        half = split_in_halves(validation.labels, validation_order, seed)
         halves = _validation_halves(task, validation, spectrum, fits, loss, half, judged)
     best_a, best_b = halves[0]
     agreement = torch.stack([(correlation(b, best_a) + correlation(a, best_b)) / 2 for a, b in halves])
@@ -154,14 +156,15 @@ def _through_fits(
     return found
 
 
-def split_in_halves(labels: Tensor, seed: int) -> Tensor:
+def split_in_halves(labels: Tensor, order: Tensor, seed: int) -> Tensor:
     """A random half for every sample, (n,) of 0 and 1, balanced within every class.
 
     Args:
         labels: (n,) int64 class numbers.
-        seed: Of the random order.
+        order: (n,) row numbers in the order that they are drawn in.
+        seed: Of the random draw.
     """
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    order = order[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
     order = order[torch.argsort(labels[order], stable=True)]
     half = torch.empty(len(labels), dtype=torch.int64)
     half[order] = torch.arange(len(labels)) % 2

@@ -55,15 +55,6 @@ class RidgeFit:
             return whitened
         return torch.cat([whitened, whitened.new_full((len(whitened), 1), self.bias_scale)], dim=1)
 
-    def linear_head(self) -> tuple[Tensor, Tensor]:
-        """Weight (k, d) and bias (k,) that give the same predictions from scaled features."""
-        rank = len(self.scale)
-        weight = (self.basis @ (self.scale[:, None] * self.coef[:rank])).T
-        bias = -weight @ self.mean
-        if self.bias_scale is not None:
-            bias = bias + self.bias_scale * self.coef[rank]
-        return weight, bias
-
 
 @dataclass(frozen=True)
 class Spectrum:

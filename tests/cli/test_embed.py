@@ -60,7 +60,7 @@ def test_another_network_is_refused_by_name_of_what_differs(images, factory, don
     done("embed", images, "--model", f"{factory}:make", "--out", "store")
     result = run("embed", images, "--model", f"{factory}:make_five", "--out", "store")
     assert result.exit_code == 1
-    assert "model 'net.py:make', now 'net.py:make_five'" in " ".join(result.stderr.split())
+    assert "model 'net.py:make' and not 'net.py:make_five'" in " ".join(result.stderr.split())
 
 
 def test_quiet(images, model, done):

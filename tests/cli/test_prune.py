@@ -142,7 +142,8 @@ def test_a_refit_that_is_worse_is_a_warning(blobs, done):
     assert worse
     text = " ".join(result.stderr.split())
     assert "warning: without the dropped samples the leave-one-out loss" in text
-    assert f"to {prediction['after']['loss'][0]:.4f}" in text
+    rise = prediction["after"]["loss"][0] - prediction["before"]["loss"][0]
+    assert f"rises by {rise:.2g} from {prediction['before']['loss'][0]:.4g}" in text
 
 
 def test_a_refit_that_is_better_is_no_warning(blobs, done):
@@ -272,7 +273,7 @@ def test_out_dash_writes_kept_and_nothing_else(blobs, done):
     done("prune", data.file, "--keep", "0.9", "--out", "files")
     before = set(Path().rglob("*"))
     result = done("prune", data.file, "--keep", "0.9", "--out", "-")
-    assert result.stdout.startswith("path,label,weight,source\n")
+    assert result.stdout.startswith("path,label,weight,feature_source\n")
     lines = [line.replace("blobs.npz", "../blobs.npz") for line in result.stdout.splitlines()]
     assert lines[1:] == Path("files/kept.csv").read_text().splitlines()[1:]
     assert set(Path().rglob("*")) == before
@@ -281,7 +282,9 @@ def test_out_dash_writes_kept_and_nothing_else(blobs, done):
 
 def test_score_out_dash_writes_scores_and_nothing_else(blobs, done):
     result = done("score", blobs().file, "-o", "-")
-    assert result.stdout.startswith("rank,path,label,weight,derivative,loo_loss,predicted_label,source\n1,")
+    assert result.stdout.startswith(
+        "rank,path,label,weight,derivative,loo_loss,predicted_label,feature_source\n1,"
+    )
     assert len(result.stdout.splitlines()) == 151
     assert not Path("diva-out").exists()
 

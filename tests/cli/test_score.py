@@ -95,7 +95,7 @@ def test_standard_input_gives_the_scores_of_the_folder(images, images_table, mod
 def test_a_store_gives_the_scores_of_the_folder_without_a_network(images, model, scores, done):
     done("embed", images, *model, "--out", "store")
     from_store = scores("store", out="stored")
-    assert list(from_store) == [*CONTRACT, "source"]
+    assert list(from_store) == [*CONTRACT, "feature_source"]
     assert_is_scores(from_store, 36)
     assert_close(by_name(from_store), by_name(scores(images, *model)), 1e-5)
 
@@ -103,7 +103,7 @@ def test_a_store_gives_the_scores_of_the_folder_without_a_network(images, model,
 def test_the_derivative_of_an_npz_is_that_of_true_refits(blobs, scores):
     data = blobs()
     found = scores(data.file)
-    assert list(found) == [*CONTRACT, "source"]
+    assert list(found) == [*CONTRACT, "feature_source"]
     assert_is_scores(found, 150)
     expected = oracle_derivatives(task_of(data.arrays), summary_of("scored")["ranking_ridge"])
     assert_close(by_name(found), expected, 1e-5)
@@ -203,7 +203,7 @@ def test_the_users_columns_are_carried_along_behind_the_contract(images, images_
     done("score", write(table, tmp_path / "labels.csv"), *model, "--out", "scored")
     found = pd.read_csv("scored/scores.csv")
     assert list(found.columns[:7]) == CONTRACT
-    assert sorted(found.columns[7:]) == ["camera", "group", "id"]
+    assert sorted(found.columns[7:]) == ["camera", "group", "id", "reason"]
     merged = found.assign(name=found["path"].map(lambda path: Path(path).name)).set_index("name")
     for row, path in enumerate(images_table["path"]):
         assert merged.loc[Path(path).name, "camera"] == f"cam{row}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,9 +41,7 @@ KEPT = np.arange(60) % 5 > 0
 
 def test_a_table_that_was_read_back_finds_how_it_was_made(written, tmp_path):
     result, file = written(loss="cross-entropy", scaling="standard", ridge=0.7)
-    record = find_record(
-        read_manifest(str(file)).table, tmp_path / "notes", SolveOptions(dtype=torch.float64)
-    )
+    record = find_record(read_manifest(str(file)), tmp_path / "notes", SolveOptions(dtype=torch.float64))
     assert record is not None
     assert record.ridge == 0.7
     assert record.loss == result.solution.loss
@@ -81,20 +80,20 @@ def test_a_note_of_features_that_came_from_nowhere_is_no_prediction(written, tmp
     _, file = written()
     (note,) = (tmp_path / "notes" / "runs").iterdir()
     note.write_text(json.dumps(json.loads(note.read_text()) | {"sources": []}))
-    table = read_manifest(str(file)).table.drop(columns="source")
+    table = read_manifest(str(file)).table.drop(columns="feature_source")
     write_table(table, file, "csv")
     assert recorded(file, tmp_path / "notes").predict(KEPT) is None
 
 
 def test_features_that_are_gone_are_no_prediction(written, tmp_path):
     result, file = written()
-    (result.samples.manifest.folder / result.samples.manifest.table["source"][0]).unlink()
+    (result.samples.manifest.folder / result.samples.manifest.table["feature_source"][0]).unlink()
     assert recorded(file, tmp_path / "notes").predict(KEPT) is None
 
 
 def test_features_that_changed_are_no_prediction(written, tmp_path):
     result, file = written()
-    source = result.samples.manifest.folder / result.samples.manifest.table["source"][0]
+    source = result.samples.manifest.folder / result.samples.manifest.table["feature_source"][0]
     arrays = dict(np.load(source))
     arrays["embedding"] = arrays["embedding"][::-1]
     np.savez(source, **arrays)
@@ -103,15 +102,14 @@ def test_features_that_changed_are_no_prediction(written, tmp_path):
 
 def test_a_changed_score_or_label_has_no_note(written, tmp_path):
     _, file = written()
-    table = read_manifest(str(file)).table
-    assert find_record(table, tmp_path / "notes", SolveOptions()) is not None
-    assert find_record(table.iloc[1:], tmp_path / "notes", SolveOptions()) is None
-    assert (
-        find_record(table.assign(label=table["label"][::-1].to_numpy()), tmp_path / "notes", SolveOptions())
-        is None
-    )
-    assert (
-        find_record(table.assign(derivative=table["derivative"] * 1.001), tmp_path / "notes", SolveOptions())
-        is None
-    )
-    assert find_record(table.drop(columns="loo_loss"), tmp_path / "notes", SolveOptions()) is None
+    manifest = read_manifest(str(file))
+    table = manifest.table
+
+    def found(changed):
+        return find_record(replace(manifest, table=changed), tmp_path / "notes", SolveOptions()) is not None
+
+    assert found(table)
+    assert not found(table.iloc[1:])
+    assert not found(table.assign(label=table["label"][::-1].to_numpy()))
+    assert not found(table.assign(derivative=table["derivative"] * 1.001))
+    assert not found(table.drop(columns="loo_loss"))

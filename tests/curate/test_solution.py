@@ -9,6 +9,7 @@ import torch
 from divacli.curate.score import score
 from divacli.curate.solution import SolveOptions, class_numbers, pose, solve
 from divacli.errors import DataError, SolveError
+from divacli.ridge import CrossEntropyLoss, loo_predictions
 
 
 def test_classes_are_numbered_by_value(tmp_path, load):
@@ -16,12 +17,12 @@ def test_classes_are_numbered_by_value(tmp_path, load):
     np.savez(tmp_path / "x.npz", embedding=np.eye(6), label=labels)
     samples = load(tmp_path / "x.npz")
     assert samples.manifest.classes == ["2", "9", "10"]
-    assert class_numbers(samples, samples.manifest.classes).tolist() == [2, 1, 0, 2, 1, 0]
+    assert class_numbers(samples.manifest, samples.manifest.classes).tolist() == [2, 1, 0, 2, 1, 0]
 
 
 def test_a_label_of_no_class_is_named(gaussian):
     with pytest.raises(DataError, match="lack: 2") as caught:
-        class_numbers(gaussian(), ["0", "1"])
+        class_numbers(gaussian().manifest, ["0", "1"])
     assert "2 training classes" in caught.value.expected
 
 
@@ -75,8 +76,8 @@ def test_features_that_are_not_finite_are_an_error(tmp_path, load):
     embedding = np.random.default_rng(0).normal(size=(6, 2))
     embedding[3, 1] = np.nan
     np.savez(tmp_path / "x.npz", embedding=embedding, label=np.arange(6) % 2)
-    with pytest.raises(SolveError, match="NaN"):
-        solve(load(tmp_path / "x.npz"), SolveOptions())
+    with pytest.raises(DataError, match="1 of 6 embeddings hold NaN or infinite values, at the paths 3"):
+        load(tmp_path / "x.npz")
 
 
 def test_the_derivative_of_a_result_is_in_the_order_of_the_samples(gaussian):
@@ -85,14 +86,25 @@ def test_the_derivative_of_a_result_is_in_the_order_of_the_samples(gaussian):
     np.testing.assert_array_equal(result.table["derivative"], result.derivative[result.order])
 
 
-def test_an_unweighted_calibration_is_at_the_minimum(gaussian):
-    from divacli.ridge import CrossEntropyLoss, leave_one_out
-
+def test_the_calibration_is_at_the_minimum_with_one_random_label_more(gaussian):
     solution = solve(gaussian(), SolveOptions(loss="cross-entropy", ridge=1.0, dtype=torch.float64))
     best = solution.loss.inverse_temperature
-    fit = solution.spectrum.fit(1.0)
+    predictions = loo_predictions(solution.task, solution.spectrum.fit(1.0), torch.arange(60))
+    hot = torch.nn.functional.one_hot(solution.task.labels).double()
+    soft = (60 * hot + 1 / hot.shape[1]) / 61
     loss = {
-        t: float(leave_one_out(solution.task, fit, CrossEntropyLoss(t)).loss.sum())
-        for t in (best, best * 0.9, best * 1.1)
+        t: float(CrossEntropyLoss(t).value(predictions, soft).sum()) for t in (best, best * 0.9, best * 1.1)
     }
     assert loss[best] == min(loss.values())
+
+
+def test_predictions_without_a_mistake_still_have_derivatives(tmp_path, load):
+    """Certainty would make the loss flat: every derivative zero, and every sample harmless and useless."""
+    generator = np.random.default_rng(0)
+    label = np.arange(200) % 2
+    embedding = generator.normal(size=(200, 4)) * 0.05 + np.where(label, 1, -1)[:, None]
+    np.savez(tmp_path / "x.npz", embedding=embedding, label=label)
+    result = score(load(tmp_path / "x.npz"), SolveOptions(loss="cross-entropy"))
+    assert result.summary["loo_error"] == 0
+    assert result.solution.loss.inverse_temperature < 30
+    assert (np.abs(result.derivative) > 1e-9).all()

@@ -231,7 +231,7 @@ def test_failed_images_fail_again(load: Callable, damaged: Path) -> None:
 def test_strict_names_the_files(load: Callable, damaged: Path) -> None:
     with pytest.raises(DataError) as error:
         load(damaged, strict=True)
-    assert "3 of 32 images cannot be decoded: cat/00.png (empty file" in error.value.got
+    assert "3 of the images read so far cannot be decoded: cat/00.png (empty file" in error.value.got
     assert "owl/32.png" in error.value.got
 
 
@@ -297,7 +297,7 @@ def test_table_from_standard_input(load: Callable, photos: Path, monkeypatch: py
 
 
 def test_table_with_empty_sources_is_one_of_images(load: Callable, photos: Path) -> None:
-    (photos / "t.csv").write_text("path,label,source\nowl/02.jpg,x,\ncat/00.png,y,\n")
+    (photos / "t.csv").write_text("path,label,feature_source\nowl/02.jpg,x,\ncat/00.png,y,\n")
     assert load(photos / "t.csv").embedded == 2
 
 
@@ -357,7 +357,7 @@ def test_fingerprint_of_embeddings_is_that_of_their_content(load: Callable, embe
 
 
 def write_rows(table: Path, rows: list[tuple[str, str, str]]) -> Path:
-    write_table(pd.DataFrame(rows, columns=["path", "label", "source"]), table, "csv")
+    write_table(pd.DataFrame(rows, columns=["path", "label", "feature_source"]), table, "csv")
     return table
 
 
@@ -508,7 +508,7 @@ def test_store_of_another_network_is_not_written_over(
 ) -> None:
     _, folder = written
     other = load(damaged, choice=BackboneChoice(model, layer="hidden"))
-    with pytest.raises(StoreError, match=r"layer 'fc', now 'hidden'"):
+    with pytest.raises(StoreError, match=r"layer 'fc' and not 'hidden'"):
         write_store(other, folder)
 
 

@@ -103,8 +103,8 @@ def test_another_identity_is_refused_by_what_differs(filled: FeatureStore) -> No
     identity = {"model": "net", "weights": "xyz", "layer": "fc"}
     with pytest.raises(StoreError) as error:
         FeatureStore.create(filled.folder, identity, 12)
-    assert "weights 'abc', now 'xyz'" in error.value.got
-    assert "layer 'nothing', now 'fc'" in error.value.got
+    assert "weights 'abc' and not 'xyz'" in error.value.got
+    assert "layer 'nothing' and not 'fc'" in error.value.got
     assert "model" not in error.value.got.partition("otherwise")[2]
 
 

@@ -23,7 +23,7 @@ def test_labels_alone(tmp_path: Path) -> None:
         "path": ["0", "1", "2", "3"],
         "label": ["0", "1", "1", "0"],
         "weight": [1.0] * 4,
-        "source": ["e.npz"] * 4,
+        "feature_source": ["e.npz"] * 4,
     }
     assert isinstance(manifest.embeddings, ArrayFile)
     assert (manifest.embeddings[1:3] == EMBEDDING[1:3]).all()
@@ -141,5 +141,5 @@ def test_a_part_of_it_is_a_table_that_says_where_the_embeddings_are(tmp_path: Pa
     write_table(relocate(part.table, part.folder, target.parent), target, "csv")
     again = read_manifest(str(target))
     assert again.table["path"].tolist() == ["2", "0"]
-    assert again.table["source"].tolist() == ["../e.npz"] * 2
+    assert again.table["feature_source"].tolist() == ["../e.npz"] * 2
     check_files(again)

@@ -77,10 +77,7 @@ def test_byte_order_mark_blank_lines_and_windows_line_ends(tmp_path: Path) -> No
 
 
 def test_columns_diva_writes_come_back_typed(tmp_path: Path) -> None:
-    text = (
-        "rank,path,label,derivative,loo_loss,predicted_label,significant\n"
-        "1,a,x,0.25,1e-3,y,True\n2,b,y,-3,,y,False\n,c,y,,,,\n"
-    )
+    text = "rank,path,label,derivative,loo_loss,predicted_label\n1,a,x,0.25,1e-3,y\n2,b,y,-3,,y\n,c,y,,,\n"
     manifest = read(tmp_path, text)
     assert manifest.warnings == (f"{tmp_path}/t.csv: classes with a single sample: x.",)
     assert manifest.table["rank"].dtype == "Int64"
@@ -88,8 +85,11 @@ def test_columns_diva_writes_come_back_typed(tmp_path: Path) -> None:
     assert manifest.table["derivative"].tolist()[:2] == [0.25, -3.0]
     assert manifest.table["loo_loss"].isna().tolist() == [False, True, True]
     assert manifest.table["predicted_label"].tolist() == ["y", "y", ""]
-    assert manifest.table["significant"].dtype == "boolean"
-    assert manifest.table["significant"].tolist() == [True, False, pd.NA]
+
+
+def test_a_column_named_like_a_result_is_the_users_own_without_a_derivative(tmp_path: Path) -> None:
+    manifest = read(tmp_path, "path,label,rank\na,x,general\nb,y,major\n")
+    assert manifest.table["rank"].tolist() == ["general", "major"]
 
 
 @pytest.mark.parametrize(
@@ -164,8 +164,7 @@ def test_json_lines_may_hold_any_line_separator_of_unicode(tmp_path: Path) -> No
         ("path,label,weight\n1,a,1\n2,b,\n", "t.csv", ["weight is empty, negative", "data row 2"]),
         ("path,label,weight\n1,a,-1\n2,b,nan\n3,b,inf\n", "t.csv", ["data rows 1, 2, 3"]),
         ("path,label,weight\n1,a,0\n2,b,0\n", "t.csv", ["every weight is 0"]),
-        ("path,label,rank\n1,a,1.5\n2,b,2\n", "t.csv", ["not a whole number in data row 1"]),
-        ("path,label,significant\n1,a,maybe\n2,b,\n", "t.csv", ["neither True nor False in data row 1"]),
+        ("path,label,derivative,rank\n1,a,0,1.5\n2,b,0,2\n", "t.csv", ["not a whole number in data row 1"]),
         ("path,label\n1,a\n2, \n3,b\n4,\n", "t.csv", ["label is empty in data rows 2, 4"]),
         ("path,label\n,a\n2,b\n", "t.csv", ["path is empty in data row 1"]),
         ("path,label\n1,a\n2,a\n", "t.csv", ["one class only: a"]),
@@ -186,9 +185,9 @@ def test_absolute_and_relative_names_of_one_file_are_duplicates(tmp_path: Path) 
 
 
 def test_one_path_in_two_sources_is_two_samples(tmp_path: Path) -> None:
-    text = "path,label,source\n0,a,x.npz\n0,b,y.npz\n0,b,\n"
+    text = "path,label,feature_source\n0,a,x.npz\n0,b,y.npz\n0,b,\n"
     manifest = read(tmp_path, text)
-    assert manifest.table["source"].tolist() == ["x.npz", "y.npz", ""]
+    assert manifest.table["feature_source"].tolist() == ["x.npz", "y.npz", ""]
     assert "more than once" in refused(tmp_path, text + "0,a,./x.npz\n")
     with pytest.raises(DataError, match="1 of 1 files are not there"):
         check_files(manifest)  # only the row without a source needs a file

@@ -134,12 +134,12 @@ def test_relocated_into_a_link(tmp_path: Path) -> None:
 
 
 def test_relocated_sources(tmp_path: Path) -> None:
-    table = pd.DataFrame({"path": ["0", "x.png", "y.png"], "source": ["e.npz", "", "/abs/store"]})
+    table = pd.DataFrame({"path": ["0", "x.png", "y.png"], "feature_source": ["e.npz", "", "/abs/store"]})
     moved = relocate(table, tmp_path / "data", tmp_path / "out")
     # Names inside an .npz stay; a store's paths are image files like any other.
     assert moved["path"].tolist() == ["0", "../data/x.png", "../data/y.png"]
-    assert moved["source"].tolist() == ["../data/e.npz", "", "/abs/store"]
-    assert table["source"][0] == "e.npz"
+    assert moved["feature_source"].tolist() == ["../data/e.npz", "", "/abs/store"]
+    assert table["feature_source"][0] == "e.npz"
 
 
 def test_folders_are_made_and_files_replaced(tmp_path: Path) -> None:

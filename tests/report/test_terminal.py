@@ -123,7 +123,7 @@ def test_a_validation_loss_is_named():
 
 
 def test_a_verification_is_named():
-    text = " ".join(score_text(verification=Verification(20, 1.25e-7, 3e-6)).split())
+    text = " ".join(score_text(verification=Verification(20, 1.25e-7, 3e-6, 1e-10)).split())
     assert "verified on 20 samples against refits" in text
     assert "1.2e-07 of leave-one-out predictions, 3.0e-06 of derivatives" in text
     assert "verified" not in score_text()

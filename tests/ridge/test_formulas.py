@@ -231,22 +231,6 @@ def test_a_validation_derivative_of_the_wrong_sign_or_without_the_offset_fails(
     assert relative_error(wrong, expected) > 0.1
 
 
-@pytest.mark.parametrize("intercept", [True, False])
-def test_linear_head_gives_the_predictions_of_the_fit(intercept, make_problem, relative_error):
-    problem = make_problem(intercept=intercept)
-    fit = decompose(problem.task).fit(problem.ridge)
-    weight, bias = fit.linear_head()
-    assert weight.shape == (3, 5)
-    assert bias.shape == (3,)
-    expected = problem.refits(problem.task.weights[None])[0]
-    assert relative_error(weight.T, expected[:5]) < 1e-12
-    if intercept:
-        assert relative_error(bias, expected[5]) < 1e-12
-    else:
-        assert torch.equal(bias, torch.zeros(3, dtype=torch.float64))
-    assert relative_error(problem.z @ weight.T + bias, fit.project(problem.z) @ fit.coef) < 1e-12
-
-
 def test_the_brute_force_is_the_penalised_least_squares_fit(make_problem, relative_error):
     """The reference by another road: least squares on rows for the penalty, none of them for the bias."""
     problem = make_problem()

@@ -7,7 +7,6 @@ import torch
 from torch.nn import functional
 
 from divacli.ridge import CrossEntropyLoss, SquaredLoss, fit_inverse_temperature
-from divacli.ridge.losses import LOSSES
 
 EVERY_LOSS = pytest.mark.parametrize(
     "loss", [SquaredLoss(), CrossEntropyLoss(), CrossEntropyLoss(7.5)], ids=["squared", "t=1", "t=7.5"]
@@ -41,10 +40,6 @@ def test_values_are_those_of_torch():
     torch.testing.assert_close(SquaredLoss().value(predictions, targets), squared)
     entropy = functional.cross_entropy(2.5 * predictions, labels, reduction="none")
     torch.testing.assert_close(CrossEntropyLoss(2.5).value(predictions, targets), entropy)
-
-
-def test_the_losses_have_the_names_of_the_command_line():
-    assert LOSSES == ("squared", "cross-entropy")
 
 
 def planted(t, seed=0):
