@@ -29,7 +29,7 @@ from divacli.manifest import Manifest, check_files, read_manifest
 if TYPE_CHECKING:
     from divacli.backbones import Backbone
 
-_CHECKED_ROWS = 4096
+_CHECKED_ROWS = 1024
 SAMPLES_FILE = "samples.parquet"
 """The sample table of a store made by `diva embed`, with each image's key."""
 
