@@ -17,10 +17,10 @@ import torch
 from divacli.curate.prune import Prediction, predict
 from divacli.curate.score import ScoreResult
 from divacli.curate.solution import SolveOptions
-from divacli.embed import Samples, samples_of
+from divacli.embed import BackboneChoice, ExtractOptions, Samples, is_store, samples_of
 from divacli.embed.keys import content_keys, digest_of
 from divacli.embed.progress import Progress, silent
-from divacli.embed.samples import SAMPLES_FILE, BackboneChoice, ExtractOptions, is_store, samples_in
+from divacli.embed.samples import SAMPLES_FILE, samples_in
 from divacli.embed.store import FeatureStore
 from divacli.errors import DivaError, StoreError
 from divacli.manifest import Manifest, write_text

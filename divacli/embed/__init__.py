@@ -1,7 +1,8 @@
 """Features of every sample: computed once, kept on disk under the content of its image."""
 
 from divacli.embed.extract import ExtractOptions
-from divacli.embed.samples import BackboneChoice, Samples, is_store, load_samples, read_data, samples_of
+from divacli.embed.load import BackboneChoice, load_samples, read_data, samples_of
+from divacli.embed.samples import Samples, is_store
 from divacli.embed.write import write_store
 
 __all__ = [

@@ -41,10 +41,19 @@ def content_keys(files: Sequence[str], progress: Progress) -> tuple[np.ndarray, 
     return keys, unreadable
 
 
+def file_digest(file: Path) -> bytes:
+    """SHA-256 of a file's content.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
+
+
 def _digest(file: str) -> bytes | str:
     try:
-        with Path(file).open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").digest()
+        return file_digest(Path(file))
     except OSError as error:
         return f"cannot be read: {error.strerror}"
 

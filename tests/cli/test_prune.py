@@ -42,7 +42,7 @@ def refuse_to_compute(monkeypatch):
         raise AssertionError("computed twice")
 
     def switch_on():
-        for name in ("curate.score.score", "backbones.load_backbone", "embed.samples.extract"):
+        for name in ("curate.score.score", "backbones.load_backbone", "embed.load.extract"):
             monkeypatch.setattr(f"divacli.{name}", refuse)
 
     return switch_on

@@ -1,0 +1,163 @@
+"""DATA of any kind -> samples with features: the one door that every command goes through."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+from divacli.embed.extract import ExtractOptions, extract
+from divacli.embed.keys import content_keys
+from divacli.embed.progress import Progress, silent
+from divacli.embed.samples import Samples, failures_of, is_store, read_store, samples_in, undecodable
+from divacli.embed.sources import of_arrays, of_sources
+from divacli.embed.store import FeatureStore, identity_fingerprint
+from divacli.manifest import Manifest, check_files, read_manifest
+
+if TYPE_CHECKING:
+    from divacli.backbones import Backbone
+
+
+class BackboneChoice:
+    """The network that a command line names, loaded at most once and only when images need it.
+
+    Args:
+        model: As for `load_backbone`, and so are the others.
+        checkpoint: A file.
+        weights: Published weights in its place.
+        layer: The layer whose input the features are.
+        image_size: Side of the crop.
+    """
+
+    def __init__(
+        self,
+        model: str | None = None,
+        checkpoint: Path | None = None,
+        weights: str | None = None,
+        layer: str | None = None,
+        image_size: int | None = None,
+    ) -> None:
+        self._arguments = (model, checkpoint, weights, layer, image_size)
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The network.
+
+        Raises:
+            ModelError: It cannot be loaded, or none was named.
+        """
+        # Features that exist already need no torchvision, which is slow to import and large.
+        from divacli.backbones import load_backbone
+
+        model, checkpoint, weights, layer, image_size = self._arguments
+        return load_backbone(model, checkpoint, weights=weights, layer=layer, image_size=image_size)
+
+
+def load_samples(
+    data: str,
+    choice: BackboneChoice,
+    options: ExtractOptions,
+    cache: Path,
+    *,
+    strict: bool = False,
+    stdin: BinaryIO | None = None,
+    progress: Progress = silent,
+) -> Samples:
+    """Read DATA and find or compute its features.
+
+    Args:
+        data: A folder, a table, `-`, an `.npz` file or a feature store.
+        choice: The network for images.
+        options: How it runs.
+        cache: Folder for features of images, shared by all commands.
+        strict: Raise where an image cannot be decoded, instead of leaving it out.
+        stdin: Where `-` reads from.
+        progress: Told how far it is.
+
+    Raises:
+        DivaError: DATA, the network or the store are not usable.
+    """
+    opened = read_data(data, stdin=stdin)
+    if isinstance(opened, Samples):
+        return opened
+    return samples_of(opened, choice, options, cache, strict=strict, progress=progress)
+
+
+def read_data(data: str, *, stdin: BinaryIO | None = None) -> Manifest | Samples:
+    """Read and check DATA, without computing anything.
+
+    Returns:
+        The samples of a feature store, which has their features; else the manifest, whose files exist.
+
+    Raises:
+        DivaError: DATA is not usable.
+    """
+    if is_store(data):
+        return read_store(Path(data), data)
+    manifest = read_manifest(data, stdin=stdin)
+    if "feature_source" not in manifest.table:
+        check_files(manifest)
+    return manifest
+
+
+def samples_of(
+    manifest: Manifest,
+    choice: BackboneChoice,
+    options: ExtractOptions,
+    cache: Path,
+    *,
+    strict: bool = False,
+    progress: Progress = silent,
+) -> Samples:
+    """As `load_samples`, of a manifest that has been read."""
+    start = time.monotonic()
+    sources = manifest.table["feature_source"].fillna("") if "feature_source" in manifest.table else None
+    if manifest.embeddings is not None:
+        found = of_arrays(manifest, manifest.embeddings)
+    elif sources is not None and (sources != "").any():
+        found = of_sources(manifest, sources)
+    else:
+        found = _of_images(manifest, choice, options, cache, strict, progress)
+    return replace(found, seconds=time.monotonic() - start)
+
+
+def _of_images(
+    manifest: Manifest,
+    choice: BackboneChoice,
+    options: ExtractOptions,
+    cache: Path,
+    strict: bool,
+    progress: Progress,
+) -> Samples:
+    check_files(manifest)
+    backbone = choice.backbone
+    identity = {**backbone.identity, "precision": options.precision}
+    folder = cache / "features" / identity_fingerprint(identity)[:32]
+    store = FeatureStore.create(folder, identity, backbone.n_features)
+    store.save_head(backbone.head)
+    files = manifest.files()
+    keys, failed = content_keys(files, progress)
+    wanted = np.array([position not in failed for position in range(len(files))])
+    wanted &= store.positions(keys) < 0
+    todo = np.flatnonzero(wanted)
+    # Files of the same content need one pass.
+    _, first = np.unique(keys[todo], axis=0, return_index=True)
+    todo = todo[np.sort(first)]
+    reasons: dict[int, str] = {}
+    if len(todo):
+        chosen = [files[position] for position in todo]
+        moved = backbone.to(options.device)
+        reasons = extract(moved, chosen, keys[todo], store, options, progress, strict=strict)
+        by_key = {keys[todo[position]].tobytes(): reason for position, reason in reasons.items()}
+        failed |= {
+            position: by_key[key.tobytes()] for position, key in enumerate(keys) if key.tobytes() in by_key
+        }
+    if strict and failed:
+        failures = failures_of(manifest, failed)
+        raise undecodable(failures, f"{manifest.name}: {len(failures):,} of the images read so far")
+    found = samples_in(store, manifest, keys, failed)
+    return replace(found, head=backbone.head, embedded=len(todo) - len(reasons), notes=backbone.notes)

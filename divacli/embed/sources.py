@@ -1,0 +1,129 @@
+"""Features that were computed already: arrays of an `.npz` file, and rows that name their source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from divacli.embed.gathered import GatheredRows, whole
+from divacli.embed.keys import digest_of, file_digest
+from divacli.embed.samples import Samples, is_store, no_failures, read_store
+from divacli.embed.store import batched, require_same_identity
+from divacli.errors import DataError, listed
+from divacli.manifest import ArrayFile, Manifest, read_manifest
+
+_CHECKED_ROWS = 1024
+
+
+def of_arrays(manifest: Manifest, embeddings: ArrayFile | np.ndarray) -> Samples:
+    """Samples of an `.npz` file.
+
+    Raises:
+        DataError: Embeddings that are not finite.
+    """
+    rows = whole(embeddings)
+    _require_finite(rows, manifest)
+    file = manifest.folder / str(manifest.table["feature_source"].iloc[0])
+    return Samples(manifest, rows, no_failures(), file_digest(file).hex())
+
+
+def of_sources(manifest: Manifest, sources: pd.Series) -> Samples:
+    """Rows whose embeddings lie in `.npz` files or feature stores, found there by their path.
+
+    Args:
+        manifest: The samples.
+        sources: (n,) the column `feature_source`, "" for none.
+
+    Raises:
+        DataError: A source that holds no embeddings or lacks a path, rows without one, or numbers not finite.
+        StoreError: Stores of different networks.
+    """
+    if (sources == "").any():
+        raise DataError(
+            f"{manifest.name}: {int((sources == '').sum()):,} of {len(sources):,} rows name no source",
+            expected="a source (.npz file or feature store) in every row, or in none",
+            hint="keep samples with and without embeddings in two tables",
+        )
+    blocks: list[object] = []
+    block, row = np.zeros(len(sources), np.int32), np.zeros(len(sources), np.int64)
+    digests, heads = [], []
+    identity: dict[str, str] = {}
+    for source in sorted(sources.unique()):
+        here = (sources == source).to_numpy()
+        origin = manifest.folder / source
+        wanted = manifest.table["path"][here]
+        if is_store(origin):
+            inner = read_store(origin, str(origin))
+            # A store's paths are files, and each table writes a file's path as seen from where it lies.
+            wanted = pd.Series(manifest.files())[here]
+            names = pd.Index([_normal(file) for file in inner.manifest.files()])
+            wanted = wanted.map(_normal)
+            features, digest = inner.features, inner.fingerprint
+            heads.append(inner.head)
+            require_same_identity(identity or inner.identity, inner.identity, str(origin))
+            identity = inner.identity
+        else:
+            source_manifest = read_manifest(str(origin))
+            if source_manifest.embeddings is None:
+                raise DataError(
+                    f"{manifest.name}: its source {origin} holds no embeddings",
+                    expected="an .npz file or a feature store in the column feature_source",
+                    hint="leave that column out where it means something else",
+                )
+            names = pd.Index(source_manifest.table["path"])
+            features, digest = whole(source_manifest.embeddings), file_digest(origin).hex()
+        # In a store two paths may lead to one file, by way of links; any of its rows has the same features.
+        first = np.flatnonzero(~names.duplicated())
+        found = names[first].get_indexer(pd.Index(wanted))
+        if (found < 0).any():
+            missing = wanted.to_numpy()[found < 0].tolist()
+            raise DataError(
+                f"{manifest.name}: {origin} has no row for {listed(missing)}",
+                expected="every path of the table among its rows",
+                hint="use the table with the file that it was made from",
+            )
+        found = first[found]
+        block[here] = features.block[found] + len(blocks)
+        row[here] = features.row[found]
+        blocks.extend(features.blocks)
+        digests.append(digest)
+    widths = {part.shape[1] for part in blocks}  # type: ignore[attr-defined]
+    if len(widths) > 1:
+        raise DataError(
+            f"{manifest.name}: its sources have embeddings of {sorted(widths)} numbers",
+            expected="one width",
+            hint="use embeddings from one network",
+        )
+    features = GatheredRows(blocks, block, row)  # type: ignore[arg-type]
+    _require_finite(features, manifest)
+    fingerprint = digest_of(*(digest.encode() for digest in digests), block.tobytes(), row.tobytes())
+    # Of several stores none can speak for all.
+    head = heads[0] if len(heads) == len(digests) == 1 else None
+    return Samples(manifest, features, no_failures(), fingerprint, head=head, identity=identity)
+
+
+def _require_finite(features: GatheredRows, manifest: Manifest) -> None:
+    """Refuse embeddings that hold NaN or infinities, by the paths of their rows.
+
+    Raises:
+        DataError: Which rows.
+    """
+    n = features.shape[0]
+    bad = [
+        part.start + int(row)
+        for part in batched(n, _CHECKED_ROWS)
+        for row in (~features[part].isfinite().all(dim=1)).nonzero()
+    ]
+    if bad:
+        raise DataError(
+            f"{manifest.name}: {len(bad):,} of {n:,} embeddings hold NaN or infinite values, at the paths "
+            + listed([str(manifest.table["path"].iloc[row]) for row in bad[:5]], len(bad)),
+            expected="finite numbers",
+            hint="leave these rows out, or compute them again",
+        )
+
+
+def _normal(file: str) -> str:
+    return str(Path(file).resolve())
