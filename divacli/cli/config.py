@@ -47,10 +47,9 @@ def load_config(context: typer.Context, value: Path | None) -> Path | None:
             raise typer.BadParameter(_unknown(value, "option", name, known))
     values.pop("config", None)
     for name, entry in values.items():
-        if not isinstance(entry, str | int | float | bool):
-            raise typer.BadParameter(
-                f"{value}: {name!r} is {entry!r}; expected one text, number or true/false"
-            )
+        if not isinstance(entry, str if name in _FILES else str | int | float):
+            expected = "a path" if name in _FILES else "one text, number or true/false"
+            raise typer.BadParameter(f"{value}: {name!r} is {entry!r}; expected {expected}")
     context.default_map = {name: _located(name, entry, value.parent) for name, entry in values.items()}
     return value
 
@@ -87,7 +86,8 @@ def _located(name: str, entry: Any, folder: Path) -> Any:
         return str(folder / entry)
     if name == "model" and isinstance(entry, str) and ".py:" in entry:
         return str(folder / entry)
-    return entry
+    # As a flag would be typed, so that it is checked as a flag is.
+    return entry if isinstance(entry, bool) else str(entry)
 
 
 def _unknown(file: Path, what: str, name: str, known: Any) -> str:
