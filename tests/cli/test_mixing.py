@@ -103,4 +103,4 @@ def test_a_configuration_value_that_is_a_list_is_wrong_usage(blobs, run):
     Path("c.yaml").write_text("data: [blobs.npz]\n")
     result = run("score", "--config", "c.yaml")
     assert result.exit_code == 2
-    assert "expected a path" in result.stderr
+    assert "expected a path" in text_of(result).replace("│ ", "").replace(" │", "")
