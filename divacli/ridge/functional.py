@@ -30,7 +30,7 @@ def loo_loss(
     Args:
         features: (n, d) floating point, without a bias column. Used as they are: scale them first
             (`torch.nn.functional.normalize(features)` is the command line's default).
-        targets: (n, k) one-hot labels (or soft ones), same dtype.
+        targets: (n, k) one-hot labels (or soft ones), of any dtype.
         weights: (n,) sample weights `alpha` >= 0, default ones. Zero is allowed: the sample is absent.
         ridge: lambda > 0, a number or a scalar tensor.
         validation_mask: (n,) `v`, which samples count in the loss; default all.
@@ -49,6 +49,7 @@ def loo_loss(
         raise ValueError(
             f"features {tuple(features.shape)} and targets {tuple(targets.shape)}: expected (n, d) and (n, k)"
         )
+    targets = targets.to(features.dtype)
     alpha = torch.ones_like(features[:, 0]) if weights is None else weights
     mask = torch.ones_like(alpha) if validation_mask is None else validation_mask
     for name, vector in (("weights", alpha), ("validation_mask", mask)):

@@ -240,3 +240,9 @@ def test_the_brute_force_is_the_penalised_least_squares_fit(make_problem, relati
     right = torch.cat([root * problem.y, torch.zeros(5, 3, dtype=torch.float64)])
     expected = torch.linalg.lstsq(rows, right).solution
     assert relative_error(problem.refits(problem.task.weights[None])[0], expected) < 1e-12
+
+
+def test_the_functional_form_takes_integer_targets():
+    features = torch.eye(4)[:, :3] + 0.1
+    targets = torch.nn.functional.one_hot(torch.tensor([0, 1, 0, 1]))
+    assert torch.equal(loo_loss(features, targets), loo_loss(features, targets.float()))
