@@ -125,18 +125,18 @@ def find_record(manifest: Manifest, cache: Path, options: SolveOptions) -> Score
         content = json.loads(_place(manifest.table, _sources(manifest), cache).read_text())
         temperature = content["inverse_temperature"]
         posed = SolveOptions(
-            ridge=content["ridge"],
             loss=content["loss"],
             scaling=content["scaling"],
             around_head=content["around_head"],
             dtype=options.dtype,
             device=options.device,
         )
+        ridge = float(content["ridge"])
         store = None if content["store"] is None else Path(content["store"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     loss: Loss = SquaredLoss() if temperature is None else CrossEntropyLoss(temperature)
-    return ScoreRecord(store, posed.ridge or 0.0, loss, posed)
+    return ScoreRecord(store, ridge, loss, posed)
 
 
 def recorded_samples(record: ScoreRecord, manifest: Manifest, cache: Path, progress: Progress) -> Samples:

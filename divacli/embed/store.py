@@ -80,7 +80,7 @@ class FeatureStore:
         """
         if (folder / STORE_FILE).exists():
             store = cls(folder)
-            store.require(identity)
+            require_same_identity(identity, store.identity, str(folder))
             return store
         content = {"format": FORMAT, "n_features": n_features, "identity": identity}
         write_text(folder / STORE_FILE, json.dumps(content, indent=2, sort_keys=True) + "\n")
@@ -95,14 +95,6 @@ class FeatureStore:
     def fingerprint(self) -> str:
         """Digest of `identity`."""
         return identity_fingerprint(self.identity)
-
-    def require(self, identity: dict[str, str]) -> None:
-        """Refuse to go on with features of something else.
-
-        Raises:
-            StoreError: What differs, by name.
-        """
-        require_same_identity(identity, self.identity, str(self.folder))
 
     def __len__(self) -> int:
         """Rows in the store."""
