@@ -108,6 +108,8 @@ def save_record(result: ScoreResult, options: SolveOptions, cache: Path) -> None
         "loss": options.loss,
         "scaling": options.scaling,
         "around_head": options.around_head,
+        "group": options.group,
+        "balanced": options.balanced,
     }
     place = _place(result.table, _sources(result.samples.manifest), cache)
     write_text(place, json.dumps(content, indent=2) + "\n")
@@ -128,6 +130,8 @@ def find_record(manifest: Manifest, cache: Path, options: SolveOptions) -> Score
             loss=content["loss"],
             scaling=content["scaling"],
             around_head=content["around_head"],
+            group=content["group"],
+            balanced=content["balanced"],
             dtype=options.dtype,
             device=options.device,
         )

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
-import divacli
+from divacli.curate.provenance import provenance
 from divacli.curate.solution import Solution, SolveOptions, solve
 from divacli.embed import Samples
-from divacli.embed.keys import digest_of
 from divacli.manifest.columns import RESULTS
 from divacli.ridge import leave_one_out, loo_derivative, validation_derivative
 
@@ -100,15 +97,7 @@ def score(samples: Samples, options: SolveOptions, validation: Samples | None = 
             "solve": round(solve_seconds, 3),
             "total": round(samples.seconds + solve_seconds, 3),
         },
-        "device": str(options.device),
-        "dtype": str(options.dtype).removeprefix("torch."),
-        "versions": {
-            "divacli": divacli.__version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
-        "fingerprint": _fingerprint(samples, options, validation),
+        **provenance(samples, options, validation),
     }
     return ScoreResult(table, summary, solution, samples, order, derivative.numpy())
 
@@ -135,14 +124,3 @@ def _ranked(
     table.insert(0, "rank", np.arange(1, len(table) + 1))
     others = [name for name in table if name not in SCORE_COLUMNS]
     return table[[*SCORE_COLUMNS, *others]], order
-
-
-def _fingerprint(samples: Samples, options: SolveOptions, validation: Samples | None) -> str:
-    """Digest of everything that the scores depend on."""
-    posed = (options.ridge, options.loss, options.scaling, options.around_head, options.dtype, options.seed)
-    parts = [repr(posed)]
-    for part in (samples, validation):
-        if part is not None:
-            table = part.manifest.table
-            parts += [part.fingerprint, *table["label"], *(f"{weight!r}" for weight in table["weight"])]
-    return digest_of(*(part.encode() for part in parts))

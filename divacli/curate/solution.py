@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import pandas as pd
 import torch
 
 from divacli.embed import Samples
@@ -33,6 +34,10 @@ _CALIBRATION_VALUES = 4_000_000
 """LOO predictions (rows x classes) that the temperature is fitted on, evenly spaced."""
 
 
+DEFAULT_GROUP = "group"
+"""The column that names groups where no other is asked for."""
+
+
 @dataclass(frozen=True)
 class SolveOptions:
     """What is solved, and how.
@@ -42,6 +47,9 @@ class SolveOptions:
         loss: Validation loss, "squared" or "cross-entropy".
         scaling: "unit", "standard" or "none".
         around_head: Linearise around the network's own head: targets are one-hot labels minus its outputs.
+        group: Column whose equal values are left out together, or None for no groups. The default is used
+            where the samples have such a column; an empty cell is a group of its own.
+        balanced: Every class counts equally in the validation loss, whatever its number of samples.
         dtype: Of the per-sample products.
         device: Where.
         seed: Of whatever is drawn at random.
@@ -51,6 +59,8 @@ class SolveOptions:
     loss: str = "squared"
     scaling: str = "unit"
     around_head: bool = False
+    group: str | None = DEFAULT_GROUP
+    balanced: bool = False
     dtype: torch.dtype = torch.float32
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     seed: int = 0
@@ -101,7 +111,7 @@ def solve(samples: Samples, options: SolveOptions, validation: Samples | None = 
         SolveError: The problem has no answer.
     """
     task = pose(samples, options)
-    validation_task = None if validation is None else _pose_validation(task, samples, validation, options)
+    validation_task = None if validation is None else pose_validation(task, samples, validation, options)
     solved, solved_validation = task, validation_task
     if len(task) < task.n_features:
         span = Span(task)
@@ -114,7 +124,7 @@ def solve(samples: Samples, options: SolveOptions, validation: Samples | None = 
         ridge = float(path.ridges[path.best])
     else:
         ridge = options.ridge
-    loss = _calibrated(options.loss, solved, spectrum, ridge, _order_by_path(samples))
+    loss = _calibrated(options.loss, solved, spectrum, ridge, order_by_path(samples))
     ranking = None
     if options.ridge is None:
         ranking = choose_ranking_ridge(
@@ -124,8 +134,8 @@ def solve(samples: Samples, options: SolveOptions, validation: Samples | None = 
             loss,
             options.seed,
             validation=solved_validation,
-            order=_order_by_path(samples),
-            validation_order=None if validation is None else _order_by_path(validation),
+            order=order_by_path(samples),
+            validation_order=None if validation is None else order_by_path(validation),
         )
     return Solution(
         task,
@@ -142,51 +152,111 @@ def solve(samples: Samples, options: SolveOptions, validation: Samples | None = 
     )
 
 
-def _order_by_path(samples: Samples) -> torch.Tensor:
+def order_by_path(samples: Samples) -> torch.Tensor:
     """Row numbers sorted by path: what is drawn at random must not change with the order of a table."""
     return torch.from_numpy(np.argsort(samples.manifest.table["path"].to_numpy(str), kind="stable"))
 
 
-def pose(samples: Samples, options: SolveOptions) -> RidgeTask:
+def pose(samples: Samples, options: SolveOptions, classes: list[str] | None = None) -> RidgeTask:
     """The ridge problem of some samples at their weights.
 
+    Args:
+        samples: The training samples.
+        options: How.
+        classes: Label of each class number; by default the samples' own.
+
     Raises:
+        DataError: There is no such column of groups, or only one group.
         ModelError: `around_head` without a head of as many classes.
     """
-    classes = samples.manifest.classes
+    classes = samples.manifest.classes if classes is None else classes
+    labels = class_numbers(samples.manifest, classes)
+    ones = torch.ones(len(labels), dtype=torch.float64)
     task = RidgeTask(
         samples.features,
-        class_numbers(samples.manifest, classes),
+        labels,
         len(classes),
         torch.from_numpy(samples.manifest.table["weight"].to_numpy(float, copy=True)),
+        validation_mask=balanced(ones, labels) if options.balanced else ones,
+        groups=group_numbers(samples.manifest, options.group),
         device=options.device,
         dtype=options.dtype,
     )
     scaling = fit_scaling(options.scaling, (samples.features[rows] for rows in task.slices()))
-    return replace(task, scaling=scaling, offset=_offset(samples, len(classes), options))
+    return replace(task, scaling=scaling, offset=offset_of(samples, len(classes), options))
+
+
+def balanced(mask: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """A validation mask (n,) float64 in which every class has the same sum, and all together the old one.
+
+    Args:
+        mask: (n,) float64 >= 0.
+        labels: (n,) int64.
+    """
+    sums = torch.zeros(int(labels.max()) + 1, dtype=torch.float64).index_add_(0, labels, mask)
+    share = float(mask.sum()) / int((sums > 0).sum())
+    return mask * (share / sums.clamp_min(torch.finfo(torch.float64).tiny))[labels]
+
+
+def group_numbers(manifest: Manifest, column: str | None) -> torch.Tensor | None:
+    """(n,) int64 number of each sample's group, or None where every sample is a group of its own.
+
+    Raises:
+        DataError: There is no such column, or it has one value only.
+    """
+    table = manifest.table
+    if column is None or (column == DEFAULT_GROUP and column not in table):
+        return None
+    if column not in table:
+        raise DataError(
+            f"{manifest.name} has no column {column} for --group; its columns are: "
+            + listed(table.columns.tolist(), limit=12),
+            expected="a column whose equal values belong together, such as patient_id",
+            hint="name one of these, or leave --group out",
+        )
+    names = table[column].fillna("").astype(str)
+    # An empty cell belongs to nobody.
+    alone = np.flatnonzero(names == "")
+    numbers, found = pd.factorize(names)
+    numbers[alone] = len(found) + np.arange(len(alone))
+    n_groups = len(np.unique(numbers))
+    if n_groups < 2:
+        raise DataError(
+            f"{manifest.name}: column {column} has the same value in every row",
+            expected="at least two groups: each is predicted from the others",
+            hint="use --group none",
+        )
+    return None if n_groups == len(numbers) else torch.from_numpy(numbers.astype(np.int64))
 
 
 def class_numbers(manifest: Manifest, classes: list[str]) -> torch.Tensor:
     """(n,) int64 number of each sample's class.
 
     Raises:
-        DataError: A label is none of the classes.
+        DataError: A label is none of the classes, or there are no labels.
     """
-    numbers = {label: number for number, label in enumerate(classes)}
-    labels = manifest.table["label"]
-    unknown = sorted(set(labels) - set(numbers))
-    if unknown:
-        raise DataError(
-            f"{manifest.name} has labels that the training samples lack: {listed(unknown)}",
-            expected=f"only the {len(classes)} training classes: {listed(classes)}",
-            hint="correct these labels, or leave these rows out",
-        )
-    return torch.tensor([numbers[label] for label in labels], dtype=torch.int64)
+    return torch.from_numpy(manifest.class_numbers(classes))
 
 
-def _pose_validation(
-    task: RidgeTask, samples: Samples, validation: Samples, options: SolveOptions
+def pose_validation(
+    task: RidgeTask,
+    samples: Samples,
+    validation: Samples,
+    options: SolveOptions,
+    classes: list[str] | None = None,
 ) -> RidgeTask:
+    """A separate validation set of a task, in its coordinates; its weights are the validation mask.
+
+    Args:
+        task: The training samples as posed.
+        samples: The training samples.
+        validation: The validation samples.
+        options: How.
+        classes: As for `pose`.
+
+    Raises:
+        DataError: Labels or features that do not fit the training samples.
+    """
     if samples.identity and validation.identity:
         require_same_identity(samples.identity, validation.identity, validation.manifest.name)
     if validation.features.shape[1] != task.n_features:
@@ -196,17 +266,24 @@ def _pose_validation(
             hint="embed both with the same network and layer",
         )
     weights = torch.from_numpy(validation.manifest.table["weight"].to_numpy(float, copy=True))
+    labels = class_numbers(validation.manifest, samples.manifest.classes if classes is None else classes)
     return replace(
         task,
         features=validation.features,
-        labels=class_numbers(validation.manifest, samples.manifest.classes),
+        labels=labels,
         weights=torch.zeros_like(weights),
-        validation_mask=weights,
-        offset=_offset(validation, task.n_classes, options),
+        validation_mask=balanced(weights, labels) if options.balanced else weights,
+        offset=offset_of(validation, task.n_classes, options),
+        groups=None,
     )
 
 
-def _offset(samples: Samples, n_classes: int, options: SolveOptions) -> LinearOutput | None:
+def offset_of(samples: Samples, n_classes: int, options: SolveOptions) -> LinearOutput | None:
+    """The outputs of the network's own head that a fit with `around_head` starts from; None without.
+
+    Raises:
+        ModelError: There is no such head, or it has another number of classes.
+    """
     if not options.around_head:
         return None
     if samples.head is None:

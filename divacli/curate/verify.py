@@ -19,8 +19,8 @@ class Verification:
 
     Attributes:
         n: Samples compared.
-        prediction: Largest difference of a LOO prediction from a refit without the sample, relative to the
-            largest refitted prediction of the compared samples.
+        prediction: Largest difference of a LOO prediction from a refit without the sample and its group,
+            relative to the largest refitted prediction of the compared samples.
         derivative: Largest difference of a derivative from central differences of refitted losses, relative
             to the largest of the compared derivatives.
         noise: Largest difference between the refits' own derivatives at two steps, on the same scale: a
@@ -36,8 +36,9 @@ class Verification:
 def verify(result: ScoreResult, n: int, seed: int = 0) -> Verification:
     """Compare random samples' LOO predictions and derivatives with refits in float64.
 
-    Each LOO prediction is compared with a fit from which the sample is absent, each derivative with central
-    differences of the loss, for which the fit is factorised anew at six weights of the sample.
+    Each LOO prediction is compared with a fit from which the sample and its group are absent, each
+    derivative with central differences of the loss, for which the fit is factorised anew at six weights of
+    the sample.
 
     Args:
         result: What is checked.

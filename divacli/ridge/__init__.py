@@ -9,51 +9,81 @@ Tensors in, tensors out: no files, no logging, no choice of device. The notation
     result = loo_derivative(task, fit, SquaredLoss())
 """
 
+from divacli.ridge.calibration import RobustCrossEntropy, calibrate
 from divacli.ridge.derivative import (
     DatasetDerivative,
     ValidationResult,
     loo_derivative,
+    loo_sums,
     validation_derivative,
 )
 from divacli.ridge.dual import Span
+from divacli.ridge.extension import Candidates, Extension, State
+from divacli.ridge.folds import split_in_folds
 from divacli.ridge.functional import loo_loss
 from divacli.ridge.leave_one_out import LooResult, leave_one_out, loo_predictions
 from divacli.ridge.losses import CrossEntropyLoss, Loss, SquaredLoss, fit_inverse_temperature
+from divacli.ridge.moments import Moments, decompose, moments
 from divacli.ridge.oracle import Oracle
 from divacli.ridge.path import RidgePath, ridge_grid, ridge_path
 from divacli.ridge.ranking import RankingChoice, choose_ranking_ridge
+from divacli.ridge.reweighting import (
+    Problem,
+    StepChoice,
+    Trial,
+    choose_steps,
+    differentiate,
+    held_out_loss,
+    stepped,
+)
 from divacli.ridge.rows import LinearOutput, Rows
 from divacli.ridge.scaling import SCALINGS, Scaling, fit_scaling
-from divacli.ridge.spectrum import RidgeFit, Spectrum, decompose
+from divacli.ridge.spectrum import RidgeFit, Spectrum
 from divacli.ridge.task import RidgeTask
 
 __all__ = [
     "SCALINGS",
+    "Candidates",
     "CrossEntropyLoss",
     "DatasetDerivative",
+    "Extension",
     "LinearOutput",
     "LooResult",
     "Loss",
+    "Moments",
     "Oracle",
+    "Problem",
     "RankingChoice",
     "RidgeFit",
     "RidgePath",
     "RidgeTask",
+    "RobustCrossEntropy",
     "Rows",
     "Scaling",
     "Span",
     "Spectrum",
     "SquaredLoss",
+    "State",
+    "StepChoice",
+    "Trial",
     "ValidationResult",
+    "calibrate",
     "choose_ranking_ridge",
+    "choose_steps",
     "decompose",
+    "differentiate",
     "fit_inverse_temperature",
     "fit_scaling",
+    "held_out_loss",
     "leave_one_out",
     "loo_derivative",
     "loo_loss",
     "loo_predictions",
+    "loo_sums",
+    "moments",
     "ridge_grid",
     "ridge_path",
+    "split_in_folds",
+    "stepped",
     "validation_derivative",
 ]

@@ -7,7 +7,8 @@ leverage, `s = 1 - alpha h`, `r = e / s`, `g_i = v_i dl_i/dr_i` and `c_i = g_i .
     P = Phi' diag(1/s) G,   M = Phi' diag(alpha c / s) Phi
 
 which is the formula of the DIVA paper's leave-one-out task in coordinates where `A` is the identity: two
-passes over the samples, O(n d^2) each, and no matrix larger than d x d.
+passes over the samples, O(n d^2) each, and no matrix larger than d x d. `divacli.ridge.groups` has the same
+for samples that are left out in groups.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from divacli.ridge.leave_one_out import BatchResiduals, LooResult, batch_residuals
+from divacli.ridge.groups import Influence
+from divacli.ridge.leave_one_out import LooResult, batch_residuals
 from divacli.ridge.losses import Loss
 from divacli.ridge.spectrum import RidgeFit
 from divacli.ridge.task import Batch, RidgeTask
@@ -28,32 +30,17 @@ class LooSums:
 
     Args:
         fit: The ridge solution, in the dtype of the batches that will be added.
-        loss: The validation loss.
     """
 
-    def __init__(self, fit: RidgeFit, loss: Loss) -> None:
+    def __init__(self, fit: RidgeFit) -> None:
         rank, k = fit.coef.shape
-        self._loss = loss
         self._p = torch.zeros(rank, k, dtype=torch.float64, device=fit.coef.device)
         self._m = torch.zeros(rank, rank, dtype=torch.float64, device=fit.coef.device)
 
-    def add(self, now: BatchResiduals, labels: Tensor, weights: Tensor, mask: Tensor) -> Tensor:
-        """Count a batch of validation samples in.
-
-        Args:
-            now: Their residuals and leverage.
-            labels: (b, k) one-hot labels.
-            weights: (b,) sample weights `alpha`.
-            mask: (b,) validation weights `v`.
-
-        Returns:
-            (b,) each sample's own term `c h / s`: its weight moves its own LOO denominator.
-        """
-        gradient = -mask[:, None] * self._loss.gradient(now.loo_predictions, labels)
-        scaled = (gradient * now.loo_residuals).sum(dim=1) / now.denominator
-        self._p += now.whitened.T @ (gradient / now.denominator[:, None])
-        self._m += now.whitened.T @ (now.whitened * (weights * scaled)[:, None])
-        return scaled * now.leverage
+    def add(self, influence: Influence) -> None:
+        """Count validation samples in, whole groups of them."""
+        self._p += influence.whitened.T @ influence.pulled
+        self._m += influence.whitened.T @ influence.coupled
 
     def through_fit(self, whitened: Tensor, residuals: Tensor) -> Tensor:
         """(b,) what samples do to the loss by moving the fit: `- e . (phi P) - phi M phi'`.
@@ -64,6 +51,14 @@ class LooSums:
         """
         p, m = self._p.to(whitened), self._m.to(whitened)
         return -(residuals * (whitened @ p)).sum(dim=1) - ((whitened @ m) * whitened).sum(dim=1)
+
+    def linear(self, whitened: Tensor) -> Tensor:
+        """(b, k) `-phi P`: the part of `through_fit` that multiplies a sample's residual."""
+        return -(whitened @ self._p.to(whitened))
+
+    def quadratic(self, whitened: Tensor) -> Tensor:
+        """(b, b) `-Phi M Phi'`: its diagonal is the part of `through_fit` without the residual."""
+        return -(whitened @ self._m.to(whitened)) @ whitened.T
 
 
 @dataclass(frozen=True)
@@ -82,7 +77,7 @@ class DatasetDerivative:
 
 
 def loo_derivative(task: RidgeTask, fit: RidgeFit, loss: Loss) -> DatasetDerivative:
-    """Derivative of `L = sum_i v_i l(f_i, y_i)` with `f_i` the prediction made without sample i.
+    """Derivative of `L = sum_i v_i l(f_i, y_i)` with `f_i` the prediction made without sample i's group.
 
     Args:
         task: The samples, their weights `alpha` and the validation mask `v`.
@@ -93,17 +88,34 @@ def loo_derivative(task: RidgeTask, fit: RidgeFit, loss: Loss) -> DatasetDerivat
         SolveError: A sample's weighted leverage is one.
     """
     fit = fit.to(task.dtype)
-    sums = LooSums(fit, loss)
-    derivative = torch.zeros(len(task), dtype=torch.float64)
+    sums, own, loo = loo_sums(task, fit, loss)
+    return DatasetDerivative(own + _through_fit(task, fit, sums), loo)
+
+
+def loo_sums(task: RidgeTask, fit: RidgeFit, loss: Loss) -> tuple[LooSums, Tensor, LooResult]:
+    """The sums over samples that are left out in turn, in one pass.
+
+    Args:
+        task: The samples, their weights and the validation mask; `fit` may have been made with more samples.
+        fit: A ridge solution, in the dtype to compute in.
+        loss: The validation loss.
+
+    Returns:
+        The sums, each sample's own term (n,) float64 of its derivative, and the leave-one-out result.
+
+    Raises:
+        SolveError: A sample's weighted leverage is one.
+    """
+    sums = LooSums(fit)
+    own = torch.zeros(len(task), dtype=torch.float64)
     loo = LooResult.empty(len(task))
-    for batch in task.batches():
+    for batch in task.whole_groups():
         now = batch_residuals(fit, batch)
-        derivative[batch.rows] = sums.add(now, batch.labels, batch.weights, batch.mask).double().cpu()
+        influence = now.influence(batch, loss)
+        sums.add(influence)
+        own[batch.rows] = influence.own.double().cpu()
         loo.record(batch, now, loss)
-    for batch in task.batches():
-        whitened, residuals = _training(fit, batch)
-        derivative[batch.rows] += sums.through_fit(whitened, residuals).double().cpu()
-    return DatasetDerivative(derivative, loo)
+    return sums, own, loo
 
 
 class ValidationSums:
@@ -132,6 +144,14 @@ class ValidationSums:
     def through_fit(self, whitened: Tensor, residuals: Tensor) -> Tensor:
         """(b,) derivative `e . (phi P)` for training samples, as in `LooSums.through_fit`."""
         return (residuals * (whitened @ self._p.to(whitened))).sum(dim=1)
+
+    def linear(self, whitened: Tensor) -> Tensor:
+        """(b, k) `phi P`: the part of `through_fit` that multiplies a sample's residual."""
+        return whitened @ self._p.to(whitened)
+
+    def quadratic(self, whitened: Tensor) -> Tensor:
+        """(b, b) zeros: a validation sample's prediction has no denominator that a weight could move."""
+        return whitened.new_zeros(len(whitened), len(whitened))
 
 
 @dataclass(frozen=True)
@@ -162,21 +182,40 @@ def validation_derivative(
         (n,) float64 derivative for the samples of `task`, positive = harmful, and the validation result.
     """
     fit = fit.to(task.dtype)
+    sums, result = validation_sums(validation, fit, loss)
+    return _through_fit(task, fit, sums), result
+
+
+def validation_sums(
+    validation: RidgeTask, fit: RidgeFit, loss: Loss
+) -> tuple[ValidationSums, ValidationResult]:
+    """The sums over a validation set, and what the fit says of it, in one pass.
+
+    Args:
+        validation: The validation samples.
+        fit: A ridge solution, in the dtype to compute in.
+        loss: The validation loss.
+    """
     sums = ValidationSums(fit, loss)
     result = ValidationResult(
         torch.zeros(len(validation), dtype=torch.float64), torch.zeros(len(validation), dtype=torch.int64)
     )
-    for batch in validation.batches():
+    for batch in validation.batches(fit.coef.dtype):
         whitened, residuals = _training(fit, batch)
         predictions = batch.labels - residuals
         sums.add(whitened, predictions, batch.labels, batch.mask)
         result.loss[batch.rows] = loss.value(predictions, batch.labels).double().cpu()
         result.predicted[batch.rows] = predictions.argmax(dim=1).cpu()
+    return sums, result
+
+
+def _through_fit(task: RidgeTask, fit: RidgeFit, sums: LooSums | ValidationSums) -> Tensor:
+    """(n,) float64 what each sample of a task does to a loss by moving the fit."""
     derivative = torch.zeros(len(task), dtype=torch.float64)
-    for batch in task.batches():
+    for batch in task.batches(fit.coef.dtype):
         whitened, residuals = _training(fit, batch)
         derivative[batch.rows] = sums.through_fit(whitened, residuals).double().cpu()
-    return derivative, result
+    return derivative
 
 
 def _training(fit: RidgeFit, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from divacli.ridge.groups import blocks_of
 from divacli.ridge.losses import CrossEntropyLoss, Loss, SquaredLoss
 
 
@@ -17,6 +18,7 @@ def loo_loss(
     ridge: float | Tensor = 1.0,
     *,
     validation_mask: Tensor | None = None,
+    groups: Tensor | None = None,
     loss: Literal["squared", "cross-entropy"] | Loss = "squared",
     intercept: bool = True,
 ) -> Tensor:
@@ -34,6 +36,8 @@ def loo_loss(
         weights: (n,) sample weights `alpha` >= 0, default ones. Zero is allowed: the sample is absent.
         ridge: lambda > 0, a number or a scalar tensor.
         validation_mask: (n,) `v`, which samples count in the loss; default all.
+        groups: (n,) int64 group of each sample; a prediction is then that of the fit without the sample's
+            whole group (`R = (I - H D)^-1 E` in place of `r`). Default: each is a group of its own.
         loss: The validation loss of the LOO predictions, by name or an object with `value`.
         intercept: Fit a bias that the ridge does not penalise.
 
@@ -52,8 +56,8 @@ def loo_loss(
     targets = targets.to(features.dtype)
     alpha = torch.ones_like(features[:, 0]) if weights is None else weights
     mask = torch.ones_like(alpha) if validation_mask is None else validation_mask
-    for name, vector in (("weights", alpha), ("validation_mask", mask)):
-        if vector.shape != (n,):
+    for name, vector in (("weights", alpha), ("validation_mask", mask), ("groups", groups)):
+        if vector is not None and vector.shape != (n,):
             raise ValueError(f"{name} has shape {tuple(vector.shape)}: expected ({n},)")
     if isinstance(loss, str):
         names: dict[str, Loss] = {"squared": SquaredLoss(), "cross-entropy": CrossEntropyLoss()}
@@ -83,5 +87,33 @@ def loo_loss(
         hat = torch.linalg.solve(alpha[:, None] * kernel + ridge * eye, kernel, left=False)
         leverage = hat.diagonal() + own
         fitted = hat @ (alpha[:, None] * centred_targets)
-    residuals = (centred_targets - fitted) / (1 - alpha * leverage)[:, None]
+    residuals = centred_targets - fitted
+    blocks = None if groups is None else blocks_of(groups)
+    if blocks is None:
+        residuals = residuals / (1 - alpha * leverage)[:, None]
+    else:
+        for rows in blocks:
+            left, weight = residuals[rows], alpha[rows][..., None]
+            if n < features.shape[1]:
+                left = _solved(hat[rows[:, :, None], rows[:, None, :]] + own, weight, left)
+            else:
+                phi = torch.cat([half.T[rows], own.sqrt().expand(*rows.shape, 1)], dim=2)
+                left = _left_out(phi, weight, left)
+            residuals = residuals.index_put((rows,), left)
     return mask @ loss.value(targets - residuals, targets)
+
+
+def _left_out(phi: Tensor, weights: Tensor, residuals: Tensor) -> Tensor:
+    """`(I - Phi Phi' D)^-1 E` (g, m, k) for whitened rows (g, m, r), by the smaller of two systems."""
+    if phi.shape[1] <= phi.shape[2]:
+        return _solved(phi @ phi.mT, weights, residuals)
+    weighted = weights * phi
+    ones = torch.ones_like(phi[:, 0, :, None])
+    return residuals + phi @ _solved(phi.mT @ weighted, ones, weighted.mT @ residuals)
+
+
+def _solved(inner: Tensor, weights: Tensor, residuals: Tensor) -> Tensor:
+    """`(I - H D)^-1 E` for H (g, m, m), weights (g, m, 1) and residuals (g, m, k)."""
+    systems = torch.eye(inner.shape[1]).to(inner) - inner * weights.mT
+    solution: Tensor = torch.linalg.solve(systems, residuals)
+    return solution

@@ -1,4 +1,7 @@
-"""Closed-form leave-one-out residuals and predictions of weighted ridge regression."""
+"""Closed-form leave-one-out residuals and predictions of weighted ridge regression.
+
+Where the samples have groups, a prediction is that of the fit without the sample's whole group.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ import torch
 from torch import Tensor
 
 from divacli.errors import SolveError
+from divacli.ridge.groups import Alone, Influence, Together, left_out
 from divacli.ridge.losses import Loss
 from divacli.ridge.spectrum import RidgeFit
-from divacli.ridge.task import Batch, RidgeTask
+from divacli.ridge.task import Batch, RidgeTask, positions
 
 
 @dataclass(frozen=True)
@@ -21,28 +25,30 @@ class BatchResiduals:
         whitened: (b, r) `phi`, with `phi_i . phi_j = z_i A^-1 z_j'`.
         residuals: (b, k) training residuals `e = t - phi coef`.
         leverage: (b,) unweighted leverage `h = |phi|^2`.
-        denominator: (b,) LOO denominator `s = 1 - alpha h` > 0.
-        loo_residuals: (b, k) `r = e / s`.
+        left_out: The systems `S` that leave the groups out; of single samples `s = 1 - alpha h` > 0.
+        loo_residuals: (b, k) `r = e / s`, of groups `S^-1 E`.
         loo_predictions: (b, k) `y - r`, which includes the offset `f_w0(x)` where there is one.
     """
 
     whitened: Tensor
     residuals: Tensor
     leverage: Tensor
-    denominator: Tensor
+    left_out: Alone | Together
     loo_residuals: Tensor
     loo_predictions: Tensor
 
-    def __getitem__(self, rows: Tensor) -> BatchResiduals:
-        """The same quantities for some rows of the batch."""
-        return BatchResiduals(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+    def influence(self, batch: Batch, loss: Loss) -> Influence:
+        """What the batch, as validation samples, contributes to the derivative of the LOO loss."""
+        gradient = -batch.mask[:, None] * loss.gradient(self.loo_predictions, batch.labels)
+        return self.left_out.influence(gradient, self.loo_residuals)
 
 
 def batch_residuals(fit: RidgeFit, batch: Batch) -> BatchResiduals:
-    """Residuals and leverage of a batch under a fit of the same dtype.
+    """Residuals and leverage of a batch of whole groups under a fit of the same dtype.
 
     Raises:
-        SolveError: A sample's weighted leverage is one: without it, nothing determines its prediction.
+        SolveError: A weighted leverage is one: without a sample (or its group), nothing determines its
+            prediction.
     """
     whitened = fit.project(batch.features)
     return residuals_of_whitened(fit, whitened, batch)
@@ -52,19 +58,20 @@ def residuals_of_whitened(fit: RidgeFit, whitened: Tensor, batch: Batch) -> Batc
     """As `batch_residuals`, where the whitened features (b, r) are at hand already."""
     residuals = batch.targets - whitened @ fit.coef
     leverage = whitened.square().sum(dim=1)
-    denominator = 1 - batch.weights * leverage
-    # Rounding leaves a leverage of exactly one a few units either side of it.
-    if bool((denominator <= 16 * torch.finfo(denominator.dtype).eps).any()):
-        row = batch.rows.start + int(denominator.argmin())
+    without = left_out(whitened, leverage, batch.weights, batch.blocks)
+    position = without.undetermined()
+    if position is not None:
+        row = position + batch.rows.start if isinstance(batch.rows, slice) else int(batch.rows[position])
+        who = f"sample {row}" if batch.groups is None else f"the group of sample {row}"
         raise SolveError(
-            f"sample {row} has a leverage of one at ridge {fit.ridge:g}: "
+            f"{who} has a leverage of one at ridge {fit.ridge:g}: "
             "without it, nothing determines its prediction",
             expected="every sample's prediction to be determined by the others",
             hint="use a larger --ridge, or --dtype float64 if the ridge is meant to be this small",
         )
-    loo_residuals = residuals / denominator[:, None]
+    loo_residuals = without.residuals(residuals)
     predictions = batch.labels - loo_residuals
-    return BatchResiduals(whitened, residuals, leverage, denominator, loo_residuals, predictions)
+    return BatchResiduals(whitened, residuals, leverage, without, loo_residuals, predictions)
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ def leave_one_out(task: RidgeTask, fit: RidgeFit, loss: Loss) -> LooResult:
     """LOO loss and prediction of every sample under `fit`, in one pass: O(n d^2)."""
     fit = fit.to(task.dtype)
     result = LooResult.empty(len(task))
-    for batch in task.batches():
+    for batch in task.whole_groups():
         result.record(batch, batch_residuals(fit, batch), loss)
     return result
 
@@ -109,13 +116,13 @@ def loo_predictions(task: RidgeTask, fit: RidgeFit, rows: Tensor) -> Tensor:
     Args:
         task: The problem.
         fit: The ridge solution.
-        rows: (m,) int64, ascending.
+        rows: (m,) int64.
     """
     fit = fit.to(task.dtype)
-    found = []
-    for part in task.slices():
-        inside = rows[(rows >= part.start) & (rows < part.stop)]
-        if len(inside):
+    found = torch.empty(len(rows), task.n_classes, dtype=torch.float64)
+    for part in task.parts():
+        inside, places = positions(part, rows)
+        if len(places):
             predictions = batch_residuals(fit, task.batch(part)).loo_predictions
-            found.append(predictions[(inside - part.start).to(task.device)].double().cpu())
-    return torch.cat(found)
+            found[inside] = predictions[places.to(task.device)].double().cpu()
+    return found

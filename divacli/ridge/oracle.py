@@ -42,22 +42,37 @@ class Oracle:
             self._right += design.T @ (targets * weights[:, None])
         self._normal.diagonal()[: task.n_features] += ridge
 
-    def refit(self, row: int, change: float) -> tuple[Tensor, Tensor]:
-        """Cholesky factor and coefficients (width, k) after the weight of one sample has changed."""
-        design, targets, _ = _design(self.task, slice(row, row + 1))
-        factor, failed = torch.linalg.cholesky_ex(self._normal + change * design.T @ design)
+    def refit(self, rows: slice | Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
+        """Cholesky factor and coefficients (width, k) after the weights of some samples have changed.
+
+        Args:
+            rows: The samples.
+            change: (m,) what is added to their weights.
+        """
+        design, targets, _ = _design(self.task, rows)
+        added = design.T * change.to(design)
+        factor, failed = torch.linalg.cholesky_ex(self._normal + added @ design)
         if int(failed):
+            named = rows.start if isinstance(rows, slice) else int(rows[0])
             raise SolveError(
-                f"without sample {row} the normal equations are singular",
+                f"without sample {named}{' and its group' if len(design) > 1 else ''} "
+                "the normal equations are singular",
                 expected="a ridge that makes them positive definite",
                 hint="use a larger --ridge",
             )
-        return factor, torch.cholesky_solve(self._right + change * design.T @ targets, factor)
+        return factor, torch.cholesky_solve(self._right + added @ targets, factor)
+
+    def _moved(self, row: int, change: float) -> tuple[Tensor, Tensor]:
+        """`refit` where one weight has changed."""
+        return self.refit(slice(row, row + 1), torch.tensor([change], dtype=torch.float64))
 
     def loo_prediction(self, row: int) -> Tensor:
-        """(k,) prediction for a sample by a fit from which it is absent: a true refit."""
-        _, coef = self.refit(row, -float(self.task.weights[row]))
-        return _predict(self.task, slice(row, row + 1), coef)[0].cpu()
+        """(k,) prediction for a sample by a fit from which it and its group are absent: a true refit."""
+        one = slice(row, row + 1)
+        groups = self.task.groups
+        absent = one if groups is None else (groups == groups[row]).nonzero().squeeze(1)
+        _, coef = self.refit(absent, -self.task.weights[absent])
+        return _predict(self.task, one, coef)[0].cpu()
 
     def loo_losses(self, loss: Loss, row: int = 0, change: float = 0.0) -> Tensor:
         """(n,) every sample's LOO loss after one weight has changed, by the LOO identity on a fresh fit.
@@ -65,35 +80,51 @@ class Oracle:
         `loo_prediction` is what shows the identity right; n refits for every perturbed weight would take n
         times as long to say the same.
         """
-        factor, coef = self.refit(row, change)
+        factor, coef = self._moved(row, change)
         weights = self.task.weights.clone()
         weights[row] += change
-        found = []
-        for rows in self.task.slices():
+        found = torch.empty(len(self.task), dtype=torch.float64)
+        for rows in self.task.parts():
             design, targets, labels = _design(self.task, rows)
-            leverage = self._leverage(factor, rows)
-            denominator = 1 - weights[rows].to(leverage) * leverage
-            residuals = (targets - design @ coef) / denominator[:, None]
-            found.append(loss.value(labels - residuals, labels))
-        return torch.cat(found).cpu()
+            half = torch.linalg.solve_triangular(factor, design.T, upper=False)
+            alpha, residuals = weights[rows].to(design), targets - design @ coef
+            if self.task.groups is None:
+                residuals /= (1 - alpha * half.square().sum(dim=0))[:, None]
+            for members in self._groups(rows):
+                system = (
+                    torch.eye(len(members)).to(half) - half[:, members].T @ half[:, members] * alpha[members]
+                )
+                residuals[members] = torch.linalg.solve(system, residuals[members])
+            found[rows] = loss.value(labels - residuals, labels).cpu()
+        return found
 
     @cached_property
     def _step(self) -> float:
         """A change of weight that is small against those at which the loss has poles.
 
-        A fit is singular where the weight changes by `-1 / h`, and another sample's LOO denominator `s` is
-        zero where it changes by `-s / h_ij^2`, with `h_ij^2` at most the product of both leverages.
+        A fit is singular where the weight changes by `-1 / h`. Another group cannot be left out where it
+        changes by `-lambda / (h_jG D h_Gj)`, with lambda at least the smallest eigenvalue of
+        `I - D^1/2 H D^1/2` (of one sample the LOO denominator `s`) and `h_jG D h_Gj` at most `h`.
         """
-        factor, _ = self.refit(0, 0.0)
-        leverage = torch.cat([self._leverage(factor, rows) for rows in self.task.slices()]).cpu()
-        largest, denominator = float(leverage.max()), float((1 - self.task.weights * leverage).min())
-        return 0.02 * min(1.0, 1 / largest, max(denominator, 1e-6) / largest**2)
+        factor, _ = self._moved(0, 0.0)
+        largest, smallest = 0.0, 1.0
+        for rows in self.task.parts():
+            design, _, _ = _design(self.task, rows)
+            half = torch.linalg.solve_triangular(factor, design.T, upper=False)
+            weighted = half * self.task.weights[rows].to(half).sqrt()
+            largest = max(largest, float(half.square().sum(dim=0).max()))
+            if self.task.groups is None:
+                smallest = min(smallest, 1 - float(weighted.square().sum(dim=0).max()))
+            for members in self._groups(rows):
+                smallest = min(smallest, 1 - float(torch.linalg.matrix_norm(weighted[:, members], 2)) ** 2)
+        return 0.02 * min(1.0, max(smallest, 1e-6) / largest)
 
-    def _leverage(self, factor: Tensor, rows: slice) -> Tensor:
-        """(b,) unweighted leverage `z A^-1 z'`."""
-        design, _, _ = _design(self.task, rows)
-        half: Tensor = torch.linalg.solve_triangular(factor, design.T, upper=False)
-        return half.square().sum(dim=0)
+    def _groups(self, rows: slice | Tensor) -> list[Tensor]:
+        """Positions (m,) of every group's members in a part; none where the task has no groups."""
+        if self.task.groups is None:
+            return []
+        groups = self.task.groups[rows]
+        return [(groups == group).nonzero().squeeze(1) for group in torch.unique(groups)]
 
     def loo_derivative(self, loss: Loss, row: int, fraction: float = 1.0) -> float:
         """`dL/d alpha_row` of the summed LOO loss by central differences of refitted losses.
@@ -112,7 +143,7 @@ class Oracle:
         """`dL/d alpha_row` of a separate validation set's summed loss, likewise."""
 
         def losses(change: float) -> Tensor:
-            _, coef = self.refit(row, change)
+            _, coef = self._moved(row, change)
             found = []
             for rows in validation.slices():
                 _, _, labels = _design(validation, rows)
@@ -122,7 +153,7 @@ class Oracle:
         return _difference(losses, validation.validation_mask, fraction * self._step)
 
 
-def _design(task: RidgeTask, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+def _design(task: RidgeTask, rows: slice | Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Design rows (b, width), targets (b, k) and one-hot labels (b, k), float64."""
     batch = task.batch(rows, torch.float64)
     design = batch.features

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from divacli.errors import SolveError
+from divacli.ridge.groups import GroupedRows
 from divacli.ridge.spectrum import Spectrum
-from divacli.ridge.task import RidgeTask
+from divacli.ridge.task import Batch, RidgeTask
 
 PATH_LENGTH = 29
 """Values of lambda on the path: four to a decade over seven decades."""
@@ -69,24 +71,20 @@ def ridge_path(task: RidgeTask, spectrum: Spectrum, ridges: Tensor | None = None
     ridges = (ridge_grid(spectrum) if ridges is None else ridges).to(task.device)
     inverse = 1 / spectrum.damped(ridges)
     coefs = (inverse[:, :, None] * spectrum.cross).to(task.dtype)
-    leverage_weights = inverse.T.to(task.dtype)
     n_ridges = len(ridges)
     sums = torch.zeros(n_ridges, dtype=torch.float64, device=task.device)
     wrong = torch.zeros_like(sums)
     total = 0.0
-    for batch in task.batches():
+    for batch in task.whole_groups():
         rotated = spectrum.rotate(batch.features)
-        leverage = rotated.square() @ leverage_weights
+        leave_out = _leave_out(spectrum, inverse, batch, rotated)
         losses = torch.empty(len(rotated), n_ridges, dtype=torch.float64, device=task.device)
         truth = batch.labels.argmax(dim=1)
         for index in range(n_ridges):
             fitted = rotated @ coefs[index]
-            hat = leverage[:, index]
             if spectrum.target_mean is not None:
                 fitted += spectrum.target_mean.to(fitted)
-                hat = hat + 1 / spectrum.total_weight
-            denominator = (1 - batch.weights * hat).clamp_min(torch.finfo(task.dtype).eps)
-            residual = (batch.targets - fitted) / denominator[:, None]
+            residual = leave_out(index, batch.targets - fitted)
             losses[:, index] = residual.square().sum(dim=1).double()
             wrong[index] += batch.mask.double() @ ((batch.labels - residual).argmax(dim=1) != truth).double()
         mask = batch.mask.double()
@@ -95,3 +93,31 @@ def ridge_path(task: RidgeTask, spectrum: Spectrum, ridges: Tensor | None = None
     if total <= 0:
         raise SolveError("no sample counts in the validation loss", expected="a positive validation mask")
     return RidgePath(ridges.cpu(), sums.cpu() / total, wrong.cpu() / total)
+
+
+def _leave_out(
+    spectrum: Spectrum, inverse: Tensor, batch: Batch, rotated: Tensor
+) -> Callable[[int, Tensor], Tensor]:
+    """What makes LOO residuals (b, k) of training residuals at the ridge of an index.
+
+    Where nothing else determines a prediction its residuals become large: the path goes on.
+
+    Args:
+        spectrum: The decomposition.
+        inverse: (R, r) `1 / (eigenvalue + ridge)`.
+        batch: Whole groups.
+        rotated: (b, r) their features in the eigenbasis.
+    """
+    if batch.blocks is None:
+        leverage = rotated.square() @ inverse.T.to(rotated)
+        if spectrum.target_mean is not None:
+            leverage += 1 / spectrum.total_weight
+        denominator = (1 - batch.weights[:, None] * leverage).clamp_min(torch.finfo(rotated.dtype).eps)
+        return lambda index, residual: residual / denominator[:, index, None]
+    scale = inverse.sqrt()
+    if spectrum.target_mean is not None:
+        bias = torch.ones_like(rotated[:, :1])
+        rotated = torch.cat([rotated, bias], dim=1)
+        scale = torch.cat([scale, scale.new_full((len(scale), 1), spectrum.total_weight**-0.5)], dim=1)
+    groups = GroupedRows(rotated, batch.weights, batch.blocks)
+    return lambda index, residual: groups.together(scale[index]).residuals(residual)

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from divacli.ridge.derivative import LooSums, ValidationSums
+from divacli.ridge.folds import split_in_folds
 from divacli.ridge.leave_one_out import residuals_of_whitened
 from divacli.ridge.losses import Loss
 from divacli.ridge.spectrum import RidgeFit, Spectrum
-from divacli.ridge.task import RidgeTask
+from divacli.ridge.task import RidgeTask, positions
 
 FACTORS = (1.0, 10**0.5, 10.0, 10**1.5, 100.0, 10**2.5)
 """Candidates, as multiples of the LOO-optimal ridge; the correlation is flat around its maximum."""
@@ -78,11 +79,11 @@ def choose_ranking_ridge(
     fits = [spectrum.fit(float(ridge)).to(task.dtype) for ridge in candidates]
     judged = order[:: max(1, -(-len(task) // JUDGED))].sort().values
     if validation is None:
-        half = split_in_halves(task.labels, order, seed)
+        half = split_in_folds(task.labels, order, seed, 2, task.groups)
         halves = _loo_halves(task, spectrum, fits, loss, half, judged)
     else:
         validation_order = torch.arange(len(validation)) if validation_order is None else validation_order
-        half = split_in_halves(validation.labels, validation_order, seed)
+        half = split_in_folds(validation.labels, validation_order, seed, 2, validation.groups)
         halves = _validation_halves(task, validation, spectrum, fits, loss, half, judged)
     best_a, best_b = halves[0]
     agreement = torch.stack([(correlation(b, best_a) + correlation(a, best_b)) / 2 for a, b in halves])
@@ -93,22 +94,19 @@ def _loo_halves(
     task: RidgeTask, spectrum: Spectrum, fits: list[RidgeFit], loss: Loss, half: Tensor, judged: Tensor
 ) -> Tensor:
     """Derivatives of each half's LOO loss at each fit for the judged samples, (C, 2, m) float64."""
-    sums = [(LooSums(fit, loss), LooSums(fit, loss)) for fit in fits]
+    sums = [(LooSums(fit), LooSums(fit)) for fit in fits]
     derivative = torch.zeros(len(fits), 2, len(judged), dtype=torch.float64)
-    for batch in task.batches():
-        inside = (judged >= batch.rows.start) & (judged < batch.rows.stop)
-        chosen = (judged[inside] - batch.rows.start).to(task.device)
+    for batch in task.whole_groups():
+        inside, chosen = positions(batch.rows, judged)
         in_half = half[batch.rows].to(task.device)
         rotated = spectrum.rotate(batch.features)
         for index, fit in enumerate(fits):
             now = residuals_of_whitened(fit, fit.whiten(rotated), batch)
+            influence = now.influence(batch, loss)
             for side in (0, 1):
-                rows = (in_half == side).nonzero().squeeze(1)
-                own = torch.zeros_like(batch.weights)
-                own[rows] = sums[index][side].add(
-                    now[rows], batch.labels[rows], batch.weights[rows], batch.mask[rows]
-                )
-                derivative[index, side, inside] = own[chosen].double().cpu()
+                sums[index][side].add(influence[(in_half == side).nonzero().squeeze(1)])
+                own = torch.where(in_half == side, influence.own, 0)
+                derivative[index, side, inside] = own.cpu()[chosen].double()
     return derivative + _through_fits(task, spectrum, fits, sums, judged)
 
 
@@ -145,8 +143,8 @@ def _through_fits(
     """What the judged samples do to each half's loss by moving each fit, (C, 2, m) float64."""
     found = torch.zeros(len(fits), 2, len(judged), dtype=torch.float64)
     for batch in task.batches():
-        inside = (judged >= batch.rows.start) & (judged < batch.rows.stop)
-        chosen = (judged[inside] - batch.rows.start).to(task.device)
+        inside, places = positions(batch.rows, judged)
+        chosen = places.to(task.device)
         rotated, targets = spectrum.rotate(batch.features[chosen]), batch.targets[chosen]
         for index, fit in enumerate(fits):
             whitened = fit.whiten(rotated)
@@ -154,21 +152,6 @@ def _through_fits(
             for side in (0, 1):
                 found[index, side, inside] = sums[index][side].through_fit(whitened, residuals).double().cpu()
     return found
-
-
-def split_in_halves(labels: Tensor, order: Tensor, seed: int) -> Tensor:
-    """A random half for every sample, (n,) of 0 and 1, balanced within every class.
-
-    Args:
-        labels: (n,) int64 class numbers.
-        order: (n,) row numbers in the order that they are drawn in.
-        seed: Of the random draw.
-    """
-    order = order[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
-    order = order[torch.argsort(labels[order], stable=True)]
-    half = torch.empty(len(labels), dtype=torch.int64)
-    half[order] = torch.arange(len(labels)) % 2
-    return half
 
 
 def correlation(a: Tensor, b: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the mathematics reads its samples from: anything whose rows can be sliced into tensors."""
+"""What the mathematics reads its samples from: anything whose rows can be read as tensors."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor
 
 
 class Rows(Protocol):
-    """A matrix (n, width) that is read a slice at a time; a `torch.Tensor` is one, a file can be another."""
+    """A matrix (n, width) that is read a few rows at a time: a `torch.Tensor`, or what reads a file."""
 
     @property
     def shape(self) -> torch.Size | tuple[int, ...]:
         """The number of rows and their width."""
         ...
 
-    def __getitem__(self, rows: slice, /) -> Tensor:
-        """Rows `start:stop` as a floating-point tensor of shape (stop - start, width)."""
+    def __getitem__(self, rows: slice | Tensor, /) -> Tensor:
+        """Rows `start:stop`, or those of an int64 tensor (b,), as a floating-point tensor (b, width)."""
         ...
 
 
@@ -40,6 +40,6 @@ class LinearOutput:
         """(n, k)."""
         return self.features.shape[0], self.weight.shape[0]
 
-    def __getitem__(self, rows: slice, /) -> Tensor:
+    def __getitem__(self, rows: slice | Tensor, /) -> Tensor:
         """Head outputs (b, k) of the rows, float64: they are differences' minuend and cost little."""
         return self.features[rows].double() @ self.weight.double().T + self.bias.double()

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from divacli.errors import SolveError
-from divacli.ridge.task import RidgeTask
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,9 @@ class RidgeFit:
 
     Attributes:
         mean: (d,) weighted feature mean, zeros without an intercept.
-        basis: (d, r) orthonormal eigenvectors of the Gram matrix.
-        scale: (r,) one over the square roots of `eigenvalue + ridge`.
+        basis: (d, r) columns in which `A` is diagonal: orthonormal eigenvectors of the Gram matrix, or
+            `L'^-1` with the Cholesky factor of `A`, which are not orthonormal.
+        scale: (r,) one over the square roots of the diagonal: of `eigenvalue + ridge`, or ones.
         bias_scale: `1 / sqrt(sum alpha)`, the whitened intercept column, or None without an intercept.
         coef: (r, k), or (r + 1, k) with an intercept: `A^-1 Z'DT` in whitened coordinates.
         ridge: lambda.
@@ -39,6 +39,33 @@ class RidgeFit:
     coef: Tensor
     ridge: float
 
+    @classmethod
+    def of(
+        cls,
+        mean: Tensor,
+        basis: Tensor,
+        scale: Tensor,
+        coef: Tensor,
+        target_mean: Tensor | None,
+        total_weight: float,
+        ridge: float,
+    ) -> RidgeFit:
+        """The fit whose features have the coefficients `coef` (r, k), with the intercept where there is one.
+
+        Args:
+            mean: As the attribute.
+            basis: As the attribute.
+            scale: As the attribute.
+            coef: (r, k) without the intercept's row.
+            target_mean: (k,) weighted mean of the targets, or None without an intercept.
+            total_weight: `sum(alpha)`.
+            ridge: lambda.
+        """
+        if target_mean is None:
+            return cls(mean, basis, scale, None, coef, ridge)
+        bias_scale = total_weight**-0.5
+        return cls(mean, basis, scale, bias_scale, torch.cat([coef, target_mean[None] / bias_scale]), ridge)
+
     def to(self, dtype: torch.dtype) -> RidgeFit:
         """The same fit with its matrices in another dtype."""
         matrices = {name: getattr(self, name).to(dtype) for name in ("mean", "basis", "scale", "coef")}
@@ -49,7 +76,7 @@ class RidgeFit:
         return self.whiten((features - self.mean) @ self.basis)
 
     def whiten(self, rotated: Tensor) -> Tensor:
-        """Whitened features from coordinates (b, r) in the eigenbasis (`Spectrum.rotate`)."""
+        """Whitened features from coordinates (b, r) in the basis (`Spectrum.rotate`)."""
         whitened = rotated * self.scale
         if self.bias_scale is None:
             return whitened
@@ -89,12 +116,15 @@ class Spectrum:
         """
         damped = self.damped(torch.tensor([ridge], dtype=torch.float64, device=self.eigenvalues.device))[0]
         scale = damped.rsqrt()
-        coef = scale[:, None] * self.cross
-        bias_scale = None
-        if self.target_mean is not None:
-            bias_scale = self.total_weight**-0.5
-            coef = torch.cat([coef, self.target_mean[None] / bias_scale])
-        return RidgeFit(self.mean, self.basis, scale, bias_scale, coef, ridge)
+        return RidgeFit.of(
+            self.mean,
+            self.basis,
+            scale,
+            scale[:, None] * self.cross,
+            self.target_mean,
+            self.total_weight,
+            ridge,
+        )
 
     def damped(self, ridges: Tensor) -> Tensor:
         """`eigenvalues + ridge` (R, r) for ridges (R,), float64.
@@ -103,62 +133,33 @@ class Spectrum:
             SolveError: A ridge is negative, not finite, or so small that the sum is singular.
         """
         damped = self.eigenvalues + ridges[:, None]
-        # A Gram matrix summed over many samples is off by more than its order's worth of rounding.
-        relative = torch.finfo(torch.float64).eps * max(len(self.eigenvalues), 256)
+        order = len(self.eigenvalues)
         bad = ~torch.isfinite(ridges) | (ridges < 0)
         largest = 0.0
-        if len(self.eigenvalues):
+        if order:
             largest = float(self.eigenvalues[-1])
-            bad |= damped[:, 0] <= relative * damped[:, -1]
+            bad |= damped[:, 0] <= rounding(order) * damped[:, -1]
         if bool(bad.any()):
-            value = float(ridges[bad][0])
-            raise SolveError(
-                f"ridge {value:g} leaves the features' Gram matrix singular or is not a number >= 0",
-                expected=f"a finite ridge well above {relative * largest:.2g} on these features",
-                hint="use --ridge auto, or a larger number",
-            )
+            raise unusable_ridge(float(ridges[bad][0]), largest, order)
         return damped
 
 
-def decompose(task: RidgeTask) -> Spectrum:
-    """Sum the moments of a task in one pass and decompose its Gram matrix: O(n d^2 + d^3).
+def rounding(order: int) -> float:
+    """Relative size of what rounding leaves of a zero eigenvalue of a Gram matrix, float64."""
+    # A Gram matrix summed over many samples is off by more than its order's worth of rounding.
+    return torch.finfo(torch.float64).eps * max(order, 256)
 
-    Sums are float64 whatever the features' dtype, and are taken around the weighted mean of the first batch
-    that has one, so that features far from the origin lose no digits when they are centred.
 
-    Raises:
-        SolveError: All weights are zero, or a feature is not finite.
+def unusable_ridge(ridge: float, largest: float, order: int) -> SolveError:
+    """The refusal of a ridge that is negative, not finite, or too small for a unique solution.
+
+    Args:
+        ridge: lambda.
+        largest: The Gram matrix's largest eigenvalue, or a bound of it.
+        order: Its order.
     """
-    d, k = task.n_features, task.n_classes
-    gram, cross, first, target_sum, shift = (
-        torch.zeros(*size, dtype=torch.float64, device=task.device)
-        for size in ((d, d), (d, k), (d,), (k,), (d,))
+    return SolveError(
+        f"ridge {ridge:g} leaves the features' Gram matrix singular or is not a number >= 0",
+        expected=f"a finite ridge well above {rounding(order) * largest:.2g} on these features",
+        hint="use --ridge auto, or a larger number",
     )
-    total = 0.0
-    for batch in task.batches(torch.float64):
-        mass = float(batch.weights.sum())
-        if task.intercept and total == 0 and mass > 0:
-            shift = batch.weights @ batch.features / mass
-        centred = batch.features - shift
-        weighted = centred * batch.weights[:, None]
-        gram += weighted.T @ centred
-        cross += weighted.T @ batch.targets
-        first += weighted.sum(dim=0)
-        target_sum += batch.weights @ batch.targets
-        total += mass
-    if total <= 0:
-        raise SolveError("every sample weight is zero", expected="at least one sample with a positive weight")
-    if not bool(torch.isfinite(gram).all() & torch.isfinite(cross).all()):
-        raise SolveError(
-            "the features (or the head's outputs) hold NaN or infinite values",
-            expected="finite numbers",
-            hint="leave those samples out",
-        )
-    target_mean = None
-    if task.intercept:
-        gram -= torch.outer(first, first) / total
-        cross -= torch.outer(first, target_sum) / total
-        target_mean = target_sum / total
-        shift = shift + first / total
-    eigenvalues, basis = torch.linalg.eigh(gram)
-    return Spectrum(shift, basis, eigenvalues.clamp_min(0), basis.T @ cross, target_mean, total)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from divacli.errors import SolveError
+from divacli.ridge.groups import blocks_of, packed
 from divacli.ridge.rows import Rows
 from divacli.ridge.scaling import Scaling
 
@@ -18,23 +20,48 @@ BATCH_ROWS = 2048
 
 @dataclass(frozen=True)
 class Batch:
-    """Consecutive samples on the computing device.
+    """Some samples on the computing device.
 
     Attributes:
-        rows: Which samples of the task they are.
+        rows: Which samples of the task they are: a slice, or ascending row numbers (b,) int64 on the CPU.
         features: (b, d) scaled features `z`, in the task's dtype.
         labels: (b, k) one-hot labels `y`.
         targets: (b, k) what the linear model is fitted to: `y - f_w0(x)`, or `y`.
         weights: (b,) sample weights `alpha`.
         mask: (b,) validation weights `v`.
+        groups: (b,) group of each sample, or None where each is one of its own.
     """
 
-    rows: slice
+    rows: slice | Tensor
     features: Tensor
     labels: Tensor
     targets: Tensor
     weights: Tensor
     mask: Tensor
+    groups: Tensor | None
+
+    @cached_property
+    def blocks(self) -> list[Tensor] | None:
+        """Positions in the batch by size of group: for every size m those (g, m) of its g groups.
+
+        None where every group has one member.
+        """
+        return None if self.groups is None else blocks_of(self.groups)
+
+
+def positions(part: slice | Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Which rows lie in a part of a task, (m,) bool, and where those stand in it, int64.
+
+    Args:
+        part: A batch's `rows`.
+        rows: (m,) row numbers of the task.
+    """
+    if isinstance(part, slice):
+        inside = (rows >= part.start) & (rows < part.stop)
+        return inside, rows[inside] - part.start
+    place = torch.searchsorted(part, rows).clamp_max(len(part) - 1)
+    inside = part[place] == rows
+    return inside, place[inside]
 
 
 @dataclass(frozen=True)
@@ -56,6 +83,8 @@ class RidgeTask:
         device: Where the computing is done.
         dtype: Of the per-sample products, float32 or float64; sums over samples are always float64.
         batch_rows: Samples in memory at a time.
+        groups: (n,) int64 group of each sample, any numbers: the leave-one-out prediction of a sample is then
+            that of the fit without its whole group. By default each is a group of its own.
     """
 
     features: Rows
@@ -69,6 +98,7 @@ class RidgeTask:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
     batch_rows: int = BATCH_ROWS
+    groups: Tensor | None = None
 
     def __post_init__(self) -> None:
         n = len(self)
@@ -83,6 +113,11 @@ class RidgeTask:
         ):
             if vector.shape != (n,):
                 raise ValueError(f"{name} has shape {tuple(vector.shape)}: expected ({n},), one a sample")
+        if self.groups is not None and (self.groups.shape != (n,) or self.groups.dtype != torch.int64):
+            raise ValueError(
+                f"groups is {self.groups.dtype} of shape {tuple(self.groups.shape)}: "
+                f"expected torch.int64 of shape ({n},)"
+            )
         if self.offset is not None and tuple(self.offset.shape) != (n, self.n_classes):
             raise ValueError(f"offset has shape {tuple(self.offset.shape)}: expected ({n}, {self.n_classes})")
         if n and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < self.n_classes:
@@ -107,16 +142,26 @@ class RidgeTask:
         for start in range(0, len(self), self.batch_rows):
             yield slice(start, min(start + self.batch_rows, len(self)))
 
-    def batch(self, rows: slice, dtype: torch.dtype | None = None) -> Batch:
+    def parts(self) -> Iterator[slice | Tensor]:
+        """Rows of whole groups, at most `batch_rows` at a time unless one group has more."""
+        return self.slices() if self.groups is None else packed(self.groups, self.batch_rows)
+
+    def batch(self, rows: slice | Tensor, dtype: torch.dtype | None = None) -> Batch:
         """These samples on the computing device, in the task's dtype or in `dtype`."""
         dtype = dtype or self.dtype
         features = self.scaling(self.features[rows].to(device=self.device, dtype=dtype))
         labels = torch.nn.functional.one_hot(self.labels[rows].to(self.device), self.n_classes).to(dtype)
         targets = labels if self.offset is None else labels - self.offset[rows].to(features)
-        weights = self.weights[rows].to(features)
-        return Batch(rows, features, labels, targets, weights, self.validation_mask[rows].to(features))
+        weights, mask = (vector[rows].to(features) for vector in (self.weights, self.validation_mask))
+        groups = None if self.groups is None else self.groups[rows].to(self.device)
+        return Batch(rows, features, labels, targets, weights, mask, groups)
 
     def batches(self, dtype: torch.dtype | None = None) -> Iterator[Batch]:
-        """All samples in order, `batch_rows` at a time."""
+        """All samples in order, `batch_rows` at a time, whatever their groups."""
         for rows in self.slices():
             yield self.batch(rows, dtype)
+
+    def whole_groups(self) -> Iterator[Batch]:
+        """All samples in batches of whole groups, for what leaves them out; not in order."""
+        for rows in self.parts():
+            yield self.batch(rows)

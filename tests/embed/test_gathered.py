@@ -61,6 +61,12 @@ def test_indexing_after_select_equals_indexing_twice(
     assert torch.equal(features.select(order)[rows], torch.from_numpy(dense[order][rows]))
 
 
+def test_row_numbers_may_be_a_tensor(gathered: tuple[GatheredRows, np.ndarray]) -> None:
+    features, dense = gathered
+    rows = torch.tensor([19, 0, 3, 3, 12])
+    assert torch.equal(features[rows], torch.from_numpy(dense[rows.numpy()]))
+
+
 def test_select_by_mask(gathered: tuple[GatheredRows, np.ndarray]) -> None:
     features, dense = gathered
     mask = np.arange(20) % 3 == 1

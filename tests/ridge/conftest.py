@@ -12,7 +12,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from divacli.ridge import CrossEntropyLoss, LinearOutput, Loss, RidgeTask, Scaling, SquaredLoss
+from divacli.ridge import (
+    CrossEntropyLoss,
+    LinearOutput,
+    Loss,
+    RidgeTask,
+    Scaling,
+    SquaredLoss,
+    loo_sums,
+    validation_derivative,
+)
 
 LOSSES: dict[str, Loss] = {"squared": SquaredLoss(), "cross-entropy": CrossEntropyLoss(3.0)}
 
@@ -58,11 +67,11 @@ class Problem:
         return torch.linalg.solve(normal, right)
 
     def loo_predictions(self, weights: Tensor | None = None) -> Tensor:
-        """(n, k): sample i's prediction by a fit from which sample i is absent, n refits."""
+        """(n, k): sample i's prediction by a fit from which sample i and its group are absent, n refits."""
         weights = self.task.weights if weights is None else weights
-        absent = weights.repeat(len(weights), 1)
-        absent.fill_diagonal_(0.0)
-        return self.base + torch.einsum("ia,iak->ik", self.design, self.refits(absent))
+        groups = torch.arange(len(weights)) if self.task.groups is None else self.task.groups
+        present = torch.where(groups == groups[:, None], 0.0, weights)
+        return self.base + torch.einsum("ia,iak->ik", self.design, self.refits(present))
 
     def loo_loss(self, name: str, weights: Tensor | None = None) -> float:
         """The masked sum of the losses of `loo_predictions`."""
@@ -128,6 +137,14 @@ def _make_problem(
     )
 
 
+def _make_groups(*sizes: int, seed: int = 0) -> Tensor:
+    """Groups of these sizes, their members anywhere among the rows and their numbers anything."""
+    generator = torch.Generator().manual_seed(seed)
+    numbers = torch.randperm(len(sizes), generator=generator) * 1_000_003 - 2**40
+    groups = torch.repeat_interleave(numbers, torch.tensor(sizes))
+    return groups[torch.randperm(len(groups), generator=generator)]
+
+
 def _relative_error(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
@@ -148,6 +165,12 @@ def make_problem() -> Callable[..., Problem]:
 
 
 @pytest.fixture
+def make_groups() -> Callable[..., Tensor]:
+    """Group numbers (n,) int64 of groups of given sizes, in random places."""
+    return _make_groups
+
+
+@pytest.fixture
 def relative_error() -> Callable[[Tensor, Tensor], float]:
     """The comparison all equivalences are stated in: the norm of the difference over that of the truth."""
     return _relative_error
@@ -163,3 +186,22 @@ def loss_name(request: pytest.FixtureRequest) -> str:
 def losses() -> dict[str, Loss]:
     """The package's losses; the cross-entropy has an inverse temperature of 3, as in `sample_loss`."""
     return LOSSES
+
+
+@pytest.fixture
+def pool_derivative():
+    """The derivative in the weights of samples that are not trained on, from the sums over the others."""
+
+    def derivative(task, pool, fit, loss, validation=None):
+        """What the sums over validation samples say of samples that are not trained on."""
+        if validation is not None:
+            return validation_derivative(pool, validation, fit, loss)[0]
+        fit = fit.to(task.dtype)
+        sums = loo_sums(task, fit, loss)[0]
+        found = []
+        for batch in pool.batches():
+            whitened = fit.project(batch.features)
+            found.append(sums.through_fit(whitened, batch.targets - whitened @ fit.coef).double())
+        return torch.cat(found)
+
+    return derivative

@@ -24,7 +24,7 @@ DISCRETE = ("predicted", "error")
 
 
 class ArrayRows:
-    """Rows that are no tensor: a NumPy array that becomes tensors a slice at a time, like a file on disk."""
+    """Rows that are no tensor: a NumPy array that is read a few rows at a time, like a file."""
 
     def __init__(self, tensor):
         self._array = tensor.numpy()
@@ -34,8 +34,8 @@ class ArrayRows:
         return self._array.shape
 
     def __getitem__(self, rows):
-        assert isinstance(rows, slice)
-        return torch.from_numpy(self._array[rows])
+        assert isinstance(rows, slice) or rows.dtype == torch.int64
+        return torch.from_numpy(self._array[rows if isinstance(rows, slice) else rows.numpy()])
 
 
 def everything(task, held_out, ridge, loss):
@@ -59,10 +59,11 @@ def everything(task, held_out, ridge, loss):
     }
 
 
-@pytest.fixture(params=["plain", "offset"])
-def problems(request, make_problem):
+@pytest.fixture(params=["plain", "offset", "groups"])
+def problems(request, make_problem, make_groups):
     offset = request.param == "offset"
-    return make_problem(offset=offset), make_problem(11, seed=1, offset=offset)
+    groups = make_groups(8, 5, 3, 2, 2, 1, 1, 2) if request.param == "groups" else None
+    return make_problem(offset=offset, groups=groups), make_problem(11, seed=1, offset=offset)
 
 
 @pytest.mark.parametrize("batch_rows", [1, 7, 24, 100])
@@ -169,11 +170,15 @@ needs_cuda = pytest.mark.skipif(
 
 
 @needs_cuda
+@pytest.mark.parametrize("grouped", [False, True], ids=["alone", "groups"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
-def test_cuda_equals_the_cpu(dtype, tolerance, make_problem, loss_name, losses, relative_error):
+def test_cuda_equals_the_cpu(
+    dtype, tolerance, grouped, make_problem, make_groups, loss_name, losses, relative_error
+):
     unit = Scaling("unit")
     tasks = (make_problem(300, 40, seed=s, dtype=dtype, scaling=unit, batch_rows=128).task for s in (0, 1))
     task, held_out = tasks
+    task = replace(task, groups=make_groups(60, *[1, 2, 3] * 40) if grouped else None)
     expected = everything(task, held_out, 5.0, losses[loss_name])
     there = (replace(t, device=torch.device("cuda")) for t in (task, held_out))
     found = everything(*there, 5.0, losses[loss_name])

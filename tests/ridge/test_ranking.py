@@ -16,7 +16,8 @@ from divacli.ridge import (
     validation_derivative,
 )
 from divacli.ridge import ranking as ranking_module
-from divacli.ridge.ranking import FACTORS, JUDGED, correlation, split_in_halves
+from divacli.ridge.folds import split_in_folds
+from divacli.ridge.ranking import FACTORS, JUDGED, correlation
 
 
 def noisy_mixture(seed, n=600, d=40, k=6):
@@ -96,7 +97,7 @@ def test_agreement_is_the_correlation_of_masked_derivatives(masked, loss_name, l
     assert len(task) <= JUDGED
     spectrum, loss = decompose(task), losses[loss_name]
     choice = choose_ranking_ridge(task, spectrum, 0.5, loss, seed=3)
-    half = split_in_halves(task.labels, torch.arange(len(task)), 3)
+    half = split_in_folds(task.labels, torch.arange(len(task)), 3, 2)
     derivatives = [
         [
             loo_derivative(
@@ -140,7 +141,7 @@ def test_a_share_of_the_training_samples_is_judged_when_there_are_many(monkeypat
     everyone = choose_ranking_ridge(task, spectrum, 1.0, SquaredLoss())
     monkeypatch.setattr(ranking_module, "JUDGED", 250)
     some = choose_ranking_ridge(replace(task, batch_rows=64), spectrum, 1.0, SquaredLoss())
-    half = split_in_halves(task.labels, torch.arange(len(task)), 0)
+    half = split_in_folds(task.labels, torch.arange(len(task)), 0, 2)
     halves = [
         loo_derivative(
             replace(task, validation_mask=(half == side).double()), spectrum.fit(1.0), SquaredLoss()
@@ -156,13 +157,13 @@ def test_a_share_of_the_training_samples_is_judged_when_there_are_many(monkeypat
 def test_halves_are_disjoint_and_balanced_within_every_class(seed):
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, 7, (151,), generator=generator)
-    half = split_in_halves(labels, torch.arange(len(labels)), seed)
+    half = split_in_folds(labels, torch.arange(len(labels)), seed, 2)
     assert set(half.tolist()) == {0, 1}  # one number a sample: no sample is in both
     for label in range(7):
         zeros, ones = ((half[labels == label] == side).sum() for side in (0, 1))
         assert abs(int(zeros) - int(ones)) <= 1
-    assert torch.equal(half, split_in_halves(labels, torch.arange(len(labels)), seed))
-    assert not torch.equal(half, split_in_halves(labels, torch.arange(len(labels)), seed + 1))
+    assert torch.equal(half, split_in_folds(labels, torch.arange(len(labels)), seed, 2))
+    assert not torch.equal(half, split_in_folds(labels, torch.arange(len(labels)), seed + 1, 2))
 
 
 def test_correlation_is_pearsons_and_zero_for_a_constant():
@@ -183,7 +184,7 @@ def test_agreement_on_a_separate_validation_set_is_that_of_masked_derivatives(
     held_out = make_problem(50, 6, 3, seed=1, batch_rows=20, intercept=intercept, offset=True).task
     spectrum, loss = decompose(task), losses[loss_name]
     choice = choose_ranking_ridge(task, spectrum, 0.5, loss, seed=3, validation=held_out)
-    half = split_in_halves(held_out.labels, torch.arange(len(held_out)), 3)
+    half = split_in_folds(held_out.labels, torch.arange(len(held_out)), 3, 2)
     derivatives = [
         [
             validation_derivative(

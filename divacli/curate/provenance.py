@@ -1,0 +1,47 @@
+"""What a result was made from, and on what: the part that every summary shares."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import astuple, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+import divacli
+from divacli.curate.solution import SolveOptions
+from divacli.embed import Samples
+from divacli.embed.keys import digest_of
+
+
+def provenance(samples: Samples, options: SolveOptions, *others: Samples | None) -> dict[str, Any]:
+    """Device, dtype and versions, and a digest of all data and options that a result depends on.
+
+    Args:
+        samples: The training samples.
+        options: How the problem is posed.
+        others: Further sets of samples that the result depends on.
+    """
+    return {
+        "device": str(options.device),
+        "dtype": str(options.dtype).removeprefix("torch."),
+        "versions": {
+            "divacli": divacli.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+        "fingerprint": _fingerprint(samples, options, *others),
+    }
+
+
+def _fingerprint(samples: Samples, options: SolveOptions, *others: Samples | None) -> str:
+    parts = [repr(astuple(replace(options, device=torch.device("cpu"))))]
+    for part in (samples, *others):
+        if part is not None:
+            table = part.manifest.table
+            parts += [part.fingerprint, *table["label"], *(f"{weight!r}" for weight in table["weight"])]
+            if options.group is not None and options.group in table:
+                parts += table[options.group].astype(str)
+    return digest_of(*(part.encode() for part in parts))

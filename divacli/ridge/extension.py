@@ -1,0 +1,266 @@
+"""Choosing from a pool: samples of weight zero whose derivative says that the loss would fall with them.
+
+The core is trained on and judged by; the pool is neither, until it is chosen from. Chosen samples enter the
+fit but never the validation loss: wrong labels among them would confirm each other. Samples are chosen in
+batches with an exact refit between them, and one by one within a batch: each choice moves the fit by an exact
+rank-one update for the others, while the validation gradients stay until the refit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from divacli.ridge.calibration import RobustCrossEntropy, calibrate, calibration_rows
+from divacli.ridge.derivative import LooSums, ValidationResult, ValidationSums, loo_sums, validation_sums
+from divacli.ridge.leave_one_out import LooResult, loo_predictions
+from divacli.ridge.losses import Loss, SquaredLoss
+from divacli.ridge.moments import moments
+from divacli.ridge.path import ridge_path
+from divacli.ridge.reweighting import predictions
+from divacli.ridge.spectrum import RidgeFit
+from divacli.ridge.task import Batch, RidgeTask
+
+CHOICE_FACTOR = 10.0
+"""Derivatives are taken at so many times the LOO-optimal ridge: a core is small, and its derivative noisy."""
+
+_SHORTLIST = 4
+"""Candidates looked at one by one, for each that is chosen."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What the present fit says of every pool sample.
+
+    Attributes:
+        derivative: (m,) float64 at weight zero; of unlabelled samples its expectation over the predicted
+            class probabilities. Negative: worth adding.
+        trust: (m,) float64 probability that the given label is the right one; 1 without labels.
+        predicted: (m,) int64 most probable class.
+        confidence: (m,) float64 its probability.
+        noise: Share of wrong labels in the pool, as estimated; 0 without labels.
+    """
+
+    derivative: Tensor
+    trust: Tensor
+    predicted: Tensor
+    confidence: Tensor
+    noise: float
+
+
+@dataclass(frozen=True)
+class State:
+    """The fit on the core and what was chosen so far.
+
+    Attributes:
+        ridge: The LOO-optimal lambda, or the one that was given.
+        loss: Mean squared loss at it, of the core left out or of the validation set, weighted by the mask.
+        error: Share of wrong predictions, likewise.
+    """
+
+    ridge: float
+    loss: float
+    error: float
+
+
+class Extension:
+    """A core, a pool of candidates, and the fit on what was chosen so far.
+
+    Args:
+        core: The core, with its weights, validation mask and groups.
+        pool: The candidates, with the same features, scaling and classes; each would enter with its weight.
+        order: (n,) row numbers of the core (of the validation set where there is one) in an order that does
+            not depend on how they are stored.
+        ridge: lambda, or None for the LOO optimum of the core, found anew for every refit.
+        robust: Whether the calibrated cross-entropy is differentiated; else the squared loss.
+        validation: A separate validation set that the choice is to serve, in place of the core's LOO loss.
+        labelled: Whether the pool has labels.
+
+    Raises:
+        SolveError: The core's problem has no answer.
+    """
+
+    def __init__(
+        self,
+        core: RidgeTask,
+        pool: RidgeTask,
+        order: Tensor,
+        *,
+        ridge: float | None = None,
+        robust: bool = False,
+        validation: RidgeTask | None = None,
+        labelled: bool = True,
+    ) -> None:
+        self._core, self._pool, self._validation = core, pool, validation
+        self._rows = calibration_rows(order, core.n_classes)
+        self._given_ridge, self._robust, self._labelled = ridge, robust, labelled
+        self._moments = moments(core)
+        self._refit()
+
+    @property
+    def state(self) -> State:
+        """Where the choice stands."""
+        judged = self._core if self._validation is None else self._validation
+        found = self._sums_over_judged(self._fit.to(self._core.dtype), SquaredLoss())[1]
+        share = judged.validation_mask / judged.validation_mask.sum()
+        wrong = (found.predicted != judged.labels).double()
+        return State(self._fit.ridge, float(share @ found.loss), float(share @ wrong))
+
+    def candidates(self) -> Candidates:
+        """Look at the whole pool, streamed in batches."""
+        m = len(self._pool)
+        derivative, likelihood, confidence = (torch.zeros(m, dtype=torch.float64) for _ in range(3))
+        predicted = torch.zeros(m, dtype=torch.int64)
+        for batch in self._pool.batches():
+            whitened, residuals, probabilities = self._of(batch)
+            change = self._sums.through_fit(whitened, residuals)
+            derivative[batch.rows] = change.double().cpu()
+            likelihood[batch.rows] = (probabilities * batch.labels).sum(dim=1).double().cpu()
+            best = probabilities.max(dim=1)
+            predicted[batch.rows], confidence[batch.rows] = best.indices.cpu(), best.values.double().cpu()
+        trust, noise = torch.ones_like(likelihood), 0.0
+        if self._labelled:
+            trust, noise = trusted(likelihood, self._pool.n_classes)
+        return Candidates(derivative, trust, predicted, confidence, noise)
+
+    def choose(self, candidates: Candidates, eligible: Tensor, size: int) -> Tensor:
+        """The next batch, best first: rows of the pool (at most `size`), all of negative derivative.
+
+        Args:
+            candidates: As the present fit sees them.
+            eligible: (m,) bool, who may be chosen.
+            size: How many.
+        """
+        value = torch.where(eligible, candidates.derivative, torch.inf)
+        order = torch.argsort(value, stable=True)[: _SHORTLIST * size]
+        shortlist = order[value[order] < 0].sort().values
+        if not len(shortlist):
+            return shortlist
+        whitened, residuals, _ = self._of(self._pool.batch(shortlist))
+        return shortlist[one_by_one(whitened, residuals, self._sums, size)]
+
+    def add(self, chosen: Tensor) -> None:
+        """Refit with these pool samples at their weights."""
+        task = replace(
+            self._pool,
+            features=self._pool.features[chosen],
+            labels=self._pool.labels[chosen],
+            weights=self._pool.weights[chosen],
+            validation_mask=torch.zeros(len(chosen), dtype=torch.float64),
+            offset=None if self._pool.offset is None else self._pool.offset[chosen],
+        )
+        if not self._labelled:
+            # The expected label is trained on: offset so that `y - offset` is the probabilities.
+            expected = [self._expected(batch).cpu() for batch in task.batches()]
+            task = replace(task, offset=torch.cat(expected))
+        self._moments = self._moments + moments(task, self._moments.shift)
+        self._refit()
+
+    def _refit(self) -> None:
+        core, validation = self._core, self._validation
+        spectrum = self._moments.decompose()
+        ridge, factor = self._given_ridge, 1.0
+        if ridge is None:
+            path = ridge_path(core, spectrum)
+            ridge, factor = float(path.ridges[path.best]), CHOICE_FACTOR
+        self._fit = spectrum.fit(ridge)
+        self._choice_fit = spectrum.fit(factor * ridge).to(core.dtype)
+        judged = core if validation is None else validation
+        if validation is None:
+            left_out = loo_predictions(core, self._fit, self._rows)
+        else:
+            left_out = predictions(validation, self._fit, self._rows)
+        labels, mask = judged.labels[self._rows], judged.validation_mask[self._rows]
+        self._calibration: RobustCrossEntropy = calibrate(left_out, labels, mask, bias=False, noise=False)
+        loss: Loss = self._calibration if self._robust else SquaredLoss()
+        self._sums = self._sums_over_judged(self._choice_fit, loss)[0]
+
+    def _sums_over_judged(
+        self, fit: RidgeFit, loss: Loss
+    ) -> tuple[LooSums | ValidationSums, LooResult | ValidationResult]:
+        if self._validation is not None:
+            return validation_sums(self._validation, fit, loss)
+        sums, _, found = loo_sums(self._core, fit, loss)
+        return sums, found
+
+    def _of(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Whitened features (b, r), residuals (b, k), and class probabilities (b, k) of pool samples."""
+        whitened = self._choice_fit.project(batch.features)
+        residuals = batch.targets - whitened @ self._choice_fit.coef
+        probabilities = self._probabilities(batch)
+        if not self._labelled:
+            residuals = residuals - batch.labels + probabilities
+        return whitened, residuals, probabilities
+
+    def _probabilities(self, batch: Batch) -> Tensor:
+        fit = self._fit.to(batch.features.dtype)
+        outputs = batch.labels - batch.targets + fit.project(batch.features) @ fit.coef
+        return self._calibration.probabilities(outputs)
+
+    def _expected(self, batch: Batch) -> Tensor:
+        """The offset (b, k) with which a sample's target is the expectation of its label."""
+        return batch.labels - (batch.targets - batch.labels) - self._probabilities(batch)
+
+
+def trusted(likelihood: Tensor, n_classes: int) -> tuple[Tensor, float]:
+    """Probability of each given label being right, and the share of wrong ones, by expectation-maximisation.
+
+    A label is right with probability `1 - noise` and then has the probability that the fit gives it;
+    otherwise it is drawn from all classes alike. `noise` maximises the likelihood of the labels.
+
+    Args:
+        likelihood: (m,) probability of the given label under the fit.
+        n_classes: k.
+
+    Returns:
+        (m,) float64, and `noise`.
+    """
+    noise = 0.5
+    right = likelihood
+    for _ in range(1000):
+        clean = (1 - noise) * likelihood
+        right = clean / (clean + noise / n_classes).clamp_min(torch.finfo(torch.float64).tiny)
+        before, noise = noise, float(1 - right.mean())
+        if abs(noise - before) < 1e-9:
+            break
+    return right, noise
+
+
+def one_by_one(whitened: Tensor, residuals: Tensor, sums: LooSums | ValidationSums, size: int) -> Tensor:
+    """Choose greedily from a shortlist, best first; every choice moves the fit for those after it.
+
+    A training sample j of weight one turns `A^-1` into `A^-1 - A^-1 z_j' z_j A^-1 / (1 + h_j)`, so every
+    product with it changes by a rank-one term: residuals, and what a sample does to the loss. A copy of a
+    chosen sample has little left to offer. `P` and `M` are those of the last refit.
+
+    Args:
+        whitened: (s, r) `phi`.
+        residuals: (s, k) training residuals `e`.
+        sums: Of the validation samples.
+        size: How many at the most.
+
+    Returns:
+        Positions in the shortlist; it ends where no derivative is negative any more.
+    """
+    phi, e = whitened.double(), residuals.double()
+    kernel = phi @ phi.T
+    linear, quadratic = sums.linear(phi), sums.quadratic(phi)
+    free = torch.ones(len(phi), dtype=torch.bool, device=phi.device)
+    chosen: list[int] = []
+    while len(chosen) < min(size, len(phi)):
+        value = (e * linear).sum(dim=1) + quadratic.diagonal()
+        value[~free] = torch.inf
+        best = int(value.argmin())
+        if not float(value[best]) < 0:
+            break
+        chosen.append(best)
+        free[best] = False
+        step = kernel[:, best] / (1 + kernel[best, best])
+        e = e - torch.outer(step, e[best])
+        linear = linear - torch.outer(step, linear[best])
+        row, column, corner = quadratic[best], quadratic[:, best], quadratic[best, best]
+        quadratic = quadratic - torch.outer(step, row) - torch.outer(column - corner * step, step)
+        kernel = kernel - torch.outer(step, kernel[best])
+    return torch.tensor(chosen, dtype=torch.int64)

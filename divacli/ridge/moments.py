@@ -1,0 +1,177 @@
+"""The sums over samples that a ridge solution is made of; sets of samples join and part by adding them up.
+
+The moments of a whole set minus those of a fold are the moments of the other folds, so K fits that each
+leave a fold out take one pass over the samples and K factorisations.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from divacli.errors import SolveError
+from divacli.ridge.spectrum import RidgeFit, Spectrum, rounding, unusable_ridge
+from divacli.ridge.task import RidgeTask
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Weighted sums over samples, features taken from a fixed point; float64 on the task's device.
+
+    Attributes:
+        gram: (d, d) `sum alpha (z - shift)' (z - shift)`.
+        cross: (d, k) `sum alpha (z - shift)' t`.
+        first: (d,) `sum alpha (z - shift)`.
+        target_sum: (k,) `sum alpha t`.
+        total_weight: `sum alpha`.
+        shift: (d,) the point; zeros without an intercept.
+        intercept: Whether an unpenalised bias is fitted.
+    """
+
+    gram: Tensor
+    cross: Tensor
+    first: Tensor
+    target_sum: Tensor
+    total_weight: float
+    shift: Tensor
+    intercept: bool
+
+    def __add__(self, other: Moments) -> Moments:
+        """Moments of both sets of samples.
+
+        Raises:
+            ValueError: They are taken from different points.
+        """
+        return self._combined(other, operator.add)
+
+    def __sub__(self, other: Moments) -> Moments:
+        """Moments of the samples that are here and not in `other`, which is a part of this set.
+
+        Raises:
+            ValueError: They are taken from different points.
+        """
+        rest = self._combined(other, operator.sub)
+        # What rounding leaves of nothing must not pass for a tiny weight.
+        nothing = rest.total_weight <= 1e-12 * self.total_weight
+        return replace(rest, total_weight=0.0) if nothing else rest
+
+    def decompose(self) -> Spectrum:
+        """The eigenbasis of the centred Gram matrix, from which the fit at any ridge is read off: O(d^3).
+
+        Raises:
+            SolveError: All weights are zero, or a feature is not finite.
+        """
+        gram, cross, mean, target_mean = self._centred()
+        eigenvalues, basis = torch.linalg.eigh(gram)
+        return Spectrum(
+            mean, basis, eigenvalues.clamp_min(0), basis.T @ cross, target_mean, self.total_weight
+        )
+
+    def fit(self, ridge: float) -> RidgeFit:
+        """The solution at one ridge by a Cholesky factorisation, a tenth of the work of `decompose`.
+
+        With `A = L L'` the whitened features are `z~ L'^-1`: the same inner products as in the eigenbasis, so
+        the same predictions, leverages and derivatives.
+
+        Raises:
+            SolveError: As `decompose` and `Spectrum.fit`.
+        """
+        gram, cross, mean, target_mean = self._centred()
+        order = len(gram)
+        # A bound of the largest eigenvalue, and below the squared pivots, one of the smallest.
+        largest = float(torch.linalg.matrix_norm(gram))
+        gram.diagonal().add_(ridge)
+        factor, failed = torch.linalg.cholesky_ex(gram)
+        pivots = factor.diagonal().square()
+        regular = not bool(failed) and bool((pivots > rounding(order) * (largest + ridge)).all())
+        if not (math.isfinite(ridge) and ridge >= 0 and regular):
+            raise unusable_ridge(ridge, largest, order)
+        eye = torch.eye(order, dtype=gram.dtype, device=gram.device)
+        basis = torch.linalg.solve_triangular(factor, eye, upper=False).T
+        coef = torch.linalg.solve_triangular(factor, cross, upper=False)
+        return RidgeFit.of(mean, basis, torch.ones_like(mean), coef, target_mean, self.total_weight, ridge)
+
+    def _combined(self, other: Moments, operation: Callable[[Any, Any], Any]) -> Moments:
+        if self.intercept != other.intercept or not torch.equal(self.shift, other.shift):
+            raise ValueError("moments taken from different points: sum both with one `shift`")
+        names = ("gram", "cross", "first", "target_sum", "total_weight")
+        sums = {name: operation(getattr(self, name), getattr(other, name)) for name in names}
+        return replace(self, **sums)
+
+    def _centred(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Gram matrix and cross moments around the weighted mean, that mean, and that of the targets."""
+        if self.total_weight <= 0:
+            raise SolveError(
+                "every sample weight is zero", expected="at least one sample with a positive weight"
+            )
+        sums = (self.gram, self.cross, self.first, self.target_sum)
+        if not all(bool(torch.isfinite(part).all()) for part in sums):
+            raise SolveError(
+                "the features (or the head's outputs) hold NaN or infinite values",
+                expected="finite numbers",
+                hint="leave those samples out",
+            )
+        if not self.intercept:
+            return self.gram.clone(), self.cross, self.shift, None
+        mean, target_mean = self.first / self.total_weight, self.target_sum / self.total_weight
+        gram = self.gram - torch.outer(self.first, mean)
+        cross = self.cross - torch.outer(self.first, target_mean)
+        return gram, cross, self.shift + mean, target_mean
+
+
+def moments(task: RidgeTask, shift: Tensor | None = None) -> Moments:
+    """Sum the moments of a task in one pass over the samples: O(n d^2), samples of weight zero O(d).
+
+    Sums are float64 whatever the features' dtype. Features far from the origin lose no digits when they are
+    centred, as long as they are not far from `shift`.
+
+    Args:
+        task: The samples.
+        shift: (d,) float64, the point that features are taken from, to add these moments to others of that
+            point; by default the weighted mean of the first batch that has one.
+
+    Raises:
+        ValueError: A point other than zero without an intercept.
+    """
+    d, k = task.n_features, task.n_classes
+    gram, cross, first, target_sum, point = (
+        torch.zeros(*size, dtype=torch.float64, device=task.device)
+        for size in ((d, d), (d, k), (d,), (k,), (d,))
+    )
+    if shift is not None:
+        if not task.intercept and bool(shift.any()):
+            raise ValueError("without an intercept, features are taken from zero: expected no shift")
+        point = shift
+    total = 0.0
+    for batch in task.batches(torch.float64):
+        mass = float(batch.weights.sum())
+        if shift is None and task.intercept and total == 0 and mass > 0:
+            point = batch.weights @ batch.features / mass
+        centred = batch.features - point
+        # Over absent samples too, so that a feature of theirs that is not finite is found.
+        first += batch.weights @ centred
+        target_sum += batch.weights @ batch.targets
+        total += mass
+        present, targets, weights = centred, batch.targets, batch.weights
+        if not bool((weights > 0).all()):
+            here = weights > 0
+            present, targets, weights = centred[here], targets[here], weights[here]
+        weighted = present * weights[:, None]
+        gram += weighted.T @ present
+        cross += weighted.T @ targets
+    return Moments(gram, cross, first, target_sum, total, point, task.intercept)
+
+
+def decompose(task: RidgeTask) -> Spectrum:
+    """Sum the moments of a task in one pass and decompose its Gram matrix: O(n d^2 + d^3).
+
+    Raises:
+        SolveError: All weights are zero, or a feature is not finite.
+    """
+    return moments(task).decompose()

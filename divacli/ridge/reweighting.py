@@ -1,0 +1,337 @@
+"""Better sample weights: projected steps against the dataset derivative, chosen by closed-form K-fold.
+
+A step is `alpha <- max(0, alpha - size * D / mean |D|)`, with `D` the exact derivative at the weights before
+it, and the weights' sum is kept. How far to go is decided without a validation set by K-fold over the *whole*
+procedure: a fold leaves the training sum and the validation loss, derivatives and steps come from the other
+folds, and the fold, which has had no part in them, judges. (Leaving a fold out of the validation loss alone
+would not do: the weights around its samples would still have been set in their presence.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from divacli.errors import SolveError
+from divacli.ridge.calibration import RobustCrossEntropy, calibrate, calibration_rows
+from divacli.ridge.derivative import ValidationResult, loo_derivative, validation_derivative
+from divacli.ridge.folds import split_in_folds
+from divacli.ridge.leave_one_out import LooResult, loo_predictions
+from divacli.ridge.losses import Loss, SquaredLoss
+from divacli.ridge.moments import Moments, moments
+from divacli.ridge.spectrum import RidgeFit
+from divacli.ridge.task import RidgeTask, positions
+
+SIZES = (0.025, 0.05, 0.1, 0.2, 0.4)
+"""Step sizes tried, in units of the mean absolute derivative: a weight of 1 changes by so much on average."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is to be improved by other sample weights.
+
+    Attributes:
+        task: The samples at their present weights, with the validation mask of the leave-one-out loss.
+        ridge: lambda.
+        robust: Whether the loss is the calibrated, noise-robust cross-entropy; else the squared loss.
+        bias: Whether its calibration has class biases.
+        shared: (n,) int64 number of the weight that a sample shares with others, or None for one each.
+        validation: A separate validation set in place of the leave-one-out loss.
+        order: (n,) row numbers (of the validation set where there is one) in the order that random draws
+            follow.
+    """
+
+    task: RidgeTask
+    ridge: float
+    order: Tensor
+    robust: bool = True
+    bias: bool = True
+    shared: Tensor | None = None
+    validation: RidgeTask | None = None
+
+    @property
+    def judged(self) -> RidgeTask:
+        """The samples whose loss counts."""
+        return self.task if self.validation is None else self.validation
+
+
+@dataclass(frozen=True)
+class Derivative:
+    """The derivative of a problem's loss at some weights.
+
+    Attributes:
+        derivative: (n,) float64 `dL/d alpha`, positive = harmful; the mean over all samples that share a
+            weight, which is the projection of the derivative onto such weights.
+        loss: The loss that was differentiated, calibrated at these weights.
+        mean_loss: Its mean over the validation samples, weighted by the mask.
+        error: Share of validation samples predicted as another class than their label, likewise.
+    """
+
+    derivative: Tensor
+    loss: Loss
+    mean_loss: float
+    error: float
+
+
+def differentiate(problem: Problem, weights: Tensor, fit: RidgeFit | None = None) -> Derivative:
+    """The derivative at some weights, its loss recalibrated there.
+
+    Args:
+        problem: The problem.
+        weights: (n,) float64.
+        fit: The ridge solution at these weights, where it is at hand.
+
+    Raises:
+        SolveError: No sample has a positive weight, or a leverage is one.
+    """
+    task = replace(problem.task, weights=weights)
+    fit = moments(task).fit(problem.ridge) if fit is None else fit
+    loss: Loss = _calibrated(problem, task, fit) if problem.robust else SquaredLoss()
+    found: LooResult | ValidationResult
+    if problem.validation is None:
+        result = loo_derivative(task, fit, loss)
+        derivative, found = result.derivative, result.loo
+    else:
+        derivative, found = validation_derivative(task, problem.validation, fit, loss)
+    if problem.shared is not None:
+        counts = torch.bincount(problem.shared)
+        sums = torch.zeros(len(counts), dtype=torch.float64).index_add_(0, problem.shared, derivative)
+        derivative = (sums / counts.clamp_min(1))[problem.shared]
+    share = problem.judged.validation_mask / problem.judged.validation_mask.sum()
+    wrong = (found.predicted != problem.judged.labels).double()
+    return Derivative(derivative, loss, float(share @ found.loss), float(share @ wrong))
+
+
+def stepped(weights: Tensor, derivative: Tensor, size: float, taking_part: Tensor | None = None) -> Tensor:
+    """Weights (n,) after one projected step, with the same sum.
+
+    Args:
+        weights: (n,) float64 `alpha`.
+        derivative: (n,) float64.
+        size: In units of the mean absolute derivative.
+        taking_part: (n,) bool, samples that are there at all; the weights of the others stay.
+
+    Raises:
+        SolveError: Every weight would become zero.
+    """
+    there = torch.ones_like(weights, dtype=torch.bool) if taking_part is None else taking_part
+    unit = derivative[there].abs().mean()
+    if not bool(unit > 0):
+        return weights
+    # Weights of another scale move in proportion.
+    scale = weights[there].mean()
+    moved = torch.where(there, (weights - scale * size * derivative / unit).clamp_min(0), weights)
+    left = moved[there].sum()
+    if not bool(left > 0):
+        raise SolveError(
+            f"a step of size {size:g} leaves every weight at zero",
+            expected="a step that leaves some samples",
+            hint="use a smaller --step-size, or auto",
+        )
+    return torch.where(there, moved * (weights[there].sum() / left), weights)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One step size, as the folds judge it.
+
+    Attributes:
+        step: Which step, from 1.
+        size: Of the step; 0 for taking none.
+        loss: Mean loss of left-out samples: cross-entropy of their calibrated predictions, in nats.
+        gain: By how much it is lower than without the step.
+        gain_error: Standard error of the gain, from the spread over samples.
+        error: Share of left-out samples predicted as another class than their label.
+    """
+
+    step: int
+    size: float
+    loss: float
+    gain: float
+    gain_error: float
+    error: float
+
+
+@dataclass(frozen=True)
+class StepChoice:
+    """What K-fold decided.
+
+    Attributes:
+        sizes: The steps to take, in order; none where no step pays.
+        trials: Every size that was tried.
+    """
+
+    sizes: tuple[float, ...]
+    trials: tuple[Trial, ...]
+
+
+def choose_steps(
+    problem: Problem, *, most: int = 3, sizes: Sequence[float] = SIZES, n_folds: int = 5, seed: int = 0
+) -> StepChoice:
+    """Choose how many steps to take, and how large, by closed-form K-fold of the whole procedure.
+
+    Step after step every size is tried; the best is taken if it lowers the loss of left-out samples by more
+    than the standard error of that gain, and otherwise the walk ends. Whichever loss is differentiated, the
+    judge is the calibrated likelihood of the left-out labels: squared error would also count what a change of
+    scale alone does to it.
+
+    Args:
+        problem: The problem.
+        most: Steps at the most.
+        sizes: To try.
+        n_folds: K.
+        seed: Of the random folds, balanced within classes, groups kept whole.
+
+    Raises:
+        SolveError: As `differentiate`.
+    """
+    folds, rows = _folds(problem, n_folds, seed)
+    now = _judge(problem, rows, folds)
+    taken: list[float] = []
+    trials: list[Trial] = []
+    for step in range(1, most + 1):
+        directions = [fold.direction() for fold in folds]
+        best: tuple[float, _Judgement, list[_Fold]] | None = None
+        for size in sizes:
+            moved = [fold.moved(direction, size) for fold, direction in zip(folds, directions, strict=True)]
+            found = _judge(problem, rows, moved)
+            gain, gain_error = now.gain_of(found)
+            trials.append(Trial(step, size, found.loss, gain, gain_error, found.error))
+            if gain > gain_error and (best is None or found.loss < best[1].loss):
+                best = size, found, moved
+        if best is None:
+            break
+        size, now, folds = best
+        taken.append(size)
+    return StepChoice(tuple(taken), tuple(trials))
+
+
+def held_out_loss(problem: Problem, *, n_folds: int = 5, seed: int = 0) -> float:
+    """Mean calibrated loss of left-out samples at the present weights, in nats: K fits by downdates.
+
+    Raises:
+        SolveError: As `differentiate`.
+    """
+    folds, rows = _folds(problem, n_folds, seed)
+    return _judge(problem, rows, folds).loss
+
+
+def _folds(problem: Problem, n_folds: int, seed: int) -> tuple[list[_Fold], Tensor]:
+    """The folds at the present weights, and the rows that are judged."""
+    judged = problem.judged
+    rows = calibration_rows(problem.order, judged.n_classes)
+    if not bool(judged.validation_mask[rows].any()):
+        raise SolveError("no sample counts in the validation loss", expected="a positive validation mask")
+    number = split_in_folds(judged.labels, problem.order, seed, n_folds, judged.groups)
+    whole = moments(problem.task)
+    return [_Fold(problem, number == fold, rows, whole) for fold in range(n_folds)], rows
+
+
+class _Fold:
+    """One fold's walk: all that moves it comes from the other samples.
+
+    Args:
+        problem: The whole problem.
+        inside: (n,) bool, which of the judged samples are the fold's.
+        rows: Rows of the judged samples that predictions are wanted for.
+        whole: Moments of all training samples, from which the fold's are taken.
+    """
+
+    def __init__(self, problem: Problem, inside: Tensor, rows: Tensor, whole: Moments) -> None:
+        self.inside = inside
+        self._rows = rows[inside[rows]]
+        self._there: Tensor | None = None
+        judged, task = problem.judged, problem.task
+        rest = replace(judged, validation_mask=torch.where(inside, 0.0, judged.validation_mask))
+        order = problem.order[~inside[problem.order]]
+        if problem.validation is None:
+            # Weight and mask zero: absent from the fit and from the loss.
+            rest = replace(rest, weights=torch.where(inside, 0.0, task.weights))
+            own = replace(task, weights=torch.where(inside, task.weights, 0.0))
+            self._there = ~inside
+            self._rest = replace(problem, task=rest, order=order)
+            fit = (whole - moments(own, whole.shift)).fit(problem.ridge)
+        else:
+            self._rest = replace(problem, validation=rest, order=order)
+            fit = whole.fit(problem.ridge)
+        self._weights, self._fit = self._rest.task.weights, fit
+
+    def direction(self) -> Tensor:
+        """The derivative at the present weights."""
+        return differentiate(self._rest, self._weights, self._fit).derivative
+
+    def outputs(self) -> Tensor:
+        """Predictions (m, k) float64 for the fold's rows at the present weights."""
+        return predictions(self._rest.judged, self._fit, self._rows)
+
+    def moved(self, direction: Tensor, size: float) -> _Fold:
+        """This walk after one step more."""
+        weights = stepped(self._weights, direction, size, self._there)
+        after = copy(self)
+        after._weights = weights
+        after._fit = moments(replace(self._rest.task, weights=weights)).fit(self._rest.ridge)
+        return after
+
+
+def predictions(task: RidgeTask, fit: RidgeFit, rows: Tensor) -> Tensor:
+    """Predictions (m, k) float64 on the CPU for chosen samples, which had better not be in the fit.
+
+    Args:
+        task: The samples.
+        fit: A ridge solution in the same coordinates.
+        rows: (m,) int64.
+    """
+    fit = fit.to(task.dtype)
+    found = torch.empty(len(rows), task.n_classes, dtype=torch.float64)
+    for part in task.slices():
+        inside, places = positions(part, rows)
+        if len(places):
+            batch = task.batch(places + part.start)
+            outputs = batch.labels - batch.targets + fit.project(batch.features) @ fit.coef
+            found[inside] = outputs.double().cpu()
+    return found
+
+
+@dataclass(frozen=True)
+class _Judgement:
+    """Losses of the judged rows, each left out."""
+
+    losses: Tensor
+    share: Tensor
+    error: float
+
+    @property
+    def loss(self) -> float:
+        return float(self.share @ self.losses)
+
+    def gain_of(self, other: _Judgement) -> tuple[float, float]:
+        """By how much the other's loss is lower, and the standard error of that: the samples are the same."""
+        lower = self.losses - other.losses
+        gain = self.share @ lower
+        return float(gain), float((self.share.square() @ (lower - gain).square()).sqrt())
+
+
+def _judge(problem: Problem, rows: Tensor, folds: list[_Fold]) -> _Judgement:
+    """Losses of the rows, each predicted without its fold."""
+    judged = problem.judged
+    left_out = torch.empty(len(rows), judged.n_classes, dtype=torch.float64)
+    for fold in folds:
+        left_out[fold.inside[rows]] = fold.outputs()
+    labels, mask = judged.labels[rows], judged.validation_mask[rows]
+    loss = calibrate(left_out, labels, mask, bias=problem.bias)
+    targets = torch.nn.functional.one_hot(labels, judged.n_classes).double()
+    share = mask / mask.sum()
+    wrong = (left_out.argmax(dim=1) != labels).double()
+    return _Judgement(loss.value(left_out, targets), share, float(share @ wrong))
+
+
+def _calibrated(problem: Problem, task: RidgeTask, fit: RidgeFit) -> RobustCrossEntropy:
+    judged = problem.judged
+    rows = calibration_rows(problem.order, judged.n_classes)
+    left_out = problem.validation is None
+    found = loo_predictions(task, fit, rows) if left_out else predictions(judged, fit, rows)
+    return calibrate(found, judged.labels[rows], judged.validation_mask[rows], bias=problem.bias)
