@@ -2,21 +2,28 @@
 
 `diva --help` is the command line. From Python, `loo_loss` is the leave-one-out loss as a function that
 autograd can differentiate in sample weights and features; `divacli.ridge` holds the rest of the mathematics.
+`ManifestDataset` and `weighted_sampler` train on a table that a command wrote.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "loo_loss"]
+__all__ = ["ManifestDataset", "__version__", "loo_loss", "weighted_sampler"]
 
 if TYPE_CHECKING:
+    from divacli.dataset import ManifestDataset, weighted_sampler
     from divacli.ridge.functional import loo_loss
+
+_MODULES = {
+    "ManifestDataset": "divacli.dataset",
+    "loo_loss": "divacli.ridge.functional",
+    "weighted_sampler": "divacli.dataset",
+}
 
 
 def __getattr__(name: str) -> Any:
     # The command line imports this package too, and must not wait for torch to say --help.
-    if name == "loo_loss":
-        from divacli.ridge.functional import loo_loss
-
-        return loo_loss
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

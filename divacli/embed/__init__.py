@@ -1,7 +1,7 @@
 """Features of every sample: computed once, kept on disk under the content of its image."""
 
 from divacli.embed.extract import ExtractOptions
-from divacli.embed.load import BackboneChoice, load_samples, read_data, samples_of
+from divacli.embed.load import BackboneChoice, copies_of, load_samples, read_data, samples_of
 from divacli.embed.samples import Samples, is_store
 from divacli.embed.write import write_store
 
@@ -9,6 +9,7 @@ __all__ = [
     "BackboneChoice",
     "ExtractOptions",
     "Samples",
+    "copies_of",
     "is_store",
     "load_samples",
     "read_data",

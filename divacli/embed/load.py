@@ -16,10 +16,14 @@ from divacli.embed.progress import Progress, silent
 from divacli.embed.samples import Samples, failures_of, is_store, read_store, samples_in, undecodable
 from divacli.embed.sources import of_arrays, of_sources
 from divacli.embed.store import FeatureStore, identity_fingerprint
-from divacli.manifest import Manifest, check_files, read_manifest
+from divacli.errors import DataError
+from divacli.manifest import Labels, Manifest, check_files, read_manifest
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from divacli.backbones import Backbone
+    from divacli.embed.augmentation import NamedTransform
 
 
 class BackboneChoice:
@@ -56,6 +60,28 @@ class BackboneChoice:
         model, checkpoint, weights, layer, image_size = self._arguments
         return load_backbone(model, checkpoint, weights=weights, layer=layer, image_size=image_size)
 
+    def augmented(self, named: NamedTransform, seed: int) -> BackboneChoice:
+        """The same network, loaded once for both, for transformed copies of the images.
+
+        Args:
+            named: The transform.
+            seed: Of what it draws.
+        """
+        return _AugmentedChoice(self, named, seed)
+
+
+class _AugmentedChoice(BackboneChoice):
+    def __init__(self, plain: BackboneChoice, named: NamedTransform, seed: int) -> None:
+        self._plain = plain
+        self._named = named
+        self._seed = seed
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        from divacli.embed.augmentation import augmented
+
+        return augmented(self._plain.backbone, self._named, self._seed)
+
 
 def load_samples(
     data: str,
@@ -65,6 +91,7 @@ def load_samples(
     *,
     strict: bool = False,
     stdin: BinaryIO | None = None,
+    labels: Labels = "required",
     progress: Progress = silent,
 ) -> Samples:
     """Read DATA and find or compute its features.
@@ -76,19 +103,25 @@ def load_samples(
         cache: Folder for features of images, shared by all commands.
         strict: Raise where an image cannot be decoded, instead of leaving it out.
         stdin: Where `-` reads from.
+        labels: As for `read_manifest`.
         progress: Told how far it is.
 
     Raises:
         DivaError: DATA, the network or the store are not usable.
     """
-    opened = read_data(data, stdin=stdin)
+    opened = read_data(data, stdin=stdin, labels=labels)
     if isinstance(opened, Samples):
         return opened
     return samples_of(opened, choice, options, cache, strict=strict, progress=progress)
 
 
-def read_data(data: str, *, stdin: BinaryIO | None = None) -> Manifest | Samples:
+def read_data(data: str, *, stdin: BinaryIO | None = None, labels: Labels = "required") -> Manifest | Samples:
     """Read and check DATA, without computing anything.
+
+    Args:
+        data: A folder, a table, `-`, an `.npz` file or a feature store.
+        stdin: Where `-` reads from.
+        labels: As for `read_manifest`.
 
     Returns:
         The samples of a feature store, which has their features; else the manifest, whose files exist.
@@ -97,8 +130,8 @@ def read_data(data: str, *, stdin: BinaryIO | None = None) -> Manifest | Samples
         DivaError: DATA is not usable.
     """
     if is_store(data):
-        return read_store(Path(data), data)
-    manifest = read_manifest(data, stdin=stdin)
+        return read_store(Path(data), data, labels=labels)
+    manifest = read_manifest(data, stdin=stdin, labels=labels)
     if "feature_source" not in manifest.table:
         check_files(manifest)
     return manifest
@@ -115,14 +148,63 @@ def samples_of(
 ) -> Samples:
     """As `load_samples`, of a manifest that has been read."""
     start = time.monotonic()
-    sources = manifest.table["feature_source"].fillna("") if "feature_source" in manifest.table else None
+    sources = _sources(manifest)
     if manifest.embeddings is not None:
         found = of_arrays(manifest, manifest.embeddings)
-    elif sources is not None and (sources != "").any():
+    elif sources is not None:
         found = of_sources(manifest, sources)
     else:
         found = _of_images(manifest, choice, options, cache, strict, progress)
     return replace(found, seconds=time.monotonic() - start)
+
+
+def copies_of(
+    manifest: Manifest,
+    choice: BackboneChoice,
+    named: NamedTransform,
+    options: ExtractOptions,
+    cache: Path,
+    *,
+    seed: int,
+    strict: bool = False,
+    progress: Progress = silent,
+) -> Samples:
+    """The samples of a manifest with the features of their transformed copies.
+
+    Rows, labels and keys are those of `samples_of`, but for images of which the transform makes no copy: they
+    are among `failed` too. The features lie apart from those of the images and of other copies.
+
+    Args:
+        manifest: Samples that are images.
+        choice: The network, and so are the others of `samples_of`.
+        named: The transform.
+        options: How the network runs.
+        cache: Folder for features, shared by all commands.
+        seed: Of what the transform draws.
+        strict: Raise where there is no copy, instead of leaving the sample out.
+        progress: Told how far it is.
+
+    Raises:
+        DataError: The samples bring their features.
+        DivaError: As `samples_of`.
+    """
+    if _sources(manifest) is not None:
+        raise DataError(
+            f"{manifest.name} brings its features: there are no images to transform",
+            expected="a folder or a table of images",
+            hint="give the images that the features were computed from",
+        )
+    return samples_of(
+        manifest, choice.augmented(named, seed), options, cache, strict=strict, progress=progress
+    )
+
+
+def _sources(manifest: Manifest) -> pd.Series | None:
+    """The column that names where embeddings lie, "" for none; None where no row names one."""
+    if "feature_source" not in manifest.table:
+        return None
+    sources = manifest.table["feature_source"].fillna("")
+    return sources if (sources != "").any() else None
 
 
 def _of_images(

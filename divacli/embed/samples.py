@@ -14,7 +14,7 @@ from divacli.embed.gathered import GatheredRows
 from divacli.embed.keys import digest_of
 from divacli.embed.store import STORE_FILE, FeatureStore
 from divacli.errors import DataError, StoreError, listed
-from divacli.manifest import Manifest, read_manifest
+from divacli.manifest import Labels, Manifest, read_manifest
 
 SAMPLES_FILE = "samples.parquet"
 """The sample table of a store made by `diva embed`, with each image's key."""
@@ -87,16 +87,18 @@ def samples_in(store: FeatureStore, manifest: Manifest, keys: np.ndarray, failed
         failed: The reason for each (by position) that is to be left out.
 
     Raises:
-        DataError: None is left, or not two classes.
+        DataError: None is left, or not two classes where labels are required.
         StoreError: The store lacks one of the others.
     """
     kept = np.array([position not in failed for position in range(len(keys))], dtype=bool)
     failures = failures_of(manifest, failed)
     remaining = manifest.select(kept)
-    if len(remaining.classes) < 2:
+    if manifest.labels_required and len(remaining.classes) < 2:
         raise undecodable(
             failures, f"{manifest.name}: fewer than two classes are left, for {len(failures):,} images"
         )
+    if not kept.any():
+        raise undecodable(failures, f"{manifest.name}: no image is left, for {len(failures):,} images")
     keys = keys[kept]
     fingerprint = digest_of(store.fingerprint.encode(), keys.tobytes())
     return Samples(
@@ -119,8 +121,13 @@ def is_store(data: str | Path) -> bool:
         return False
 
 
-def read_store(folder: Path, name: str) -> Samples:
+def read_store(folder: Path, name: str, *, labels: Labels = "required") -> Samples:
     """The samples of a store made by `diva embed`.
+
+    Args:
+        folder: The store.
+        name: How messages call it.
+        labels: As for `read_manifest`.
 
     Raises:
         StoreError: It is damaged, unfinished, or a cache without samples of its own.
@@ -133,7 +140,7 @@ def read_store(folder: Path, name: str) -> Samples:
             expected="a store made by: diva embed DATA --out DIR",
             hint="run that command again; what it computed is kept",
         )
-    manifest = read_manifest(str(folder / SAMPLES_FILE))
+    manifest = read_manifest(str(folder / SAMPLES_FILE), labels=labels)
     hexadecimal = manifest.table["image_sha256"]
     keys = np.frombuffer(bytes.fromhex("".join(hexadecimal)), np.uint8).reshape(len(hexadecimal), -1)
     table = manifest.table.drop(columns="image_sha256").assign(feature_source=".")

@@ -55,7 +55,7 @@ def of_sources(manifest: Manifest, sources: pd.Series) -> Samples:
         origin = manifest.folder / source
         wanted = manifest.table["path"][here]
         if is_store(origin):
-            inner = read_store(origin, str(origin))
+            inner = read_store(origin, str(origin), labels="optional")
             # A store's paths are files, and each table writes a file's path as seen from where it lies.
             wanted = pd.Series(manifest.files())[here]
             names = pd.Index([_normal(file) for file in inner.manifest.files()])
@@ -65,7 +65,8 @@ def of_sources(manifest: Manifest, sources: pd.Series) -> Samples:
             require_same_identity(identity or inner.identity, inner.identity, str(origin))
             identity = inner.identity
         else:
-            source_manifest = read_manifest(str(origin))
+            # The table has the labels; a pool that was labelled later came without.
+            source_manifest = read_manifest(str(origin), labels="optional")
             if source_manifest.embeddings is None:
                 raise DataError(
                     f"{manifest.name}: its source {origin} holds no embeddings",

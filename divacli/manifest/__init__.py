@@ -1,7 +1,7 @@
 """The sample table: read it from any kind of DATA, check it, and write it back whole."""
 
 from divacli.manifest.arrayfile import ArrayFile
-from divacli.manifest.read import read_manifest
+from divacli.manifest.read import Labels, manifest_of, read_manifest
 from divacli.manifest.table import Manifest
 from divacli.manifest.validate import check_files
 from divacli.manifest.write import Format, relocate, write_bytes, write_table, write_text
@@ -9,8 +9,10 @@ from divacli.manifest.write import Format, relocate, write_bytes, write_table, w
 __all__ = [
     "ArrayFile",
     "Format",
+    "Labels",
     "Manifest",
     "check_files",
+    "manifest_of",
     "read_manifest",
     "relocate",
     "write_bytes",

@@ -30,10 +30,25 @@ KINDS = {
     "suggested_label": "text",
     "reason": "text",
     "image_sha256": "text",
+    "true_label": "text",
+    "expected_label": "text",
+    "label_source": "text",
+    "expected_derivative": "number",
+    "batch": "integer",
+    "modality": "text",
+    "text": "text",
+    "copy_of": "text",
 }
 
 RESULTS = ("rank", "derivative", "loo_loss", "predicted_label", "mislabel_probability", "suggested_label")
 """Columns that scoring makes, in order beside path, label and weight."""
+
+# Known only beside a derivative: in a table without one they are the user's own.
+_BESIDE_DERIVATIVE = frozenset({*RESULTS, "expected_derivative", "batch"})
+
+# Names that are common for columns of other kinds too: cells not of the kind stated above make such a column
+# the user's own, and are no reason to refuse the table.
+_COMMON = frozenset({"batch", "modality", "text"})
 
 # What other tools call the two columns diva cannot do without.
 _ALIASES = {
@@ -52,16 +67,18 @@ _ALIASES = {
 }
 
 
-def typed(raw: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[str]]:
+def typed(raw: pd.DataFrame, name: str, *, labels_required: bool = True) -> tuple[pd.DataFrame, list[str]]:
     """Give every known column its type and the table its order of columns.
 
     Text columns hold str, with "" for a missing cell; numbers are float64 with NaN for a missing cell; `rank`
-    is a nullable Int64, for tables of which only some rows were ranked. A column named like one of diva's
-    results is taken for it only beside a derivative: otherwise it is the user's own.
+    and `batch` are nullable Int64, for tables of which only some rows were ranked. A column named like one of
+    diva's results is taken for it only beside a derivative: otherwise it is the user's own.
 
     Args:
         raw: The table as its format gave it, n rows.
         name: How messages call it.
+        labels_required: Whether the column label must be there; else it holds "" where it is not, and where
+            every cell of it is blank.
 
     Returns:
         The table (n rows, RangeIndex; path, label, weight, then the optional columns, then the others in
@@ -71,22 +88,34 @@ def typed(raw: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[str]]:
         DataError: No rows, a column missing or twice, or a cell that is not of its column's type.
     """
     found = [str(column) for column in raw.columns]
-    _check_header(found, name)
+    _check_header(found, name, REQUIRED if labels_required else ("path",))
     if raw.empty:
         raise DataError(f"{name} has a header and no rows", expected="one row for each sample")
     read = {"text": _texts, "number": _numbers, "integer": _integers}
-    known = {name: kind for name, kind in KINDS.items() if "derivative" in found or name not in RESULTS}
+    own = frozenset() if "derivative" in found else _BESIDE_DERIVATIVE
     columns: dict[str, pd.Series] = {}
+    unknown: list[str] = []
     for position, column in enumerate(found):
-        cells = raw.iloc[:, position].reset_index(drop=True)
-        columns[column] = (
-            read[known[column]](cells, f"{name}: column '{column}'") if column in known else cells
-        )
+        columns[column] = raw.iloc[:, position].reset_index(drop=True)
+        if column not in KINDS or column in own:
+            unknown.append(column or "(unnamed)")
+            continue
+        try:
+            columns[column] = read[KINDS[column]](columns[column], f"{name}: column '{column}'")
+        except DataError:
+            if column not in _COMMON:
+                raise
+            unknown.append(column)
+    warnings = [f"{name}: columns kept but not used: {listed(unknown)}."] if unknown else []
+    if not labels_required and ("label" not in columns or (columns["label"].str.strip() == "").all()):
+        columns["label"] = pd.Series([""] * len(raw), dtype="str")
+        close = _closest("label", found)
+        if "label" not in found and close is not None and close not in KINDS:
+            warnings.append(f"{name}: no column label; rename '{close}' if that holds the labels.")
     columns.setdefault("weight", pd.Series(np.ones(len(raw))))
     first = [column for column in (*REQUIRED, "weight", *OPTIONAL) if column in columns]
     table = pd.DataFrame({column: columns[column] for column in dict.fromkeys([*first, *found])})
-    unknown = [column or "(unnamed)" for column in found if column not in known]
-    return table, [f"{name}: columns kept but not used: {listed(unknown)}."] if unknown else []
+    return table, warnings
 
 
 def row_numbers(wrong: Iterable[bool]) -> str:
@@ -95,18 +124,19 @@ def row_numbers(wrong: Iterable[bool]) -> str:
     return f"data row{'s' if len(numbers) > 1 else ''} " + listed([f"{n}" for n in numbers[:5]], len(numbers))
 
 
-def _check_header(found: list[str], name: str) -> None:
+def _check_header(found: list[str], name: str, required: tuple[str, ...]) -> None:
     twice = sorted({column for column in found if found.count(column) > 1})
     if twice:
         raise DataError(f"{name} has more than one column named {listed(twice)}", expected="different names")
-    missing = [column for column in REQUIRED if column not in found]
+    missing = [column for column in required if column not in found]
     if not missing:
         return
     hints = [f"rename '{close}' to '{column}'" for column in missing if (close := _closest(column, found))]
     raise DataError(
         f"{name} has no column {' and no column '.join(missing)}; its columns are: {listed(found, limit=12)}",
-        expected="a first line that names the columns, among them path and label",
-        hint="; ".join(hints) or "add the header path,label, or rename the columns that hold these",
+        expected=f"a first line that names the columns, among them {' and '.join(required)}",
+        hint="; ".join(hints)
+        or f"add the header {','.join(required)}, or rename the columns that hold these",
     )
 
 
@@ -181,6 +211,12 @@ def _number(cell: object) -> float | None:
 def _integers(cells: pd.Series, where: str) -> pd.Series:
     numbers = _numbers(cells, where)
     wrong = numbers.notna() & (numbers % 1 != 0)  # also true of infinities
+    wrong |= cells.map(_is_code).astype(bool)
     if wrong.any():
         raise DataError(f"{where} is not a whole number in {row_numbers(wrong)}")
     return numbers.astype("Int64")
+
+
+def _is_code(cell: object) -> bool:
+    """Whether a cell looks like a whole number and would not come back as it is: "007" is a name."""
+    return isinstance(cell, str) and len(cell.strip()) > 1 and cell.strip().startswith("0")

@@ -18,9 +18,10 @@ IMAGE_SUFFIXES = (
 
 _SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 _LAYOUT = "one sub-folder a class with images in it, such as cat/1.jpg and dog/2.jpg"
+_LAYOUT_OPTIONAL = f"{_LAYOUT}, or images without labels directly in the folder"
 
 
-def read_folder(folder: Path, name: str) -> tuple[pd.DataFrame, list[str]]:
+def read_folder(folder: Path, name: str, *, labels_required: bool = True) -> tuple[pd.DataFrame, list[str]]:
     """List the images of a folder, each labelled with the sub-folder it lies in.
 
     Images may lie at any depth below the class folder. Symbolic links are followed; hidden files and folders
@@ -29,6 +30,8 @@ def read_folder(folder: Path, name: str) -> tuple[pd.DataFrame, list[str]]:
     Args:
         folder: The folder.
         name: How messages call it.
+        labels_required: Whether there must be class folders; else images that all lie directly in the folder
+            have the label "".
 
     Returns:
         The table (path relative to `folder` with "/", and label), sorted by path, and the warnings.
@@ -51,10 +54,15 @@ def read_folder(folder: Path, name: str) -> tuple[pd.DataFrame, list[str]]:
 
     loose = sorted(path for path in images if "/" not in path)
     paths = sorted(path for path in images if "/" in path)
-    labels = [path.partition("/")[0] for path in paths]
+    if not paths and not labels_required:
+        paths, loose = loose, []
+    labels = [path.partition("/")[0] if "/" in path else "" for path in paths]
     if not paths:
         found = f"{len(loose):,} images without a class folder" if loose else "no images"
-        raise DataError(f"{name} has {found} ({len(classes):,} sub-folders)", expected=_LAYOUT)
+        raise DataError(
+            f"{name} has {found} ({len(classes):,} sub-folders)",
+            expected=_LAYOUT if labels_required else _LAYOUT_OPTIONAL,
+        )
     used = set(labels)
     if used <= _SPLITS:
         first = f"{name.rstrip('/')}/{min(used, key=lambda split: (not split.startswith('train'), split))}"

@@ -26,7 +26,9 @@ _UNREADABLE = (
 )
 
 
-def read_npz(file: Path, name: str) -> tuple[pd.DataFrame, ArrayFile | np.ndarray, list[str]]:
+def read_npz(
+    file: Path, name: str, *, labels_required: bool = True
+) -> tuple[pd.DataFrame, ArrayFile | np.ndarray, list[str]]:
     """Read the table and open the embeddings of an `.npz` file.
 
     `class_name` may hold one name a sample or one a class. It is taken as one a sample where it has n entries
@@ -36,11 +38,12 @@ def read_npz(file: Path, name: str) -> tuple[pd.DataFrame, ArrayFile | np.ndarra
     Args:
         file: The file; objects in it are never unpickled.
         name: How messages call it.
+        labels_required: Whether it must have the array label.
 
     Returns:
-        The table (n rows: path, label, feature_source and what else there is; `feature_source` is the file's
-        name, `path` the row number from 0 where the file has none), the embeddings (n, d) in the same order,
-        and the warnings.
+        The table (n rows: path, label where there is one, feature_source and what else there is;
+        `feature_source` is the file's name, `path` the row number from 0 where the file has none), the
+        embeddings (n, d) in the same order, and the warnings.
 
     Raises:
         DataError: Not an `.npz` file, or an array missing, of objects, or of a wrong type or shape.
@@ -52,7 +55,9 @@ def read_npz(file: Path, name: str) -> tuple[pd.DataFrame, ArrayFile | np.ndarra
         raise DataError(
             f"{name} cannot be read: {error}", expected=f"a file saved by numpy.savez with {_EXPECTED}"
         ) from error
-    missing = [member for member in ("embedding", "label") if member not in members]
+    # Names of classes say nothing without the labels that they name.
+    required = ("embedding", "label") if labels_required or "class_name" in members else ("embedding",)
+    missing = [member for member in required if member not in members]
     if missing:
         raise DataError(
             f"{name} has no array {listed(missing)}; it has: {listed(members)}", expected=_EXPECTED

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from divacli.errors import DataError, listed
 from divacli.manifest.arrayfile import ArrayFile
 
 
@@ -22,10 +23,12 @@ class Manifest:
         table: One row a sample, RangeIndex. Columns path (str, as written), label (str) and weight (float64,
             1 where not given), then group, split, id and feature_source where there are such, then all
             others. Where `feature_source` is not empty it names the `.npz` file or feature store that holds
-            the row's embedding, and the path need not be a file.
+            the row's embedding, and the path need not be a file. Labels are all "" where there are none.
         folder: Absolute folder that relative paths and sources start from.
         warnings: One sentence each.
         embeddings: (n, d), row i belonging to row i of `table`; of an `.npz` file only.
+        labels_required: Whether it was read as samples to learn classes from. Samples of a pool may lack
+            labels, or be of one class, or all of weight 0.
     """
 
     name: str
@@ -34,13 +37,45 @@ class Manifest:
     folder: Path
     warnings: tuple[str, ...] = ()
     embeddings: ArrayFile | np.ndarray | None = None
+    labels_required: bool = True
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the samples have labels."""
+        return bool((self.table["label"] != "").any())
 
     @property
     def classes(self) -> list[str]:
         """The distinct labels, sorted: by value where all are whole numbers, so that 10 comes after 9."""
-        labels = self.table["label"].unique().tolist()
+        labels = [label for label in self.table["label"].unique().tolist() if label]
         numbers = all(label.isascii() and label.isdigit() for label in labels)
         return sorted(labels, key=lambda label: (int(label) if numbers else 0, label))
+
+    def class_numbers(self, classes: list[str]) -> np.ndarray:
+        """Number of each sample's class, (n,) int64.
+
+        Args:
+            classes: The label of each number, (k,).
+
+        Raises:
+            DataError: A label is none of the classes, or there are no labels.
+        """
+        labels = self.table["label"]
+        if not self.labelled:
+            raise DataError(
+                f"{self.name} has no labels",
+                expected=f"a label in every row, among {listed(classes)}",
+                hint="add the column label",
+            )
+        numbers = pd.Index(classes).get_indexer(pd.Index(labels))
+        if (numbers < 0).any():
+            unknown = sorted(set(labels) - set(classes))
+            raise DataError(
+                f"{self.name} has labels that the training samples lack: {listed(unknown)}",
+                expected=f"only the {len(classes)} training classes: {listed(classes)}",
+                hint="correct these labels, or leave these rows out",
+            )
+        return numbers.astype(np.int64)
 
     def files(self) -> list[str]:
         """Absolute path of each row."""
@@ -59,3 +94,7 @@ class Manifest:
         """
         kind = "table" if self.kind == "npz" else self.kind
         return replace(self, kind=kind, table=self.table.iloc[rows].reset_index(drop=True), embeddings=None)
+
+    def without_labels(self) -> Manifest:
+        """The same samples, unlabelled: for a pool whose folders or labels say nothing of the classes."""
+        return replace(self, table=self.table.assign(label=""), labels_required=False)

@@ -16,6 +16,9 @@ from divacli.manifest.table import Manifest
 def validate(manifest: Manifest) -> list[str]:
     """Check paths, labels and weights.
 
+    Where labels are not required there may be none, one class only, or one sample of a class, and all weights
+    may be 0: such samples are a pool that others are chosen from.
+
     Returns:
         The warnings: classes of one sample, labels that are hard to tell apart, several splits.
 
@@ -23,27 +26,32 @@ def validate(manifest: Manifest) -> list[str]:
         DataError: An empty path or label, a path twice, fewer than two classes, an unusable weight.
     """
     table, name = manifest.table, manifest.name
-    for column in ("path", "label"):
-        empty = table[column].str.strip() == "" if column == "label" else table[column] == ""
-        if empty.any():
-            raise DataError(
-                f"{name}: {column} is empty in {row_numbers(empty)}",
-                expected=f"a {column} in every row",
-                hint="fill it in, or leave these rows out",
-            )
+    _check_filled("path", table["path"] == "", name)
+    unlabelled = table["label"].str.strip() == ""
+    if manifest.labels_required:
+        _check_filled("label", unlabelled, name)
+    elif unlabelled.any() and not unlabelled.all():
+        raise DataError(
+            f"{name}: {int(unlabelled.sum()):,} of {len(table):,} rows have no label",
+            expected="a label in every row, or in none",
+            hint="keep samples with and without labels in two tables",
+        )
     _check_weights(table["weight"], name)
     _check_duplicates(manifest)
 
     counts = table["label"].value_counts(sort=False).sort_index()
-    if len(counts) < 2:
-        raise DataError(
-            f"{name} has one class only: {counts.index[0]}",
-            expected="at least two classes to tell apart",
-            hint="check that the labels are what the label column holds",
-        )
     warnings = []
-    if single := counts.index[counts == 1].tolist():
-        warnings.append(f"{name}: classes with a single sample: {listed(single)}.")
+    if manifest.labels_required:
+        if not table["weight"].any():
+            raise DataError(f"{name}: every weight is 0", expected="at least some weights above 0")
+        if len(counts) < 2:
+            raise DataError(
+                f"{name} has one class only: {counts.index[0]}",
+                expected="at least two classes to tell apart",
+                hint="check that the labels are what the label column holds",
+            )
+        if single := counts.index[counts == 1].tolist():
+            warnings.append(f"{name}: classes with a single sample: {listed(single)}.")
     alike = counts.index.to_series().groupby(counts.index.str.strip().str.casefold()).agg(list)
     if pairs := [" / ".join(map(repr, labels)) for labels in alike if len(labels) > 1]:
         warnings.append(
@@ -73,6 +81,15 @@ def check_files(manifest: Manifest) -> None:
         )
 
 
+def _check_filled(column: str, empty: pd.Series, name: str) -> None:
+    if empty.any():
+        raise DataError(
+            f"{name}: {column} is empty in {row_numbers(empty)}",
+            expected=f"a {column} in every row",
+            hint="fill it in, or leave these rows out",
+        )
+
+
 def _check_weights(weights: pd.Series, name: str) -> None:
     wrong = ~(np.isfinite(weights) & (weights >= 0))
     if wrong.any():
@@ -81,8 +98,6 @@ def _check_weights(weights: pd.Series, name: str) -> None:
             expected="a number from 0 up in every row",
             hint="fill it in, or leave the whole column out for weights of 1",
         )
-    if not weights.any():
-        raise DataError(f"{name}: every weight is 0", expected="at least some weights above 0")
 
 
 def _check_duplicates(manifest: Manifest) -> None:
