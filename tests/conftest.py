@@ -1,10 +1,12 @@
 """What every test stands on."""
 
+import json
 import os
 
 # Before torch is imported: its threads are not to spin while another process has the core.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,3 +28,51 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     cache = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("DIVA_CACHE_DIR", str(cache))
     return cache
+
+
+@pytest.fixture(scope="session")
+def save_clip() -> Callable[..., Path]:
+    """Write a tiny CLIP model of random weights as `save_pretrained` does: 16 features, 12 tokens a text."""
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    import torch
+
+    def save(folder: Path, seed: int = 0) -> Path:
+        folder.mkdir(parents=True)
+        letters = "abcdefghijklmnopqrstuvwxyz0123456789,.!"
+        start, end = "<|startoftext|>", "<|endoftext|>"
+        words = [*letters, *(f"{letter}</w>" for letter in letters), "ca", "cat</w>", start, end]
+        (folder / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
+        (folder / "merges.txt").write_text("#version: 0.2\nc a\nca t</w>\n")
+        transformers.CLIPTokenizerFast.from_pretrained(folder).save_pretrained(folder)
+        image_processor = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32)
+        image_processor.save_pretrained(folder)
+        both = {
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+        }
+        texts = {
+            "vocab_size": len(words),
+            "max_position_embeddings": 12,
+            "bos_token_id": words.index(start),
+            "eos_token_id": words.index(end),
+            "pad_token_id": words.index(end),
+        }
+        config = transformers.CLIPConfig(
+            projection_dim=16,
+            text_config={**both, **texts},
+            vision_config={**both, "image_size": 32, "patch_size": 8},
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            transformers.CLIPModel(config).save_pretrained(folder)
+        return folder
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def clip_folder(save_clip: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny CLIP model; not to be changed."""
+    return save_clip(tmp_path_factory.mktemp("clip") / "tiny")

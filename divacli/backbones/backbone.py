@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,13 +17,15 @@ from divacli.backbones.archive import (
     read_torchscript,
 )
 from divacli.backbones.checkpoint import archive_kind, read_checkpoint
-from divacli.backbones.factory import from_factory, is_factory
+from divacli.backbones.clip import CLIP, EMBEDDING, from_clip
+from divacli.backbones.factory import from_factory
 from divacli.backbones.fingerprint import stable_text, text_digest, weights_digest
 from divacli.backbones.layer import Extractor, LayerExtractor, same
 from divacli.backbones.source import Source
 from divacli.backbones.transform import Transform, imagenet_transform, probe_images
+from divacli.backbones.userfile import is_user_file
 from divacli.backbones.zoo import TIMM, from_timm, from_torchvision
-from divacli.errors import ModelError
+from divacli.errors import ModelError, listed
 
 _EXAMPLES = (
     "--model resnet18 --weights DEFAULT, or --model net.py:make --checkpoint weights.pt, "
@@ -45,6 +48,7 @@ class Backbone:
         identity: Everything that the features depend on, as text; equal on every machine.
         notes: Sentences for the user about what was changed or assumed.
         n_features: Length d of a feature vector.
+        image_shape: (3, h, w) of what `transform` gives.
     """
 
     name: str
@@ -55,6 +59,7 @@ class Backbone:
     identity: dict[str, str]
     notes: tuple[str, ...]
     n_features: int
+    image_shape: tuple[int, ...]
     _extractor: Extractor = field(repr=False)
 
     def features(self, images: Tensor) -> Tensor:
@@ -94,8 +99,8 @@ def load_backbone(
     """Load a network and find its feature layer.
 
     Args:
-        model: A torchvision classification network, `timm:NAME`, or `FILE.py:FACTORY`. None: `checkpoint` is
-            a TorchScript or `torch.export` archive, which holds the network itself.
+        model: A torchvision classification network, `timm:NAME`, `clip:NAME`, or `FILE.py:FACTORY`. None:
+            `checkpoint` is a TorchScript or `torch.export` archive, which holds the network itself.
         checkpoint: Weights in a file of torch or safetensors; told by content, not by suffix.
         weights: In place of a checkpoint, published weights to download, for a name only: "DEFAULT", a member
             of torchvision's weights enum, or a tag of timm.
@@ -108,12 +113,16 @@ def load_backbone(
     Raises:
         ModelError: For whatever is wrong with the names, files, weights or the network.
     """
+    if model is not None and model.startswith(CLIP):
+        others = {"checkpoint": checkpoint, "weights": weights, "layer": layer, "image-size": image_size}
+        _check_alone(model, others)
+        return _from_source(from_clip(model), EMBEDDING, ())
     _check_request(model, checkpoint, weights)
     if model is None:
         assert checkpoint is not None
         return _from_archive(checkpoint, layer, image_size)
     read = None if checkpoint is None else read_checkpoint(checkpoint)
-    if is_factory(model):
+    if is_user_file(model):
         source = from_factory(model, read, image_size)
     elif model.startswith(TIMM):
         source = from_timm(model, read, weights, image_size)
@@ -135,7 +144,7 @@ def _check_request(model: str | None, checkpoint: Path | None, weights: str | No
         )
     if model is None:
         return
-    if is_factory(model):
+    if is_user_file(model):
         if weights is not None:
             raise ModelError(
                 f"--weights {weights} with {model}",
@@ -147,6 +156,16 @@ def _check_request(model: str | None, checkpoint: Path | None, weights: str | No
             f"{model} without weights: random ones give meaningless features",
             expected="--checkpoint FILE or --weights DEFAULT",
             hint=f"--model {model} --weights DEFAULT downloads the published ones",
+        )
+
+
+def _check_alone(model: str, others: Mapping[str, object]) -> None:
+    given = [f"--{option} {value}" for option, value in others.items() if value is not None]
+    if given:
+        raise ModelError(
+            f"{listed(given)} with {model}",
+            expected="the name alone, which says the weights and the image size; features are the embeddings",
+            hint="leave the others out; for weights of your own give the model's folder: --model clip:FOLDER",
         )
 
 
@@ -224,6 +243,7 @@ def _backbone(
         identity={**identity, "layer": extractor.layer, "transform": stable_text(transform)},
         notes=notes,
         n_features=features.shape[1],
+        image_shape=tuple(probe.shape[1:]),
         _extractor=extractor,
     )
 

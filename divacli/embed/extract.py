@@ -103,7 +103,13 @@ def extract(
     if not cuda:
         keep_freed_memory()
     batches = load_batches(
-        files, keys, backbone.transform, batch_size=batch_size, workers=options.workers, pinned=cuda
+        files,
+        keys,
+        backbone.transform,
+        backbone.image_shape,
+        batch_size=batch_size,
+        workers=options.workers,
+        pinned=cuda,
     )
     failed: dict[int, str] = {}
     pending_keys: list[np.ndarray] = []

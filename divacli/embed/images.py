@@ -46,6 +46,10 @@ class UndecodableImage(ValueError):
     """An image file that cannot be decoded whole; the message is the reason, in one line."""
 
 
+class FailedCopy(ValueError):
+    """An image of which a transform makes no copy; the message is the reason, in one line."""
+
+
 def decode_image(data: bytes) -> Image.Image:
     """Decode an image file.
 

@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from divacli.embed.images import UndecodableImage, decode_image
+from divacli.embed.images import FailedCopy, UndecodableImage, decode_image
 from divacli.errors import ModelError
 
 if TYPE_CHECKING:
@@ -77,6 +76,8 @@ class _Images(Dataset[_Loaded]):
             return position, f"cannot be read: {error.strerror}"
         try:
             return position, self._transform(image)
+        except FailedCopy as error:
+            return position, str(error)
         except Exception as error:  # noqa: BLE001  # the user's own code may raise anything
             failure = ModelError(
                 f"the transform fails on {file}: {type(error).__name__}: {error}",
@@ -88,10 +89,10 @@ class _Images(Dataset[_Loaded]):
 
 
 class _Collate:
-    """Stack a batch; images that could not be decoded leave zeros, so that every batch has one shape."""
+    """Stack a batch; images that cannot be used leave zeros, so that every batch has one shape."""
 
-    def __init__(self, blank: Tensor) -> None:
-        self._blank = blank
+    def __init__(self, image_shape: tuple[int, ...]) -> None:
+        self._blank = torch.zeros(image_shape)
 
     def __call__(self, batch: list[_Loaded]) -> LoadedBatch | ModelError:
         for _, item in batch:
@@ -113,6 +114,7 @@ def load_batches(
     files: Sequence[str],
     keys: np.ndarray,
     transform: Transform,
+    image_shape: tuple[int, ...],
     *,
     batch_size: int,
     workers: int | None,
@@ -124,6 +126,7 @@ def load_batches(
         files: Paths (m).
         keys: (m, 32) uint8, the SHA-256 of each file: one that has changed since is not used.
         transform: From an RGB image to a tensor (3, h, w).
+        image_shape: That shape.
         batch_size: Images at a time.
         workers: Processes; None: one a core.
         pinned: Put images in page-locked memory, for a copy to CUDA that overlaps with work.
@@ -133,12 +136,11 @@ def load_batches(
     """
     workers = _cores() if workers is None else workers
     processes = workers if len(files) > _FEW else 0
-    blank = torch.zeros_like(transform(Image.new("RGB", (256, 256))))
     loader = DataLoader(
         _Images(files, keys, transform),
         batch_size=batch_size,
         num_workers=processes,
-        collate_fn=_Collate(blank),
+        collate_fn=_Collate(image_shape),
         pin_memory=pinned,
         # A factory's transform lives in a module that only a forked worker knows.
         multiprocessing_context="fork" if processes and sys.platform == "linux" else None,

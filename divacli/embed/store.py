@@ -216,6 +216,34 @@ def require_same_identity(wanted: dict[str, str], found: dict[str, str], name: s
         )
 
 
+def require_same_space(wanted: dict[str, str], found: dict[str, str], name: str) -> None:
+    """Refuse to mix embeddings that do not lie in one space.
+
+    Images and texts of one CLIP model do: their identities agree in the entry `space`. Where neither has that
+    entry, they must be features of one network. Embeddings without identity came without a network, so that
+    there is nothing to compare.
+
+    Args:
+        wanted: What the one kind of embeddings depends on.
+        found: What those of `name` depend on.
+        name: A store or DATA.
+
+    Raises:
+        StoreError: They are of different models.
+    """
+    if not wanted or not found:
+        return
+    if "space" not in wanted and "space" not in found:
+        require_same_identity(wanted, found, name)
+    elif wanted.get("space") != found.get("space"):
+        spaces = [identity.get("space", "none")[:12] for identity in (found, wanted)]
+        raise StoreError(
+            f"{name} holds embeddings of another model: space {spaces[0]} and not {spaces[1]}",
+            expected="images and texts that one CLIP model has embedded",
+            hint="give the same --model clip:NAME for both",
+        )
+
+
 def batched(n: int, size: int) -> Iterator[slice]:
     """Slices of at most `size` that cover `n` rows."""
     return (slice(start, min(start + size, n)) for start in range(0, n, size))

@@ -1,0 +1,371 @@
+"""Transformed copies of images: a named transform in front of a backbone's own.
+
+A copy depends on nothing but the image's pixels, the transform and a seed: neither on the order of the
+images nor on the process that makes it.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import difflib
+import inspect
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from types import FunctionType, MethodType
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
+
+from divacli.backbones import Backbone
+from divacli.backbones.checkpoint import first_line
+from divacli.backbones.fingerprint import stable_text
+from divacli.backbones.transform import Transform
+from divacli.backbones.userfile import UserFile, is_user_file
+from divacli.embed.images import FailedCopy
+from divacli.embed.keys import digest_of
+from divacli.errors import ModelError
+
+_NAMED: dict[str, tuple[str, dict[str, Any]]] = {
+    "hflip": ("RandomHorizontalFlip", {"p": 1}),
+    "vflip": ("RandomVerticalFlip", {"p": 1}),
+    "rotate": ("RandomRotation", {}),
+    "colorjitter": ("ColorJitter", {}),
+    "grayscale": ("RandomGrayscale", {"p": 1}),
+    "blur": ("GaussianBlur", {}),
+    "randomcrop": ("RandomCrop", {"pad_if_needed": True}),
+    "resizedcrop": ("RandomResizedCrop", {"size": 224}),
+    "perspective": ("RandomPerspective", {"p": 1}),
+    "affine": ("RandomAffine", {"degrees": 0}),
+    "invert": ("RandomInvert", {"p": 1}),
+    "solarize": ("RandomSolarize", {"threshold": 128, "p": 1}),
+    "posterize": ("RandomPosterize", {"bits": 4, "p": 1}),
+    "autocontrast": ("RandomAutocontrast", {"p": 1}),
+    "equalize": ("RandomEqualize", {"p": 1}),
+}
+"""Class of each short name, and the arguments that it has unless others are given. Where torchvision tosses a
+coin (`p`) every image is transformed: how often it is worth it is what the copies are to tell."""
+
+_CLASSES: dict[str, type[v2.Transform]] = {
+    name: thing
+    for name, thing in vars(v2).items()
+    if isinstance(thing, type) and issubclass(thing, v2.Transform)
+}
+
+_FORM = (
+    "NAME, NAME:ARGUMENTS as in Python (rotate:15, colorjitter:brightness=0.4,contrast=0.4), or FILE.py:NAME"
+)
+_FILE_FORM = (
+    "FILE.py:NAME, a transform from an RGB PIL image to another, its class, or a function without arguments "
+    "that returns it"
+)
+_OVERSHOOT = 0.5
+"""So far beyond [0, 1] floats are clipped, as resampling leaves them; further out they are no pixels."""
+
+_TRIES = 32
+"""Seeds that a transform is tried with before it is said to change nothing."""
+
+
+@dataclass(frozen=True)
+class NamedTransform:
+    """A transform of images, as it was asked for.
+
+    Attributes:
+        name: As typed.
+        transform: As torchvision or the file gives it, from an RGB PIL image; can be pickled.
+        text: What it does to an image, the same on every machine; a part of the features' identity.
+        code: The Python expression that makes it.
+        imports: The statement that this expression needs.
+        random: Whether its copies change with the seed; True where that is not known.
+        notes: Sentences for the user.
+    """
+
+    name: str
+    transform: Callable[[Image.Image], Any]
+    text: str
+    code: str
+    imports: str
+    random: bool
+    notes: tuple[str, ...] = ()
+
+    def copy(self, image: Image.Image, seed: int) -> Image.Image:
+        """Make the transformed copy of an image: the same one always, whatever was drawn before.
+
+        What the transform draws from the global generators of torch (CPU), Python and numpy follows from the
+        image, `text` and the seed; outside they go on as if nothing had been drawn.
+
+        Args:
+            image: In mode RGB; the transform may change it in place.
+            seed: Of the draws.
+
+        Returns:
+            In mode RGB, of any size.
+
+        Raises:
+            FailedCopy: The transform fails on the image, or gives something else than an image.
+        """
+        parts = (self.text, str(seed), str(image.size))
+        digest = bytes.fromhex(digest_of(*(part.encode() for part in parts), image.tobytes()))
+        try:
+            with _seeded(digest):
+                made = self.transform(image)
+        except Exception as error:
+            raise FailedCopy(
+                f"transform {self.name} fails: {type(error).__name__}: {first_line(error)}"
+            ) from error
+        return self._rgb(made)
+
+    def _rgb(self, made: Any) -> Image.Image:
+        if isinstance(made, Image.Image):
+            if 0 in made.size:
+                raise FailedCopy(f"transform {self.name} gives an image of {made.width} x {made.height}")
+            return made if made.mode == "RGB" else made.convert("RGB")
+        if not isinstance(made, Tensor):
+            raise FailedCopy(f"transform {self.name} gives {type(made).__name__}")
+        number_type = made.is_floating_point() or made.dtype == torch.uint8
+        if made.ndim != 3 or len(made) != 3 or not made.numel() or not number_type:
+            raise FailedCopy(f"transform {self.name} gives a tensor {tuple(made.shape)} of {made.dtype}")
+        pixels = made.detach().cpu()
+        if pixels.is_floating_point():
+            low, high = pixels.min().item(), pixels.max().item()
+            if not -_OVERSHOOT <= low <= high <= 1 + _OVERSHOOT:
+                raise FailedCopy(f"transform {self.name} gives a tensor with values from {low:g} to {high:g}")
+            pixels = v2.functional.to_dtype(pixels.clamp(0, 1), torch.uint8, scale=True)
+        return v2.functional.to_pil_image(pixels)
+
+
+def parse_transform(text: str) -> NamedTransform:
+    """The transform that a text names, tried on an image of noise.
+
+    Args:
+        text: One of `NAME`, `NAME:ARGUMENTS` and `FILE.py:NAME`. `NAME` is a short one (`hflip`) or that of a
+            class of `torchvision.transforms.v2`. `ARGUMENTS` are its arguments as in Python, whose values are
+            literals: `rotate:15`, `affine:translate=(0.1,0.1),shear=5`. `FILE.py` is run; `NAME` is a
+            transform there, its class, or a function without arguments that returns it.
+
+    Raises:
+        ModelError: No such transform, wrong arguments, or copies that cannot be used: no images, others at
+            each call, or the images unchanged.
+    """
+    text = text.strip()
+    named = _from_file(text) if is_user_file(text) else _from_torchvision(text)
+    _try(named)
+    return named
+
+
+def augmented(backbone: Backbone, named: NamedTransform, seed: int) -> Backbone:
+    """The same network in front of which every image is replaced by its transformed copy.
+
+    Args:
+        backbone: The network; its weights are shared, so that moving one of the two to a device moves both.
+        named: The transform.
+        seed: Of what it draws; a part of the identity where it draws at all.
+    """
+    drawn = f", seed {seed}" if named.random else ""
+    return replace(
+        backbone,
+        transform=_Augmented(named, seed, backbone.transform),
+        identity={**backbone.identity, "augment": named.text + drawn},
+        notes=(*backbone.notes, *named.notes),
+    )
+
+
+@dataclass(frozen=True)
+class _Augmented:
+    """From an RGB PIL image to the float tensor (3, h, w) of its copy."""
+
+    named: NamedTransform
+    seed: int
+    then: Transform
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        return self.then(self.named.copy(image, self.seed))
+
+
+@contextlib.contextmanager
+def _seeded(digest: bytes) -> Iterator[None]:
+    """Seed the global generators by a digest, and put them back where they were."""
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    try:
+        # Not `torch.manual_seed`: it would seed the generators of CUDA too, which are not put back.
+        torch.default_generator.manual_seed(int.from_bytes(digest[:8], "little"))
+        random.seed(digest)
+        np.random.seed(np.frombuffer(digest, "<u4"))
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        random.setstate(states[1])
+        np.random.set_state(states[2])
+
+
+def _from_torchvision(text: str) -> NamedTransform:
+    name, _, written = text.partition(":")
+    if name not in _NAMED and name not in _CLASSES:
+        known = [*_NAMED, *_CLASSES]
+        lowered = {other.lower(): other for other in known}
+        near = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3)]
+        raise ModelError(
+            f"no transform is called {name!r}",
+            expected=f"{', '.join(_NAMED)}, a class of torchvision.transforms.v2, or FILE.py:NAME",
+            hint=f"near ones: {', '.join(near)}" if near else f"write it as {_FORM}",
+        )
+    class_name, preset = _NAMED.get(name, (name, {}))
+    maker = _CLASSES[class_name]
+    signature = inspect.signature(maker)
+    try:
+        positional, by_name = _arguments(written)
+        given = signature.bind_partial(*positional, **by_name).arguments
+        arguments = {**preset, **given}
+        transform = maker(**arguments)
+    except Exception as error:
+        raise ModelError(
+            f"transform {text}: {first_line(error)}",
+            expected=f"arguments of v2.{class_name}: {', '.join(signature.parameters) or 'none'}",
+            hint=f"write it as {_FORM}",
+        ) from error
+    ordered = ", ".join(f"{key}={arguments[key]!r}" for key in signature.parameters if key in arguments)
+    code = f"v2.{class_name}({ordered})"
+    # Some settings do not show in how it prints, and torchvision's defaults do not show in the expression.
+    return NamedTransform(
+        name=text,
+        transform=transform,
+        text=f"{code} = {stable_text(transform)}",
+        code=code,
+        imports="from torchvision.transforms import v2",
+        random=_may_draw(transform),
+    )
+
+
+def _may_draw(transform: v2.Transform) -> bool:
+    """Whether copies may change with the seed: where it draws parameters, or does not always apply."""
+    draws_parameters = type(transform).make_params is not v2.Transform.make_params
+    return draws_parameters or getattr(transform, "p", None) != 1
+
+
+def _arguments(written: str) -> tuple[list[Any], dict[str, Any]]:
+    """Values by position and by name, of arguments as Python writes them; nothing is run.
+
+    Raises:
+        ValueError: They are not written so.
+    """
+    try:
+        call = ast.parse(f"f({written})", mode="eval").body
+    except SyntaxError as error:
+        raise ValueError(f"{written!r}: {error.msg}") from error
+    # `1)(2` and `1)+(2` are sound Python, but no arguments.
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+        raise ValueError(f"{written!r} is no list of arguments")
+    by_name = {keyword.arg: _literal(keyword.value) for keyword in call.keywords if keyword.arg is not None}
+    if len(by_name) < len(call.keywords):
+        raise ValueError(f"{written!r} gives an argument twice, or without a name")
+    return [_literal(value) for value in call.args], by_name
+
+
+def _literal(node: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(node)
+    except ValueError as error:
+        raise ValueError(f"{ast.unparse(node)!r} is no number, tuple or text in quotes") from error
+
+
+class _FileTransform:
+    """The transform of a user's file, pickled as its place: another process does not know the module.
+
+    Args:
+        source: Where it is.
+        digest: SHA-256 of the file that is meant; None: whatever is there.
+
+    Raises:
+        ModelError: The file fails, holds no such thing, or is another one now.
+    """
+
+    def __init__(self, source: UserFile, digest: str | None = None) -> None:
+        self.source = source
+        self.digest = source.digest
+        if digest not in (None, self.digest):
+            raise ModelError(
+                f"{source.path} changed while it was in use", expected="the same file", hint="start again"
+            )
+        # Seeded too: what it draws while it is made is to be the same in every run.
+        with _seeded(bytes.fromhex(self.digest)), source.running():
+            found = source.load()
+            self.is_called = isinstance(found, type) or _takes_nothing(found)
+            made = found() if self.is_called else found
+        if not callable(made):
+            raise ModelError(f"{source} returned {type(made).__name__}", expected=_FILE_FORM)
+        self._transform = made
+
+    def __call__(self, image: Image.Image) -> Any:
+        return self._transform(image)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        anywhere = replace(self.source, path=self.source.path.resolve())
+        return _FileTransform, (anywhere, self.digest)
+
+
+def _takes_nothing(thing: Callable[..., Any]) -> bool:
+    """Whether it is a function that can be called without arguments."""
+    if not isinstance(thing, FunctionType | MethodType):
+        return False
+    try:
+        inspect.signature(thing).bind()
+    except TypeError:
+        return False
+    return True
+
+
+def _from_file(text: str) -> NamedTransform:
+    source = UserFile.given(text, "transform", _FILE_FORM)
+    transform = _FileTransform(source)
+    return NamedTransform(
+        name=text,
+        transform=transform,
+        text=f"{source} of {transform.digest}",
+        code=f"{source.name}()" if transform.is_called else source.name,
+        imports=f"from {source.path.stem} import {source.name}",
+        random=True,
+        notes=(source.note,),
+    )
+
+
+def _try(named: NamedTransform) -> None:
+    """Refuse a transform whose copies are of no use.
+
+    Raises:
+        ModelError: It fails on an image or gives none, gives others at each call, or changes nothing.
+    """
+    # All values but 0: an image of the whole range is what some transforms make of others.
+    pixels = np.random.default_rng(0).integers(1, 256, (257, 263, 3), dtype=np.uint8)
+    noise = Image.fromarray(pixels)
+    try:
+        repeated = _same(named.copy(noise.copy(), 0), named.copy(noise.copy(), 0))
+        unchanged = all(_same(named.copy(noise.copy(), seed), noise) for seed in range(_TRIES))
+    except FailedCopy as error:
+        raise ModelError(
+            str(error),
+            expected=f"a transform that takes any RGB image of PIL, such as one of {noise.width} x "
+            f"{noise.height}, and gives one, or a tensor (3, h, w) of uint8 or of floats within [0, 1]",
+            hint="change its arguments or its code",
+        ) from error
+    if not repeated:
+        raise ModelError(
+            f"transform {named.name} makes another copy of the same image at each call",
+            expected="draws from the global generators of torch, random or numpy, which are seeded",
+            hint="seed a generator of your own at each call, by a number drawn from one of these",
+        )
+    if unchanged:
+        # torchvision passes an image of PIL through what is for tensors or boxes only.
+        raise ModelError(
+            f"transform {named.name} leaves images as they are",
+            expected="copies that differ from their originals",
+            hint="give it arguments that change something; wrap one that is for tensors in a FILE.py:NAME",
+        )
+
+
+def _same(one: Image.Image, other: Image.Image) -> bool:
+    return one.size == other.size and one.tobytes() == other.tobytes()
