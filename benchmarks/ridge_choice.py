@@ -8,13 +8,10 @@ and the error on `clothing/test`. Needs the folder `shared` beside the repositor
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import torch
 from sklearn.metrics import f1_score, roc_auc_score
 
-from benchmarks.machine import SHARED, save
+from benchmarks.machine import SHARED, require_shared, save
 from divacli.cli.session import default_cache
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, load_samples
 from divacli.ridge import (
@@ -55,8 +52,7 @@ def features(name: str) -> Samples:
 
 def main() -> None:
     """Measure and print."""
-    if not SHARED.is_dir():
-        sys.exit(f"skipped: no folder {Path(SHARED.name)} beside the repository")
+    require_shared()
     train, test = features("train"), features("test")
     classes = train.manifest.classes
     truth, test_truth = (

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from divacli.backbones.archive import (
     Archive,
@@ -78,6 +78,21 @@ class Backbone:
             ModelError: More images than the fixed batch size, or the network fails on them.
         """
         return _features(self._extractor, images, self.batch_size)
+
+    @property
+    def network(self) -> nn.Module:
+        """The network itself, for training: `features` follows its parameters, `head` and `identity` do not.
+
+        Raises:
+            ModelError: It is an exported archive.
+        """
+        if isinstance(self._extractor, LayerExtractor):
+            return self._extractor.network
+        raise ModelError(
+            f"{self.name} was exported to be run, not trained",
+            expected="a network of torchvision or timm, or of a factory in a Python file",
+            hint="name the network with --model and give its state dict with --checkpoint",
+        )
 
     def to(self, device: torch.device | str) -> Backbone:
         """Move the network and its head to a device; returns itself."""

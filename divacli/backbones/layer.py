@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -49,7 +50,7 @@ class LayerExtractor:
     """
 
     def __init__(self, network: nn.Module, probe: Tensor, layer: str | None) -> None:
-        self._network = network.eval()
+        self.network = network.eval()
         self.layer = _last_linear(network, probe) if layer is None else layer
         modules = dict(network.named_modules())
         if not layer_exists(self.layer, modules):
@@ -67,19 +68,11 @@ class LayerExtractor:
 
     def to(self, device: torch.device) -> None:
         """Move the network to a device."""
-        self._network.to(device)
+        self.network.to(device)
 
     def _run(self, images: Tensor) -> tuple[Tensor, Any]:
-        inputs: list[Tensor] = []
-
-        def capture(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            inputs[:] = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)][:1]
-
-        hook = self._module.register_forward_pre_hook(capture, with_kwargs=True)
-        try:
-            output = run_network(self._network, images)
-        finally:
-            hook.remove()
+        with inputs_of(self._module) as inputs:
+            output = run_network(self.network, images)
         if not inputs:
             raise ModelError(
                 f"the layer {self.layer!r} gets no tensor when the network runs",
@@ -87,6 +80,25 @@ class LayerExtractor:
                 hint="name another module with --layer",
             )
         return pooled(inputs[0], self.layer, into_linear=isinstance(self._module, nn.Linear)), output
+
+
+@contextmanager
+def inputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
+    """Watch what flows into a module while its network runs.
+
+    Yields:
+        A list that holds the first tensor of the module's last call; empty as long as there was none.
+    """
+    inputs: list[Tensor] = []
+
+    def capture(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        inputs[:] = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)][:1]
+
+    hook = module.register_forward_pre_hook(capture, with_kwargs=True)
+    try:
+        yield inputs
+    finally:
+        hook.remove()
 
 
 def pooled(activation: Tensor, layer: str, *, into_linear: bool) -> Tensor:

@@ -1,8 +1,8 @@
 """`--config FILE.yaml`: options from a file, through the same parser as flags.
 
-The file maps option names to values; a section named after a command holds what only that command takes.
-Relative paths are relative to the file. The values become the defaults of the command line, so that a flag
-wins and every check of an option exists once.
+The file maps option names to values, or to lists of them for options that can be repeated; a section named
+after a command holds what only that command takes. Relative paths are relative to the file. The values become
+the defaults of the command line, so that a flag wins and every check of an option exists once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-_FILES = {"data", "checkpoint", "val", "cache_dir"}
+_FILES = {"data", "checkpoint", "val", "cache_dir", "manifest", "test", "truth", "pool"}
 """Options that name a file or folder to be found beside the configuration."""
 
 
@@ -46,12 +46,27 @@ def load_config(context: typer.Context, value: Path | None) -> Path | None:
         else:
             raise typer.BadParameter(_unknown(value, "option", name, known))
     values.pop("config", None)
-    for name, entry in values.items():
-        if not isinstance(entry, str if name in _FILES else str | int | float):
-            expected = "a path" if name in _FILES else "one text, number or true/false"
-            raise typer.BadParameter(f"{value}: {name!r} is {entry!r}; expected {expected}")
-    context.default_map = {name: _located(name, entry, value.parent) for name, entry in values.items()}
+    repeatable = {parameter.name for parameter in context.command.params if _is_repeatable(parameter)}
+    context.default_map = {
+        name: _checked(name, entry, value, repeatable=name in repeatable) for name, entry in values.items()
+    }
     return value
+
+
+def _checked(name: str, entry: Any, file: Path, *, repeatable: bool) -> Any:
+    """What the command line would have held: one value, or a list of them for an option that is repeated."""
+    entries = entry if repeatable and isinstance(entry, list) else [entry]
+    if not all(isinstance(one, str if name in _FILES else str | int | float) for one in entries):
+        expected = "a path" if name in _FILES else "one text, number or true/false"
+        more = ", or a list of these" if repeatable else ""
+        raise typer.BadParameter(f"{file}: {name!r} is {entry!r}; expected {expected}{more}")
+    located = [_located(name, one, file.parent) for one in entries]
+    return located if repeatable else located[0]
+
+
+def _is_repeatable(parameter: Any) -> bool:
+    # An argument has no such attribute.
+    return bool(getattr(parameter, "multiple", False))
 
 
 def _take(values: dict[str, Any], entries: dict[str, Any], mine: set[str], file: Path, where: str) -> None:

@@ -33,6 +33,13 @@ class LossName(StrEnum):
     cross_entropy = "cross-entropy"
 
 
+class ValidationName(StrEnum):
+    """How validation samples are counted."""
+
+    natural = "natural"
+    balanced = "balanced"
+
+
 class ScalingName(StrEnum):
     """Feature scalings."""
 
@@ -73,6 +80,23 @@ def ridge_value(text: str) -> float | None:
     return value
 
 
+def step_size_value(text: str) -> float | None:
+    """Parse `auto` (None) or a number > 0.
+
+    Raises:
+        typer.BadParameter: It is neither.
+    """
+    if text == "auto":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise typer.BadParameter(f"--step-size {text}: expected auto or a number above 0, such as 0.1")
+    return value
+
+
 _NETWORK, _COMPUTE, _SOLVE, _OUTPUT = "Network", "Computing", "Problem", "Output"
 
 
@@ -83,7 +107,7 @@ class NetworkOptions:
     model: Annotated[
         str | None,
         typer.Option(
-            help="A torchvision name, timm:NAME, or FILE.py:FACTORY (which runs that file).",
+            help="A torchvision name, timm:NAME, clip:NAME, or FILE.py:FACTORY (which runs that file).",
             rich_help_panel=_NETWORK,
         ),
     ] = None
@@ -170,9 +194,31 @@ class ProblemOptions:
             rich_help_panel=_SOLVE,
         ),
     ] = "auto"
-    loss: Annotated[LossName, typer.Option(help="Validation loss.", rich_help_panel=_SOLVE)] = (
-        LossName.squared
-    )
+    loss: Annotated[
+        LossName | None,
+        typer.Option(
+            help="Validation loss. Default: squared; cross-entropy where weights are optimised.",
+            show_default=False,
+            rich_help_panel=_SOLVE,
+        ),
+    ] = None
+    validation: Annotated[
+        ValidationName,
+        typer.Option(
+            help="Whether every sample or every class counts equally in the validation loss.",
+            rich_help_panel=_SOLVE,
+        ),
+    ] = ValidationName.natural
+    group: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of DATA whose equal values (a patient, copies of one image) are left out together; "
+            "none for no groups. Default: group, where there is such a column.",
+            metavar="COLUMN",
+            show_default=False,
+            rich_help_panel=_SOLVE,
+        ),
+    ] = None
     scaling: Annotated[ScalingName, typer.Option(help="Scaling of the features.", rich_help_panel=_SOLVE)] = (
         ScalingName.unit
     )

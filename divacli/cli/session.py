@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import typer
 
 from divacli.cli.command import RichProgress, say, warn
 from divacli.cli.options import (
     ComputeOptions,
     DtypeName,
     FrameOptions,
+    LossName,
     NetworkOptions,
     OutputOptions,
     ProblemOptions,
+    ValidationName,
     ridge_value,
 )
 from divacli.errors import OutputError
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
     from divacli.curate.record import Scores
     from divacli.curate.solution import SolveOptions
     from divacli.embed import BackboneChoice, ExtractOptions, Samples
+    from divacli.embed.augmentation import NamedTransform
     from divacli.manifest import Manifest
 
 
@@ -54,6 +60,7 @@ class Session:
         self._extract: ExtractOptions = ExtractOptions(
             self.device, compute.batch_size, compute.workers, compute.amp
         )
+        self._model = network.model
         self._network_named = network != NetworkOptions()
         self._strict = compute.strict
 
@@ -65,17 +72,102 @@ class Session:
 
     def load_both(self, opened: Manifest | Samples, validation: str | None) -> tuple[Samples, Samples | None]:
         """Samples with their features, and those of a validation set, which is checked before any work."""
-        from divacli.curate.solution import class_numbers
-        from divacli.embed import Samples, read_data
+        from divacli.embed import read_data
 
         if validation is None:
             return self._embedded(opened), None
         opened_validation = read_data(validation)
-        training, held_out = (
-            part.manifest if isinstance(part, Samples) else part for part in (opened, opened_validation)
-        )
-        class_numbers(held_out, training.classes)
+        _manifest(opened_validation).class_numbers(_manifest(opened).classes)
         return self._embedded(opened), self._embedded(opened_validation)
+
+    def load_pool(
+        self, data: str, pool: str, validation: str | None, *, labels_given: bool = True
+    ) -> tuple[Samples, Samples, Samples | None]:
+        """A core, the candidates of a pool, and a validation set; all are read before any is embedded.
+
+        Args:
+            data: The core.
+            pool: With labels or without.
+            validation: Its labels are among those of core and pool.
+            labels_given: Whether the pool's labels, where it has any, are looked at.
+        """
+        from divacli.curate.extend import check_one_table
+        from divacli.embed import Samples, read_data
+
+        opened = read_data(data)
+        candidates = read_data(pool, labels="optional")
+        if not labels_given:
+            if isinstance(candidates, Samples):
+                candidates = replace(candidates, manifest=candidates.manifest.without_labels())
+            else:
+                candidates = candidates.without_labels()
+        check_one_table(_manifest(opened), _manifest(candidates))
+        held_out = None if validation is None else read_data(validation)
+        if held_out is not None:
+            known = {*_manifest(opened).classes, *_manifest(candidates).classes}
+            _manifest(held_out).class_numbers(sorted(known))
+        core, chosen_from = self._embedded(opened), self._embedded(candidates)
+        return core, chosen_from, None if held_out is None else self._embedded(held_out)
+
+    def copies(self, samples: Samples, transform: NamedTransform, seed: int) -> Samples:
+        """Samples with the features of their transformed copies; warns of images that have none.
+
+        Args:
+            samples: Images.
+            transform: Of images.
+            seed: Of what it draws.
+        """
+        from divacli.embed import copies_of
+
+        # A class may be left without copies.
+        manifest = replace(samples.manifest, labels_required=False)
+        found = copies_of(
+            manifest,
+            self.choice,
+            transform,
+            self._extract,
+            self.cache,
+            seed=seed,
+            strict=self._strict,
+            progress=self.progress,
+        )
+        self._warned_of_failures(found)
+        return found
+
+    def load_modalities(
+        self, data: str, pools: list[str], validation: str | None
+    ) -> tuple[Samples, list[tuple[str, Samples]], Samples | None]:
+        """A core, other modalities by name (of their file), and a validation set."""
+        from divacli.embed import read_data
+        from divacli.embed.texts import is_text_table, read_texts
+
+        opened = read_data(data)
+        texts = {pool: read_texts(pool) for pool in pools if is_text_table(pool)}
+        others = {pool: read_data(pool, labels="optional") for pool in pools if pool not in texts}
+        held_out = None if validation is None else read_data(validation)
+        if held_out is not None:
+            manifests = [_manifest(opened), *texts.values(), *(_manifest(other) for other in others.values())]
+            _manifest(held_out).class_numbers(sorted({label for one in manifests for label in one.classes}))
+        # A network that embeds no texts is refused before any image is embedded.
+        embedded = self._text_embedder() if texts else None
+        core = self._embedded(opened)
+        found: list[tuple[str, Samples]] = []
+        for pool in dict.fromkeys(pools):
+            if embedded is not None and pool in texts:
+                samples = self._told(embedded(texts[pool]))
+            else:
+                samples = self._embedded(others[pool])
+            name = Path(pool).stem or pool
+            taken = {other for other, _ in found}
+            found.append((name if name not in taken else f"{name}-{len(found) + 1}", samples))
+        return core, found, None if held_out is None else self._embedded(held_out)
+
+    def _text_embedder(self) -> Callable[[Manifest], Samples]:
+        from divacli.backbones.clip import load_text_encoder
+        from divacli.embed.texts import text_samples
+
+        encoder = load_text_encoder(self._model)
+        return lambda texts: text_samples(texts, encoder, self._extract, self.cache, progress=self.progress)
 
     def scored(self, data: str, problem: ProblemOptions) -> Scores:
         """Scores of DATA: those that it holds, or else computed now."""
@@ -97,17 +189,23 @@ class Session:
         samples, validation = self.load_both(opened, problem.val)
         return Scores.fresh(score(samples, options, validation), options)
 
-    def solve_options(self, problem: ProblemOptions) -> SolveOptions:
+    def solve_options(
+        self, problem: ProblemOptions, default_loss: LossName = LossName.squared
+    ) -> SolveOptions:
         """How the problem is solved."""
         import torch
 
-        from divacli.curate.solution import SolveOptions
+        from divacli.curate.solution import DEFAULT_GROUP, SolveOptions
+
+        group = {None: DEFAULT_GROUP, "none": None}.get(problem.group, problem.group)
 
         return SolveOptions(
             ridge=ridge_value(problem.ridge),
-            loss=problem.loss.value,
+            loss=(problem.loss or default_loss).value,
             scaling=problem.scaling.value,
             around_head=problem.around_head,
+            group=group,
+            balanced=problem.validation is ValidationName.balanced,
             dtype=getattr(torch, problem.dtype.value),
             device=self.device,
             seed=problem.seed,
@@ -132,12 +230,15 @@ class Session:
         if not self.quiet:
             for note in samples.notes:
                 say(f"note: {note}")
+        self._warned_of_failures(samples)
+        return samples
+
+    def _warned_of_failures(self, samples: Samples) -> None:
         if len(samples.failed):
             warn(
                 f"{len(samples.failed):,} images cannot be used and are left out, the first: "
                 f"{samples.failed['path'].iloc[0]} ({samples.failed['reason'].iloc[0]})"
             )
-        return samples
 
     def _warned(self, manifest: Manifest) -> None:
         for message in manifest.warnings:
@@ -185,6 +286,15 @@ class Output:
         if target is not None:
             self.written.append(target.name)
 
+    def records(self, name: str, table: pd.DataFrame) -> None:
+        """Write a table that is not one of samples, in a folder only."""
+        from divacli.manifest import write_table
+
+        if self.folder is not None:
+            target = self.folder / f"{name}.{self._format}"
+            write_table(table, target, self._format)  # type: ignore[arg-type]
+            self.written.append(target.name)
+
     def json(self, name: str, content: dict[str, object]) -> None:
         """Write a JSON file, in a folder only."""
         import json
@@ -194,6 +304,22 @@ class Output:
         if self.folder is not None:
             write_text(self.folder / name, json.dumps(content, indent=2, allow_nan=False) + "\n")
             self.written.append(name)
+
+    def text(self, name: str, content: str) -> None:
+        """Write a command's main result where it is text and no table."""
+        from divacli.manifest import write_text
+
+        if self.folder is None:
+            typer.echo(content, nl=False)
+        else:
+            write_text(self.folder / name, content)
+            self.written.append(name)
+
+
+def _manifest(opened: Manifest | Samples) -> Manifest:
+    from divacli.embed import Samples
+
+    return opened.manifest if isinstance(opened, Samples) else opened
 
 
 def default_cache() -> Path:

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 import divacli
-from divacli.curate.solution import SolveOptions
+from divacli.curate.solution import SolveOptions, group_names
 from divacli.embed import Samples
 from divacli.embed.keys import digest_of
 
 
 def provenance(samples: Samples, options: SolveOptions, *others: Samples | None) -> dict[str, Any]:
-    """Device, dtype and versions, and a digest of all data and options that a result depends on.
+    """Device, dtype and versions, and a digest of the data and of how the problem was posed.
 
     Args:
         samples: The training samples.
@@ -43,5 +43,5 @@ def _fingerprint(samples: Samples, options: SolveOptions, *others: Samples | Non
             table = part.manifest.table
             parts += [part.fingerprint, *table["label"], *(f"{weight!r}" for weight in table["weight"])]
             if options.group is not None and options.group in table:
-                parts += table[options.group].astype(str)
+                parts += group_names(table[options.group]).tolist()
     return digest_of(*(part.encode() for part in parts))

@@ -189,13 +189,16 @@ def pose(samples: Samples, options: SolveOptions, classes: list[str] | None = No
 def balanced(mask: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """A validation mask (n,) float64 in which every class has the same sum, and all together the old one.
 
+    A class whose sum is zero keeps it.
+
     Args:
         mask: (n,) float64 >= 0.
         labels: (n,) int64.
     """
     sums = torch.zeros(int(labels.max()) + 1, dtype=torch.float64).index_add_(0, labels, mask)
-    share = float(mask.sum()) / int((sums > 0).sum())
-    return mask * (share / sums.clamp_min(torch.finfo(torch.float64).tiny))[labels]
+    counts = sums > 0
+    factors = torch.where(counts, mask.sum() / counts.sum() / sums, 0.0)
+    return mask * factors[labels]
 
 
 def group_numbers(manifest: Manifest, column: str | None) -> torch.Tensor | None:
@@ -214,7 +217,7 @@ def group_numbers(manifest: Manifest, column: str | None) -> torch.Tensor | None
             expected="a column whose equal values belong together, such as patient_id",
             hint="name one of these, or leave --group out",
         )
-    names = table[column].fillna("").astype(str)
+    names = group_names(table[column])
     # An empty cell belongs to nobody.
     alone = np.flatnonzero(names == "")
     numbers, found = pd.factorize(names)
@@ -227,6 +230,12 @@ def group_numbers(manifest: Manifest, column: str | None) -> torch.Tensor | None
             hint="use --group none",
         )
     return None if n_groups == len(numbers) else torch.from_numpy(numbers.astype(np.int64))
+
+
+def group_names(cells: pd.Series) -> pd.Series:
+    """Cells of any type as text, "" where they are blank or missing."""
+    names = cells.astype(object).where(cells.notna(), "").map(str)
+    return names.mask(names.str.strip() == "", "")
 
 
 def class_numbers(manifest: Manifest, classes: list[str]) -> torch.Tensor:

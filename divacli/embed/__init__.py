@@ -2,7 +2,7 @@
 
 from divacli.embed.extract import ExtractOptions
 from divacli.embed.load import BackboneChoice, copies_of, load_samples, read_data, samples_of
-from divacli.embed.samples import Samples, is_store
+from divacli.embed.samples import Samples, is_store, joined
 from divacli.embed.write import write_store
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Samples",
     "copies_of",
     "is_store",
+    "joined",
     "load_samples",
     "read_data",
     "samples_of",

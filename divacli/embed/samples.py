@@ -14,7 +14,7 @@ from divacli.embed.gathered import GatheredRows
 from divacli.embed.keys import digest_of
 from divacli.embed.store import STORE_FILE, FeatureStore
 from divacli.errors import DataError, StoreError, listed
-from divacli.manifest import Labels, Manifest, read_manifest
+from divacli.manifest import Labels, Manifest, read_manifest, relocate
 
 SAMPLES_FILE = "samples.parquet"
 """The sample table of a store made by `diva embed`, with each image's key."""
@@ -52,6 +52,33 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.manifest.table)
+
+    def select(self, rows: np.ndarray) -> Samples:
+        """Some of the samples, in the order given.
+
+        Args:
+            rows: Integers (m,), or booleans (n,).
+        """
+        keys = None if self.keys is None else self.keys[rows]
+        return replace(
+            self, manifest=self.manifest.select(rows), features=self.features.select(rows), keys=keys
+        )
+
+
+def joined(first: Samples, second: Samples) -> Samples:
+    """Two sets of samples as one, with relative paths as the first one has them."""
+    features = GatheredRows(
+        [*first.features.blocks, *second.features.blocks],
+        np.concatenate([first.features.block, second.features.block + len(first.features.blocks)]),
+        np.concatenate([first.features.row, second.features.row]),
+    )
+    moved = relocate(second.manifest.table, second.manifest.folder, first.manifest.folder)
+    table = pd.concat([first.manifest.table, moved], ignore_index=True)
+    keys = None
+    if first.keys is not None and second.keys is not None:
+        keys = np.concatenate([first.keys, second.keys])
+    manifest = replace(first.manifest, kind="table", table=table, embeddings=None)
+    return replace(first, manifest=manifest, features=features, keys=keys)
 
 
 def no_failures() -> pd.DataFrame:

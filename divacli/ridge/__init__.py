@@ -18,7 +18,7 @@ from divacli.ridge.derivative import (
     validation_derivative,
 )
 from divacli.ridge.dual import Span
-from divacli.ridge.extension import Candidates, Extension, State
+from divacli.ridge.extension import Candidates, Extension, Reduction, State, merged
 from divacli.ridge.folds import split_in_folds
 from divacli.ridge.functional import loo_loss
 from divacli.ridge.leave_one_out import LooResult, leave_one_out, loo_predictions
@@ -28,6 +28,7 @@ from divacli.ridge.oracle import Oracle
 from divacli.ridge.path import RidgePath, ridge_grid, ridge_path
 from divacli.ridge.ranking import RankingChoice, choose_ranking_ridge
 from divacli.ridge.reweighting import (
+    SIZES,
     Problem,
     StepChoice,
     Trial,
@@ -43,6 +44,7 @@ from divacli.ridge.task import RidgeTask
 
 __all__ = [
     "SCALINGS",
+    "SIZES",
     "Candidates",
     "CrossEntropyLoss",
     "DatasetDerivative",
@@ -54,6 +56,7 @@ __all__ = [
     "Oracle",
     "Problem",
     "RankingChoice",
+    "Reduction",
     "RidgeFit",
     "RidgePath",
     "RidgeTask",
@@ -80,6 +83,7 @@ __all__ = [
     "loo_loss",
     "loo_predictions",
     "loo_sums",
+    "merged",
     "moments",
     "ridge_grid",
     "ridge_path",

@@ -12,11 +12,13 @@ gradient fades as a label becomes implausible.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from divacli.errors import SolveError
 
 CALIBRATION_VALUES = 4_000_000
 """Predictions (rows x classes) that calibration looks at, at the most."""
@@ -24,13 +26,16 @@ CALIBRATION_VALUES = 4_000_000
 CALIBRATION_ROWS = 20_000
 """Samples that calibration looks at, at the most: it fits k + 2 numbers."""
 
+_MOST_STEPS = 200
+"""Of the search; it takes 20 to 60."""
+
 
 @dataclass(frozen=True)
 class RobustCrossEntropy:
     """`l(f, y) = -log((1 - noise) softmax(t f + b)_y + noise / k)`, in nats.
 
     Attributes:
-        inverse_temperature: `t` > 0.
+        inverse_temperature: `t` >= 0.
         bias: (k,) float64 `b`, on the CPU.
         noise: Share of labels drawn at random from all classes, in [0, 1).
     """
@@ -46,16 +51,17 @@ class RobustCrossEntropy:
     def value(self, predictions: Tensor, targets: Tensor) -> Tensor:
         """Each sample's loss, (b,)."""
         truth = (targets * torch.log_softmax(self._logits(predictions), dim=1)).sum(dim=1)
-        return -_mixed(truth, torch.tensor(self.noise).to(truth), predictions.shape[1])
+        return -torch.logaddexp(*self._shares(truth, predictions.shape[1]))
 
     def gradient(self, predictions: Tensor, targets: Tensor) -> Tensor:
         """`t q (softmax(t f + b) - y)`, (b, k), with `q` the probability that the label is not noise."""
-        probabilities = self.probabilities(predictions)
-        step = self.inverse_temperature * (probabilities - targets)
-        if self.noise == 0:
-            return step  # of impossible labels too, for which the next line would divide zero by zero
-        clean = (1 - self.noise) * (targets * probabilities).sum(dim=1)
-        return step * (clean / (clean + self.noise / predictions.shape[1]))[:, None]
+        logs = torch.log_softmax(self._logits(predictions), dim=1)
+        clean, wrong = self._shares((targets * logs).sum(dim=1), predictions.shape[1])
+        genuine = torch.sigmoid(clean - wrong)
+        return self.inverse_temperature * genuine[:, None] * (logs.exp() - targets)
+
+    def _shares(self, truth: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
+        return _logs_of_shares(truth, truth.new_tensor(self.noise), n_classes)
 
     def _logits(self, predictions: Tensor) -> Tensor:
         return self.inverse_temperature * predictions + self.bias.to(predictions)
@@ -66,8 +72,9 @@ def calibrate(
 ) -> RobustCrossEntropy:
     """Fit temperature, class biases and noise by maximum likelihood, with weak priors.
 
-    The priors are worth one sample: one whose label is drawn at random (predictions without a mistake would
-    otherwise ask for certainty, where every derivative vanishes), and standard normal biases.
+    The priors are worth a sample each: one whose label is drawn at random (predictions without a mistake
+    would otherwise ask for certainty, where every derivative vanishes), one whose label is right (where
+    predictions say nothing, any noise would do), and standard normal biases.
 
     Args:
         predictions: (m, k) left-out predictions.
@@ -77,52 +84,95 @@ def calibrate(
         noise: Whether labels may be wrong.
     """
     n_classes = predictions.shape[1]
-    f = predictions.double().cpu()
-    share = mask.double().cpu() / float(mask.sum())
-    prior = 1 / len(f)
-    # log t, logit of the noise, biases.
-    theta = torch.zeros(2 + n_classes, dtype=torch.float64)
-    theta[0], theta[1] = math.log(10), -3
-    free = torch.ones_like(theta)
-    free[1], free[2:] = float(noise), float(bias)
-    theta.requires_grad_(True)
-    nothing = torch.zeros((), dtype=torch.float64)
+    f, labels = predictions.double().cpu(), labels.cpu()
+    share = mask.double().cpu()
+    share = share / share.sum()
+    # One over the effective number of samples.
+    prior = share.square().sum()
+    spread = (share @ (f - f.mean(dim=1, keepdim=True)).square().mean(dim=1)).sqrt()
+    unit = 1 / (float(spread) + 1e-6)
 
-    def unpacked() -> tuple[Tensor, Tensor, Tensor]:
-        scale = theta[0].clamp(math.log(1e-2), math.log(1e3)).exp()
-        return scale, theta[2:] * free[2:], torch.sigmoid(theta[1]) if noise else nothing
+    def unpacked(theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        # Functions of unbounded numbers that have a plain minimum where the best scale or noise is zero: of
+        # exponentials the slope would fade there, and the search stall.
+        wrong = theta[1].sin().square().clamp(1e-300, 1 - 1e-12) if noise else torch.zeros_like(theta[1])
+        return unit * theta[0].square(), theta[2:] * float(bias), wrong
 
-    optimiser = torch.optim.LBFGS(
-        [theta], max_iter=100, tolerance_grad=1e-8, history_size=20, line_search_fn="strong_wolfe"
-    )
-
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        scale, biases, wrong = unpacked()
+    def objective(theta: Tensor) -> Tensor:
+        scale, biases, wrong = unpacked(theta)
         logs = torch.log_softmax(scale * f + biases, dim=1)
-        truth = logs.gather(1, labels.cpu()[:, None])[:, 0]
-        likelihood = share @ _mixed(truth, wrong, n_classes)
-        objective = -likelihood - prior * (share @ logs.mean(dim=1)) + prior / 2 * biases.square().sum()
-        objective.backward()
-        return objective
+        truth = logs.gather(1, labels[:, None])[:, 0]
+        likelihood = share @ torch.logaddexp(*_logs_of_shares(truth, wrong, n_classes))
+        drawn, right, normal = share @ logs.mean(dim=1), torch.log1p(-wrong), -biases.square().sum() / 2
+        return -likelihood - prior * (drawn + right + normal)
 
-    with torch.enable_grad():
-        optimiser.step(closure)
-    scale, biases, wrong = (part.detach() for part in unpacked())
+    start, curvature = torch.zeros(2, 2 + n_classes, dtype=torch.float64)
+    # Cautious predictions, from which the search rarely ends in another than the best minimum.
+    start[0], start[1] = 0.7, 0.2
+    curvature[:2], curvature[2:] = 1, 1 / (3 * n_classes)
+    scale, biases, wrong = unpacked(_minimiser(objective, start, curvature))
     return RobustCrossEntropy(float(scale), biases, float(wrong))
 
 
-def calibration_rows(order: Tensor, n_classes: int) -> Tensor:
-    """Evenly spaced samples to calibrate on, (m,) ascending row numbers.
+def calibration_rows(order: Tensor, mask: Tensor, n_classes: int) -> Tensor:
+    """Evenly spaced samples to calibrate on, (m,) ascending row numbers, of those that count.
 
     Args:
         order: (n,) row numbers of the samples in an order that does not depend on how they are stored.
+        mask: Validation weights `v` of all rows.
         n_classes: k.
+
+    Raises:
+        SolveError: No sample counts.
     """
+    counting = order[mask[order] > 0]
+    if not len(counting):
+        raise SolveError("no sample counts in the validation loss", expected="a positive validation mask")
     most = max(1, min(CALIBRATION_ROWS, CALIBRATION_VALUES // n_classes))
-    return order[:: -(-len(order) // most)].sort().values
+    return counting[:: -(-len(counting) // most)].sort().values
 
 
-def _mixed(truth: Tensor, noise: Tensor, n_classes: int) -> Tensor:
-    """`log((1 - noise) exp(truth) + noise / k)`."""
-    return torch.logaddexp(truth + torch.log1p(-noise), torch.log(noise / n_classes))
+def _logs_of_shares(truth: Tensor, noise: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
+    """`log((1 - noise) p)` and `log(noise / k)` for `truth = log p`: what a label owes to either source."""
+    return truth + torch.log1p(-noise), torch.log(noise / n_classes)
+
+
+def _minimiser(objective: Callable[[Tensor], Tensor], start: Tensor, curvature: Tensor) -> Tensor:
+    """Where a smooth function has a minimum, by the BFGS method.
+
+    `torch.optim.LBFGS` would import a compiler for seconds, and be less exact at the same effort.
+
+    Args:
+        objective: From (p,) float64 to a scalar.
+        start: (p,) float64.
+        curvature: (p,) float64, what second derivatives are like.
+    """
+
+    def at(point: Tensor) -> tuple[float, Tensor]:
+        with torch.enable_grad():
+            variable = point.detach().requires_grad_()
+            value = objective(variable)
+            (slope,) = torch.autograd.grad(value, variable)
+        return float(value.detach()), slope
+
+    point, inverse = start, (1 / curvature).diag()
+    value, slope = at(point)
+    for _ in range(_MOST_STEPS):
+        direction = -(inverse @ slope)
+        descent = float(direction @ slope)
+        for halvings in range(20):
+            step = direction * 0.5**halvings
+            new_value, new_slope = at(point + step)
+            if new_value <= value + 1e-4 * 0.5**halvings * descent:
+                break
+        else:
+            return point  # rounding hides what is left to gain
+        point, value, change, slope = point + step, new_value, new_slope - slope, new_slope
+        if descent > -1e-14:
+            return point
+        along = float(step @ change)
+        if along > 0:
+            bent = inverse @ change
+            inverse += torch.outer(step, step) * ((along + float(change @ bent)) / along**2)
+            inverse -= (torch.outer(bent, step) + torch.outer(step, bent)) / along
+    return point

@@ -14,12 +14,20 @@ import torch
 from torch import Tensor
 
 from divacli.ridge.calibration import RobustCrossEntropy, calibrate, calibration_rows
-from divacli.ridge.derivative import LooSums, ValidationResult, ValidationSums, loo_sums, validation_sums
-from divacli.ridge.leave_one_out import LooResult, loo_predictions
+from divacli.ridge.derivative import (
+    LooSums,
+    ValidationResult,
+    ValidationSums,
+    loo_derivative,
+    loo_sums,
+    validation_sums,
+)
+from divacli.ridge.leave_one_out import LooResult, leave_one_out, loo_predictions
 from divacli.ridge.losses import Loss, SquaredLoss
-from divacli.ridge.moments import moments
+from divacli.ridge.moments import decompose, moments
 from divacli.ridge.path import ridge_path
 from divacli.ridge.reweighting import predictions
+from divacli.ridge.rows import Stacked
 from divacli.ridge.spectrum import RidgeFit
 from divacli.ridge.task import Batch, RidgeTask
 
@@ -94,7 +102,8 @@ class Extension:
         labelled: bool = True,
     ) -> None:
         self._core, self._pool, self._validation = core, pool, validation
-        self._rows = calibration_rows(order, core.n_classes)
+        self._judged = core if validation is None else validation
+        self._rows = calibration_rows(order, self._judged.validation_mask, core.n_classes)
         self._given_ridge, self._robust, self._labelled = ridge, robust, labelled
         self._moments = moments(core)
         self._refit()
@@ -102,10 +111,9 @@ class Extension:
     @property
     def state(self) -> State:
         """Where the choice stands."""
-        judged = self._core if self._validation is None else self._validation
         found = self._sums_over_judged(self._fit.to(self._core.dtype), SquaredLoss())[1]
-        share = judged.validation_mask / judged.validation_mask.sum()
-        wrong = (found.predicted != judged.labels).double()
+        share = self._judged.validation_mask / self._judged.validation_mask.sum()
+        wrong = (found.predicted != self._judged.labels).double()
         return State(self._fit.ridge, float(share @ found.loss), float(share @ wrong))
 
     def candidates(self) -> Candidates:
@@ -138,8 +146,9 @@ class Extension:
         shortlist = order[value[order] < 0].sort().values
         if not len(shortlist):
             return shortlist
-        whitened, residuals, _ = self._of(self._pool.batch(shortlist))
-        return shortlist[one_by_one(whitened, residuals, self._sums, size)]
+        batch = self._pool.batch(shortlist)
+        whitened, residuals, _ = self._of(batch)
+        return shortlist[one_by_one(whitened, residuals, batch.weights, self._sums, size)]
 
     def add(self, chosen: Tensor) -> None:
         """Refit with these pool samples at their weights."""
@@ -150,6 +159,7 @@ class Extension:
             weights=self._pool.weights[chosen],
             validation_mask=torch.zeros(len(chosen), dtype=torch.float64),
             offset=None if self._pool.offset is None else self._pool.offset[chosen],
+            groups=None,
         )
         if not self._labelled:
             # The expected label is trained on: offset so that `y - offset` is the probabilities.
@@ -159,23 +169,22 @@ class Extension:
         self._refit()
 
     def _refit(self) -> None:
-        core, validation = self._core, self._validation
         spectrum = self._moments.decompose()
         ridge, factor = self._given_ridge, 1.0
         if ridge is None:
-            path = ridge_path(core, spectrum)
+            path = ridge_path(self._core, spectrum)
             ridge, factor = float(path.ridges[path.best]), CHOICE_FACTOR
         self._fit = spectrum.fit(ridge)
-        self._choice_fit = spectrum.fit(factor * ridge).to(core.dtype)
-        judged = core if validation is None else validation
-        if validation is None:
-            left_out = loo_predictions(core, self._fit, self._rows)
-        else:
-            left_out = predictions(validation, self._fit, self._rows)
-        labels, mask = judged.labels[self._rows], judged.validation_mask[self._rows]
-        self._calibration: RobustCrossEntropy = calibrate(left_out, labels, mask, bias=False, noise=False)
-        loss: Loss = self._calibration if self._robust else SquaredLoss()
+        self._choice_fit = spectrum.fit(factor * ridge).to(self._core.dtype)
+        self._calibration = self._calibrated(self._fit)
+        loss: Loss = self._calibrated(self._choice_fit) if self._robust else SquaredLoss()
         self._sums = self._sums_over_judged(self._choice_fit, loss)[0]
+
+    def _calibrated(self, fit: RidgeFit) -> RobustCrossEntropy:
+        """The cross-entropy whose temperature suits a fit's predictions of the judged samples."""
+        found = loo_predictions if self._validation is None else predictions
+        labels, mask = self._judged.labels[self._rows], self._judged.validation_mask[self._rows]
+        return calibrate(found(self._judged, fit, self._rows), labels, mask, bias=False, noise=False)
 
     def _sums_over_judged(
         self, fit: RidgeFit, loss: Loss
@@ -228,25 +237,28 @@ def trusted(likelihood: Tensor, n_classes: int) -> tuple[Tensor, float]:
     return right, noise
 
 
-def one_by_one(whitened: Tensor, residuals: Tensor, sums: LooSums | ValidationSums, size: int) -> Tensor:
+def one_by_one(
+    whitened: Tensor, residuals: Tensor, weights: Tensor, sums: LooSums | ValidationSums, size: int
+) -> Tensor:
     """Choose greedily from a shortlist, best first; every choice moves the fit for those after it.
 
-    A training sample j of weight one turns `A^-1` into `A^-1 - A^-1 z_j' z_j A^-1 / (1 + h_j)`, so every
+    A training sample j of weight a turns `A^-1` into `A^-1 - A^-1 z_j' z_j A^-1 / (1 / a + h_j)`, so every
     product with it changes by a rank-one term: residuals, and what a sample does to the loss. A copy of a
-    chosen sample has little left to offer. `P` and `M` are those of the last refit.
+    chosen sample has less left to offer. `P` and `M` are those of the last refit.
 
     Args:
         whitened: (s, r) `phi`.
         residuals: (s, k) training residuals `e`.
+        weights: (s,) `alpha` that each would enter with.
         sums: Of the validation samples.
         size: How many at the most.
 
     Returns:
         Positions in the shortlist; it ends where no derivative is negative any more.
     """
-    phi, e = whitened.double(), residuals.double()
+    phi, weights = whitened.double(), weights.double()
+    e, linear, quadratic = residuals.double().clone(), sums.linear(phi), sums.quadratic(phi)
     kernel = phi @ phi.T
-    linear, quadratic = sums.linear(phi), sums.quadratic(phi)
     free = torch.ones(len(phi), dtype=torch.bool, device=phi.device)
     chosen: list[int] = []
     while len(chosen) < min(size, len(phi)):
@@ -257,10 +269,105 @@ def one_by_one(whitened: Tensor, residuals: Tensor, sums: LooSums | ValidationSu
             break
         chosen.append(best)
         free[best] = False
-        step = kernel[:, best] / (1 + kernel[best, best])
-        e = e - torch.outer(step, e[best])
-        linear = linear - torch.outer(step, linear[best])
-        row, column, corner = quadratic[best], quadratic[:, best], quadratic[best, best]
-        quadratic = quadratic - torch.outer(step, row) - torch.outer(column - corner * step, step)
-        kernel = kernel - torch.outer(step, kernel[best])
+        step = kernel[:, best] / (1 / weights[best] + kernel[best, best])
+        row, column = quadratic[best].clone(), quadratic[:, best] - quadratic[best, best] * step
+        e -= torch.outer(step, e[best])
+        linear -= torch.outer(step, linear[best])
+        quadratic.addr_(step, row, alpha=-1).addr_(column, step, alpha=-1)
+        kernel.addr_(step, kernel[best].clone(), alpha=-1)
     return torch.tensor(chosen, dtype=torch.int64)
+
+
+def merged(core: RidgeTask, pool: RidgeTask, weights: Tensor) -> RidgeTask:
+    """Core and pool as one task, in which the pool has these weights and does not count as validation.
+
+    Args:
+        core: The core.
+        pool: The pool, every sample a group of its own.
+        weights: (m,) float64 of the pool.
+    """
+    groups = None
+    if core.groups is not None:
+        alone = core.groups.max() + 1 + torch.arange(len(pool))
+        groups = torch.cat([core.groups, alone])
+    offset = None
+    if core.offset is not None and pool.offset is not None:
+        offset = Stacked(core.offset, pool.offset)
+    return replace(
+        core,
+        features=Stacked(core.features, pool.features),
+        labels=torch.cat([core.labels, pool.labels]),
+        weights=torch.cat([core.weights, weights]),
+        validation_mask=torch.cat([core.validation_mask, torch.zeros(len(pool), dtype=torch.float64)]),
+        groups=groups,
+        offset=offset,
+    )
+
+
+class Reduction:
+    """The opposite walk: the whole pool is in, and what harms the core there goes. Used as an `Extension` is.
+
+    It is for a core with a single sample of some class: left out in turn, that sample is predicted by a fit
+    that never saw its class, unless the pool shows it.
+
+    Args:
+        core: The core.
+        pool: The candidates, labelled, at the weights that they have in the fit.
+        order: As for `Extension`, and so are the others.
+        ridge: lambda, or None for the optimum of the core's LOO loss with the pool in.
+        robust: Whether the calibrated cross-entropy is differentiated.
+
+    Raises:
+        SolveError: The problem has no answer.
+    """
+
+    def __init__(
+        self, core: RidgeTask, pool: RidgeTask, order: Tensor, *, ridge: float | None, robust: bool
+    ) -> None:
+        self._core, self._pool, self._ridge, self._robust = core, pool, ridge, robust
+        self._rows = calibration_rows(order, core.validation_mask, core.n_classes)
+        self._weights = pool.weights
+
+    @property
+    def state(self) -> State:
+        """The core, left out in turn, with what is left of the pool."""
+        task, fit, _ = self._fitted()
+        found = leave_one_out(task, fit, SquaredLoss())
+        share = task.validation_mask / task.validation_mask.sum()
+        wrong = (found.predicted != task.labels).double()
+        return State(fit.ridge, float(share @ found.loss), float(share @ wrong))
+
+    def candidates(self) -> Candidates:
+        """The derivative of every pool sample at its weight, each predicted without itself."""
+        task, fit, choice_fit = self._fitted()
+        n = len(self._core)
+        labels, mask = self._core.labels[self._rows], self._core.validation_mask[self._rows]
+        calibration = calibrate(loo_predictions(task, fit, self._rows), labels, mask, bias=False, noise=False)
+        loss: Loss = calibration if self._robust else SquaredLoss()
+        pool_rows = torch.arange(n, len(task))
+        probabilities = calibration.probabilities(loo_predictions(task, fit, pool_rows))
+        likelihood = probabilities.gather(1, self._pool.labels[:, None])[:, 0]
+        trust, noise = trusted(likelihood, task.n_classes)
+        best = probabilities.max(dim=1)
+        derivative = loo_derivative(task, choice_fit, loss).derivative[n:]
+        return Candidates(derivative, trust, best.indices, best.values, noise)
+
+    def choose(self, candidates: Candidates, eligible: Tensor, size: int) -> Tensor:
+        """Who stays: rows of the pool (at most `size`), all of negative derivative, the best first."""
+        value = torch.where(eligible, candidates.derivative, torch.inf)
+        order = torch.argsort(value, stable=True)[:size]
+        return order[value[order] < 0]
+
+    def add(self, chosen: Tensor) -> None:
+        """Drop all others."""
+        self._weights = torch.zeros_like(self._weights).index_copy(0, chosen, self._pool.weights[chosen])
+
+    def _fitted(self) -> tuple[RidgeTask, RidgeFit, RidgeFit]:
+        task = merged(self._core, self._pool, self._weights)
+        spectrum = decompose(task)
+        if self._ridge is not None:
+            fit = spectrum.fit(self._ridge)
+            return task, fit, fit
+        path = ridge_path(task, spectrum)
+        ridge = float(path.ridges[path.best])
+        return task, spectrum.fit(ridge), spectrum.fit(CHOICE_FACTOR * ridge)

@@ -19,6 +19,8 @@ from divacli.errors import SolveError
 from divacli.ridge.spectrum import RidgeFit, Spectrum, rounding, unusable_ridge
 from divacli.ridge.task import RidgeTask
 
+_SUMS = ("gram", "cross", "first", "target_sum", "total_weight")
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -61,6 +63,11 @@ class Moments:
         nothing = rest.total_weight <= 1e-12 * self.total_weight
         return replace(rest, total_weight=0.0) if nothing else rest
 
+    def times(self, factor: float) -> Moments:
+        """Moments of the same samples with every weight multiplied by a factor >= 0."""
+        scaled = {name: getattr(self, name) * factor for name in _SUMS}
+        return replace(self, **scaled)
+
     def decompose(self) -> Spectrum:
         """The eigenbasis of the centred Gram matrix, from which the fit at any ridge is read off: O(d^3).
 
@@ -100,8 +107,7 @@ class Moments:
     def _combined(self, other: Moments, operation: Callable[[Any, Any], Any]) -> Moments:
         if self.intercept != other.intercept or not torch.equal(self.shift, other.shift):
             raise ValueError("moments taken from different points: sum both with one `shift`")
-        names = ("gram", "cross", "first", "target_sum", "total_weight")
-        sums = {name: operation(getattr(self, name), getattr(other, name)) for name in names}
+        sums = {name: operation(getattr(self, name), getattr(other, name)) for name in _SUMS}
         return replace(self, **sums)
 
     def _centred(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:

@@ -9,7 +9,7 @@ would not do: the weights around its samples would still have been set in their 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 
@@ -118,21 +118,35 @@ def stepped(weights: Tensor, derivative: Tensor, size: float, taking_part: Tenso
     Raises:
         SolveError: Every weight would become zero.
     """
+    return _step(weights, derivative, size, taking_part).weights
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A projected step: `weights = factor * max(0, uncut)` with `uncut = old - length * derivative`."""
+
+    weights: Tensor
+    uncut: Tensor
+    length: float
+    factor: float
+
+
+def _step(weights: Tensor, derivative: Tensor, size: float, taking_part: Tensor | None) -> _Step:
     there = torch.ones_like(weights, dtype=torch.bool) if taking_part is None else taking_part
-    unit = derivative[there].abs().mean()
-    if not bool(unit > 0):
-        return weights
+    unit = float(derivative[there].abs().mean())
     # Weights of another scale move in proportion.
-    scale = weights[there].mean()
-    moved = torch.where(there, (weights - scale * size * derivative / unit).clamp_min(0), weights)
-    left = moved[there].sum()
-    if not bool(left > 0):
+    length = size * float(weights[there].mean()) / unit if unit > 0 else 0.0
+    uncut = torch.where(there, weights - length * derivative, weights)
+    moved = uncut.clamp_min(0)
+    left = float(moved[there].sum())
+    if not left > 0:
         raise SolveError(
             f"a step of size {size:g} leaves every weight at zero",
             expected="a step that leaves some samples",
             hint="use a smaller --step-size, or auto",
         )
-    return torch.where(there, moved * (weights[there].sum() / left), weights)
+    factor = float(weights[there].sum()) / left
+    return _Step(torch.where(there, moved * factor, weights), uncut, length, factor)
 
 
 @dataclass(frozen=True)
@@ -170,7 +184,13 @@ class StepChoice:
 
 
 def choose_steps(
-    problem: Problem, *, most: int = 3, sizes: Sequence[float] = SIZES, n_folds: int = 5, seed: int = 0
+    problem: Problem,
+    *,
+    most: int = 3,
+    sizes: Sequence[float] = SIZES,
+    n_folds: int = 5,
+    seed: int = 0,
+    tried: Callable[[], None] = lambda: None,
 ) -> StepChoice:
     """Choose how many steps to take, and how large, by closed-form K-fold of the whole procedure.
 
@@ -185,6 +205,7 @@ def choose_steps(
         sizes: To try.
         n_folds: K.
         seed: Of the random folds, balanced within classes, groups kept whole.
+        tried: Called after each size.
 
     Raises:
         SolveError: As `differentiate`.
@@ -201,6 +222,7 @@ def choose_steps(
             found = _judge(problem, rows, moved)
             gain, gain_error = now.gain_of(found)
             trials.append(Trial(step, size, found.loss, gain, gain_error, found.error))
+            tried()
             if gain > gain_error and (best is None or found.loss < best[1].loss):
                 best = size, found, moved
         if best is None:
@@ -223,9 +245,7 @@ def held_out_loss(problem: Problem, *, n_folds: int = 5, seed: int = 0) -> float
 def _folds(problem: Problem, n_folds: int, seed: int) -> tuple[list[_Fold], Tensor]:
     """The folds at the present weights, and the rows that are judged."""
     judged = problem.judged
-    rows = calibration_rows(problem.order, judged.n_classes)
-    if not bool(judged.validation_mask[rows].any()):
-        raise SolveError("no sample counts in the validation loss", expected="a positive validation mask")
+    rows = calibration_rows(problem.order, judged.validation_mask, judged.n_classes)
     number = split_in_folds(judged.labels, problem.order, seed, n_folds, judged.groups)
     whole = moments(problem.task)
     return [_Fold(problem, number == fold, rows, whole) for fold in range(n_folds)], rows
@@ -253,28 +273,55 @@ class _Fold:
             rest = replace(rest, weights=torch.where(inside, 0.0, task.weights))
             own = replace(task, weights=torch.where(inside, task.weights, 0.0))
             self._there = ~inside
-            self._rest = replace(problem, task=rest, order=order)
-            fit = (whole - moments(own, whole.shift)).fit(problem.ridge)
+            shared = problem.shared
+            if shared is not None:
+                # The fold has no say in what the others share.
+                shared = torch.where(inside, shared.max() + 1, shared)
+            self._rest = replace(problem, task=rest, order=order, shared=shared)
+            self._moments = whole - moments(own, whole.shift)
         else:
             self._rest = replace(problem, validation=rest, order=order)
-            fit = whole.fit(problem.ridge)
-        self._weights, self._fit = self._rest.task.weights, fit
+            self._moments = whole
+        self._weights, self._fit = self._rest.task.weights, self._moments.fit(problem.ridge)
 
-    def direction(self) -> Tensor:
+    def direction(self) -> _Direction:
         """The derivative at the present weights."""
-        return differentiate(self._rest, self._weights, self._fit).derivative
+        derivative = differentiate(self._rest, self._weights, self._fit).derivative
+        if self._there is not None:
+            derivative = torch.where(self._there, derivative, 0.0)
+        up, down = (self._sums(part.clamp_min(0)) for part in (derivative, -derivative))
+        return _Direction(derivative, up, down)
 
     def outputs(self) -> Tensor:
         """Predictions (m, k) float64 for the fold's rows at the present weights."""
         return predictions(self._rest.judged, self._fit, self._rows)
 
-    def moved(self, direction: Tensor, size: float) -> _Fold:
-        """This walk after one step more."""
-        weights = stepped(self._weights, direction, size, self._there)
+    def moved(self, direction: _Direction, size: float) -> _Fold:
+        """This walk after one step more.
+
+        Where no weight is cut off at zero, moments are linear in the step: one pass over the samples serves
+        all sizes, and each of them takes another one over what it cuts off.
+        """
+        step = _step(self._weights, direction.derivative, size, self._there)
         after = copy(self)
-        after._weights = weights
-        after._fit = moments(replace(self._rest.task, weights=weights)).fit(self._rest.ridge)
+        after._weights = step.weights
+        cut = self._sums((-step.uncut).clamp_min(0))
+        moved = self._moments + direction.down.times(step.length) + cut - direction.up.times(step.length)
+        after._moments = moved.times(step.factor)
+        after._fit = after._moments.fit(self._rest.ridge)
         return after
+
+    def _sums(self, weights: Tensor) -> Moments:
+        return moments(replace(self._rest.task, weights=weights), self._moments.shift)
+
+
+@dataclass(frozen=True)
+class _Direction:
+    """A derivative, and the moments with its positive and with its negative part as weights."""
+
+    derivative: Tensor
+    up: Moments
+    down: Moments
 
 
 def predictions(task: RidgeTask, fit: RidgeFit, rows: Tensor) -> Tensor:
@@ -331,7 +378,7 @@ def _judge(problem: Problem, rows: Tensor, folds: list[_Fold]) -> _Judgement:
 
 def _calibrated(problem: Problem, task: RidgeTask, fit: RidgeFit) -> RobustCrossEntropy:
     judged = problem.judged
-    rows = calibration_rows(problem.order, judged.n_classes)
+    rows = calibration_rows(problem.order, judged.validation_mask, judged.n_classes)
     left_out = problem.validation is None
     found = loo_predictions(task, fit, rows) if left_out else predictions(judged, fit, rows)
     return calibrate(found, judged.labels[rows], judged.validation_mask[rows], bias=problem.bias)

@@ -43,3 +43,28 @@ class LinearOutput:
     def __getitem__(self, rows: slice | Tensor, /) -> Tensor:
         """Head outputs (b, k) of the rows, float64: they are differences' minuend and cost little."""
         return self.features[rows].double() @ self.weight.double().T + self.bias.double()
+
+
+class Stacked:
+    """The rows of one matrix above those of another, read when they are asked for.
+
+    Args:
+        first: (n, width).
+        second: (m, width).
+    """
+
+    def __init__(self, first: Rows, second: Rows) -> None:
+        self.first = first
+        self.second = second
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n + m, width)."""
+        return self.first.shape[0] + self.second.shape[0], self.first.shape[1]
+
+    def __getitem__(self, rows: slice | Tensor, /) -> Tensor:
+        """Rows by a slice, or by ascending numbers (b,) int64."""
+        numbers = torch.arange(self.shape[0])[rows]
+        above = self.first.shape[0]
+        parts = [self.first[numbers[numbers < above]], self.second[numbers[numbers >= above] - above]]
+        return torch.cat([part for part in parts if len(part)] or parts[:1])

@@ -197,10 +197,64 @@ def test_prune_from_the_file_alone(blobs, done, config):
     assert len(pd.read_json("diva-out/kept.jsonl", lines=True)) == 75
 
 
+EVALUATED = "data: x.npz\ntest: x.npz\nseeds: 1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("learner: [ridge, logistic]\n", ["ridge", "logistic"]),
+        ("learner: [logistic]\n", ["logistic"]),
+        ("learner: logistic\n", ["logistic"]),
+        ("learner: []\n", ["ridge", "logistic"]),
+        ("evaluate:\n  learner:\n    - logistic\n    - ridge\n", ["logistic", "ridge"]),
+    ],
+)
+def test_an_option_that_is_repeated_may_be_a_list(text, expected, blobs, done, config):
+    blobs("set/x.npz")
+    done("evaluate", "--config", config(f"{EVALUATED}manifest: x.npz\n{text}", "set/diva.yaml"))
+    assert json.loads(Path("diva-out/evaluation.json").read_text())["learners"] == expected
+
+
+def test_flags_win_over_a_list(blobs, done, config):
+    blobs("x.npz")
+    file = config(f"{EVALUATED}manifest: x.npz\nlearner: [ridge, logistic]\n")
+    done("evaluate", "--config", file, "--learner", "logistic")
+    assert json.loads(Path("diva-out/evaluation.json").read_text())["learners"] == ["logistic"]
+
+
+def test_files_in_a_list_lie_beside_the_configuration(blobs, done, config):
+    for name in ("x.npz", "y.npz", "z.npz"):
+        blobs(f"set/{name}")
+    file = config(f"{EVALUATED}manifest: [y.npz, z.npz]\nlearner: ridge\n", "set/diva.yaml")
+    done("evaluate", "--config", file)
+    shared = json.loads(Path("diva-out/evaluation.json").read_text())["n_test_shared"]
+    assert [Path(name).name for name in shared] == ["x.npz", "y.npz", "z.npz"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("manifest: [x.npz, 5]\n", "'manifest' is ['x.npz', 5]; expected a path, or a list of these"),
+        ("manifest: {a: x.npz}\n", "'manifest' is no section"),
+        ("learner: [ridge, [logistic]]\n", "expected one text, number or true/false, or a list of these"),
+        ("learner: [ridge, forest]\n", "Invalid value for '--learner'"),
+        ("test: [x.npz]\n", "'test' is ['x.npz']; expected a path"),
+        ("seeds: [1, 2]\n", "'seeds' is [1, 2]; expected one text, number or true/false"),
+    ],
+)
+def test_a_list_that_is_wrong_says_how(text, message, blobs, run, config):
+    blobs("x.npz")
+    file = config("data: x.npz\n" + ("" if "test" in text else "test: x.npz\n") + text)
+    found = refused(run("evaluate", "--config", file))
+    assert message in found
+    assert "or a list" in message or "or a list" not in found
+
+
 @pytest.mark.parametrize("file", SAMPLES, ids=lambda file: file.name)
 def test_the_sample_configurations_name_options_only(file, run):
     # DATA that is not there is found out after the file was read.
-    for command in ("score", "prune", "embed"):
+    for command in ("score", "prune", "evaluate", "embed"):
         result = run(command, "nowhere", "--config", file, "--out", "out")
         assert "is no option" not in result.stderr
         assert "is no section" not in result.stderr

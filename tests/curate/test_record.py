@@ -113,3 +113,20 @@ def test_a_changed_score_or_label_has_no_note(written, tmp_path):
     assert not found(table.assign(label=table["label"][::-1].to_numpy()))
     assert not found(table.assign(derivative=table["derivative"] * 1.001))
     assert not found(table.drop(columns="loo_loss"))
+
+
+@pytest.mark.parametrize("options", [{"group": "kin"}, {"group": None}, {"balanced": True}])
+def test_a_note_keeps_groups_and_the_count_of_classes(options, gaussian, tmp_path):
+    samples = gaussian()
+    table = samples.manifest.table.assign(kin=[f"k{row // 3}" for row in range(60)])
+    samples = replace(samples, manifest=replace(samples.manifest, table=table))
+    posed = SolveOptions(ridge=0.5, **options)
+    result = score(samples, posed)
+    save_record(result, posed, tmp_path / "notes")
+    write_table(result.table, tmp_path / "scores.csv", "csv")
+    read = recorded(tmp_path / "scores.csv", tmp_path / "notes")
+    assert (read.record.options.group, read.record.options.balanced) == (posed.group, posed.balanced)
+    order = read.table["path"].map(lambda path: int(path[1:])).to_numpy()
+    fresh, found = Scores.fresh(result, posed).predict(KEPT), read.predict(KEPT[order])
+    assert found.before.loss == pytest.approx(fresh.before.loss, rel=1e-5)
+    assert found.after.loss == pytest.approx(fresh.after.loss, rel=1e-5)

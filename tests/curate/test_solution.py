@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from divacli.curate.score import score
-from divacli.curate.solution import SolveOptions, class_numbers, pose, solve
+from divacli.curate.solution import SolveOptions, class_numbers, group_names, group_numbers, pose, solve
 from divacli.errors import DataError, SolveError
 from divacli.ridge import CrossEntropyLoss, loo_predictions
 
@@ -108,3 +111,58 @@ def test_predictions_without_a_mistake_still_have_derivatives(tmp_path, load):
     assert result.summary["loo_error"] == 0
     assert result.solution.loss.inverse_temperature < 30
     assert (np.abs(result.derivative) > 1e-9).all()
+
+
+def with_column(samples, name: str, cells):
+    table = samples.manifest.table.assign(**{name: cells})
+    return replace(samples, manifest=replace(samples.manifest, table=table))
+
+
+def test_groups_are_equal_cells_and_blank_ones_are_alone(gaussian):
+    cells = ["a", "b", "a", "", None, "b", " "] + ["a"] * 53
+    numbers = group_numbers(with_column(gaussian(), "who", cells).manifest, "who")
+    assert numbers.dtype == torch.int64
+    same = numbers[:, None] == numbers
+    expected = np.array([[bool(one and one == other) for other in cells] for one in cells])
+    for row in (3, 4, 6):
+        expected[row] = expected[:, row] = np.arange(60) == row
+        expected[row, row] = True
+    assert torch.equal(same, torch.from_numpy(expected))
+
+
+def test_names_of_groups_are_text_whatever_their_type():
+    for cells in (
+        pd.Series([1, None], dtype="Int64"),
+        pd.Series(["1", np.nan], dtype=object),
+        pd.Series(pd.Categorical(["1", None])),
+    ):
+        assert group_names(cells).tolist() == ["1", ""]
+
+
+def test_groups_are_posed_where_there_are_any(gaussian):
+    samples = gaussian()
+    assert pose(samples, SolveOptions()).groups is None
+    grouped = with_column(samples, "group", [f"g{row // 2}" for row in range(60)])
+    assert len(pose(grouped, SolveOptions()).groups.unique()) == 30
+    assert pose(grouped, SolveOptions(group=None)).groups is None
+    assert pose(with_column(samples, "group", list("ab") * 30), SolveOptions()).groups is not None
+    # As many groups as samples are none, which is quicker.
+    assert pose(samples, SolveOptions(group="path")).groups is None
+
+
+def test_a_group_column_that_is_none(gaussian):
+    with pytest.raises(DataError, match="no column who for --group"):
+        pose(gaussian(), SolveOptions(group="who"))
+    with pytest.raises(DataError, match="column who has the same value in every row") as caught:
+        pose(with_column(gaussian(), "who", ["x"] * 60), SolveOptions(group="who"))
+    assert "--group none" in caught.value.hint
+
+
+def test_balanced_validation_gives_every_class_the_same_say(gaussian):
+    samples = gaussian(weights=np.linspace(0, 2, 60))
+    task = pose(samples, SolveOptions(balanced=True))
+    sums = torch.zeros(3, dtype=torch.float64).index_add_(0, task.labels, task.validation_mask)
+    assert sums.tolist() == pytest.approx([20, 20, 20])
+    # Weights say how much is trained on, and not how much is counted.
+    assert torch.equal(task.weights, pose(samples, SolveOptions()).weights)
+    assert pose(samples, SolveOptions()).validation_mask.unique().tolist() == [1]

@@ -1,0 +1,101 @@
+"""Does a choice from a pool beat a random one, and the whole pool?
+
+`python -m benchmarks.extend` takes ten images a class of `clothing/train` as the core, the rest as the pool,
+flips labels of the pool to a random other class, lets `extend` choose at most half of the pool, and prints
+the error on `clothing/test` of ridge regression on the core with the first 10 % ... 50 % of the choice, with
+random choices of the same size, with the whole pool, and with its rightly labelled part. Needs the folder
+`shared` beside the repository.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.machine import require_shared, save
+from benchmarks.ridge_choice import features
+from divacli.curate.extend import ExtendOptions, extend
+from divacli.curate.learners import RidgeLearner
+from divacli.curate.solution import SolveOptions
+from divacli.embed import Samples
+
+BUDGETS = (0.1, 0.2, 0.3, 0.4, 0.5)
+CASES = ((0.5, 0), (0.5, 1), (0.5, 2), (0.2, 0), (0.0, 0))
+A_CLASS = 10
+RANDOM = 5
+
+
+def relabelled(samples: Samples, labels: np.ndarray) -> Samples:
+    """The samples with other labels."""
+    return replace(
+        samples, manifest=replace(samples.manifest, table=samples.manifest.table.assign(label=labels))
+    )
+
+
+def flipped(labels: np.ndarray, rate: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of which a share is moved to a random other class, and which they are."""
+    generator = np.random.default_rng(seed)
+    classes = np.unique(labels)
+    numbers = np.searchsorted(classes, labels)
+    wrong = generator.random(len(labels)) < rate
+    moved = (numbers + generator.integers(1, len(classes), len(labels))) % len(classes)
+    return np.where(wrong, classes[moved], labels), wrong
+
+
+def measure(train: Samples, test: Samples, rate: float, seed: int) -> dict[str, object]:
+    """Test errors of one core and pool."""
+    truth = train.manifest.table["label"].to_numpy(str)
+    generator = np.random.default_rng(seed)
+    drawn = pd.Series(generator.permutation(len(truth)))
+    core_rows = np.sort(drawn.groupby(truth[drawn]).head(A_CLASS).to_numpy())
+    pool_rows = np.setdiff1d(np.arange(len(truth)), core_rows)
+    labels, wrong = flipped(truth, rate, seed)
+    labels[core_rows] = truth[core_rows]
+    noisy = relabelled(train, labels)
+    core, pool = noisy.select(core_rows), noisy.select(pool_rows)
+    options = SolveOptions(seed=seed)
+    result = extend(core, pool, options, ExtendOptions(budget=len(pool_rows) // 2))
+    by_path = pd.Series(pool_rows, index=pool.manifest.table["path"])
+    order = by_path[result.selected["path"]].to_numpy()
+    learner, answer = RidgeLearner(options), test.manifest.table["label"].to_numpy(str)
+
+    def error(rows: np.ndarray) -> float:
+        training = noisy.select(np.concatenate([core_rows, rows]))
+        return float((learner(training, test, seed) != answer).mean())
+
+    row: dict[str, object] = {"rate": rate, "seed": seed, "n_selected": len(order), "n_pool": len(pool_rows)}
+    row["right"] = float((~wrong[order]).mean())
+    row["core"], row["pool"] = error(order[:0]), error(pool_rows)
+    row["oracle"] = error(pool_rows[~wrong[pool_rows]])
+    for budget in BUDGETS:
+        size = int(budget * len(pool_rows))
+        row[f"chosen_{budget:.0%}"] = error(order[:size])
+        draws = [generator.choice(pool_rows, size, replace=False) for _ in range(RANDOM)]
+        row[f"random_{budget:.0%}"] = float(np.mean([error(rows) for rows in draws]))
+    return row
+
+
+def main() -> None:
+    """Measure and print."""
+    require_shared()
+    train, test = features("train"), features("test")
+    rows = []
+    for rate, seed in CASES:
+        row = measure(train, test, rate, seed)
+        rows.append(row)
+        curve = "  ".join(
+            f"{b:.0%}: {row[f'chosen_{b:.0%}']:.1%} ({row[f'random_{b:.0%}']:.1%})" for b in BUDGETS
+        )
+        print(
+            f"flips {rate:.0%} seed {seed}: core {row['core']:.1%}, whole pool {row['pool']:.1%}, its right "
+            f"part {row['oracle']:.1%}; chosen {row['n_selected']} ({row['right']:.0%} right); "
+            f"chosen (random) {curve}",
+            flush=True,
+        )
+    save("extend", rows)
+
+
+if __name__ == "__main__":
+    main()

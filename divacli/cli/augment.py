@@ -1,0 +1,130 @@
+"""`diva augment`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from divacli.cli.command import command, console, say, warn
+from divacli.cli.options import (
+    ComputeOptions,
+    Data,
+    FrameOptions,
+    LossName,
+    NetworkOptions,
+    OutputOptions,
+    ProblemOptions,
+    step_size_value,
+)
+
+if TYPE_CHECKING:
+    from divacli.embed.augmentation import NamedTransform
+
+_PANEL = "Augmentation"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(app, "augment")
+    def augment(
+        data: Data,
+        transform: Annotated[
+            list[str],
+            typer.Option(
+                help="hflip, rotate:15, colorjitter:brightness=0.4, any class of torchvision.transforms.v2, "
+                "or FILE.py:NAME (which runs that file); repeatable.",
+                metavar="NAME[:ARGUMENTS]",
+                rich_help_panel=_PANEL,
+                show_default=False,
+            ),
+        ],
+        network: NetworkOptions,
+        problem: ProblemOptions,
+        compute: ComputeOptions,
+        output: OutputOptions,
+        frame: FrameOptions,
+        step_size: Annotated[
+            str,
+            typer.Option(
+                help="auto, chosen by closed-form K-fold; or by how much the weight 1 of a transform changes "
+                "on average.",
+                metavar="auto|NUMBER",
+                rich_help_panel=_PANEL,
+            ),
+        ] = "auto",
+        steps: Annotated[
+            int | None,
+            typer.Option(
+                help="Steps; with auto, at the most. Default: 1; with auto 10.",
+                min=1,
+                rich_help_panel=_PANEL,
+            ),
+        ] = None,
+        folds: Annotated[
+            int, typer.Option(help="Folds that judge the steps of auto.", min=2, rich_help_panel=_PANEL)
+        ] = 5,
+    ) -> None:
+        """Say how often each transform of the images is worth it.
+
+        Embeds a transformed copy of every image for each --transform, and finds the probabilities that lower
+        the loss of untouched images. Writes augmentation.yaml with a snippet for torchvision.transforms.v2,
+        augment.json and failed.csv.
+
+        Examples:
+        `diva augment photos/ --transform hflip --transform rotate:15 --checkpoint model.ts`
+
+        `diva augment photos/ --transform RandAugment --transform aug.py:change --checkpoint model.ts`
+        """
+        size = step_size_value(step_size)
+        from divacli.cli.session import Output, Session
+        from divacli.curate.augment import AugmentOptions
+        from divacli.curate.augment import augment as augment_samples
+        from divacli.embed import read_data
+        from divacli.embed.augmentation import parse_transform
+        from divacli.report.augment import augment_summary, augmentation_yaml
+
+        named = [parse_transform(text) for text in transform]
+        _require_different(named)
+        target = Output(output)
+        session = Session(network, compute, frame)
+        options = session.solve_options(problem, LossName.cross_entropy)
+        if not frame.quiet:
+            for note in dict.fromkeys(note for one in named for note in one.notes):
+                say(f"note: {note}")
+        samples, validation = session.load_both(read_data(data), problem.val)
+        copies = [(one, session.copies(samples, one, problem.seed)) for one in named]
+        how = AugmentOptions(size, steps, folds)
+        result = augment_samples(samples, copies, options, how, validation, session.progress)
+        target.table("failed", result.failed, samples.manifest.folder)
+        target.json("augment.json", result.summary)
+        target.text("augmentation.yaml", augmentation_yaml(result))
+        if result.choice is not None and len(set(result.table["probability"])) == 1:
+            warn(
+                "no step from equal probabilities lowers the loss of left-out images by more than its "
+                "standard error: they stay equal"
+            )
+        if not frame.quiet:
+            screen = console()
+            for part in augment_summary(result):
+                screen.print(part)
+            if target.written:
+                screen.print(f"wrote {', '.join(target.written)} in {target.folder}", markup=False)
+
+
+def _require_different(transforms: list[NamedTransform]) -> None:
+    """Refuse a transform twice: each would be found half as useful as it is.
+
+    Raises:
+        typer.BadParameter: Which ones.
+    """
+    names: dict[tuple[str, str], str] = {}
+    for named in transforms:
+        code = named.imports, named.code
+        if code in names:
+            raise typer.BadParameter(
+                f"--transform {named.name}: the same as {names[code]}, both are {named.code}; expected "
+                "different transforms, and those of different files under different names"
+            )
+        names[code] = named.name

@@ -1,0 +1,338 @@
+"""`diva evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from divacli.cli.command import command, console, warn
+from divacli.cli.options import (
+    ComputeOptions,
+    Data,
+    FrameOptions,
+    NetworkOptions,
+    OutputOptions,
+    ProblemOptions,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from rich.console import RenderableType
+
+    from divacli.cli.session import Output, Session
+    from divacli.curate.curve import Curve
+    from divacli.curate.evaluate import Evaluation
+    from divacli.curate.learners import Learner
+    from divacli.curate.solution import SolveOptions
+    from divacli.embed import Samples
+    from divacli.embed.progress import Progress
+
+
+class LearnerName(StrEnum):
+    """What is trained."""
+
+    ridge = "ridge"
+    logistic = "logistic"
+
+
+class CurveName(StrEnum):
+    """What a curve is drawn over."""
+
+    remove = "remove"
+    add = "add"
+
+
+_SCORING = ("val", "loss", "validation", "around_head")
+"""Options of the problem that say how samples are scored, and nothing of how learners are trained."""
+
+_PANEL = "Evaluation"
+_FRACTIONS = {
+    CurveName.remove: [step / 20 for step in range(1, 11)],
+    CurveName.add: [step / 10 for step in range(1, 11)],
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(app, "evaluate")
+    def evaluate(
+        data: Data,
+        test: Annotated[
+            str,
+            typer.Option(
+                help="Held-out DATA with labels that can be trusted.", metavar="DATA", rich_help_panel=_PANEL
+            ),
+        ],
+        network: NetworkOptions,
+        problem: ProblemOptions,
+        compute: ComputeOptions,
+        output: OutputOptions,
+        frame: FrameOptions,
+        manifest: Annotated[
+            list[str] | None,
+            typer.Option(help="What is judged; repeatable.", metavar="DATA", rich_help_panel=_PANEL),
+        ] = None,
+        truth: Annotated[
+            str | None,
+            typer.Option(
+                help="True labels of DATA, for an oracle: a table with path and true_label, or other DATA. "
+                "Default: the column true_label of DATA, if any.",
+                metavar="DATA",
+                rich_help_panel=_PANEL,
+            ),
+        ] = None,
+        learner: Annotated[
+            list[LearnerName] | None,
+            typer.Option(
+                help="What is trained; repeatable. Default: ridge and logistic.", rich_help_panel=_PANEL
+            ),
+        ] = None,
+        seeds: Annotated[
+            int, typer.Option(help="Random choices to average over.", min=1, rich_help_panel=_PANEL)
+        ] = 5,
+        curve: Annotated[
+            CurveName | None,
+            typer.Option(
+                help="Also the test error against the fraction of DATA that is removed, or of --pool that is "
+                "added: by derivative, by loss and at random.",
+                rich_help_panel=_PANEL,
+            ),
+        ] = None,
+        pool: Annotated[
+            str | None,
+            typer.Option(
+                help="Labelled DATA that --curve add takes from.", metavar="DATA", rich_help_panel=_PANEL
+            ),
+        ] = None,
+        fractions: Annotated[
+            str | None,
+            typer.Option(
+                help="Of the curve, beside 0. Default: to 0.5 by 0.05; of a pool to 1 by 0.1.",
+                metavar="NUMBER,...",
+                rich_help_panel=_PANEL,
+            ),
+        ] = None,
+    ) -> None:
+        """Train on a manifest and on its rivals, and compare their errors on a held-out test set.
+
+        The rivals: everything, a random choice of the same size, and, where true labels are known, an oracle
+        of the samples with the right label. Writes evaluation.csv, evaluation.json and evaluation.svg, with
+        --curve also curve.csv and curve.svg.
+
+        Examples:
+        `diva evaluate photos/ --manifest diva-out/kept.csv --test held_out/ --checkpoint model.ts`
+
+        `diva evaluate photos/ --curve remove --test held_out/ --checkpoint model.ts`
+
+        `diva evaluate photos/ --curve add --pool more/ --test held_out/ --checkpoint model.ts`
+        """
+        manifests = list(dict.fromkeys(manifest or []))
+        if not manifests and curve is None:
+            raise typer.BadParameter("give --manifest DATA, or --curve, or both")
+        if (curve is CurveName.add) != (pool is not None):
+            raise typer.BadParameter("--curve add and --pool DATA belong together")
+        if [data, test, truth, pool, problem.val, *manifests].count("-") > 1:
+            raise typer.BadParameter("only one of DATA and the options can be standard input (-)")
+        shares = _fraction_values(fractions, curve)
+        from divacli.cli.session import Output, Session
+        from divacli.curate.evaluate import evaluate as evaluate_manifests
+        from divacli.curate.learners import LEARNERS
+
+        target = Output(output)
+        session = Session(network, compute, frame)
+        options = session.solve_options(problem)
+        unused = [name for name in _SCORING if getattr(problem, name) != getattr(ProblemOptions, name)]
+        if curve is None and unused:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
+            warn(f"without --curve nothing is scored, and without effect: {names}")
+        given = _load(session, data, test, manifests, truth, pool, problem.val)
+        learners = [LEARNERS[name.value](options) for name in dict.fromkeys(learner or LearnerName)]
+        draws = range(problem.seed, problem.seed + seeds)
+        evaluation = drawn = None
+        if manifests:
+            evaluation = evaluate_manifests(
+                given.data, given.manifests, given.test, learners, draws, given.right, session.progress
+            )
+        if curve is not None:
+            drawn = _curve(given, options, shares, learners, draws, session.progress)
+        about = {
+            "n_test": len(given.test),
+            "n_test_classes": len(given.test.manifest.classes),
+            "n_test_shared": given.shared,
+            "learners": [one.name for one in learners],
+            "seeds": list(draws),
+        }
+        _write(target, evaluation, drawn, about)
+        if not frame.quiet:
+            screen = console()
+            for part in _shown(evaluation, drawn):
+                screen.print(part)
+            if target.written:
+                screen.print(f"wrote {', '.join(target.written)} in {target.folder}", markup=False)
+
+
+def _fraction_values(text: str | None, curve: CurveName | None) -> list[float]:
+    """Parse fractions, separated by commas, into ascending order; of no text those that are the default.
+
+    Raises:
+        typer.BadParameter: They are no fractions of what the curve is of.
+    """
+    if curve is None:
+        return []
+    if text is None:
+        return _FRACTIONS[curve]
+    try:
+        values = sorted({float(part) for part in text.split(",")})
+    except ValueError:
+        values = []
+    whole = curve is CurveName.add
+    if not values or not all(0 < value < 1 or (whole and value == 1) for value in values):
+        expected = "(0, 1]" if whole else "(0, 1)"
+        raise typer.BadParameter(f"--fractions {text!r}: expected numbers in {expected}, such as 0.1,0.2,0.3")
+    return values
+
+
+@dataclass(frozen=True)
+class _Given:
+    """The samples of one command, each with a positive weight.
+
+    Attributes:
+        data: Everything.
+        manifests: What is judged, by name.
+        test: What the error is measured on.
+        pool: What can be added to everything, or None.
+        right: (n,) bool, which of `data` have their true label; None where it is not known.
+        validation: What the scores of a curve are for; None for the leave-one-out loss.
+        shared: How many test samples are also in each training set.
+    """
+
+    data: Samples
+    manifests: dict[str, Samples]
+    test: Samples
+    pool: Samples | None
+    right: np.ndarray | None
+    validation: Samples | None
+    shared: dict[str, int]
+
+
+def _load(
+    session: Session,
+    data: str,
+    test: str,
+    manifests: list[str],
+    truth: str | None,
+    pool: str | None,
+    val: str | None,
+) -> _Given:
+    """Read everything, refuse what does not fit before any work, and find the features."""
+    from divacli.curate.curve import require_labels
+    from divacli.curate.evaluate import present, require_known_labels, require_same_features, shared_samples
+    from divacli.curate.truth import right_labels
+    from divacli.embed import Samples, read_data
+    from divacli.manifest import read_manifest
+
+    opened = {name: read_data(name) for name in (data, test, *manifests)}
+    if pool is not None:
+        opened.setdefault(pool, read_data(pool, labels="optional"))
+    read = {name: part.manifest if isinstance(part, Samples) else part for name, part in opened.items()}
+    trained_on = [data, *manifests]
+    if pool is not None:
+        require_labels(read[pool])
+        trained_on.append(pool)
+    require_known_labels(read[test], [read[name] for name in trained_on])
+    true_labels = None if truth is None else read_manifest(truth, labels="optional")
+    right_labels(read[data], true_labels)
+
+    whole, validation = session.load_both(opened[data], val)
+    others = {name: session.load_both(opened[name], None)[0] for name in opened if name != data}
+    require_same_features(whole, others.values())
+    found = {name: present(samples) for name, samples in {data: whole, **others}.items()}
+    shared = {}
+    for name in trained_on:
+        shared[name] = shared_samples(found[name], found[test])
+        if shared[name]:
+            warn(
+                f"{shared[name]:,} of the {len(found[test]):,} test samples are also in {name}: "
+                "the test flatters what is trained on them"
+            )
+    return _Given(
+        found[data],
+        {name: found[name] for name in manifests},
+        found[test],
+        None if pool is None else found[pool],
+        right_labels(found[data].manifest, true_labels),
+        validation,
+        shared,
+    )
+
+
+def _curve(
+    given: _Given,
+    options: SolveOptions,
+    fractions: list[float],
+    learners: list[Learner],
+    seeds: range,
+    progress: Progress,
+) -> Curve:
+    """Remove from everything, or add from the pool where there is one, and test."""
+    from divacli.curate.curve import additions, by_derivative, by_loss, measure_curve, removals
+    from divacli.curate.score import score
+
+    if given.pool is None:
+        points = removals(score(given.data, options, given.validation), fractions, seeds)
+        verb = "removed"
+    else:
+        orders = {"derivative": by_derivative(options, given.validation, progress), "loss": by_loss(options)}
+        points = additions(given.data, given.pool, orders, fractions, seeds)
+        verb = "added"
+    return measure_curve(verb, given.data, points, given.test, learners, seeds, progress)
+
+
+def _write(
+    target: Output, evaluation: Evaluation | None, curve: Curve | None, about: dict[str, object]
+) -> None:
+    """Write plots and summary, then the tables, of which that of the manifests is the main one."""
+    if target.folder is not None:
+        from divacli.manifest import write_bytes
+        from divacli.report.curves import curve_plot, evaluation_plot
+
+        if evaluation is not None:
+            write_bytes(target.folder / "evaluation.svg", evaluation_plot(evaluation))
+            target.written.append("evaluation.svg")
+        if curve is not None:
+            write_bytes(target.folder / "curve.svg", curve_plot(curve))
+            target.written.append("curve.svg")
+    content = dict(about)
+    if evaluation is not None:
+        content["evaluation"] = _records(evaluation.summary)
+    if curve is not None:
+        content["curve"] = {"of": curve.verb, "results": _records(curve.summary)}
+    target.json("evaluation.json", content)
+    # The tables name no files, so nothing in them depends on where they lie.
+    if curve is not None:
+        target.table("curve", curve.table, target.base, main=evaluation is None)
+    if evaluation is not None:
+        target.table("evaluation", evaluation.table, target.base, main=True)
+
+
+def _records(summary: pd.DataFrame) -> list[dict[str, object]]:
+    """Rows for JSON, which has no NaN."""
+    return [
+        {str(name): None if value != value else value for name, value in row.items()}
+        for row in summary.to_dict("records")
+    ]
+
+
+def _shown(evaluation: Evaluation | None, curve: Curve | None) -> Iterator[RenderableType]:
+    from divacli.report.evaluation import curve_summary, evaluation_summary
+
+    if evaluation is not None:
+        yield from evaluation_summary(evaluation)
+    if curve is not None:
+        yield from curve_summary(curve)

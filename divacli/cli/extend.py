@@ -1,0 +1,173 @@
+"""`diva extend`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from divacli.cli.command import command, console, warn
+from divacli.cli.options import (
+    ComputeOptions,
+    Data,
+    FrameOptions,
+    NetworkOptions,
+    OutputOptions,
+    ProblemOptions,
+)
+
+if TYPE_CHECKING:
+    from divacli.cli.session import Output
+    from divacli.curate.extend import ExtendResult
+
+_PANEL = "Choice"
+
+
+class PoolLabels(StrEnum):
+    """What the labels of a pool mean."""
+
+    given = "given"
+    none = "none"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(app, "extend")
+    def extend(
+        data: Data,
+        pool: Annotated[
+            str,
+            typer.Option(
+                help="Candidates: any DATA, with labels or without.", metavar="DATA", rich_help_panel=_PANEL
+            ),
+        ],
+        network: NetworkOptions,
+        problem: ProblemOptions,
+        compute: ComputeOptions,
+        output: OutputOptions,
+        frame: FrameOptions,
+        budget: Annotated[
+            str | None,
+            typer.Option(
+                help="Samples to choose at the most, a number or a share of the pool such as 25%. Default: "
+                "until none is left that lowers the loss.",
+                metavar="N|P%",
+                rich_help_panel=_PANEL,
+            ),
+        ] = None,
+        refit_every: Annotated[
+            int | None,
+            typer.Option(
+                help="Samples chosen between exact refits. Default: a twentieth of the budget, at most 256.",
+                min=1,
+                max=4096,
+                rich_help_panel=_PANEL,
+            ),
+        ] = None,
+        min_trust: Annotated[
+            float,
+            typer.Option(
+                help="Leave out samples whose label is right with less probability; 0 trusts all.",
+                min=0,
+                max=1,
+                rich_help_panel=_PANEL,
+            ),
+        ] = 0.5,
+        pool_labels: Annotated[
+            PoolLabels,
+            typer.Option(help="none: ignore the pool's labels or folders.", rich_help_panel=_PANEL),
+        ] = PoolLabels.given,
+    ) -> None:
+        """Choose from a pool the samples that lower the loss of what you have.
+
+        The loss is the leave-one-out loss of DATA, or that of --val: a new camera, a new shop. Writes
+        extended.csv (DATA and what was chosen), selected.csv, remaining.csv with the reasons, history.csv,
+        extend.json and failed.csv. A pool without labels is ranked by the expected derivative.
+
+        Examples:
+        `diva extend core/ --pool extra/ --budget 500 --checkpoint model.ts`
+
+        `diva extend labelled.csv --pool unlabelled/ --budget 100 --model resnet50 --weights DEFAULT`
+        """
+        wanted = budget_value(budget)
+        from divacli.cli.session import Output, Session
+        from divacli.curate.extend import ExtendOptions
+        from divacli.curate.extend import extend as extend_core
+        from divacli.report.extend import extend_summary
+
+        if [data, pool, problem.val].count("-") > 1:
+            raise typer.BadParameter("only one of DATA, --pool and --val can be standard input (-)")
+        target = Output(output)
+        session = Session(network, compute, frame)
+        options = session.solve_options(problem)
+        core, candidates, validation = session.load_pool(
+            data, pool, problem.val, labels_given=pool_labels is PoolLabels.given
+        )
+        if isinstance(wanted, float):
+            wanted = max(1, round(wanted * len(candidates)))
+        how = ExtendOptions(wanted, refit_every, min_trust)
+        result = extend_core(core, candidates, options, how, validation, session.progress)
+        write_extension(target, result, "extend.json", result.summary)
+        if not candidates.manifest.labelled:
+            warn(
+                f"the labels of the {len(result.selected):,} chosen samples are predictions (label_source): "
+                "have them checked before you train on them"
+            )
+        if not frame.quiet:
+            screen = console()
+            for part in extend_summary(result):
+                screen.print(part)
+            if target.written:
+                screen.print(f"wrote {', '.join(target.written)} in {target.folder}", markup=False)
+
+
+def budget_value(text: str | None) -> int | float | None:
+    """Parse a number of samples (int), or a share of the pool such as 25% (float in (0, 1]).
+
+    Raises:
+        typer.BadParameter: It is neither.
+    """
+    if text is None:
+        return None
+    try:
+        value = float(text[:-1]) / 100 if text.endswith("%") else int(text)
+    except ValueError:
+        value = 0
+    if not 0 < value <= (1 if isinstance(value, float) else float("inf")):
+        raise typer.BadParameter(
+            f"--budget {text}: expected a number of samples from 1 up, or a share of the pool such as 25%"
+        )
+    return value
+
+
+def write_extension(
+    target: Output,
+    result: ExtendResult,
+    summary_name: str,
+    summary: dict[str, Any],
+    folder: Path | None = None,
+) -> None:
+    """Write the tables and the summary of a result.
+
+    Args:
+        target: Where.
+        result: What was chosen.
+        summary_name: Name of the JSON file.
+        summary: What it holds.
+        folder: That the tables' paths start from; None: the core's and the pool's own.
+    """
+    import pandas as pd
+
+    from divacli.manifest import relocate
+
+    origin, pool_origin = result.core.manifest.folder, result.pool.manifest.folder
+    failed = pd.concat([result.core.failed, relocate(result.pool.failed, pool_origin, origin)])
+    target.table("failed", failed, origin)
+    target.table("selected", result.selected, folder or pool_origin)
+    target.table("remaining", result.remaining, folder or pool_origin)
+    target.records("history", result.history)
+    target.json(summary_name, summary)
+    target.table("extended", result.extended, folder or origin, main=True)

@@ -1,0 +1,106 @@
+"""`diva reweight`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from divacli.cli.command import command, console, warn
+from divacli.cli.options import (
+    ComputeOptions,
+    Data,
+    FrameOptions,
+    LossName,
+    NetworkOptions,
+    OutputOptions,
+    ProblemOptions,
+    step_size_value,
+)
+
+_PANEL = "Steps"
+
+
+class SharingName(StrEnum):
+    """Which samples share a weight."""
+
+    sample = "sample"
+    class_ = "class"
+    group = "group"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(app, "reweight")
+    def reweight(
+        data: Data,
+        network: NetworkOptions,
+        problem: ProblemOptions,
+        compute: ComputeOptions,
+        output: OutputOptions,
+        frame: FrameOptions,
+        step_size: Annotated[
+            str,
+            typer.Option(
+                help="auto, chosen by closed-form K-fold; or by how much a weight of 1 changes on average.",
+                metavar="auto|NUMBER",
+                rich_help_panel=_PANEL,
+            ),
+        ] = "auto",
+        steps: Annotated[
+            int | None,
+            typer.Option(
+                help="Steps; with auto, at the most. Default: 1; with auto 3, or 10 with --per.",
+                min=1,
+                rich_help_panel=_PANEL,
+            ),
+        ] = None,
+        per: Annotated[
+            SharingName, typer.Option(help="Which samples share one weight.", rich_help_panel=_PANEL)
+        ] = SharingName.sample,
+        folds: Annotated[
+            int, typer.Option(help="Folds that judge the steps of auto.", min=2, rich_help_panel=_PANEL)
+        ] = 5,
+    ) -> None:
+        """Give every sample the weight that lowers the validation loss.
+
+        Writes reweighted.csv, whose column weight every command honours, reweight.json and failed.csv.
+        Weights move against the derivative; with --step-size auto only as far as left-out folds gain by it,
+        which may be nowhere.
+
+        Examples:
+        `diva reweight photos/ --checkpoint model.ts`
+
+        `diva reweight photos/ --checkpoint model.ts --validation balanced --per class`
+        """
+        size = step_size_value(step_size)
+        from divacli.cli.session import Output, Session
+        from divacli.curate.reweight import ReweightOptions
+        from divacli.curate.reweight import reweight as reweight_samples
+        from divacli.embed import read_data
+        from divacli.report.reweight import reweight_summary
+
+        target = Output(output)
+        session = Session(network, compute, frame)
+        options = session.solve_options(problem, LossName.cross_entropy)
+        samples, validation = session.load_both(read_data(data), problem.val)
+        how = ReweightOptions(size, steps, per.value, folds)
+        result = reweight_samples(samples, options, how, validation, session.progress)
+        origin = samples.manifest.folder
+        target.table("failed", samples.failed, origin)
+        target.json("reweight.json", result.summary)
+        target.table("reweighted", result.table, origin, main=True)
+        if result.choice is not None and not result.choice.sizes:
+            start = "those that balance the classes" if options.balanced else "as they were"
+            warn(
+                "no step lowers the loss of left-out samples by more than its standard error: "
+                f"the weights are {start}"
+            )
+        if not frame.quiet:
+            screen = console()
+            for part in reweight_summary(result):
+                screen.print(part)
+            if target.written:
+                screen.print(f"wrote {', '.join(target.written)} in {target.folder}", markup=False)

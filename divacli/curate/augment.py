@@ -1,0 +1,361 @@
+"""How often each transform of images should be used: probabilities that lower the loss of untouched images.
+
+Images and their transformed copies are trained on together, every copy by the k-th transform with a weight
+`a_k`, the images themselves with `a_0`. With `p_k = a_k / sum a` that is the training loss expected where
+each image is transformed by a random draw from `p`. The copies do not count in the validation loss, and leave
+the training set together with their image, so that none is predicted from another guise of it. Then
+
+    dL/da_k = sum over the copies of kind k of alpha_0 dL/d alpha
+
+says whether a transform is harmful (> 0), and steps against it lead from equal probabilities to better ones.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from divacli.curate.provenance import provenance
+from divacli.curate.reweight import walk
+from divacli.curate.solution import (
+    SolveOptions,
+    balanced,
+    group_numbers,
+    order_by_path,
+    pose,
+    pose_validation,
+)
+from divacli.embed import Samples, joined
+from divacli.embed.augmentation import NamedTransform
+from divacli.embed.progress import Progress, silent
+from divacli.ridge import (
+    Problem,
+    Span,
+    StepChoice,
+    choose_steps,
+    decompose,
+    differentiate,
+    held_out_loss,
+    ridge_path,
+)
+
+UNTOUCHED = "untouched"
+"""What the images without a transform are called among the transforms."""
+
+SIZES = (0.1, 0.2, 0.4)
+"""Step sizes tried, in units of the mean absolute derivative: finer ones are lost in the probabilities."""
+
+MOST_STEPS = 10
+"""Steps tried at the most: so few numbers are fitted that the leave-one-out loss stays honest."""
+
+_MARGIN = 1e-3
+"""Share of the loss that untouched images alone must be better by: less is no difference."""
+
+_DIGITS = 4
+"""Decimals of written probabilities."""
+
+
+@dataclass(frozen=True)
+class AugmentOptions:
+    """How probabilities are moved.
+
+    Attributes:
+        size: Of every step, in units of the mean absolute derivative; None: chosen by K-fold.
+        steps: How many; where the size is chosen, how many at the most. None: 1, or `MOST_STEPS`.
+        n_folds: K.
+    """
+
+    size: float | None = None
+    steps: int | None = None
+    n_folds: int = 5
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Mean loss of left-out images as the judge of `choose_steps` has it, in nats.
+
+    Attributes:
+        equal: All probabilities equal.
+        stepped: After the steps, which the left-out images had no part in.
+        untouched: Without any transform.
+    """
+
+    equal: float
+    stepped: float
+    untouched: float
+
+
+@dataclass(frozen=True)
+class AugmentResult:
+    """Probabilities of transforms.
+
+    Attributes:
+        table: One row for the untouched images (`UNTOUCHED`) and for each transform: transform, probability,
+            derivative (`dL/da` of the summed validation loss at equal probabilities, positive = harmful),
+            copies (how many images have one).
+        transforms: Those of the table from its second row on.
+        choice: What K-fold decided; None where the step size was given.
+        held_out: What it was decided by; None likewise.
+        failed: path, label and reason of images without features, and of those without a copy.
+        summary: For JSON.
+    """
+
+    table: pd.DataFrame
+    transforms: tuple[NamedTransform, ...]
+    choice: StepChoice | None
+    held_out: HeldOut | None
+    failed: pd.DataFrame
+    summary: dict[str, Any]
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """What `augmentation.yaml` holds: `untouched`, `transforms` and `snippet`, in plain types."""
+        probabilities = _rounded(self.table["probability"].to_numpy())
+        return {
+            UNTOUCHED: probabilities[0],
+            "transforms": [
+                {
+                    "name": named.name,
+                    "probability": probability,
+                    "code": named.code,
+                    "imports": named.imports,
+                }
+                for named, probability in zip(self.transforms, probabilities[1:], strict=True)
+            ],
+            "snippet": snippet(self.transforms, probabilities),
+        }
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Images and their transformed copies as one set.
+
+    Attributes:
+        samples: (m) the images, then the copies of one transform after the other.
+        image: (m,) int64 row of the image that each shows.
+        kind: (m,) int64: 0 for an image as it is, k for a copy by the k-th transform.
+    """
+
+    samples: Samples
+    image: Tensor
+    kind: Tensor
+
+
+def augment(
+    samples: Samples,
+    copies: Sequence[tuple[NamedTransform, Samples]],
+    options: SolveOptions,
+    how: AugmentOptions,
+    validation: Samples | None = None,
+    progress: Progress = silent,
+) -> AugmentResult:
+    """Find how often each transform should be used.
+
+    The walk starts at equal probabilities and ends where left-out folds gain no more by it. Should the
+    untouched images alone do better on them, no transform is used.
+
+    Args:
+        samples: (n) images, at their weights.
+        copies: Each transform with its copies of them, as from `divacli.embed.copies_of`.
+        options: How the problem is posed; its loss "cross-entropy" is the calibrated, noise-robust one.
+        how: Steps.
+        validation: A separate validation set, whose loss is lowered in place of the leave-one-out loss.
+        progress: Told of every step size that was tried.
+
+    Raises:
+        DataError: A validation set that does not fit, or groups that do not.
+        SolveError: The problem has no answer.
+    """
+    start = time.monotonic()
+    transforms = tuple(named for named, _ in copies)
+    made = [part for _, part in copies]
+    merged = merge(samples, made)
+    problem = pose_merged(samples, merged, options, validation)
+    before = problem.task.weights
+    each = differentiate(replace(problem, shared=None), before)
+    choice = held_out = None
+    steps = how.steps or (1 if how.size is not None else MOST_STEPS)
+    if how.size is not None:
+        weights, history = walk(problem, (how.size,) * steps)
+    else:
+        with progress("trying steps", steps * len(SIZES)) as advance:
+            choice = choose_steps(
+                problem,
+                most=steps,
+                sizes=SIZES,
+                n_folds=how.n_folds,
+                seed=options.seed,
+                tried=lambda: advance(1),
+            )
+        alone = torch.where(merged.kind == 0, before, 0.0)
+        alone *= before.sum() / alone.sum()
+        held_out = _held_out(problem, choice, alone, how, options)
+        weights, history = walk(problem, choice.sizes)
+        if held_out.untouched < (1 - _MARGIN) * held_out.stepped:
+            weights = alone
+    table = pd.DataFrame(
+        {
+            "transform": [UNTOUCHED, *(named.name for named in transforms)],
+            "probability": probabilities(weights, before, merged.kind).numpy(),
+            "derivative": _sums(before * each.derivative, merged.kind).numpy(),
+            "copies": torch.bincount(merged.kind).numpy(),
+        }
+    )
+    after = differentiate(problem, weights)
+    summary = {
+        "n_samples": len(samples),
+        "n_classes": len(samples.manifest.classes),
+        "n_failed": len(samples.failed),
+        "n_embedded": sum(part.embedded for part in (samples, *made)),
+        "transforms": table.to_dict(orient="records"),
+        "loss": options.loss,
+        "validation": "balanced" if options.balanced else "natural",
+        "ridge": problem.ridge,
+        "step_size": how.size,
+        "sizes": list((how.size,) * steps if choice is None else choice.sizes),
+        "before": {"loss": each.mean_loss, "error": each.error},
+        "after": {"loss": after.mean_loss, "error": after.error},
+        "held_out": None if held_out is None else vars(held_out),
+        "history": history.to_dict(orient="records"),
+        "trials": None if choice is None else [vars(trial) for trial in choice.trials],
+        "seconds": {
+            "embed": round(sum(part.seconds for part in (samples, *made)), 3),
+            "solve": round(time.monotonic() - start, 3),
+        },
+        **provenance(samples, options, *made, validation),
+    }
+    failed = pd.concat([part.failed for part in (samples, *made)], ignore_index=True)
+    return AugmentResult(table, transforms, choice, held_out, failed, summary)
+
+
+def merge(samples: Samples, copies: Sequence[Samples]) -> Merged:
+    """Join images with their transformed copies; features stay where they are.
+
+    Args:
+        samples: (n) images.
+        copies: For each transform the samples of those that have a copy.
+    """
+    paths = pd.Index(samples.manifest.table["path"])
+    rows = [paths.get_indexer(pd.Index(part.manifest.table["path"])) for part in (samples, *copies)]
+    return Merged(
+        functools.reduce(joined, copies, samples),
+        torch.from_numpy(np.concatenate(rows).astype(np.int64)),
+        torch.from_numpy(np.repeat(np.arange(len(rows)), [len(part) for part in rows])),
+    )
+
+
+def pose_merged(
+    samples: Samples, merged: Merged, options: SolveOptions, validation: Samples | None = None
+) -> Problem:
+    """The problem whose shared weights are those of the transforms, at equal weights.
+
+    Every copy has the weight of its image. Unless it is given, the ridge is the optimum of the leave-one-out
+    loss of the untouched images at these weights.
+
+    Args:
+        samples: (n) the images.
+        merged: They and their copies.
+        options: How; groups of images are left out together, with all of their copies.
+        validation: A separate validation set.
+
+    Raises:
+        DataError: A validation set that does not fit, or groups that do not.
+    """
+    groups = group_numbers(samples.manifest, options.group)
+    groups = torch.arange(len(samples)) if groups is None else groups
+    mask = (merged.kind == 0).double()
+    task = pose(merged.samples, replace(options, group=None, balanced=False))
+    if options.balanced:
+        mask = balanced(mask, task.labels)
+        task = replace(task, weights=balanced(task.weights, task.labels))
+    task = replace(task, groups=groups[merged.image], validation_mask=mask)
+    held_out = None if validation is None else pose_validation(task, merged.samples, validation, options)
+    if len(task) < task.n_features:
+        span = Span(task)
+        task, held_out = span.task(), None if held_out is None else span.project(held_out)
+    ridge = options.ridge
+    if ridge is None:
+        path = ridge_path(task, decompose(task))
+        ridge = float(path.ridges[path.best])
+    return Problem(
+        task,
+        ridge,
+        order_by_path(merged.samples if validation is None else validation),
+        robust=options.loss == "cross-entropy",
+        # As where samples are reweighted.
+        bias=not options.balanced,
+        shared=merged.kind,
+        validation=held_out,
+    )
+
+
+def probabilities(weights: Tensor, before: Tensor, kind: Tensor) -> Tensor:
+    """Probability (K,) float64 of each kind of copy: its share of the weight.
+
+    An image that a transform makes no copy of says nothing of how often that is worth it: the weight of a
+    kind is in proportion to what it was when all were equally likely.
+
+    Args:
+        weights: (m,) float64 `alpha`.
+        before: (m,) float64, those of equal probabilities.
+        kind: (m,) int64 in [0, K).
+    """
+    share = _sums(weights, kind) / _sums(before, kind).clamp_min(torch.finfo(torch.float64).tiny)
+    return share / share.sum()
+
+
+def snippet(transforms: Sequence[NamedTransform], chances: Sequence[float]) -> str:
+    """Python code of a `torchvision.transforms.v2` transform that draws one of the transforms.
+
+    Args:
+        transforms: (T,).
+        chances: (T + 1,) their probabilities, that of no transform first. Those of 0 are left out.
+    """
+    choices = [("v2.Identity()", chances[0])]
+    choices += [(named.code, chance) for named, chance in zip(transforms, chances[1:], strict=True)]
+    used = [(code, chance) for code, chance in choices if chance > 0]
+    imports = [named.imports for named, chance in zip(transforms, chances[1:], strict=True) if chance > 0]
+    return "\n".join(
+        [
+            *dict.fromkeys(["from torchvision.transforms import v2", *imports]),
+            "",
+            "augmentation = v2.RandomChoice(",
+            "    [",
+            *(f"        {code}," for code, _ in used),
+            "    ],",
+            f"    p=[{', '.join(f'{chance:g}' for _, chance in used)}],",
+            ")",
+            "",
+        ]
+    )
+
+
+def _held_out(
+    problem: Problem, choice: StepChoice, alone: Tensor, how: AugmentOptions, options: SolveOptions
+) -> HeldOut:
+    first = choice.trials[0]
+    equal = first.loss + first.gain
+    last = (len(choice.sizes), choice.sizes[-1] if choice.sizes else 0)
+    stepped = next((trial.loss for trial in choice.trials if (trial.step, trial.size) == last), equal)
+    untouched = replace(problem, task=replace(problem.task, weights=alone))
+    return HeldOut(equal, stepped, held_out_loss(untouched, n_folds=how.n_folds, seed=options.seed))
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    """Probabilities with few decimals that still add up to 1."""
+    rounded = values.round(_DIGITS)
+    rounded[rounded.argmax()] += 1 - rounded.sum()
+    return [float(value) for value in rounded.round(_DIGITS)]
+
+
+def _sums(values: Tensor, kind: Tensor) -> Tensor:
+    """Sum (K,) of values (m,) float64 over each kind."""
+    return torch.zeros(int(kind.max()) + 1, dtype=torch.float64).index_add_(0, kind, values)

@@ -1,0 +1,119 @@
+"""Progress of a training in one file: written whole or not at all, continued by the same command alone."""
+
+from __future__ import annotations
+
+import io
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from divacli.errors import StoreError, listed
+from divacli.manifest import write_bytes
+
+FORMAT = 1
+
+
+def save_checkpoint(file: Path, about: dict[str, str], state: dict[str, Any]) -> None:
+    """Write the progress of a training.
+
+    Args:
+        file: Replaced where it exists.
+        about: Everything that the result depends on, by the name that a message gives it.
+        state: Tensors, numbers, texts, and lists and dictionaries of these.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    write_bytes(file, packed({"format": FORMAT, "about": about, "state": state}))
+
+
+def packed(content: Any) -> bytes:
+    """What `torch.load` reads, with `weights_only=True` where all is tensors, numbers, texts and the like."""
+    stream = io.BytesIO()
+    torch.save(content, stream)
+    return stream.getvalue()
+
+
+def load_checkpoint(file: Path, about: dict[str, str]) -> dict[str, Any] | None:
+    """Read the progress of this very training; None where there is none.
+
+    Args:
+        file: As it was saved.
+        about: Everything that the result depends on now.
+
+    Raises:
+        StoreError: The file is damaged, or of a training that differs; the message names what differs.
+    """
+    if not file.exists():
+        return None
+    anew = "use --restart to begin anew, or another --out"
+    try:
+        with file.open("rb") as stream:
+            content = torch.load(stream, map_location="cpu", weights_only=True)
+        version, before, state = content["format"], content["about"], content["state"]
+    except Exception as error:
+        raise StoreError(
+            f"{file} cannot be read: {type(error).__name__}",
+            expected="the progress of an interrupted training",
+            hint=anew,
+        ) from error
+    if version != FORMAT:
+        raise StoreError(
+            f"{file} is of format {version}", expected=f"format {FORMAT} of this version", hint=anew
+        )
+    names = [name for name in {**before, **about} if before.get(name) != about.get(name)]
+    if names:
+        told = [_difference(name, before.get(name, ""), about.get(name, "")) for name in names]
+        raise StoreError(
+            f"{file} is the progress of another training; different: {listed(told, limit=8)}",
+            expected="the same data, network and options, to go on from there",
+            hint=anew,
+        )
+    return dict(state)
+
+
+def _difference(name: str, before: str, now: str) -> str:
+    """Short texts are shown; digests say nothing."""
+    if max(len(before), len(now)) > 32:
+        return name
+    return f"{name} ({before or 'none'} there, {now or 'none'} now)"
+
+
+class SafeStop(KeyboardInterrupt):
+    """Ctrl-C, answered at a point from which the work can go on."""
+
+
+@contextmanager
+def stopping_between_steps() -> Iterator[Callable[[], None]]:
+    """Put off Ctrl-C until the work is at a point from which it can go on.
+
+    Yields:
+        A function to call at such points: it raises `SafeStop` if Ctrl-C was pressed since. A second Ctrl-C
+        does not wait.
+    """
+    pressed = False
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    def check() -> None:
+        if pressed:
+            raise SafeStop
+
+    if threading.current_thread() is not threading.main_thread():
+        yield check  # only the main thread is interrupted, and only it may set this
+        return
+    handler = signal.signal(signal.SIGINT, remember)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, handler)

@@ -1,0 +1,330 @@
+"""The honest check of a manifest: train on it and on its rivals, and compare on a held-out test set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from divacli.curate.learners import Learner
+from divacli.curate.truth import npz_sources
+from divacli.embed import Samples
+from divacli.embed.progress import Progress, silent
+from divacli.embed.store import require_same_space
+from divacli.errors import DataError, listed
+from divacli.manifest import Manifest
+
+EVERYTHING, ORACLE = "everything", "oracle"
+
+_ERRORS = ("test_error", "class_error")
+_MEASURED = (
+    *("test_error", "test_error_se", "difference", "difference_se"),
+    *("class_error", "class_error_se", "class_difference", "class_difference_se"),
+)
+COLUMNS = ("training_set", "learner", "seed", "n_train", *_MEASURED)
+"""Columns of an evaluation, in order; `measure` says what they hold."""
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """One of the training sets that are compared.
+
+    Attributes:
+        name: As the results call it; random draws of one kind share theirs.
+        samples: Two classes or more, but for a random draw; all weights positive.
+        seed: Of the draw that made it; None where nothing was drawn.
+    """
+
+    name: str
+    samples: Samples
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What became of the training sets.
+
+    Attributes:
+        table: One row a training, as from `measure`.
+        summary: Means and spread over seeds, as from `summarise`, with `recovered` as from `with_recovered`.
+        n_test: Samples of the test set.
+    """
+
+    table: pd.DataFrame
+    summary: pd.DataFrame
+    n_test: int
+
+
+def evaluate(
+    data: Samples,
+    manifests: dict[str, Samples],
+    test: Samples,
+    learners: Iterable[Learner],
+    seeds: Sequence[int],
+    right: np.ndarray | None = None,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Train on manifests and on their rivals, and compare test errors.
+
+    Args:
+        data: (n) everything. All weights here and below are positive (see `present`).
+        manifests: What is judged, by name.
+        test: (m) held-out samples.
+        learners: What is trained.
+        seeds: Of random choices, and of learners that are random.
+        right: (n,) bool, samples of `data` whose label is true; None where it is not known.
+        progress: Told of every training that is done.
+
+    Raises:
+        DivaError: As `rivals` and `measure`.
+    """
+    table = measure(rivals(data, manifests, seeds, right), test, learners, seeds, progress)
+    return Evaluation(table, with_recovered(summarise(table)), len(test))
+
+
+def rivals(
+    data: Samples, manifests: dict[str, Samples], seeds: Sequence[int], right: np.ndarray | None = None
+) -> list[TrainingSet]:
+    """Everything, the manifests, a random choice of the size of each, and the oracle.
+
+    There is no random choice for a manifest that is no smaller than DATA.
+
+    Args:
+        data: (n) everything, with positive weights.
+        manifests: What is judged, by name.
+        seeds: Each gives one random choice of a size; a smaller choice of one seed is part of a larger one.
+        right: (n,) bool, samples whose label is true; None where it is not known.
+
+    Raises:
+        DataError: Two sets of one name, or right labels of fewer than two classes.
+    """
+    sets = [
+        TrainingSet(EVERYTHING, data),
+        *(TrainingSet(name, samples) for name, samples in manifests.items()),
+    ]
+    n = len(data)
+    for size in sorted({len(samples) for samples in manifests.values() if len(samples) < n}):
+        for seed in seeds:
+            chosen = np.argsort(random_values(data, seed))[:size]
+            sets.append(TrainingSet(f"random {size}", data.select(np.isin(np.arange(n), chosen)), seed))
+    if right is not None:
+        oracle = data.manifest.table["label"][right].nunique()
+        if oracle < 2:
+            raise DataError(
+                f"{data.manifest.name}: {int(right.sum()):,} labels are right, in {oracle} classes",
+                expected="right labels in two classes or more",
+                hint="check that the truth names the classes as the samples do",
+            )
+        sets.append(TrainingSet(ORACLE, data.select(right)))
+    names = [part.name for part in sets if part.seed is None]
+    names += {part.name for part in sets if part.seed is not None}
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(
+            f"two training sets are called {listed(twice)}",
+            expected="a name of its own for each",
+            hint=f"type the path otherwise, such as ./{twice[0]}",
+        )
+    return sets
+
+
+def measure(
+    sets: Sequence[TrainingSet],
+    test: Samples,
+    learners: Iterable[Learner],
+    seeds: Sequence[int],
+    progress: Progress = silent,
+) -> pd.DataFrame:
+    """Train every learner on every set and compare their errors on a test set.
+
+    A learner without randomness is trained once on a set, another one once a seed; on a set that was drawn
+    at random it is trained by the seed of the draw.
+
+    Args:
+        sets: The first one is what the others are compared with.
+        test: (m) held-out samples, with positive weights, which weigh the error.
+        learners: What is trained.
+        seeds: Of learners that are random, and those of the sets.
+        progress: Told of every training that is done.
+
+    Returns:
+        One row a training, with `COLUMNS`: `seed` is empty where nothing was random; `test_error` is the
+        share of wrong predictions and `class_error` its mean over the test set's classes; `difference` and
+        `class_difference` are these minus those of the first set (negative = better). Names in `_se` are
+        standard errors from the finite test set, of differences from the paired ones sample by sample.
+
+    Raises:
+        SolveError: A training set determines no fit.
+    """
+    truth = test.manifest.table["label"].to_numpy(object)
+    weights = test.manifest.table["weight"].to_numpy(float)
+    classes = test.manifest.class_numbers(test.manifest.classes)
+    one_group = np.zeros_like(classes)
+    runs = [
+        (learner, part, seed)
+        for learner in learners
+        for part in sets
+        for seed in (seeds if learner.random and part.seed is None else [part.seed])
+    ]
+    first: dict[tuple[str, int | None], np.ndarray] = {}
+    rows = []
+    with progress("training", len(runs)) as advance:
+        for learner, part, seed in runs:
+            predicted = _predicted(learner, part.samples, test, seeds[0] if seed is None else seed)
+            wrong = (predicted != truth).astype(float)
+            pair = (learner.name, seed if learner.random else None)
+            if part is sets[0]:
+                first[pair] = wrong
+            more = wrong - first[pair]
+            measured = [
+                number
+                for groups in (one_group, classes)
+                for values in (wrong, more)
+                for number in mean_over_groups(values, weights, groups)
+            ]
+            rows.append((part.name, learner.name, seed, len(part.samples), *measured))
+            advance(1)
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"seed": "Int64"})
+
+
+def summarise(table: pd.DataFrame, by: Sequence[str] = ("learner", "training_set")) -> pd.DataFrame:
+    """Mean and spread over seeds of what `measure` gave, in its order.
+
+    Args:
+        table: As from `measure`.
+        by: Columns that name what is averaged together.
+
+    Returns:
+        One row a group: `by`, n_train, runs, then the means of the other columns; `test_error_sd` and
+        `class_error_sd` are standard deviations over seeds, NaN of a single run.
+    """
+    means = {name: (name, "mean") for name in _MEASURED}
+    spread = {f"{name}_sd": (name, "std") for name in _ERRORS}
+    counts = {"n_train": ("n_train", "first"), "runs": ("n_train", "size")}
+    return table.groupby(list(by), sort=False).agg(**counts, **means, **spread).reset_index()
+
+
+def with_recovered(summary: pd.DataFrame) -> pd.DataFrame:
+    """Add `recovered`: the share of the way from everything's test error to the oracle's.
+
+    1 is as good as the oracle, 0 no better than everything, negative worse. NaN where there is no oracle, or
+    where it is no better than everything.
+
+    Args:
+        summary: As from `summarise`.
+    """
+    error = summary.pivot(index="learner", columns="training_set", values="test_error")
+    if ORACLE not in error:
+        return summary.assign(recovered=np.nan)
+    gap = (error[EVERYTHING] - error[ORACLE]).where(lambda gap: gap > 0)
+    everything, gap = (summary["learner"].map(part) for part in (error[EVERYTHING], gap))
+    return summary.assign(recovered=(everything - summary["test_error"]) / gap)
+
+
+def mean_over_groups(values: np.ndarray, weights: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
+    """The mean over groups of their weighted means, and its standard error.
+
+    The samples could have been others, the groups not. In a single group with weights of 1 and values of 0 or
+    1 the standard error is the binomial `sqrt(p (1 - p) / n)`.
+
+    Args:
+        values: (n,).
+        weights: (n,) positive.
+        groups: (n,) numbers 0, 1, ..., each of which occurs.
+    """
+    share = weights / np.bincount(groups, weights)[groups]
+    means = np.bincount(groups, share * values)
+    deviation = share * (values - means[groups])
+    return float(means.mean()), float(np.sqrt(deviation @ deviation)) / len(means)
+
+
+def random_values(samples: Samples, seed: int) -> np.ndarray:
+    """A number in [0, 1) for each sample, which does not depend on the order of the rows.
+
+    Args:
+        samples: (n).
+        seed: Of the draw.
+    """
+    values = np.empty(len(samples))
+    by_path = np.argsort(samples.manifest.table["path"].to_numpy(str), kind="stable")
+    values[by_path] = np.random.default_rng(seed).random(len(samples))
+    return values
+
+
+def present(samples: Samples) -> Samples:
+    """The samples with a positive weight: one of weight 0 is absent.
+
+    Raises:
+        DataError: Fewer than two classes are left, or of a pool nothing.
+    """
+    positive = samples.manifest.table["weight"].to_numpy(float) > 0
+    if positive.all():
+        return samples
+    left = samples.select(positive)
+    needed = 2 if samples.manifest.labels_required else 1
+    if len(left.manifest.classes) < needed:
+        raise DataError(
+            f"{samples.manifest.name}: weights above 0 in {len(left.manifest.classes)} classes",
+            expected=f"in {needed} or more",
+            hint="correct the column weight",
+        )
+    return left
+
+
+def require_known_labels(test: Manifest, training: Iterable[Manifest]) -> None:
+    """Refuse a test set with labels that no training set has.
+
+    Raises:
+        DataError: Which labels.
+    """
+    known = set().union(*(part.table["label"] for part in training))
+    if unknown := sorted(set(test.table["label"]) - known):
+        raise DataError(
+            f"{test.name} has labels that no training set has: {listed(unknown)}",
+            expected=f"only labels that can be learned: {listed(sorted(known))}",
+            hint="correct these labels, or leave these rows out",
+        )
+
+
+def require_same_features(first: Samples, others: Iterable[Samples]) -> None:
+    """Refuse sets whose features come from another network, or have another width.
+
+    Raises:
+        StoreError: Another network.
+        DataError: Another width.
+    """
+    for other in others:
+        require_same_space(first.identity, other.identity, other.manifest.name)
+        if other.features.shape[1] != first.features.shape[1]:
+            raise DataError(
+                f"{other.manifest.name} has {other.features.shape[1]} features a sample",
+                expected=f"{first.features.shape[1]}, as {first.manifest.name} has",
+                hint="embed both with the same network and layer",
+            )
+
+
+def shared_samples(training: Samples, test: Samples) -> int:
+    """How many samples of a test set are also in a training set: one file, row or content."""
+    same = pd.Series(_places(test.manifest)).isin(_places(training.manifest)).to_numpy()
+    if test.keys is not None and training.keys is not None:
+        known = {key.tobytes() for key in training.keys}
+        same = same | [key.tobytes() in known for key in test.keys]
+    return int(same.sum())
+
+
+def _places(manifest: Manifest) -> list[str]:
+    """Where each sample is found: its file, or its name in an `.npz` file."""
+    rows = zip(npz_sources(manifest), manifest.table["path"], manifest.files(), strict=True)
+    return [
+        f"{os.path.realpath(manifest.folder / source)}\0{path}" if source else os.path.realpath(file)
+        for source, path, file in rows
+    ]
+
+
+def _predicted(learner: Learner, training: Samples, test: Samples, seed: int) -> np.ndarray:
+    """Predicted labels (m,); a draw of a single class leaves nothing to learn."""
+    if len(training.manifest.classes) == 1:
+        return np.full(len(test), training.manifest.classes[0], dtype=object)
+    return learner(training, test, seed)

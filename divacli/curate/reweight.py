@@ -1,0 +1,212 @@
+"""Choose sample weights that lower the validation loss, and how far to go, without a validation set."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+
+from divacli.curate.provenance import provenance
+from divacli.curate.score import without_scores
+from divacli.curate.solution import (
+    SolveOptions,
+    balanced,
+    group_numbers,
+    order_by_path,
+    pose,
+    pose_validation,
+)
+from divacli.embed import Samples
+from divacli.embed.progress import Progress, silent
+from divacli.errors import DataError
+from divacli.ridge import (
+    SIZES,
+    Problem,
+    RidgeTask,
+    Span,
+    StepChoice,
+    choose_steps,
+    decompose,
+    differentiate,
+    ridge_path,
+    stepped,
+)
+
+Sharing = Literal["sample", "class", "group"]
+"""Whether every sample has a weight of its own or shares one with its class or group."""
+
+MOST_STEPS = {"sample": 3, "class": 10, "group": 10}
+"""Steps tried at the most: the leave-one-out loss stays honest for longer where few weights are fitted."""
+
+
+@dataclass(frozen=True)
+class ReweightOptions:
+    """How weights are moved.
+
+    Attributes:
+        size: Of every step, in units of the mean absolute derivative; None: chosen by K-fold.
+        steps: How many; where the size is chosen, how many at the most. None: 1, or by `MOST_STEPS`.
+        per: Which samples share a weight.
+        n_folds: K.
+    """
+
+    size: float | None = None
+    steps: int | None = None
+    per: Sharing = "sample"
+    n_folds: int = 5
+
+
+@dataclass(frozen=True)
+class ReweightResult:
+    """New weights.
+
+    Attributes:
+        table: The samples in their own order with their new weights; scores of an earlier run are left out.
+        samples: What was weighted.
+        choice: What K-fold decided; None where the step size was given.
+        history: One row for each state from the first weights on: step, size of the step that led there, loss
+            (the one that is differentiated, calibrated at these weights; mean over validation samples),
+            error, zero (share of weights that are 0).
+        summary: For JSON.
+    """
+
+    table: pd.DataFrame
+    samples: Samples
+    choice: StepChoice | None
+    history: pd.DataFrame
+    summary: dict[str, Any]
+
+
+def reweight(
+    samples: Samples,
+    options: SolveOptions,
+    how: ReweightOptions,
+    validation: Samples | None = None,
+    progress: Progress = silent,
+) -> ReweightResult:
+    """Move sample weights against the derivative of the leave-one-out or a validation set's loss.
+
+    With `options.balanced` the walk starts where the training loss counts classes as the validation loss
+    does: at the given weights divided by the classes' sizes.
+
+    Args:
+        samples: What is weighted; their weights are where the walk starts.
+        options: How the problem is posed; its loss "cross-entropy" is the calibrated, noise-robust one.
+        how: Steps, and which samples share a weight.
+        validation: A separate validation set.
+        progress: Told of every step size that was tried.
+
+    Raises:
+        DataError: No groups to share weights, or a validation set that does not fit.
+        SolveError: The problem has no answer.
+    """
+    start = time.monotonic()
+    problem = pose_problem(samples, options, validation, how.per)
+    steps = how.steps or (MOST_STEPS[how.per] if how.size is None else 1)
+    choice = None
+    if how.size is not None:
+        sizes = (how.size,) * steps
+    else:
+        with progress("trying steps", steps * len(SIZES)) as advance:
+            choice = choose_steps(
+                problem, most=steps, n_folds=how.n_folds, seed=options.seed, tried=lambda: advance(1)
+            )
+        sizes = choice.sizes
+    weights, history = walk(problem, sizes)
+    table = without_scores(samples.manifest.table).assign(weight=weights.numpy())
+    seconds = time.monotonic() - start
+    summary = {
+        "n_samples": len(table),
+        "n_classes": len(samples.manifest.classes),
+        "per": how.per,
+        "loss": options.loss,
+        "validation": "balanced" if options.balanced else "natural",
+        "ridge": problem.ridge,
+        "step_size": how.size,
+        "sizes": list(sizes),
+        "n_zero": int((weights == 0).sum()),
+        "effective_samples": float(weights.sum().square() / weights.square().sum()),
+        "history": history.to_dict(orient="records"),
+        "trials": None if choice is None else [vars(trial) for trial in choice.trials],
+        "seconds": {"embed": round(samples.seconds, 3), "solve": round(seconds, 3)},
+        **provenance(samples, options, validation),
+    }
+    return ReweightResult(table, samples, choice, history, summary)
+
+
+def pose_problem(
+    samples: Samples, options: SolveOptions, validation: Samples | None = None, per: Sharing = "sample"
+) -> Problem:
+    """What `divacli.ridge.reweighting` improves, its ridge at the leave-one-out optimum of the first weights.
+
+    Raises:
+        DataError: No groups to share weights, or a validation set that does not fit.
+    """
+    task = pose(samples, options)
+    held_out = None if validation is None else pose_validation(task, samples, validation, options)
+    if options.balanced:
+        task = replace(task, weights=balanced(task.weights, task.labels))
+    if len(task) < task.n_features:
+        span = Span(task)
+        task, held_out = span.task(), None if held_out is None else span.project(held_out)
+    return Problem(
+        task,
+        leave_one_out_ridge(task, options),
+        order_by_path(samples if validation is None else validation),
+        robust=options.loss == "cross-entropy",
+        # Biases would take over what balancing is to do with weights.
+        bias=not options.balanced,
+        shared=_shared(samples, task, options, per),
+        validation=held_out,
+    )
+
+
+def walk(problem: Problem, sizes: tuple[float, ...]) -> tuple[torch.Tensor, pd.DataFrame]:
+    """Take steps of the given sizes with the exact derivative before each.
+
+    Returns:
+        (n,) float64 weights, and the history as in `ReweightResult`.
+    """
+    weights = problem.task.weights
+    rows = []
+    for step in range(len(sizes) + 1):
+        found = differentiate(problem, weights)
+        rows.append(
+            {
+                "step": step,
+                "size": sizes[step - 1] if step else 0.0,
+                "loss": found.mean_loss,
+                "error": found.error,
+                "zero": float((weights == 0).double().mean()),
+            }
+        )
+        if step < len(sizes):
+            weights = stepped(weights, found.derivative, sizes[step])
+    return weights, pd.DataFrame(rows)
+
+
+def leave_one_out_ridge(task: RidgeTask, options: SolveOptions) -> float:
+    """The ridge that was given, or the one with the smallest leave-one-out loss."""
+    if options.ridge is not None:
+        return options.ridge
+    path = ridge_path(task, decompose(task))
+    return float(path.ridges[path.best])
+
+
+def _shared(samples: Samples, task: RidgeTask, options: SolveOptions, per: Sharing) -> torch.Tensor | None:
+    if per == "sample":
+        return None
+    if per == "class":
+        return task.labels
+    groups = group_numbers(samples.manifest, options.group)
+    if groups is None:
+        raise DataError(
+            f"{samples.manifest.name} has no groups that could share a weight",
+            expected="a column group, or another one named with --group, with repeated values",
+            hint="name the column with --group",
+        )
+    return torch.from_numpy(np.unique(groups.numpy(), return_inverse=True)[1])

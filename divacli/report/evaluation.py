@@ -1,0 +1,77 @@
+"""What a person sees of an evaluation in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from divacli.curate.curve import Curve
+from divacli.curate.evaluate import Evaluation
+from divacli.report.plain import plain
+
+_NAME_WIDTH = 18
+
+
+def evaluation_summary(evaluation: Evaluation) -> Iterator[RenderableType]:
+    """One table for each learner: test errors in percent, a line for each training set."""
+    summary = evaluation.summary
+    yield Text(
+        f"errors in % on {evaluation.n_test:,} test samples, ± their standard error; spread over seeds"
+    )
+    recovered = summary["recovered"].notna().any()
+    if recovered:
+        yield Text("gap: share of the way from everything's error to the oracle's")
+    for learner, rows in summary.groupby("learner", sort=False):
+        table = Table(box=None, pad_edge=False)
+        table.add_column("training set", overflow="ellipsis", no_wrap=True, max_width=_NAME_WIDTH)
+        columns = ["samples", "test error", "spread", "by class", "difference"]
+        for name in [*columns, *(["gap"] if recovered else [])]:
+            table.add_column(name, justify="right", no_wrap=True)
+        for number, row in enumerate(rows.to_dict("records")):
+            cells = [
+                f"{row['n_train']:,}",
+                f"{_percent(row['test_error'])} ± {_percent(row['test_error_se'])}",
+                "" if pd.isna(row["test_error_sd"]) else f"± {_percent(row['test_error_sd'])}",
+                _percent(row["class_error"]),
+                f"{100 * row['difference']:+.1f} ± {_percent(row['difference_se'])}" if number else "",
+            ]
+            if recovered:
+                cells.append("" if pd.isna(row["recovered"]) else f"{row['recovered']:.0%}")
+            table.add_row(plain(shortened(row["training_set"], _NAME_WIDTH)), *cells)
+        yield Text()
+        yield Text(str(learner), style="bold")
+        yield table
+
+
+def curve_summary(curve: Curve) -> Iterator[RenderableType]:
+    """One table for each learner: a line for each fraction, a column for each rule."""
+    for learner, rows in curve.summary.groupby("learner", sort=False):
+        rules = rows["rule"].unique().tolist()
+        table = Table(box=None, pad_edge=False)
+        for name in (curve.verb, *rules):
+            table.add_column(name, justify="right", no_wrap=True)
+        for fraction, here in rows.groupby("fraction"):
+            cells = {
+                row["rule"]: _percent(row["test_error"])
+                + ("" if pd.isna(row["test_error_sd"]) else f" ± {_percent(row['test_error_sd'])}")
+                for row in here.to_dict("records")
+            }
+            table.add_row(f"{fraction:.0%}", *(cells.get(rule, "") for rule in rules))
+        yield Text()
+        yield Text.assemble(
+            (str(learner), "bold"), f": test error in %, by fraction {curve.verb} and how chosen"
+        )
+        yield table
+
+
+def shortened(name: str, width: int) -> str:
+    """A name cut at its beginning: the end of a path says more."""
+    return name if len(name) <= width else "…" + name[1 - width :]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"

@@ -1,0 +1,71 @@
+"""What a person sees of new weights in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from divacli.curate.reweight import ReweightResult
+from divacli.report.plain import plain
+from divacli.report.terminal import SHOWN
+
+
+def reweight_summary(result: ReweightResult) -> Iterator[RenderableType]:
+    """What the folds said, what the steps did, and where the weight went."""
+    summary = result.summary
+    if result.choice is not None:
+        yield Text("what left-out folds gain by a step", style="bold")
+        yield _trials(result)
+        taken = ", then ".join(f"{size:g}" for size in result.choice.sizes) or "none"
+        yield Text(f"steps taken: {taken}\n")
+    history = result.history
+    yield Text(
+        f"{summary['loss']} loss over validation samples {history['loss'].iloc[0]:.4f} -> "
+        f"{history['loss'].iloc[-1]:.4f}, error {history['error'].iloc[0]:.1%} -> "
+        f"{history['error'].iloc[-1]:.1%} (the weights were fitted to these)"
+    )
+    weight = result.table["weight"]
+    yield Text(
+        f"{summary['n_zero']:,} of {len(weight):,} weights are 0, the largest is {weight.max():.3g}; "
+        f"they weigh like {summary['effective_samples']:,.0f} equal samples"
+    )
+    yield Text("\nclasses by mean weight", style="bold")
+    yield _classes(result.table)
+
+
+def _trials(result: ReweightResult) -> Table:
+    assert result.choice is not None
+    shown = Table(box=None, pad_edge=False)
+    for name in ("step", "size", "loss", "gain", "± error", "wrong", ""):
+        shown.add_column(name, justify="right")
+    sizes = result.choice.sizes
+    for trial in result.choice.trials:
+        taken = trial.step <= len(sizes) and trial.size == sizes[trial.step - 1]
+        shown.add_row(
+            str(trial.step),
+            f"{trial.size:g}",
+            f"{trial.loss:.4f}",
+            f"{trial.gain:+.4f}",
+            f"{trial.gain_error:.4f}",
+            f"{trial.error:.1%}",
+            "taken" if taken else "",
+            style="bold" if taken else None,
+        )
+    return shown
+
+
+def _classes(table: pd.DataFrame) -> Table:
+    weights = table.groupby("label")["weight"].agg(["mean", "sum", "size"]).sort_values("mean", kind="stable")
+    weights["share"] = weights["sum"] / weights["sum"].sum()
+    rows = weights if len(weights) <= 2 * SHOWN else pd.concat([weights.head(SHOWN), weights.tail(SHOWN)])
+    shown = Table(box=None, pad_edge=False)
+    for name in ("mean weight", "share of weight", "samples"):
+        shown.add_column(name, justify="right")
+    shown.add_column("label", overflow="ellipsis", no_wrap=True)
+    for row in rows.itertuples():
+        shown.add_row(f"{row.mean:.3f}", f"{row.share:.1%}", f"{row.size:,}", plain(str(row.Index)))
+    return shown
