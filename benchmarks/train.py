@@ -2,9 +2,10 @@
 
 `python -m benchmarks.train` moves 30 % of the labels of `clothing/train` to a random other class, fine-tunes
 the last block of MobileNetV2 for a few epochs, with constant weights and with weights that follow the
-derivative of the squared and of the cross-entropy loss, and prints the error on `clothing/test` of the network
-that the K-fold loss chose and of the last one. Numbers after the command (`python -m benchmarks.train 0 1`) are
-the seeds to run. Takes about an hour on two cores. Needs the folder `shared` beside the repository.
+derivative of the squared and of the cross-entropy loss, and prints the error on `clothing/test` of the
+network that the K-fold loss chose and of the last one. Numbers after the command (`python -m benchmarks.train
+0 1`) are the seeds to run. Takes an hour or two on two cores. Needs the folder `shared` beside the
+repository.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ def told(row: dict[str, Any]) -> str:
     )
     return (
         f"{row['arm']:<14} seed {row['seed']}  kept {kept}  last {last}  "
-        f"K-fold loss {row['best']['kfold_loss']:.4f}  weight on wrong labels {row['weight_on_wrong_labels']:.1%}  {row['seconds']:.0f} s"
+        f"K-fold loss {row['best']['kfold_loss']:.4f}  "
+        f"weight on wrong labels {row['weight_on_wrong_labels']:.1%}  {row['seconds']:.0f} s"
     )
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from divacli.curate.score import without_scores
-from divacli.curate.solution import SolveOptions
+from divacli.curate.solution import SolveOptions, group_names
 from divacli.embed import Samples
 from divacli.errors import DataError, listed
 from divacli.manifest import relocate
@@ -49,9 +49,9 @@ def barred_samples(core: Samples, pool: Samples, judged: Samples, options: Solve
         bar(~table["label"].isin(known), "no sample that the choice is judged by has its label")
     group = options.group
     if group and group in table and group in judged.manifest.table:
-        kin = set(judged.manifest.table[group].fillna("")) - {""}
+        kin = set(group_names(judged.manifest.table[group])) - {""}
         bar(
-            table[group].fillna("").isin(kin),
+            group_names(table[group]).isin(kin),
             f"its {group} is in the {where}, which would be judged by its own kin",
         )
     if (reasons != "").all():

@@ -300,20 +300,20 @@ class Learner:
             ModelError: Out of memory.
             DivaError: The loss is not finite.
         """
-        self._optimizer.param_groups[0]["lr"] = rate * self._options.lr
-        logits = self.logits(self.features(images))
-        labels, weights = labels.to(self._device), weights.to(logits)
-        loss = (functional.cross_entropy(logits, labels, reduction="none") * weights).sum() / n
-        value = loss.item()
-        if not math.isfinite(value):
-            raise DivaError(
-                f"the training loss is {value} at a learning rate of {rate * self._options.lr:.3g}",
-                expected="a finite loss",
-                hint=f"lower the learning rate, such as --lr {self._options.lr / 10:.3g}, and begin anew "
-                "with --restart",
-            )
+        lr = rate * self._options.lr
+        self._optimizer.param_groups[0]["lr"] = lr
         self._optimizer.zero_grad(set_to_none=True)
         with self._memory_explained(len(images)):
+            logits = self.logits(self.features(images))
+            losses = functional.cross_entropy(logits, labels.to(self._device), reduction="none")
+            loss = (losses * weights.to(losses)).sum() / n
+            value = loss.item()
+            if not math.isfinite(value):
+                raise DivaError(
+                    f"the training loss is {value} at a learning rate of {lr:.3g}",
+                    expected="a finite loss",
+                    hint=f"begin anew with a lower one: --restart --lr {self._options.lr / 10:.3g}",
+                )
             self._scaler.scale(loss).backward()
         self._scaler.unscale_(self._optimizer)
         nn.utils.clip_grad_norm_(self._parameters.values(), self._options.clip_norm)

@@ -223,6 +223,8 @@ def group_numbers(manifest: Manifest, column: str | None) -> torch.Tensor | None
     numbers, found = pd.factorize(names)
     numbers[alone] = len(found) + np.arange(len(alone))
     n_groups = len(np.unique(numbers))
+    if n_groups < 2 and column == DEFAULT_GROUP:
+        return None  # nobody asked for it, and it tells nothing apart
     if n_groups < 2:
         raise DataError(
             f"{manifest.name}: column {column} has the same value in every row",

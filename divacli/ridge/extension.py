@@ -341,11 +341,9 @@ class Reduction:
         """The derivative of every pool sample at its weight, each predicted without itself."""
         task, fit, choice_fit = self._fitted()
         n = len(self._core)
-        labels, mask = self._core.labels[self._rows], self._core.validation_mask[self._rows]
-        calibration = calibrate(loo_predictions(task, fit, self._rows), labels, mask, bias=False, noise=False)
-        loss: Loss = calibration if self._robust else SquaredLoss()
-        pool_rows = torch.arange(n, len(task))
-        probabilities = calibration.probabilities(loo_predictions(task, fit, pool_rows))
+        loss: Loss = self._calibrated(task, choice_fit) if self._robust else SquaredLoss()
+        left_out = loo_predictions(task, fit, torch.arange(n, len(task)))
+        probabilities = self._calibrated(task, fit).probabilities(left_out)
         likelihood = probabilities.gather(1, self._pool.labels[:, None])[:, 0]
         trust, noise = trusted(likelihood, task.n_classes)
         best = probabilities.max(dim=1)
@@ -361,6 +359,10 @@ class Reduction:
     def add(self, chosen: Tensor) -> None:
         """Drop all others."""
         self._weights = torch.zeros_like(self._weights).index_copy(0, chosen, self._pool.weights[chosen])
+
+    def _calibrated(self, task: RidgeTask, fit: RidgeFit) -> RobustCrossEntropy:
+        labels, mask = self._core.labels[self._rows], self._core.validation_mask[self._rows]
+        return calibrate(loo_predictions(task, fit, self._rows), labels, mask, bias=False, noise=False)
 
     def _fitted(self) -> tuple[RidgeTask, RidgeFit, RidgeFit]:
         task = merged(self._core, self._pool, self._weights)

@@ -108,6 +108,34 @@ def test_new_images_are_predicted_as_they_are(modalities, arrays, done):
     assert errors["diva-out/extended.csv"] < errors["everything"]
 
 
+def test_the_recipe_of_the_documentation(modalities, arrays, done):
+    """It predicts new images as the package's own fit of the written set does."""
+    import torch
+
+    from divacli.curate.learners import RidgeLearner
+    from divacli.curate.solution import SolveOptions
+    from divacli.embed import BackboneChoice, ExtractOptions, load_samples
+
+    arrays("new.npz", 400, 9, noise=1.5)
+    done(*AGGREGATE, "--pool", "pools/sketches.npz")
+    page = (Path(__file__).parents[2] / "docs" / "aggregate.md").read_text()
+    names: dict = {}
+    exec(page.split("```python\n")[1].split("```")[0], names)
+
+    def load(data):
+        return load_samples(data, BackboneChoice(), ExtractOptions(torch.device("cpu")), Path("cache"))
+
+    learner = RidgeLearner(SolveOptions(ridge=report()["ridge"], dtype=torch.float64))
+    expected = learner(load("diva-out/extended.csv"), load("new.npz"), 0)
+    assert len(set(expected)) == 4
+    assert (names["predicted"] == expected).mean() > 0.99
+
+
+def test_the_sample_configuration_names_options_only(run):
+    sample = Path(__file__).parents[2] / "sample_configs" / "aggregate.yaml"
+    assert "nowhere does not exist" in refused(run("aggregate", "nowhere", "--config", sample))
+
+
 def test_one_image_of_a_class(arrays, done):
     arrays("one.npz", 4, 1)
     arrays("texts.npz", 24, 2, cone=1)

@@ -468,6 +468,11 @@ def test_the_pool_may_be_named_in_a_file(both, done):
     assert report("flag")["n_selected"] == 4
 
 
+def test_the_sample_configuration_names_options_only(run):
+    sample = Path(__file__).parents[2] / "sample_configs" / "extend.yaml"
+    assert "nowhere does not exist" in refused(run("extend", "nowhere", "--config", sample))
+
+
 def test_an_extended_set_is_extended_again(both, done):
     """Columns of the first run are neither kept as if they were the user's, nor in the way."""
     done(*EXTEND, "--budget", "10", "--out", "one")

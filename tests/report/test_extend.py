@@ -61,7 +61,7 @@ def test_how_much_was_chosen_and_what_it_brings():
 
 
 def test_an_unlabelled_pool_is_marked_as_such():
-    text = " ".join(shown(extend_summary(result(labelled=False, pool_noise=None))))
+    text = " ".join(" ".join(shown(extend_summary(result(labelled=False, pool_noise=None)))).split())
     assert "ranked by the expected derivative under the predicted classes" in text
     assert "wrong labels" not in text
 

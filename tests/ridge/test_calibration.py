@@ -232,6 +232,17 @@ def test_labels_drawn_at_random_are_not_worse_than_chance(k, seed):
     assert float(found.value(f, targets).mean()) <= math.log(k) + 1e-6
 
 
+def test_a_search_that_is_cut_short_ends_on_its_way(monkeypatch):
+    f, labels, _ = planted(*SETS[0])
+    mask = torch.ones(len(f), dtype=torch.float64)
+    values = []
+    for steps in (1, 4, 200):
+        monkeypatch.setattr(module, "_MOST_STEPS", steps)
+        found = calibrate(f, labels, mask)
+        values.append(penalised(f, labels, mask, found.inverse_temperature, found.bias, found.noise))
+    assert values[0] > values[1] + 1e-4 > values[2] + 2e-4
+
+
 @pytest.mark.parametrize(("n", "k", "most"), [(1000, 3, 100), (1001, 3, 100), (99, 3, 100), (1000, 50, 40)])
 def test_rows_are_evenly_spaced_ascending_and_no_more_than_allowed(n, k, most, monkeypatch):
     monkeypatch.setattr(module, "CALIBRATION_ROWS", 100)
