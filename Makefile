@@ -11,7 +11,7 @@ help:
 	@echo "make test   set up, then run the tests"
 	@echo "make lint   style, types and the documentation's links"
 	@echo "make docs   build the documentation into site/"
-	@echo "make bench  measure speed, memory and the choice of the ridge"
+	@echo "make bench  measure speed, memory and what each command gains (hours)"
 	@echo "make clean  remove what the other targets made"
 
 setup: $(STAMP)
@@ -32,7 +32,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy divacli benchmarks
-	$(BIN)/mypy --strict divacli/ridge
+	$(BIN)/mypy --strict --follow-imports=silent divacli/ridge
 	$(BIN)/mkdocs build --quiet --strict
 
 docs: setup
@@ -42,6 +42,11 @@ bench: setup
 	$(BIN)/python -m benchmarks.solve
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.ridge_choice
+	$(BIN)/python -m benchmarks.extend
+	$(BIN)/python -m benchmarks.aggregate
+	$(BIN)/python -m benchmarks.reweight
+	$(BIN)/python -m benchmarks.augment
+	$(BIN)/python -m benchmarks.train
 
 clean:
 	rm -rf .venv build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage diva-demo diva-out

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from benchmarks.machine import SHARED, save
 from divacli.cli.session import default_cache
-from divacli.curate.augment import AugmentOptions, augment, merge, pose_merged, probabilities
+from divacli.curate.augment import AugmentOptions, augment, merge, pose_merged, weights_of
 from divacli.curate.evaluate import present
 from divacli.curate.learners import LogisticLearner
 from divacli.curate.reweight import walk
@@ -73,7 +73,7 @@ def compare(training: Samples, copies: Copies, test: Samples, seed: int) -> dict
     own = replace(problem, shared=None)
     each, _ = walk(own, choose_steps(own, seed=seed).sizes)
     ways = {
-        "found": (found * len(found))[merged.kind],
+        "found": weights_of(problem, found * len(found)),
         "equal": equal,
         "untouched": torch.where(merged.kind == 0, equal * len(found), 0.0),
         "each": each,
@@ -85,7 +85,7 @@ def compare(training: Samples, copies: Copies, test: Samples, seed: int) -> dict
         "seed": seed,
         "transforms": result.table["transform"].tolist(),
         "probability": result.table["probability"].tolist(),
-        "probability_each": probabilities(each, equal, merged.kind).tolist(),
+        "probability_each": (torch.bincount(merged.kind, each) / each.sum()).tolist(),
         "derivative": result.table["derivative"].tolist(),
         "sizes": result.summary["sizes"],
         "held_out": result.summary["held_out"],

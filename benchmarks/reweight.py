@@ -3,8 +3,8 @@
 `python -m benchmarks.reweight` runs `reweight` with its automatic step on `clothing/train` as it is and with
 20 % and 40 % of its labels moved to a random other class (five seeds), and on five draws of 5,000 images of
 cifar10n with labels by human annotators, all under MobileNetV2 features, and prints the error on
-`clothing/test`, or on the other 5,000 images with their true labels, averaged over classes, of ridge regression
-before and after.
+`clothing/test`, or on the other 5,000 images with their true labels, averaged over classes, of ridge
+regression before and after.
 Then it balances long-tailed draws of `clothing/train` (400 images of the largest class, 20 of the smallest),
 against constant and inverse-frequency weights. Needs the folder `shared` beside the repository.
 """
@@ -80,7 +80,7 @@ def balance(training: Samples, test: Samples, seed: int) -> dict[str, object]:
     row["constant"] = class_error(training, test, options)
     row["inverse frequency"] = class_error(weighted(training, inverse), test, options)
     for per in ("sample", "class"):
-        how = ReweightOptions(per=per)  # type: ignore[arg-type]  # one of its names
+        how = ReweightOptions(per=per)
         result = reweight(training, replace(options, loss="cross-entropy"), how)
         after = weighted(training, result.table["weight"].to_numpy())
         row[f"per {per}"] = class_error(after, test, options)

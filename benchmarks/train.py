@@ -26,7 +26,8 @@ from divacli.manifest import Manifest, read_manifest
 
 RATE = 0.3
 SEEDS = (0, 1, 2)
-IMAGE_SIZE = 160
+IMAGE_SIZE = 128
+EPOCHS = 4
 ARMS = {
     "constant": ("squared", 0.0),
     "squared": ("squared", None),
@@ -57,7 +58,7 @@ def measured(arm: str, seed: int) -> dict[str, Any]:
             SHARED / "weights" / "mobilenet_v2_imagenet_fp16.pth",
             image_size=IMAGE_SIZE,
         ),
-        TrainOptions(size=size),
+        TrainOptions(epochs=EPOCHS, size=size),
         SolveOptions(loss=loss, device=device, seed=seed),
         test=test,
     )

@@ -24,7 +24,6 @@ import torch
 from torch import Tensor
 
 from divacli.curate.provenance import provenance
-from divacli.curate.reweight import walk
 from divacli.curate.solution import (
     SolveOptions,
     balanced,
@@ -45,6 +44,7 @@ from divacli.ridge import (
     differentiate,
     held_out_loss,
     ridge_path,
+    stepped,
 )
 
 UNTOUCHED = "untouched"
@@ -179,12 +179,10 @@ def augment(
     made = [part for _, part in copies]
     merged = merge(samples, made)
     problem = pose_merged(samples, merged, options, validation)
-    before = problem.task.weights
-    each = differentiate(replace(problem, shared=None), before)
     choice = held_out = None
     steps = how.steps or (1 if how.size is not None else MOST_STEPS)
     if how.size is not None:
-        weights, history = walk(problem, (how.size,) * steps)
+        sizes = (how.size,) * steps
     else:
         with progress("trying steps", steps * len(SIZES)) as advance:
             choice = choose_steps(
@@ -195,33 +193,33 @@ def augment(
                 seed=options.seed,
                 tried=lambda: advance(1),
             )
-        alone = torch.where(merged.kind == 0, before, 0.0)
-        alone *= before.sum() / alone.sum()
-        held_out = _held_out(problem, choice, alone, how, options)
-        weights, history = walk(problem, choice.sizes)
-        if held_out.untouched < (1 - _MARGIN) * held_out.stepped:
-            weights = alone
+        sizes = choice.sizes
+        held_out = _held_out(problem, choice, how, options)
+    shares, derivative, history = walk(problem, sizes)
+    if held_out is not None and held_out.untouched < (1 - _MARGIN) * held_out.stepped:
+        shares = _untouched(shares)
     table = pd.DataFrame(
         {
             "transform": [UNTOUCHED, *(named.name for named in transforms)],
-            "probability": probabilities(weights, before, merged.kind).numpy(),
-            "derivative": _sums(before * each.derivative, merged.kind).numpy(),
+            "probability": (shares / shares.sum()).numpy(),
+            "derivative": derivative.numpy(),
             "copies": torch.bincount(merged.kind).numpy(),
         }
     )
-    after = differentiate(problem, weights)
+    after = differentiate(problem, weights_of(problem, shares))
     summary = {
         "n_samples": len(samples),
         "n_classes": len(samples.manifest.classes),
         "n_failed": len(samples.failed),
         "n_embedded": sum(part.embedded for part in (samples, *made)),
         "transforms": table.to_dict(orient="records"),
+        "judged_by": "untouched images, left out" if validation is None else "validation set",
         "loss": options.loss,
         "validation": "balanced" if options.balanced else "natural",
         "ridge": problem.ridge,
         "step_size": how.size,
-        "sizes": list((how.size,) * steps if choice is None else choice.sizes),
-        "before": {"loss": each.mean_loss, "error": each.error},
+        "sizes": list(sizes),
+        "before": {name: float(history[name].iloc[0]) for name in ("loss", "error")},
         "after": {"loss": after.mean_loss, "error": after.error},
         "held_out": None if held_out is None else vars(held_out),
         "history": history.to_dict(orient="records"),
@@ -297,19 +295,44 @@ def pose_merged(
     )
 
 
-def probabilities(weights: Tensor, before: Tensor, kind: Tensor) -> Tensor:
-    """Probability (K,) float64 of each kind of copy: its share of the weight.
+def walk(problem: Problem, sizes: Sequence[float]) -> tuple[Tensor, Tensor, pd.DataFrame]:
+    """Take steps from equal shares, with the exact derivative before each.
 
-    An image that a transform makes no copy of says nothing of how often that is worth it: the weight of a
-    kind is in proportion to what it was when all were equally likely.
+    The weight of a copy is that of its image times the share of its kind: an image that is absent stays so,
+    and one without a copy says nothing of how often that would be worth it.
 
     Args:
-        weights: (m,) float64 `alpha`.
-        before: (m,) float64, those of equal probabilities.
-        kind: (m,) int64 in [0, K).
+        problem: As from `pose_merged`.
+        sizes: In units of the mean absolute derivative.
+
+    Returns:
+        `a` (K,) float64 with mean 1, `dL/da` (K,) float64 at the start, and the history: step, size of
+        the step that led there, and loss and error as of `divacli.ridge.Derivative`.
     """
-    share = _sums(weights, kind) / _sums(before, kind).clamp_min(torch.finfo(torch.float64).tiny)
-    return share / share.sum()
+    kind, first = _kind(problem), problem.task.weights
+    each = replace(problem, shared=None)
+    whole = _sums(first, kind)
+    shares = torch.ones_like(whole)
+    gradients: list[Tensor] = []
+    rows: list[dict[str, float]] = []
+    for size, next_size in zip((0.0, *sizes), (*sizes, None), strict=True):
+        found = differentiate(each, weights_of(problem, shares))
+        gradients.append(_sums(first * found.derivative, kind))
+        rows.append({"step": len(rows), "size": size, "loss": found.mean_loss, "error": found.error})
+        if next_size is not None:
+            mean = gradients[-1] / whole.clamp_min(torch.finfo(torch.float64).tiny)
+            shares = stepped(shares, mean, next_size)
+    return shares, gradients[0], pd.DataFrame(rows)
+
+
+def weights_of(problem: Problem, shares: Tensor) -> Tensor:
+    """Weights (m,) float64 of images and copies at some shares.
+
+    Args:
+        problem: As from `pose_merged`.
+        shares: (K,) float64 `a`.
+    """
+    return shares[_kind(problem)] * problem.task.weights
 
 
 def snippet(transforms: Sequence[NamedTransform], chances: Sequence[float]) -> str:
@@ -338,15 +361,24 @@ def snippet(transforms: Sequence[NamedTransform], chances: Sequence[float]) -> s
     )
 
 
-def _held_out(
-    problem: Problem, choice: StepChoice, alone: Tensor, how: AugmentOptions, options: SolveOptions
-) -> HeldOut:
+def _held_out(problem: Problem, choice: StepChoice, how: AugmentOptions, options: SolveOptions) -> HeldOut:
     first = choice.trials[0]
     equal = first.loss + first.gain
-    last = (len(choice.sizes), choice.sizes[-1] if choice.sizes else 0)
-    stepped = next((trial.loss for trial in choice.trials if (trial.step, trial.size) == last), equal)
-    untouched = replace(problem, task=replace(problem.task, weights=alone))
-    return HeldOut(equal, stepped, held_out_loss(untouched, n_folds=how.n_folds, seed=options.seed))
+    last = (len(choice.sizes), choice.sizes[-1] if choice.sizes else 0.0)
+    moved = next((trial.loss for trial in choice.trials if (trial.step, trial.size) == last), equal)
+    shares = _untouched(torch.ones(int(_kind(problem).max()) + 1, dtype=torch.float64))
+    alone = replace(problem, task=replace(problem.task, weights=weights_of(problem, shares)))
+    return HeldOut(equal, moved, held_out_loss(alone, n_folds=how.n_folds, seed=options.seed))
+
+
+def _untouched(shares: Tensor) -> Tensor:
+    """Shares (K,) of the same sum that leave all images as they are."""
+    return torch.nn.functional.one_hot(torch.tensor(0), len(shares)) * shares.sum()
+
+
+def _kind(problem: Problem) -> Tensor:
+    assert problem.shared is not None
+    return problem.shared
 
 
 def _rounded(values: np.ndarray) -> list[float]:

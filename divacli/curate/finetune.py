@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from divacli.backbones import Backbone
 from divacli.backbones.layer import inputs_of, pooled, unknown_layer
+from divacli.embed.extract import CPU_BLOCK
 from divacli.errors import DivaError, ModelError
 from divacli.ridge import RidgeTask, Span, calibrate, decompose, loo_predictions, ridge_path
 from divacli.ridge.calibration import calibration_rows
@@ -219,6 +220,15 @@ def _within(name: str, part: str) -> bool:
     return not part or name == part or name.startswith(f"{part}.")
 
 
+def diverged(what: str, options: StepOptions) -> DivaError:
+    """The error of a training in which numbers are no longer finite."""
+    return DivaError(
+        f"the training has diverged: {what}, with --lr {options.lr:g}",
+        expected="finite numbers",
+        hint=f"begin anew with a lower learning rate: --restart --lr {options.lr / 10:.3g}",
+    )
+
+
 class Learner:
     """One network under training, on its own share of the samples.
 
@@ -271,8 +281,13 @@ class Learner:
 
     def features(self, images: Tensor) -> Tensor:
         """Features (b, d) float32 of images (b, 3, h, w) on the device, with gradients where enabled."""
+        # On the CPU small blocks stay in the cache: up to twice as fast.
+        block = CPU_BLOCK if self._device.type == "cpu" else max(1, len(images))
+        with self._memory_explained(len(images)):
+            return torch.cat([self._features(part) for part in images.split(block)])
+
+    def _features(self, images: Tensor) -> Tensor:
         with (
-            self._memory_explained(len(images)),
             torch.autocast(self._device.type, dtype=self._precision, enabled=self._mixed),
             inputs_of(self.head) as inputs,
         ):
@@ -300,8 +315,7 @@ class Learner:
             ModelError: Out of memory.
             DivaError: The loss is not finite.
         """
-        lr = rate * self._options.lr
-        self._optimizer.param_groups[0]["lr"] = lr
+        self._optimizer.param_groups[0]["lr"] = rate * self._options.lr
         self._optimizer.zero_grad(set_to_none=True)
         with self._memory_explained(len(images)):
             logits = self.logits(self.features(images))
@@ -309,11 +323,7 @@ class Learner:
             loss = (losses * weights.to(losses)).sum() / n
             value = loss.item()
             if not math.isfinite(value):
-                raise DivaError(
-                    f"the training loss is {value} at a learning rate of {lr:.3g}",
-                    expected="a finite loss",
-                    hint=f"begin anew with a lower one: --restart --lr {self._options.lr / 10:.3g}",
-                )
+                raise diverged(f"the training loss is {value}", self._options)
             self._scaler.scale(loss).backward()
         self._scaler.unscale_(self._optimizer)
         nn.utils.clip_grad_norm_(self._parameters.values(), self._options.clip_norm)

@@ -30,6 +30,7 @@ from divacli.curate.finetune import (
     StepOptions,
     active_names,
     closed_form_head,
+    diverged,
     head_of,
     set_outputs,
     trained_names,
@@ -47,6 +48,7 @@ from divacli.curate.solution import (
 )
 from divacli.embed import Samples
 from divacli.embed.allocator import keep_freed_memory
+from divacli.embed.extract import CPU_BLOCK
 from divacli.embed.gathered import whole
 from divacli.embed.keys import digest_of
 from divacli.embed.progress import Progress, silent
@@ -61,6 +63,9 @@ HISTORY = (
     *("step_size", "zero", "test_error", "test_class_error", "seconds"),
 )
 """Columns of the history, in order; `TrainResult` says what they hold."""
+
+WARM_UP = 0.1
+"""Share of all steps in which the learning rate rises to its largest value."""
 
 _EPOCH_SEEDS = 1_000_003
 """How far the seeds of the epochs' orders lie apart."""
@@ -148,8 +153,8 @@ def train(
             Its loss "cross-entropy" is the calibrated, noise-robust one. `around_head` is not looked at.
         test: Held-out samples whose error is reported, and never used.
         known_classes: The label of each output of the network's present head, where they are known. A head
-            for other classes, or for another number of them, gives way to a closed-form one; so does a head
-            that is wrong about more of the samples than leave-one-out predictions are.
+            for other classes, or for another number of them, gives way to a closed-form one. So does one of
+            unknown classes if it is wrong about more of the samples than leave-one-out predictions are.
         checkpoint: A file that keeps the progress, and is gone on from where it exists.
         restart: Begin anew in any case.
         strict: Raise where an image cannot be decoded, instead of leaving it out.
@@ -170,6 +175,7 @@ def train(
         class_numbers(test, manifest.classes)
     active = active_names(backbone, probe_images(backbone.transform, 2))
     names = trained_names(backbone, options.trainable, active)
+    told(_trained_part(backbone, names))
     backbone.to(solve.device)
     if solve.device.type == "cpu":
         keep_freed_memory()
@@ -186,23 +192,15 @@ def train(
             features = _first_features(images, backbone, progress, check)
         else:
             images.failed |= state["failed"]
-        kept = _kept(images, strict)
-        n_outputs, classes = head_of(backbone).out_features, kept.classes
-        fresh = n_outputs != len(classes) or known_classes not in (None, classes)
-        if fresh:
-            set_outputs(backbone, len(classes), active)
-        told(_trained_part(backbone, names))
+        samples = _samples(images, strict=strict)
         if images.failed:
-            row, reason = min(images.failed.items())
-            path = manifest.table["path"].iloc[row]
-            told(f"{len(images.failed):,} images cannot be used, the first: {path} ({reason})")
-        # Features change; what stays is known without them.
-        samples = Samples(
-            kept,
-            whole(np.empty((len(kept.table), 0), np.float32)),
-            failures_of(manifest, images.failed),
-            images.fingerprint,
-        )
+            first = samples.failed.iloc[0]
+            told(f"{len(images.failed):,} images cannot be used, the first: {first.path} ({first.reason})")
+        classes = samples.manifest.classes
+        fresh_head = None if known_classes is None else known_classes != classes
+        if head_of(backbone).out_features != len(classes):
+            set_outputs(backbone, len(classes), active)
+            fresh_head = True
         everyone = torch.ones(len(samples), dtype=torch.bool)
         main = Learner(backbone.network, backbone.layer, names, everyone, options.steps, solve.device)
         run = _Run(images, tested, samples, main, options, solve, progress, check)
@@ -211,11 +209,10 @@ def train(
             if checkpoint is not None:
                 save_checkpoint(checkpoint, about, run.state())
 
-        if state is None:
-            assert features is not None
-            run.begin(features, keep_head=not fresh)
+        if features is not None:
+            run.begin(features, fresh_head=fresh_head)
             save()
-        else:
+        elif state is not None:
             run.load_state(state)
             told(
                 f"this training is finished: {checkpoint} holds its result"
@@ -229,30 +226,21 @@ def train(
             save()
             raise
     main.set_parameters(run.best["parameters"])
-    table = without_scores(kept.table).assign(weight=run.best["weights"].numpy())
-    history = pd.DataFrame(run.history, columns=list(HISTORY))
-    summary = {
-        "n_samples": len(table),
-        "n_classes": len(classes),
-        "n_failed": len(samples.failed),
+    table = without_scores(samples.manifest.table).assign(weight=run.best["weights"].numpy())
+    about_model = {
         "model": backbone.name,
         "trained_from": names[0],
         "n_trained": sum(tensor.numel() for tensor in run.best["parameters"].values()),
-        "head": "fresh" if run.fresh_head else "kept",
         "options": asdict(options),
-        "loss": solve.loss,
-        "validation": "balanced" if solve.balanced else "natural",
-        "stopped_early": run.step < run.n_steps,
-        "first": run.history[0],
-        "best": run.history[run.best["row"]],
-        "last": run.history[-1],
-        "n_test": None if tested is None else len(tested.usable),
-        "n_zero": int((table["weight"] == 0).sum()),
-        "effective_samples": float(table["weight"].sum() ** 2 / (table["weight"] ** 2).sum()),
-        **provenance(samples, solve),
     }
-    state_dict = {name: tensor.cpu().clone() for name, tensor in backbone.network.state_dict().items()}
-    return TrainResult(table, state_dict, classes, history, samples.failed, summary)
+    return TrainResult(
+        table,
+        {name: tensor.cpu().clone() for name, tensor in backbone.network.state_dict().items()},
+        classes,
+        pd.DataFrame(run.history, columns=list(HISTORY)),
+        samples.failed,
+        {**run.summary(table["weight"].to_numpy()), **about_model, **provenance(samples, solve)},
+    )
 
 
 def classes_beside(checkpoint: Path | None) -> list[str] | None:
@@ -277,7 +265,8 @@ def _first_features(
     found = torch.zeros(len(images.keys), backbone.n_features)
     with progress("embedding", len(images.usable)) as advance:
         for rows, batch in images.batches(images.usable, lenient=True):
-            found[rows] = backbone.features(batch).cpu()
+            block = CPU_BLOCK if batch.device.type == "cpu" else len(batch)
+            found[rows] = torch.cat([backbone.features(part).cpu() for part in batch.split(block)])
             advance(len(rows))
             check()
     for row in (~found.isfinite().all(dim=1)).nonzero():
@@ -285,18 +274,18 @@ def _first_features(
     return found
 
 
-def _kept(images: ImageBatches, strict: bool) -> Manifest:
-    """The samples whose images can be used.
+def _samples(images: ImageBatches, *, strict: bool) -> Samples:
+    """The samples whose images can be used, without features: those change.
 
     Raises:
         DataError: Some cannot, where that is not allowed; or fewer than two classes are left.
     """
     manifest = images.manifest
     kept = manifest.select(images.usable)
+    failures = failures_of(manifest, images.failed)
     if images.failed and (strict or len(kept.classes) < 2):
-        failures = failures_of(manifest, images.failed)
         raise undecodable(failures, f"{manifest.name}: {len(failures):,} of its images")
-    return kept
+    return Samples(kept, whole(np.empty((len(kept.table), 0), np.float32)), failures, images.fingerprint)
 
 
 def _about(
@@ -409,16 +398,22 @@ class _Run:
         self._losses: list[float] = []
         self._seconds, self._since = 0.0, time.monotonic()
 
-    def begin(self, features: Tensor, *, keep_head: bool) -> None:
+    def begin(self, features: Tensor, *, fresh_head: bool | None) -> None:
         """Weigh the samples before any training, and make heads for their classes.
 
         Args:
             features: (N, d) of all images.
-            keep_head: Whether the network's own head stays if it is good enough.
+            fresh_head: Whether the network's own head gives way; None: if it is not good enough.
         """
         features = features[torch.from_numpy(self._rows)]
-        self.fresh_head = not keep_head
-        self._reweight(features)
+        moved = self._reweighted(features)
+        if fresh_head is None:
+            fresh_head = self._own_error(features) > moved.loo_error
+        self.fresh_head = fresh_head
+        if fresh_head:
+            for learner in (self._main, *self._twins):
+                self._make_head(learner, features, moved.weights)
+        self._record(moved)
 
     def finish(self, save: Callable[[], None]) -> None:
         """Train to the end.
@@ -429,16 +424,39 @@ class _Run:
         while not self.finished:
             due = self.step % self._every == 0 or self.step == self.n_steps
             if due and self.history[-1]["step"] != self.step:
-                self._reweight(self._twins_features())
+                self._record(self._reweighted(self._twins_features()))
             else:
                 self._train()
             save()
+
+    def summary(self, weights: np.ndarray) -> dict[str, Any]:
+        """What became of it, for JSON.
+
+        Args:
+            weights: (n,) of the result.
+        """
+        return {
+            "n_samples": len(self._samples),
+            "n_classes": len(self._samples.manifest.classes),
+            "n_failed": len(self._images.failed),
+            "n_test": None if self._tested is None else len(self._tested.usable),
+            "head": "fresh" if self.fresh_head else "kept",
+            "loss": self._solve.loss,
+            "validation": "balanced" if self._solve.balanced else "natural",
+            "stopped_early": self.step < self.n_steps,
+            "first": self.history[0],
+            "best": self.history[self.best["row"]],
+            "last": self.history[-1],
+            "n_zero": int((weights == 0).sum()),
+            "effective_samples": float(weights.sum() ** 2 / (weights**2).sum()),
+        }
 
     def state(self) -> dict[str, Any]:
         """All that a continuation needs; of a finished training, what its result needs."""
         learners = [] if self.finished else [learner.state() for learner in (self._main, *self._twins)]
         return {
             "failed": self._images.failed,
+            "test_failed": {} if self._tested is None else self._tested.failed,
             "step": self.step,
             "finished": self.finished,
             "fresh_head": self.fresh_head,
@@ -452,6 +470,8 @@ class _Run:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Stand where `state` was taken."""
+        if self._tested is not None:
+            self._tested.failed |= state["test_failed"]
         self.step, self.finished, self.fresh_head = (
             state[name] for name in ("step", "finished", "fresh_head")
         )
@@ -465,8 +485,11 @@ class _Run:
         return self._seconds + time.monotonic() - self._since
 
     def _rate(self) -> float:
-        """Share of the largest learning rate at this step: half a cosine."""
-        return (1 + math.cos(math.pi * self.step / self.n_steps)) / 2
+        """Share of the largest learning rate at this step: a linear rise, then half a cosine."""
+        rise = WARM_UP * self.n_steps
+        if self.step + 1 < rise:
+            return (self.step + 1) / rise
+        return (1 + math.cos(math.pi * max(0, self.step - rise) / (self.n_steps - rise))) / 2
 
     def _train(self) -> None:
         """Make steps up to the next point where weights are moved, or the end of the epoch."""
@@ -510,16 +533,13 @@ class _Run:
                 self._check()
         return found
 
-    def _reweight(self, features: Tensor) -> None:
-        """Move the weights of both halves, and enter a row into the history.
-
-        Args:
-            features: (n, d).
-        """
-        last = self.step == self.n_steps
-        moved = self._weights.clone()
-        means = {"kfold_loss": 0.0, "loo_error": 0.0, "step_size": 0.0}
-        with self._progress("weighing the samples", 2 * len(SIZES)) as advance:
+    def _reweighted(self, features: Tensor) -> _Moved:
+        """One step of the weights, if any, of both halves by their features (n, d)."""
+        if not features.isfinite().all():
+            raise diverged("a feature is not finite", self._options.steps)
+        size = 0.0 if self.step == self.n_steps else self._options.size
+        parts: list[tuple[Tensor, _Moved]] = []
+        with self._progress("weighing the samples", 2 * (len(SIZES) if size is None else 1)) as advance:
 
             def tried() -> None:
                 advance(1)
@@ -527,39 +547,44 @@ class _Run:
 
             for half in (0, 1):
                 rows = (self._halves == half).nonzero()[:, 0]
-                problem = _problem(self._with(features, rows), self._solve)
-                found = _improved(problem, 0.0 if last else self._options.size, self._solve.seed, tried)
-                moved[rows], *values = found
-                for name, value in zip(means, values, strict=True):
-                    means[name] += value * len(rows) / len(moved)
-        if self.step == 0:
-            self.fresh_head = self.fresh_head or self._own_error(features) > means["loo_error"]
-        if self.step == 0 and self.fresh_head:
-            for learner in (self._main, *self._twins):
-                self._make_head(learner, features, moved)
+                problem = _problem(self._with(features, rows, self._weights), self._solve)
+                parts.append((rows, _improved(problem, size, self._solve.seed, tried)))
+        weights = self._weights.clone()
+        for rows, part in parts:
+            weights[rows] = part.weights
+        means = (
+            sum(float(getattr(part, name)) * len(rows) / len(weights) for rows, part in parts)
+            for name in ("kfold_loss", "loo_error", "step_size")
+        )
+        return _Moved(weights, *means)
+
+    def _record(self, moved: _Moved) -> None:
+        """Take weights over, and enter a row into the history."""
         test_error, class_error = self._test_errors()
-        self._weights = moved
+        self._weights = moved.weights
         row = {
             "step": self.step,
             "epoch": self.step / self._per_epoch,
             "lr": self._rate() * self._options.steps.lr,
             "train_loss": sum(self._losses) / len(self._losses) if self._losses else None,
-            **means,
-            "zero": float((moved == 0).double().mean()),
+            "kfold_loss": moved.kfold_loss,
+            "loo_error": moved.loo_error,
+            "step_size": moved.step_size,
+            "zero": float((moved.weights == 0).double().mean()),
             "test_error": test_error,
             "test_class_error": class_error,
             "seconds": self._elapsed(),
         }
         self._losses = []
         self.history.append(row)
-        if not self.best or row["kfold_loss"] < self.history[self.best["row"]]["kfold_loss"]:
-            number = len(self.history) - 1
-            self.best = {"row": number, "parameters": self._main.parameters(), "weights": moved}
-        self.finished = last or len(self.history) - 1 - self.best["row"] >= self._options.patience
+        number = len(self.history) - 1
+        if not self.best or moved.kfold_loss < self.history[self.best["row"]]["kfold_loss"]:
+            self.best = {"row": number, "parameters": self._main.parameters(), "weights": moved.weights}
+        without_gain = number - self.best["row"]
+        self.finished = self.step == self.n_steps or without_gain >= self._options.patience
 
-    def _with(self, features: Tensor, rows: Tensor, weights: Tensor | None = None) -> Samples:
-        """Some of the samples with their features (n, d) and weights (n,), by default the present ones."""
-        weights = self._weights if weights is None else weights
+    def _with(self, features: Tensor, rows: Tensor, weights: Tensor) -> Samples:
+        """Some of the samples with their features (n, d) and weights (n,)."""
         manifest = self._samples.manifest.select(rows.numpy())
         manifest = replace(manifest, table=manifest.table.assign(weight=weights[rows].numpy()))
         return replace(self._samples, manifest=manifest, features=whole(features[rows].numpy()), keys=None)
@@ -612,19 +637,31 @@ def _problem(samples: Samples, solve: SolveOptions) -> Problem:
     )
 
 
-def _improved(
-    problem: Problem, size: float | None, seed: int, tried: Callable[[], None]
-) -> tuple[Tensor, float, float, float]:
-    """One step of the weights, if any.
+@dataclass(frozen=True)
+class _Moved:
+    """Weights after one step, if any.
+
+    Attributes:
+        weights: (n,) float64.
+        kfold_loss: Of left-out samples, at these weights.
+        loo_error: Share of samples with a wrong leave-one-out prediction, at these weights.
+        step_size: Of the step; 0 for none.
+    """
+
+    weights: Tensor
+    kfold_loss: float
+    loo_error: float
+    step_size: float
+
+
+def _improved(problem: Problem, size: float | None, seed: int, tried: Callable[[], None]) -> _Moved:
+    """Take one step from the problem's weights, if any.
 
     Args:
         problem: At the weights before.
         size: As in `TrainOptions`.
         seed: Of the folds.
         tried: Called after every size that was tried.
-
-    Returns:
-        Weights (n,), the K-fold loss and the leave-one-out error at these, and the size of the step.
     """
     weights, taken = problem.task.weights, 0.0
     if size != 0:
@@ -638,4 +675,4 @@ def _improved(
     else:
         loss = held_out_loss(problem, seed=seed)
     error = differentiate(replace(problem, robust=False), weights).error
-    return weights, loss, error, taken
+    return _Moved(weights, loss, error, taken)

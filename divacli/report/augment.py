@@ -23,9 +23,10 @@ def augment_summary(result: AugmentResult) -> Iterator[RenderableType]:
     """The probabilities, what each derivative was, and what left-out images say."""
     summary = result.summary
     yield Text(
-        f"{summary['n_samples']:,} images, {summary['n_classes']:,} classes; {summary['loss']} loss of "
-        f"untouched images {summary['before']['loss']:.4f} -> {summary['after']['loss']:.4f}, error "
-        f"{summary['before']['error']:.1%} -> {summary['after']['error']:.1%} (ridge {summary['ridge']:.3g})"
+        f"{summary['n_samples']:,} images, {summary['n_classes']:,} classes, judged by: "
+        f"{summary['judged_by']}; {summary['loss']} loss {summary['before']['loss']:.4f} -> "
+        f"{summary['after']['loss']:.4f}, error {summary['before']['error']:.1%} -> "
+        f"{summary['after']['error']:.1%} (ridge {summary['ridge']:.3g})"
     )
     yield Text(
         "derivative of the summed loss in the weight of all copies by a transform, at equal probabilities: "

@@ -60,6 +60,11 @@ class RobustCrossEntropy:
         genuine = torch.sigmoid(clean - wrong)
         return self.inverse_temperature * genuine[:, None] * (logs.exp() - targets)
 
+    def curvature(self, predictions: Tensor) -> Tensor:
+        """Second derivative of `-log softmax(t f + b)`, the mean over all directions that move it, (b,)."""
+        concentration = self.probabilities(predictions).square().sum(dim=1)
+        return self.inverse_temperature**2 * (1 - concentration) / (predictions.shape[1] - 1)
+
     def _shares(self, truth: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
         return _logs_of_shares(truth, truth.new_tensor(self.noise), n_classes)
 

@@ -56,9 +56,10 @@ class LooSums:
         """(b, k) `-phi P`: the part of `through_fit` that multiplies a sample's residual."""
         return -(whitened @ self._p.to(whitened))
 
-    def quadratic(self, whitened: Tensor) -> Tensor:
-        """(b, b) `-Phi M Phi'`: its diagonal is the part of `through_fit` without the residual."""
-        return -(whitened @ self._m.to(whitened)) @ whitened.T
+    def mixed(self, whitened: Tensor, other: Tensor) -> Tensor:
+        """(b,) `-phi (M + M') psi'` for one `psi` (r,): the cross terms of `through_fit` at `phi + psi`."""
+        m = self._m.to(whitened)
+        return -(whitened @ (m @ other + other @ m))
 
 
 @dataclass(frozen=True)
@@ -149,9 +150,9 @@ class ValidationSums:
         """(b, k) `phi P`: the part of `through_fit` that multiplies a sample's residual."""
         return whitened @ self._p.to(whitened)
 
-    def quadratic(self, whitened: Tensor) -> Tensor:
-        """(b, b) zeros: a validation sample's prediction has no denominator that a weight could move."""
-        return whitened.new_zeros(len(whitened), len(whitened))
+    def mixed(self, whitened: Tensor, other: Tensor) -> Tensor:
+        """(b,) zeros: a validation sample's prediction has no denominator that a weight could move."""
+        return torch.zeros_like(whitened[:, 0])
 
 
 @dataclass(frozen=True)

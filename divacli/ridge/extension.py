@@ -3,7 +3,7 @@
 The core is trained on and judged by; the pool is neither, until it is chosen from. Chosen samples enter the
 fit but never the validation loss: wrong labels among them would confirm each other. Samples are chosen in
 batches with an exact refit between them, and one by one within a batch: each choice moves the fit by an exact
-rank-one update for the others, while the validation gradients stay until the refit.
+rank-one update for the others, and the gradients of the validation samples with it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from divacli.ridge.derivative import (
     loo_sums,
     validation_sums,
 )
-from divacli.ridge.leave_one_out import LooResult, leave_one_out, loo_predictions
+from divacli.ridge.leave_one_out import LooResult, batch_residuals, leave_one_out, loo_predictions
 from divacli.ridge.losses import Loss, SquaredLoss
 from divacli.ridge.moments import decompose, moments
 from divacli.ridge.path import ridge_path
@@ -36,6 +36,9 @@ CHOICE_FACTOR = 10.0
 
 _SHORTLIST = 4
 """Candidates looked at one by one, for each that is chosen."""
+
+_SHORTEST = 1000
+"""Candidates looked at, at the least: copies of the best one must not be all there is."""
 
 
 @dataclass(frozen=True)
@@ -142,13 +145,14 @@ class Extension:
             size: How many.
         """
         value = torch.where(eligible, candidates.derivative, torch.inf)
-        order = torch.argsort(value, stable=True)[: _SHORTLIST * size]
+        order = torch.argsort(value, stable=True)[: max(_SHORTLIST * size, _SHORTEST)]
         shortlist = order[value[order] < 0].sort().values
         if not len(shortlist):
             return shortlist
         batch = self._pool.batch(shortlist)
         whitened, residuals, _ = self._of(batch)
-        return shortlist[one_by_one(whitened, residuals, batch.weights, self._sums, size)]
+        turning = self._turning()
+        return shortlist[one_by_one(whitened, residuals, batch.weights, self._sums, turning, size)]
 
     def add(self, chosen: Tensor) -> None:
         """Refit with these pool samples at their weights."""
@@ -177,8 +181,27 @@ class Extension:
         self._fit = spectrum.fit(ridge)
         self._choice_fit = spectrum.fit(factor * ridge).to(self._core.dtype)
         self._calibration = self._calibrated(self._fit)
-        loss: Loss = self._calibrated(self._choice_fit) if self._robust else SquaredLoss()
-        self._sums = self._sums_over_judged(self._choice_fit, loss)[0]
+        self._loss = self._calibrated(self._choice_fit) if self._robust else SquaredLoss()
+        self._sums = self._sums_over_judged(self._choice_fit, self._loss)[0]
+
+    def _turning(self) -> Tensor:
+        """How validation gradients turn as the fit moves: `sum v l'' (S^-1 phi)' (S^-1 phi)`, (r, r) float64.
+
+        Leaving out is by the systems `S` of the last refit; of a validation set they are one.
+        """
+        fit = self._choice_fit
+        rank = len(fit.coef)
+        found = torch.zeros(rank, rank, dtype=torch.float64, device=fit.coef.device)
+        for batch in self._judged.whole_groups():
+            if self._validation is None:
+                now = batch_residuals(fit, batch)
+                whitened, predictions = now.left_out.residuals(now.whitened), now.loo_predictions
+            else:
+                whitened = fit.project(batch.features)
+                predictions = batch.labels - batch.targets + whitened @ fit.coef
+            scale = batch.mask * self._loss.curvature(predictions)
+            found += whitened.T @ (scale[:, None] * whitened)
+        return found
 
     def _calibrated(self, fit: RidgeFit) -> RobustCrossEntropy:
         """The cross-entropy whose temperature suits a fit's predictions of the judged samples."""
@@ -238,43 +261,54 @@ def trusted(likelihood: Tensor, n_classes: int) -> tuple[Tensor, float]:
 
 
 def one_by_one(
-    whitened: Tensor, residuals: Tensor, weights: Tensor, sums: LooSums | ValidationSums, size: int
+    whitened: Tensor,
+    residuals: Tensor,
+    weights: Tensor,
+    sums: LooSums | ValidationSums,
+    turning: Tensor,
+    size: int,
 ) -> Tensor:
     """Choose greedily from a shortlist, best first; every choice moves the fit for those after it.
 
-    A training sample j of weight a turns `A^-1` into `A^-1 - A^-1 z_j' z_j A^-1 / (1 / a + h_j)`, so every
-    product with it changes by a rank-one term: residuals, and what a sample does to the loss. A copy of a
-    chosen sample has less left to offer. `P` and `M` are those of the last refit.
+    A training sample j of weight a turns `A^-1` into `A^-1 - A^-1 z_j' z_j A^-1 / (1 / a + h_j)`, so all
+    products with it change by a rank-one term: residuals, and what a sample does to the loss. Predictions of
+    the validation samples move with the fit, and by their curvature the gradients, so that a copy of a chosen
+    sample has little left to offer. For the squared loss of a validation set this is a refit after every
+    choice; of samples that are left out, their own terms `M` and `S` stay until the next one.
 
     Args:
         whitened: (s, r) `phi`.
         residuals: (s, k) training residuals `e`.
         weights: (s,) `alpha` that each would enter with.
         sums: Of the validation samples.
+        turning: (r, r) float64, how their gradients turn: `P` moves by as much for a unit of `phi' e`.
         size: How many at the most.
 
     Returns:
         Positions in the shortlist; it ends where no derivative is negative any more.
     """
     phi, weights = whitened.double(), weights.double()
-    e, linear, quadratic = residuals.double().clone(), sums.linear(phi), sums.quadratic(phi)
-    kernel = phi @ phi.T
+    # `moved` is `phi` with the present `A^-1` in place of the first one.
+    moved, e, linear = phi.clone(), residuals.double().clone(), sums.linear(phi)
+    quadratic = sums.through_fit(phi, torch.zeros_like(e))
     free = torch.ones(len(phi), dtype=torch.bool, device=phi.device)
     chosen: list[int] = []
     while len(chosen) < min(size, len(phi)):
-        value = (e * linear).sum(dim=1) + quadratic.diagonal()
+        value = (e * linear).sum(dim=1) + quadratic
         value[~free] = torch.inf
         best = int(value.argmin())
         if not float(value[best]) < 0:
             break
         chosen.append(best)
         free[best] = False
-        step = kernel[:, best] / (1 / weights[best] + kernel[best, best])
-        row, column = quadratic[best].clone(), quadratic[:, best] - quadratic[best, best] * step
-        e -= torch.outer(step, e[best])
-        linear -= torch.outer(step, linear[best])
-        quadratic.addr_(step, row, alpha=-1).addr_(column, step, alpha=-1)
-        kernel.addr_(step, kernel[best].clone(), alpha=-1)
+        own, error = moved[best].clone(), e[best].clone()
+        products = phi @ own
+        share = 1 / (1 / weights[best] + products[best])
+        step = share * products
+        quadratic += step.square() * quadratic[best] - step * sums.mixed(moved, own)
+        moved -= torch.outer(step, own)
+        linear += torch.outer(share * (moved @ (turning @ own)), error) - torch.outer(step, linear[best])
+        e -= torch.outer(step, error)
     return torch.tensor(chosen, dtype=torch.int64)
 
 

@@ -267,7 +267,6 @@ class _Fold:
         self._there: Tensor | None = None
         judged, task = problem.judged, problem.task
         rest = replace(judged, validation_mask=torch.where(inside, 0.0, judged.validation_mask))
-        order = problem.order[~inside[problem.order]]
         if problem.validation is None:
             # Weight and mask zero: absent from the fit and from the loss.
             rest = replace(rest, weights=torch.where(inside, 0.0, task.weights))
@@ -277,10 +276,10 @@ class _Fold:
             if shared is not None:
                 # The fold has no say in what the others share.
                 shared = torch.where(inside, shared.max() + 1, shared)
-            self._rest = replace(problem, task=rest, order=order, shared=shared)
+            self._rest = replace(problem, task=rest, shared=shared)
             self._moments = whole - moments(own, whole.shift)
         else:
-            self._rest = replace(problem, validation=rest, order=order)
+            self._rest = replace(problem, validation=rest)
             self._moments = whole
         self._weights, self._fit = self._rest.task.weights, self._moments.fit(problem.ridge)
 

@@ -149,6 +149,10 @@ def test_a_validation_set_of_its_own(images, more_images, model, done):
     done(*arguments, "--out", "loo")
     done(*arguments, "--val", more_images, "--out", "val")
     values = [report(out)["transforms"][1]["derivative"] for out in ("loo", "val")]
+    assert [report(out)["judged_by"] for out in ("loo", "val")] == [
+        "untouched images, left out",
+        "validation set",
+    ]
     # Of a sum over 70 images in the place of 36.
     assert values[0] > 0
     assert values[1] > values[0]

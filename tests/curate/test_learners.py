@@ -11,7 +11,6 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from divacli.curate.evaluate import subset
 from divacli.curate.learners import (
     FOLDS,
     LEARNERS,
@@ -86,8 +85,8 @@ def test_the_ridge_is_the_optimum_of_the_weighted_leave_one_out_loss(split):
     def loo_loss(ridge: float) -> float:
         total = 0.0
         for row in range(60):
-            rest = subset(training, np.arange(60) != row)
-            alone = subset(training, np.arange(60) == row)
+            rest = training.select(np.arange(60) != row)
+            alone = training.select(np.arange(60) == row)
             output = ridge_outputs(rest, alone, replace(EXACT, ridge=ridge)).numpy()
             total += weights[row] * ((output - one_hot(alone)) ** 2).sum()
         return total
@@ -128,7 +127,7 @@ def test_weights_are_honoured(name, split):
     light = training.manifest.table.assign(weight=np.where(right, 1.0, 1e-9))
     weighted = replace(training, manifest=replace(training.manifest, table=light))
     learner = LEARNERS[name](replace(EXACT, ridge=1.0))
-    without = learner(subset(training, right), test, 0)
+    without = learner(training.select(right), test, 0)
     truth = test.manifest.table["label"].to_numpy()
     found = learner(weighted, test, 0)
     assert (found == truth).mean() > (learner(training, test, 0) == truth).mean()
