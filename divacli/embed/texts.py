@@ -26,10 +26,6 @@ from divacli.manifest.tabular import FORMATS, parse
 if TYPE_CHECKING:
     from divacli.backbones.clip import TextEncoder
 
-_BLOCK = 8
-"""Texts in one forward pass, all of one length: kernels are chosen by the shape of their input, so that an
-embedding would differ in the last bits with the texts beside it."""
-
 _SHARD_TEXTS = 1024
 
 _EXPECTED = "a .csv, .tsv, .jsonl or .parquet table with the columns text and label, and no column path"
@@ -105,14 +101,11 @@ def embed_texts(texts: Sequence[str], encoder: TextEncoder) -> np.ndarray:
     limit = encoder.context_length
     # The last token says that the text ends, and is where CLIP takes its embedding.
     tokens = [row if len(row) <= limit else [*row[: limit - 1], row[-1]] for row in encoder.tokens(texts)]
-    lengths = np.array([len(row) for row in tokens])
     found: np.ndarray = np.empty((len(texts), encoder.n_features), np.float32)
-    for length in np.unique(lengths):
-        rows = np.flatnonzero(lengths == length)
-        for part in batched(len(rows), _BLOCK):
-            block = torch.tensor([tokens[row] for row in rows[part]])
-            filled = torch.cat([block, block[:1].expand(_BLOCK - len(block), -1)])
-            found[rows[part]] = encoder.features(filled)[: len(block)].cpu()
+    # One at a time: kernels and their threads are shared out by the shape of the input, so that an embedding
+    # would differ in the last bits with the texts beside it.
+    for row, one in enumerate(tokens):
+        found[row] = encoder.features(torch.tensor([one]))[0].cpu()
     finite = np.isfinite(found).all(axis=1)
     if not finite.all():
         broken = [text for text, good in zip(texts, finite, strict=True) if not good]
