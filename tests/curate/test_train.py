@@ -581,9 +581,7 @@ def test_labels_of_the_test_set_are_checked_before_any_work(trained, photos):
 
 
 def test_a_loss_that_is_not_finite(trained):
-    with pytest.raises(
-        DivaError, match=r"diverged: the training loss is (nan|inf), with"
-    ) as caught:
+    with pytest.raises(DivaError, match=r"diverged: the training loss is (nan|inf), with") as caught:
         trained(steps=StepOptions(lr=1e20, clip_norm=1e20))
     assert "--lr 1e+19" in caught.value.hint
     assert "--restart" in caught.value.hint
