@@ -18,7 +18,7 @@ from divacli.ridge.derivative import (
     validation_derivative,
 )
 from divacli.ridge.dual import Span
-from divacli.ridge.extension import Candidates, Extension, Reduction, State, merged
+from divacli.ridge.extension import Candidates, Extension, State
 from divacli.ridge.folds import split_in_folds
 from divacli.ridge.functional import loo_loss
 from divacli.ridge.leave_one_out import LooResult, leave_one_out, loo_predictions
@@ -27,6 +27,7 @@ from divacli.ridge.moments import Moments, decompose, moments
 from divacli.ridge.oracle import Oracle
 from divacli.ridge.path import RidgePath, ridge_grid, ridge_path
 from divacli.ridge.ranking import RankingChoice, choose_ranking_ridge
+from divacli.ridge.reduction import Reduction, merged
 from divacli.ridge.reweighting import (
     SIZES,
     Problem,

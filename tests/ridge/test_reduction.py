@@ -16,8 +16,9 @@ from divacli.ridge import (
     loo_derivative,
     ridge_path,
 )
-from divacli.ridge.extension import CHOICE_FACTOR, Reduction, merged
+from divacli.ridge.extension import CHOICE_FACTOR
 from divacli.ridge.losses import SquaredLoss
+from divacli.ridge.reduction import Reduction, merged
 
 
 @pytest.fixture
