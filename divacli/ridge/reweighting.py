@@ -38,7 +38,7 @@ class Problem:
         task: The samples at their present weights, with the validation mask of the leave-one-out loss.
         ridge: lambda.
         robust: Whether the loss is the calibrated, noise-robust cross-entropy; else the squared loss.
-        bias: Whether its calibration has class biases.
+        bias: Whether the calibration of the loss that is differentiated has class biases.
         shared: (n,) int64 number of the weight that a sample shares with others, or None for one each.
         validation: A separate validation set in place of the leave-one-out loss.
         order: (n,) row numbers (of the validation set where there is one) in the order that random draws
@@ -362,13 +362,17 @@ class _Judgement:
 
 
 def _judge(problem: Problem, rows: Tensor, folds: list[_Fold]) -> _Judgement:
-    """Losses of the rows, each predicted without its fold."""
+    """Losses of the rows, each predicted without its fold.
+
+    The calibration has no class biases, whatever the differentiated loss has: they would take back what a
+    step does to the balance of classes, and the user's predictions get none.
+    """
     judged = problem.judged
     left_out = torch.empty(len(rows), judged.n_classes, dtype=torch.float64)
     for fold in folds:
         left_out[fold.inside[rows]] = fold.outputs()
     labels, mask = judged.labels[rows], judged.validation_mask[rows]
-    loss = calibrate(left_out, labels, mask, bias=problem.bias)
+    loss = calibrate(left_out, labels, mask, bias=False)
     targets = torch.nn.functional.one_hot(labels, judged.n_classes).double()
     share = mask / mask.sum()
     wrong = (left_out.argmax(dim=1) != labels).double()
