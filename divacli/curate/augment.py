@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from divacli.curate.provenance import provenance
+from divacli.curate.reweight import problem_of
 from divacli.curate.solution import (
     SolveOptions,
     balanced,
@@ -37,13 +38,10 @@ from divacli.embed.augmentation import NamedTransform
 from divacli.embed.progress import Progress, silent
 from divacli.ridge import (
     Problem,
-    Span,
     StepChoice,
     choose_steps,
-    decompose,
     differentiate,
     held_out_loss,
-    ridge_path,
     stepped,
 )
 
@@ -276,23 +274,8 @@ def pose_merged(
         task = replace(task, weights=balanced(task.weights, task.labels))
     task = replace(task, groups=groups[merged.image], validation_mask=mask)
     held_out = None if validation is None else pose_validation(task, merged.samples, validation, options)
-    if len(task) < task.n_features:
-        span = Span(task)
-        task, held_out = span.task(), None if held_out is None else span.project(held_out)
-    ridge = options.ridge
-    if ridge is None:
-        path = ridge_path(task, decompose(task))
-        ridge = float(path.ridges[path.best])
-    return Problem(
-        task,
-        ridge,
-        order_by_path(merged.samples if validation is None else validation),
-        robust=options.loss == "cross-entropy",
-        # As where samples are reweighted.
-        bias=not options.balanced,
-        shared=merged.kind,
-        validation=held_out,
-    )
+    order = order_by_path(merged.samples if validation is None else validation)
+    return problem_of(task, options, order, merged.kind, held_out)
 
 
 def walk(problem: Problem, sizes: Sequence[float]) -> tuple[Tensor, Tensor, pd.DataFrame]:

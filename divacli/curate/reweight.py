@@ -150,18 +150,38 @@ def pose_problem(
     held_out = None if validation is None else pose_validation(task, samples, validation, options)
     if options.balanced:
         task = replace(task, weights=balanced(task.weights, task.labels))
+    order = order_by_path(samples if validation is None else validation)
+    return problem_of(task, options, order, _shared(samples, task, options, per), held_out)
+
+
+def problem_of(
+    task: RidgeTask,
+    options: SolveOptions,
+    order: torch.Tensor,
+    shared: torch.Tensor | None = None,
+    validation: RidgeTask | None = None,
+) -> Problem:
+    """A posed task as a problem of weights, in the span of its samples where these are few.
+
+    Args:
+        task: The samples at the weights to begin with.
+        options: Its ridge (where there is none, the leave-one-out optimum of the task), loss and balance.
+        order: As in `Problem`.
+        shared: As in `Problem`.
+        validation: As in `Problem`.
+    """
     if len(task) < task.n_features:
         span = Span(task)
-        task, held_out = span.task(), None if held_out is None else span.project(held_out)
+        task, validation = span.task(), None if validation is None else span.project(validation)
     return Problem(
         task,
         leave_one_out_ridge(task, options),
-        order_by_path(samples if validation is None else validation),
+        order,
         robust=options.loss == "cross-entropy",
         # Biases would take over what balancing is to do with weights.
         bias=not options.balanced,
-        shared=_shared(samples, task, options, per),
-        validation=held_out,
+        shared=shared,
+        validation=validation,
     )
 
 

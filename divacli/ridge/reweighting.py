@@ -29,6 +29,9 @@ from divacli.ridge.task import RidgeTask, positions
 SIZES = (0.025, 0.05, 0.1, 0.2, 0.4)
 """Step sizes tried, in units of the mean absolute derivative: a weight of 1 changes by so much on average."""
 
+_ROUNDING = 1e-9
+"""Relative gains below this are no gains: a step that changes nothing has them, too."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -223,7 +226,7 @@ def choose_steps(
             gain, gain_error = now.gain_of(found)
             trials.append(Trial(step, size, found.loss, gain, gain_error, found.error))
             tried()
-            if gain > gain_error and (best is None or found.loss < best[1].loss):
+            if gain > max(gain_error, _ROUNDING * now.loss) and (best is None or found.loss < best[1].loss):
                 best = size, found, moved
         if best is None:
             break

@@ -16,9 +16,10 @@ import pytest
 import torch
 from PIL import Image
 
-import divacli.curate.train as module
 from divacli.backbones import Backbone, load_backbone
+from divacli.curate import crossfit
 from divacli.curate.finetune import Learner, StepOptions
+from divacli.curate.joint import JointTraining
 from divacli.curate.solution import SolveOptions
 from divacli.curate.train import HISTORY, TrainOptions, TrainResult, classes_beside, train
 from divacli.errors import DataError, DivaError, ModelError, StoreError
@@ -225,12 +226,12 @@ def test_balanced_classes_start_with_equal_weight(trained, photos):
 def kfold_losses(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Let the K-fold loss of each row be a given number."""
 
-    improved = module._improved
+    improved = crossfit._improved
 
     def let(*losses: float) -> None:
         halves = iter([loss for loss in losses for _ in range(2)])
         monkeypatch.setattr(
-            module, "_improved", lambda *given: replace(improved(*given), kfold_loss=next(halves))
+            crossfit, "_improved", lambda *given: replace(improved(*given), kfold_loss=next(halves))
         )
 
     return let
@@ -270,7 +271,7 @@ def test_the_row_with_the_lowest_kfold_loss_is_kept(trained, kfold_losses):
 def fixed_halves(monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
     """Halves that do not depend on labels."""
     halves = torch.arange(N) // 3 % 2
-    monkeypatch.setattr(module, "split_in_folds", lambda *_: halves)
+    monkeypatch.setattr(crossfit, "split_in_folds", lambda *_: halves)
     return halves
 
 
@@ -278,13 +279,13 @@ def fixed_halves(monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
 def seen_features(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
     """The features of every ridge problem that was posed, two (halves) at a time."""
     seen: list[torch.Tensor] = []
-    pose = module._problem
+    pose = crossfit._problem
 
     def note(samples: Any, solve: SolveOptions) -> Any:
         seen.append(samples.features[:])
         return pose(samples, solve)
 
-    monkeypatch.setattr(module, "_problem", note)
+    monkeypatch.setattr(crossfit, "_problem", note)
     return seen
 
 
@@ -325,7 +326,7 @@ def test_the_kfold_loss_does_not_believe_what_was_learned_by_heart(trained, phot
     assert honest["train_loss"].iloc[-1] < 0.8
     assert honest["kfold_loss"].iloc[-1] > np.log(3) - 0.05
     # Features of the network itself would say that the labels can be told from the images.
-    monkeypatch.setattr(module._Run, "_twins_features", own_features)
+    monkeypatch.setattr(JointTraining, "_twins_features", own_features)
     assert trained(noise, **given).history["kfold_loss"].iloc[-1] < 0.5
 
 
@@ -342,13 +343,13 @@ def test_groups_are_in_one_half_as_a_whole(trained, photos, monkeypatch):
     groups = [f"g{row // 4}" for row in range(N)]
     manifest = replace(manifest, table=manifest.table.assign(group=groups))
     seen = []
-    pose = module._problem
+    pose = crossfit._problem
 
     def note(samples: Any, solve: SolveOptions) -> Any:
         seen.append(set(samples.manifest.table["group"]))
         return pose(samples, solve)
 
-    monkeypatch.setattr(module, "_problem", note)
+    monkeypatch.setattr(crossfit, "_problem", note)
     trained(manifest, epochs=1)
     assert not seen[0] & seen[1]
     assert seen[0] | seen[1] == set(groups)
