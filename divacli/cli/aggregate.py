@@ -96,7 +96,7 @@ def register(app: typer.Typer) -> None:
                 expected="--out DIR",
                 hint="leave --out out for diva-out",
             )
-        session = Session(network, compute, frame)
+        session = Session(network, compute, frame, problem.group)
         options = session.solve_options(problem)
         core, pools, validation = session.load_modalities(data, pool, problem.val)
         if isinstance(wanted, float):

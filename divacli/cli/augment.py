@@ -88,7 +88,7 @@ def register(app: typer.Typer) -> None:
         named = [parse_transform(text) for text in transform]
         _require_different(named)
         target = Output(output)
-        session = Session(network, compute, frame)
+        session = Session(network, compute, frame, problem.group)
         options = session.solve_options(problem, LossName.cross_entropy)
         if not frame.quiet:
             for note in dict.fromkeys(note for one in named for note in one.notes):

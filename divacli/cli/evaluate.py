@@ -145,7 +145,7 @@ def register(app: typer.Typer) -> None:
         from divacli.curate.learners import LEARNERS
 
         target = Output(output)
-        session = Session(network, compute, frame)
+        session = Session(network, compute, frame, problem.group)
         options = session.solve_options(problem)
         unused = [name for name in _SCORING if getattr(problem, name) != getattr(ProblemOptions, name)]
         if curve is None and unused:
@@ -232,7 +232,8 @@ def _load(
 ) -> _Given:
     """Read everything, refuse what does not fit before any work, and find the features."""
     from divacli.curate.curve import require_labels
-    from divacli.curate.evaluate import present, require_known_labels, require_same_features, shared_samples
+    from divacli.curate.evaluate import present, require_known_labels, shared_samples
+    from divacli.curate.solution import require_same_features
     from divacli.curate.truth import right_labels
     from divacli.embed import Samples, read_data
     from divacli.manifest import read_manifest
@@ -251,7 +252,8 @@ def _load(
 
     whole, validation = session.load_both(opened[data], val)
     others = {name: session.load_both(opened[name], None)[0] for name in opened if name != data}
-    require_same_features(whole, others.values())
+    for other in others.values():
+        require_same_features(whole, other)
     found = {name: present(samples) for name, samples in {data: whole, **others}.items()}
     shared = {}
     for name in trained_on:

@@ -101,7 +101,7 @@ def register(app: typer.Typer) -> None:
         if [data, pool, problem.val].count("-") > 1:
             raise typer.BadParameter("only one of DATA, --pool and --val can be standard input (-)")
         target = Output(output)
-        session = Session(network, compute, frame)
+        session = Session(network, compute, frame, problem.group)
         options = session.solve_options(problem)
         core, candidates, validation = session.load_pool(
             data, pool, problem.val, labels_given=pool_labels is PoolLabels.given

@@ -78,7 +78,7 @@ def register(app: typer.Typer) -> None:
         from divacli.report.terminal import prune_summary
 
         target = Output(output)
-        session = Session(network, compute, frame)
+        session = Session(network, compute, frame, problem.group)
         scores = session.scored(data, problem)
         choice = choose_kept(scores.table, keep=keep, threshold=threshold, by=by.value, stratify=stratify)
         prediction = scores.predict(choice.kept)

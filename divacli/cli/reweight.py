@@ -83,7 +83,7 @@ def register(app: typer.Typer) -> None:
         from divacli.report.reweight import reweight_summary
 
         target = Output(output)
-        session = Session(network, compute, frame)
+        session = Session(network, compute, frame, problem.group)
         options = session.solve_options(problem, LossName.cross_entropy)
         samples, validation = session.load_both(read_data(data), problem.val)
         how = ReweightOptions(size, steps, per.value, folds)

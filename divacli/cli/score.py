@@ -58,7 +58,7 @@ def register(app: typer.Typer) -> None:
         from divacli.report.terminal import score_summary
 
         target = Output(output)
-        session = Session(network, compute, frame)
+        session = Session(network, compute, frame, problem.group)
         options = session.solve_options(problem)
         samples, validation = session.load_both(read_data(data), problem.val)
         result = score_samples(samples, options, validation)

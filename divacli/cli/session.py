@@ -22,7 +22,7 @@ from divacli.cli.options import (
     ValidationName,
     ridge_value,
 )
-from divacli.errors import OutputError
+from divacli.errors import OutputError, listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,12 +41,19 @@ class Session:
         network: Options, and so are the others.
         compute: How features are computed.
         frame: Progress and quiet.
+        group: `--group`, a column that is used beside the usual ones.
 
     Raises:
         DivaError: There is no such device.
     """
 
-    def __init__(self, network: NetworkOptions, compute: ComputeOptions, frame: FrameOptions) -> None:
+    def __init__(
+        self,
+        network: NetworkOptions,
+        compute: ComputeOptions,
+        frame: FrameOptions,
+        group: str | None = None,
+    ) -> None:
         from divacli.embed import BackboneChoice, ExtractOptions
         from divacli.embed.device import resolve_device
 
@@ -63,6 +70,7 @@ class Session:
         self._model = network.model
         self._network_named = network != NetworkOptions()
         self._strict = compute.strict
+        self._group = group
 
     def load(self, data: str) -> Samples:
         """Samples of DATA with their features; warnings go to standard error."""
@@ -179,7 +187,7 @@ class Session:
         options = self.solve_options(problem)
         opened = read_data(data) if is_store(data) else read_manifest(data)
         if not isinstance(opened, Samples) and "derivative" in opened.table:
-            self._warned(opened)
+            self.warned(opened)
             if replace(problem, dtype=DtypeName.float32, seed=0) != ProblemOptions():
                 warn(
                     f"{opened.name} holds scores, which are used as they are: options of the problem "
@@ -222,7 +230,7 @@ class Session:
         return self._told(found)
 
     def _told(self, samples: Samples) -> Samples:
-        self._warned(samples.manifest)
+        self.warned(samples.manifest)
         if self._network_named and "feature_source" in samples.manifest.table:
             warn(
                 f"{samples.manifest.name} brings its features: the network that was named is not used for it"
@@ -240,7 +248,11 @@ class Session:
                 f"{samples.failed['path'].iloc[0]} ({samples.failed['reason'].iloc[0]})"
             )
 
-    def _warned(self, manifest: Manifest) -> None:
+    def warned(self, manifest: Manifest) -> None:
+        """Say what the user should know of a data set."""
+        unused = [column for column in manifest.unused if column != self._group]
+        if unused:
+            warn(f"{manifest.name}: columns kept but not used: {listed(unused)}.")
         for message in manifest.warnings:
             warn(message)
 

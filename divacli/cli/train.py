@@ -148,12 +148,12 @@ def register(app: typer.Typer) -> None:
                 expected="--out DIR",
                 hint="leave --out out for diva-out; its reweighted.csv is DATA for other commands",
             )
-        session = Session(network, compute, frame)
+        session = Session(network, compute, frame, problem.group)
         solve = session.solve_options(problem)
         read = [read_data(part) for part in (data, test) if part is not None]
         manifests = [part.manifest if isinstance(part, Samples) else part for part in read]
-        for message in (message for manifest in manifests for message in manifest.warnings):
-            warn(message)
+        for manifest in manifests:
+            session.warned(manifest)
         steps = StepOptions(
             optimizer.value,
             LEARNING_RATES[optimizer.value] if lr is None else lr,

@@ -13,14 +13,13 @@ from divacli.curate.evaluate import (
     TrainingSet,
     measure,
     random_values,
-    require_same_features,
     summarise,
 )
 from divacli.curate.extend import ExtendOptions, extend
 from divacli.curate.learners import Learner, ridge_outputs
 from divacli.curate.prune import CRITERIA, choose_kept
 from divacli.curate.score import ScoreResult
-from divacli.curate.solution import SolveOptions
+from divacli.curate.solution import SolveOptions, require_same_features
 from divacli.embed import Samples, joined
 from divacli.embed.progress import Progress, silent
 from divacli.errors import DataError
@@ -112,7 +111,7 @@ def additions(
     Raises:
         DataError: The pool's features are of another width or network, or it has no labels.
     """
-    require_same_features(core, [pool])
+    require_same_features(core, pool)
     require_labels(pool.manifest)
     ranked: list[tuple[str, int | None, np.ndarray]]
     ranked = [(rule, None, order(core, pool)) for rule, order in orders.items()]

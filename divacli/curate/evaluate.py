@@ -13,7 +13,6 @@ from divacli.curate.learners import Learner
 from divacli.curate.truth import npz_sources
 from divacli.embed import Samples
 from divacli.embed.progress import Progress, silent
-from divacli.embed.store import require_same_space
 from divacli.errors import DataError, listed
 from divacli.manifest import Manifest
 
@@ -286,23 +285,6 @@ def require_known_labels(test: Manifest, training: Iterable[Manifest]) -> None:
             expected=f"only labels that can be learned: {listed(sorted(known))}",
             hint="correct these labels, or leave these rows out",
         )
-
-
-def require_same_features(first: Samples, others: Iterable[Samples]) -> None:
-    """Refuse sets whose features come from another network, or have another width.
-
-    Raises:
-        StoreError: Another network.
-        DataError: Another width.
-    """
-    for other in others:
-        require_same_space(first.identity, other.identity, other.manifest.name)
-        if other.features.shape[1] != first.features.shape[1]:
-            raise DataError(
-                f"{other.manifest.name} has {other.features.shape[1]} features a sample",
-                expected=f"{first.features.shape[1]}, as {first.manifest.name} has",
-                hint="embed both with the same network and layer",
-            )
 
 
 def shared_samples(training: Samples, test: Samples) -> int:

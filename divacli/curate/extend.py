@@ -18,10 +18,16 @@ from divacli.curate.choice import (
     selected_samples,
 )
 from divacli.curate.provenance import provenance
-from divacli.curate.solution import SolveOptions, offset_of, order_by_path, pose, pose_validation
+from divacli.curate.solution import (
+    SolveOptions,
+    offset_of,
+    order_by_path,
+    pose,
+    pose_validation,
+    require_same_features,
+)
 from divacli.embed import Samples
 from divacli.embed.progress import Progress, silent
-from divacli.embed.store import require_same_space
 from divacli.errors import DataError, ModelError
 from divacli.manifest import Manifest
 from divacli.ridge import Candidates, Extension, Reduction, RidgeTask
@@ -194,17 +200,11 @@ def check_pool(core: Samples, pool: Samples, options: SolveOptions) -> None:
     """Refuse a pool that cannot stand in one problem with the core.
 
     Raises:
-        DataError: Another number of features, or features of another network.
+        StoreError: Features of another network.
+        DataError: Another number of features.
         ModelError: `around_head` with classes that the network lacks.
     """
-    require_same_space(core.identity, pool.identity, pool.manifest.name)
-    wanted, found = core.features.shape[1], pool.features.shape[1]
-    if wanted != found:
-        raise DataError(
-            f"{pool.manifest.name} has {found} features a sample",
-            expected=f"{wanted}, as {core.manifest.name} has",
-            hint="embed both with the same network and layer",
-        )
+    require_same_features(core, pool)
     if options.around_head and set(pool.manifest.classes) - set(core.manifest.classes):
         raise ModelError(
             "--around-head with a pool whose labels the core lacks",

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from divacli.embed import Samples
-from divacli.embed.store import require_same_identity
+from divacli.embed.store import require_same_space
 from divacli.errors import DataError, ModelError, SolveError, listed
 from divacli.manifest import Manifest
 from divacli.ridge import (
@@ -249,6 +249,23 @@ def class_numbers(manifest: Manifest, classes: list[str]) -> torch.Tensor:
     return torch.from_numpy(manifest.class_numbers(classes))
 
 
+def require_same_features(first: Samples, other: Samples) -> None:
+    """Refuse samples whose features come from another network, or have another width.
+
+    Raises:
+        StoreError: Another network.
+        DataError: Another width.
+    """
+    require_same_space(first.identity, other.identity, other.manifest.name)
+    wanted, found = first.features.shape[1], other.features.shape[1]
+    if wanted != found:
+        raise DataError(
+            f"{other.manifest.name} has {found} features a sample",
+            expected=f"{wanted}, as {first.manifest.name} has",
+            hint="embed both with the same network and layer",
+        )
+
+
 def pose_validation(
     task: RidgeTask,
     samples: Samples,
@@ -266,16 +283,10 @@ def pose_validation(
         classes: As for `pose`.
 
     Raises:
+        StoreError: Features of another network.
         DataError: Labels or features that do not fit the training samples.
     """
-    if samples.identity and validation.identity:
-        require_same_identity(samples.identity, validation.identity, validation.manifest.name)
-    if validation.features.shape[1] != task.n_features:
-        raise DataError(
-            f"{validation.manifest.name} has {validation.features.shape[1]} features a sample",
-            expected=f"{task.n_features}, as {samples.manifest.name} has",
-            hint="embed both with the same network and layer",
-        )
+    require_same_features(samples, validation)
     weights = torch.from_numpy(validation.manifest.table["weight"].to_numpy(float, copy=True))
     labels = class_numbers(validation.manifest, samples.manifest.classes if classes is None else classes)
     return replace(

@@ -67,7 +67,9 @@ _ALIASES = {
 }
 
 
-def typed(raw: pd.DataFrame, name: str, *, labels_required: bool = True) -> tuple[pd.DataFrame, list[str]]:
+def typed(
+    raw: pd.DataFrame, name: str, *, labels_required: bool = True
+) -> tuple[pd.DataFrame, list[str], list[str]]:
     """Give every known column its type and the table its order of columns.
 
     Text columns hold str, with "" for a missing cell; numbers are float64 with NaN for a missing cell; `rank`
@@ -82,7 +84,7 @@ def typed(raw: pd.DataFrame, name: str, *, labels_required: bool = True) -> tupl
 
     Returns:
         The table (n rows, RangeIndex; path, label, weight, then the optional columns, then the others in
-        the order found) and the warnings.
+        the order found), the columns that no command uses of itself, and the warnings.
 
     Raises:
         DataError: No rows, a column missing or twice, or a cell that is not of its column's type.
@@ -106,7 +108,7 @@ def typed(raw: pd.DataFrame, name: str, *, labels_required: bool = True) -> tupl
             if column not in _COMMON:
                 raise
             unknown.append(column)
-    warnings = [f"{name}: columns kept but not used: {listed(unknown)}."] if unknown else []
+    warnings = []
     if not labels_required and ("label" not in columns or (columns["label"].str.strip() == "").all()):
         columns["label"] = pd.Series([""] * len(raw), dtype="str")
         close = _closest("label", found)
@@ -115,7 +117,7 @@ def typed(raw: pd.DataFrame, name: str, *, labels_required: bool = True) -> tupl
     columns.setdefault("weight", pd.Series(np.ones(len(raw))))
     first = [column for column in (*REQUIRED, "weight", *OPTIONAL) if column in columns]
     table = pd.DataFrame({column: columns[column] for column in dict.fromkeys([*first, *found])})
-    return table, warnings
+    return table, unknown, warnings
 
 
 def row_numbers(wrong: Iterable[bool]) -> str:

@@ -104,8 +104,16 @@ def _checked(
     warnings: Sequence[str] = (),
     embeddings: ArrayFile | np.ndarray | None = None,
 ) -> Manifest:
-    table, column_warnings = typed(raw, name, labels_required=labels_required)
-    manifest = Manifest(name, kind, table, folder, embeddings=embeddings, labels_required=labels_required)
+    table, unused, column_warnings = typed(raw, name, labels_required=labels_required)
+    manifest = Manifest(
+        name,
+        kind,
+        table,
+        folder,
+        unused=tuple(unused),
+        embeddings=embeddings,
+        labels_required=labels_required,
+    )
     return replace(manifest, warnings=(*warnings, *column_warnings, *validate(manifest)))
 
 

@@ -25,6 +25,7 @@ class Manifest:
             others. Where `feature_source` is not empty it names the `.npz` file or feature store that holds
             the row's embedding, and the path need not be a file. Labels are all "" where there are none.
         folder: Absolute folder that relative paths and sources start from.
+        unused: Names of columns that are kept, and not used unless an option names them.
         warnings: One sentence each.
         embeddings: (n, d), row i belonging to row i of `table`; of an `.npz` file only.
         labels_required: Whether it was read as samples to learn classes from. Samples of a pool may lack
@@ -35,6 +36,7 @@ class Manifest:
     kind: str
     table: pd.DataFrame
     folder: Path
+    unused: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     embeddings: ArrayFile | np.ndarray | None = None
     labels_required: bool = True

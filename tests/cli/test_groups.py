@@ -95,6 +95,11 @@ def test_scores_are_those_of_refits_without_the_whole_group(arrays, table, score
     assert np.abs(wrong - expected).max() > 0.1 * np.abs(expected).max()
 
 
+def test_a_column_that_is_named_is_used(table, done):
+    assert "columns kept but not used: patient_id" in done("score", "patients.csv").stderr
+    assert "not used" not in done("score", "patients.csv", *BY_PATIENT).stderr
+
+
 def test_copies_no_longer_vouch_for_each_other(table, derivatives, done):
     with_groups = derivatives("patients.csv", *BY_PATIENT, out="groups")
     without = derivatives("patients.csv", out="alone")

@@ -43,7 +43,7 @@ def test_batches_of_the_user_stay_as_they_are(tmp_path: Path, batch: list[str], 
     rows = [f"{row},{'ab'[row % 2]},{batch[row % 2]}{value}" for row in range(4)]
     manifest = read(tmp_path, "\n".join([f"path,label,batch{derivative}", *rows]))
     assert manifest.table["batch"].tolist() == batch * 2
-    assert "columns kept but not used: batch." in manifest.warnings[0]
+    assert manifest.unused == ("batch",)
 
 
 def test_without_a_derivative_nothing_is_a_result(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_texts_of_the_user_that_are_no_text(tmp_path: Path) -> None:
     rows = [{"path": f"{row}", "label": "ab"[row], "text": captions[row]} for row in range(2)]
     manifest = read(tmp_path, "\n".join(map(json.dumps, rows)), "t.jsonl")
     assert manifest.table["text"].tolist() == captions
-    assert "columns kept but not used: text." in manifest.warnings[0]
+    assert manifest.unused == ("text",)
     pd.DataFrame(rows).to_parquet(tmp_path / "t.parquet")
     found = read_manifest(str(tmp_path / "t.parquet")).table["text"]
     assert [list(cell) for cell in found] == captions

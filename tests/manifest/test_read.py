@@ -64,7 +64,7 @@ def test_weight_defaults_to_one_and_columns_are_put_in_order(tmp_path: Path) -> 
     assert list(manifest.table) == ["path", "label", "weight", "group", "split", "id", "mine"]
     assert manifest.table["weight"].tolist() == [1, 1]
     assert manifest.table["mine"].tolist() == ["x", "y"]
-    assert "columns kept but not used: mine." in manifest.warnings[0]
+    assert manifest.unused == ("mine",)
 
 
 def test_byte_order_mark_blank_lines_and_windows_line_ends(tmp_path: Path) -> None:
