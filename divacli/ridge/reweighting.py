@@ -29,6 +29,9 @@ from divacli.ridge.task import RidgeTask, positions
 SIZES = (0.025, 0.05, 0.1, 0.2, 0.4)
 """Step sizes tried, in units of the mean absolute derivative: a weight of 1 changes by so much on average."""
 
+SURENESS = 2.0
+"""Standard errors that a gain has to exceed: some of many trials exceed one by chance."""
+
 _ROUNDING = 1e-9
 """Relative gains below this are no gains: a step that changes nothing has them, too."""
 
@@ -197,8 +200,8 @@ def choose_steps(
 ) -> StepChoice:
     """Choose how many steps to take, and how large, by closed-form K-fold of the whole procedure.
 
-    Step after step every size is tried; the best is taken if it lowers the loss of left-out samples by more
-    than the standard error of that gain, and otherwise the walk ends. Whichever loss is differentiated, the
+    Step after step every size is tried; the best of those is taken that lower the loss of left-out samples by
+    more than `SURENESS` standard errors of that gain, and where there is none the walk ends. Whichever loss is differentiated, the
     judge is the calibrated likelihood of the left-out labels: squared error would also count what a change of
     scale alone does to it.
 
@@ -226,7 +229,8 @@ def choose_steps(
             gain, gain_error = now.gain_of(found)
             trials.append(Trial(step, size, found.loss, gain, gain_error, found.error))
             tried()
-            if gain > max(gain_error, _ROUNDING * now.loss) and (best is None or found.loss < best[1].loss):
+            sure = gain > max(SURENESS * gain_error, _ROUNDING * now.loss)
+            if sure and (best is None or found.loss < best[1].loss):
                 best = size, found, moved
         if best is None:
             break
