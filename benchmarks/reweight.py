@@ -61,7 +61,7 @@ def measure(name: str, training: Samples, test: Samples, seed: int) -> dict[str,
 
 
 def long_tail(samples: Samples, seed: int) -> tuple[Samples, Samples]:
-    """A draw whose classes shrink geometrically, the largest being that with the most samples; and the rest."""
+    """A draw whose classes shrink geometrically, from the one with the most samples on; and the rest."""
     generator = np.random.default_rng(seed)
     labels = samples.manifest.table["label"]
     order = labels.value_counts().index

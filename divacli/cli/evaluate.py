@@ -38,6 +38,7 @@ class LearnerName(StrEnum):
 
     ridge = "ridge"
     logistic = "logistic"
+    finetune = "finetune"
 
 
 class CurveName(StrEnum):
@@ -90,8 +91,23 @@ def register(app: typer.Typer) -> None:
         learner: Annotated[
             list[LearnerName] | None,
             typer.Option(
-                help="What is trained; repeatable. Default: ridge and logistic.", rich_help_panel=_PANEL
+                help="What is trained; repeatable. finetune trains the network itself. Default: ridge and "
+                "logistic.",
+                rich_help_panel=_PANEL,
             ),
+        ] = None,
+        trainable: Annotated[
+            str | None,
+            typer.Option(
+                help="What finetune trains: last (the last block, the default), all, or the name of a part.",
+                metavar="last|all|NAME",
+                show_default=False,
+                rich_help_panel=_PANEL,
+            ),
+        ] = None,
+        epochs: Annotated[
+            int | None,
+            typer.Option(help="Of finetune. Default: 5.", min=1, show_default=False, rich_help_panel=_PANEL),
         ] = None,
         seeds: Annotated[
             int, typer.Option(help="Random choices to average over.", min=1, rich_help_panel=_PANEL)
@@ -149,10 +165,30 @@ def register(app: typer.Typer) -> None:
         options = session.solve_options(problem)
         unused = [name for name in _SCORING if getattr(problem, name) != getattr(ProblemOptions, name)]
         if curve is None and unused:
-            names = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
-            warn(f"without --curve nothing is scored, and without effect: {names}")
-        given = _load(session, data, test, manifests, truth, pool, problem.val)
-        learners = [LEARNERS[name.value](options) for name in dict.fromkeys(learner or LearnerName)]
+            options_named = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
+            warn(f"without --curve nothing is scored, and without effect: {options_named}")
+        names = list(dict.fromkeys(learner or (LearnerName.ridge, LearnerName.logistic)))
+        finetunes = LearnerName.finetune in names
+        if not finetunes and (trainable is not None or epochs is not None):
+            warn("--trainable and --epochs are without effect without --learner finetune")
+        given = _load(session, data, test, manifests, truth, pool, problem.val, images_required=finetunes)
+        learners: list[Learner] = [LEARNERS[name.value](options) for name in names if name.value in LEARNERS]
+        if finetunes:
+            # Only here: it needs torchvision, which is slow to import.
+            from divacli.curate.finetune import StepOptions
+            from divacli.curate.finetuned import FinetuneLearner
+
+            finetune = FinetuneLearner(
+                session.choice,
+                options,
+                trainable or FinetuneLearner.trainable,
+                epochs or FinetuneLearner.epochs,
+                compute.batch_size or FinetuneLearner.batch_size,
+                compute.workers,
+                StepOptions(amp=compute.amp),
+            )
+            finetune.check()
+            learners.append(finetune)
         draws = range(problem.seed, problem.seed + seeds)
         evaluation = drawn = None
         if manifests:
@@ -229,6 +265,8 @@ def _load(
     truth: str | None,
     pool: str | None,
     val: str | None,
+    *,
+    images_required: bool,
 ) -> _Given:
     """Read everything, refuse what does not fit before any work, and find the features."""
     from divacli.curate.curve import require_labels
@@ -242,6 +280,13 @@ def _load(
     if pool is not None:
         opened.setdefault(pool, read_data(pool, labels="optional"))
     read = {name: part.manifest if isinstance(part, Samples) else part for name, part in opened.items()}
+    if images_required:
+        from divacli.curate.batches import require_images
+
+        for manifest in read.values():
+            require_images(manifest)
+        # Asked for before any work, too.
+        _ = session.choice.backbone
     trained_on = [data, *manifests]
     if pool is not None:
         require_labels(read[pool])

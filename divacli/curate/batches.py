@@ -17,6 +17,20 @@ from divacli.errors import DataError
 from divacli.manifest import Manifest
 
 
+def require_images(manifest: Manifest) -> None:
+    """Refuse samples that bring their features.
+
+    Raises:
+        DataError: Some do.
+    """
+    if "feature_source" in manifest.table and (manifest.table["feature_source"].fillna("") != "").any():
+        raise DataError(
+            f"{manifest.name} brings its features: there are no images to run a network on",
+            expected="a folder or a table of images",
+            hint="give the images that the features were computed from",
+        )
+
+
 class ImageBatches:
     """The images of a manifest as a network takes them.
 
@@ -46,12 +60,7 @@ class ImageBatches:
         workers: int | None,
         progress: Progress,
     ) -> None:
-        if "feature_source" in manifest.table and (manifest.table["feature_source"].fillna("") != "").any():
-            raise DataError(
-                f"{manifest.name} brings its features: there are no images to run a network on",
-                expected="a folder or a table of images",
-                hint="give the images that the features were computed from",
-            )
+        require_images(manifest)
         self.manifest = manifest
         self._files = np.array(manifest.files(), dtype=object)
         self.keys, self.failed = content_keys(self._files.tolist(), progress)

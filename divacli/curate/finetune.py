@@ -1,4 +1,4 @@
-"""The trained part of a network, its head, and the optimiser's steps on weighted samples."""
+"""The trained part of a network, its head, the schedule, and the optimiser's steps on weighted samples."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ from divacli.ridge.reweighting import predictions
 MOMENTUM = 0.9
 """Of stochastic gradient descent."""
 
+WARM_UP = 0.1
+"""Share of all steps in which the learning rate rises to its largest value."""
+
+_EPOCH_SEEDS = 1_000_003
+"""How far the seeds of the epochs' orders lie apart."""
 
 LEARNING_RATES = {"sgd": 5e-3, "adamw": 1e-4}
 """The usual one of each optimiser, for batches of 32."""
@@ -47,6 +52,28 @@ class StepOptions:
     weight_decay: float = 1e-4
     clip_norm: float = 10.0
     amp: bool = True
+
+
+def learning_rate_share(step: int, n_steps: int) -> float:
+    """Share of the largest learning rate at a step from 0 on: a linear rise, then half a cosine."""
+    rise = WARM_UP * n_steps
+    if step + 1 < rise:
+        return (step + 1) / rise
+    return (1 + math.cos(math.pi * max(0, step - rise) / (n_steps - rise))) / 2
+
+
+def epoch_order(order: Tensor, seed: int, epoch: int) -> Tensor:
+    """Samples (n,) in the random order of an epoch.
+
+    Each epoch has a draw of its own, so that a continuation needs no generator's state.
+
+    Args:
+        order: (n,) row numbers in an order that does not depend on how the samples are stored.
+        seed: Of the training.
+        epoch: From 0.
+    """
+    generator = torch.Generator().manual_seed(seed + _EPOCH_SEEDS * epoch)
+    return order[torch.randperm(len(order), generator=generator)]
 
 
 def head_of(backbone: Backbone) -> nn.Linear:
@@ -229,7 +256,7 @@ def diverged(what: str, options: StepOptions) -> DivaError:
     )
 
 
-class Learner:
+class Trainee:
     """One network under training, on its own share of the samples.
 
     The network stays in evaluation mode: running statistics are fixed and nothing is dropped out, so that a
@@ -271,13 +298,13 @@ class Learner:
         self._precision = torch.bfloat16 if wide else torch.float16
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._mixed and not wide)
 
-    def twin(self, member: Tensor) -> Learner:
+    def twin(self, member: Tensor) -> Trainee:
         """A copy that is trained on its own, on other samples; what is frozen is shared and not copied."""
         tensors = (*self._network.parameters(), *self._network.buffers())
         trained = {id(parameter) for parameter in self._parameters.values()}
         shared = {id(tensor): tensor for tensor in tensors if id(tensor) not in trained}
         network = copy.deepcopy(self._network, shared)
-        return Learner(network, self._layer, list(self._parameters), member, self._options, self._device)
+        return Trainee(network, self._layer, list(self._parameters), member, self._options, self._device)
 
     def features(self, images: Tensor) -> Tensor:
         """Features (b, d) float32 of images (b, 3, h, w) on the device, with gradients where enabled."""

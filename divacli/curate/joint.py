@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,14 @@ from torch import Tensor
 from divacli.curate.batches import ImageBatches
 from divacli.curate.crossfit import Halves, Moved, with_features
 from divacli.curate.evaluate import mean_over_groups
-from divacli.curate.finetune import Learner, StepOptions, closed_form_head, diverged
+from divacli.curate.finetune import (
+    StepOptions,
+    Trainee,
+    closed_form_head,
+    diverged,
+    epoch_order,
+    learning_rate_share,
+)
 from divacli.curate.solution import SolveOptions, balanced, class_numbers, order_by_path, pose
 from divacli.embed import Samples
 from divacli.embed.progress import Progress
@@ -26,12 +32,6 @@ HISTORY = (
     *("step_size", "zero", "test_error", "test_class_error", "seconds"),
 )
 """Columns of the history, in order; `TrainResult` says what they hold."""
-
-WARM_UP = 0.1
-"""Share of all steps in which the learning rate rises to its largest value."""
-
-_EPOCH_SEEDS = 1_000_003
-"""How far the seeds of the epochs' orders lie apart."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class JointTraining:
         images: ImageBatches,
         tested: ImageBatches | None,
         samples: Samples,
-        main: Learner,
+        main: Trainee,
         options: TrainOptions,
         solve: SolveOptions,
         progress: Progress,
@@ -131,8 +131,8 @@ class JointTraining:
             fresh_head = self._own_error(features) > moved.loo_error
         self.fresh_head = fresh_head
         if fresh_head:
-            for learner in (self._main, *self._twins):
-                self._make_head(learner, features, moved.weights)
+            for trainee in (self._main, *self._twins):
+                self._make_head(trainee, features, moved.weights)
         self._record(moved)
 
     def finish(self, save: Callable[[], None]) -> None:
@@ -173,7 +173,7 @@ class JointTraining:
 
     def state(self) -> dict[str, Any]:
         """All that a continuation needs; of a finished training, what its result needs."""
-        learners = [] if self.finished else [learner.state() for learner in (self._main, *self._twins)]
+        trainees = [] if self.finished else [trainee.state() for trainee in (self._main, *self._twins)]
         return {
             "failed": self._images.failed,
             "test_failed": {} if self._tested is None else self._tested.failed,
@@ -185,7 +185,7 @@ class JointTraining:
             "best": self.best,
             "losses": self._losses,
             "seconds": self._elapsed(),
-            "learners": learners,
+            "trainees": trainees,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -198,42 +198,33 @@ class JointTraining:
         self._weights, self.history, self.best = state["weights"], state["history"], state["best"]
         self._losses, self._seconds = state["losses"], state["seconds"]
         if not self.finished:
-            for learner, saved in zip((self._main, *self._twins), state["learners"], strict=True):
-                learner.load_state(saved)
+            for trainee, saved in zip((self._main, *self._twins), state["trainees"], strict=True):
+                trainee.load_state(saved)
 
     def _elapsed(self) -> float:
         return self._seconds + time.monotonic() - self._since
-
-    def _rate(self) -> float:
-        """Share of the largest learning rate at this step: a linear rise, then half a cosine."""
-        rise = WARM_UP * self.n_steps
-        if self.step + 1 < rise:
-            return (self.step + 1) / rise
-        return (1 + math.cos(math.pi * max(0, self.step - rise) / (self.n_steps - rise))) / 2
 
     def _train(self) -> None:
         """Make steps up to the next point where weights are moved, or the end of the epoch."""
         epoch, done = divmod(self.step, self._per_epoch)
         end = min((self.step // self._every + 1) * self._every, (epoch + 1) * self._per_epoch)
-        # Its own draw for each epoch, so that a continuation needs no generator's state.
-        generator = torch.Generator().manual_seed(self._solve.seed + _EPOCH_SEEDS * epoch)
-        order = self._order[torch.randperm(len(self._order), generator=generator)]
+        order = epoch_order(self._order, self._solve.seed, epoch)
         size = self._options.batch_size
         chosen = order[done * size : (end - epoch * self._per_epoch) * size]
         weights = self._weights / self._weights.mean()
         with self._progress(f"epoch {epoch + 1} of {self._options.epochs}", len(chosen)) as advance:
             for rows, batch in self._images.batches(self._rows[chosen.numpy()]):
                 here = self._place[rows]
-                for learner in (self._main, *self._twins):
-                    mine = learner.member[here]
-                    loss = learner.step(
+                for trainee in (self._main, *self._twins):
+                    mine = trainee.member[here]
+                    loss = trainee.step(
                         batch[mine],
                         self._labels[here][mine],
                         weights[here][mine],
-                        self._rate(),
-                        len(here) * float(learner.member.double().mean()),
+                        learning_rate_share(self.step, self.n_steps),
+                        len(here) * float(trainee.member.double().mean()),
                     )
-                    if learner is self._main:
+                    if trainee is self._main:
                         self._losses.append(loss)
                 self.step += 1
                 advance(len(here))
@@ -273,7 +264,7 @@ class JointTraining:
         row = {
             "step": self.step,
             "epoch": self.step / self._per_epoch,
-            "lr": self._rate() * self._options.steps.lr,
+            "lr": learning_rate_share(self.step, self.n_steps) * self._options.steps.lr,
             "train_loss": sum(self._losses) / len(self._losses) if self._losses else None,
             "kfold_loss": moved.kfold_loss,
             "loo_error": moved.loo_error,
@@ -297,13 +288,13 @@ class JointTraining:
             predicted = self._main.logits(features.to(self._solve.device)).argmax(dim=1).cpu()
         return float((predicted != self._labels).double().mean())
 
-    def _make_head(self, learner: Learner, features: Tensor, weights: Tensor) -> None:
-        """The closed-form head of a learner's own samples."""
-        samples = with_features(self._samples, learner.member.nonzero()[:, 0], features, weights)
+    def _make_head(self, trainee: Trainee, features: Tensor, weights: Tensor) -> None:
+        """The closed-form head of a trainee's own samples."""
+        samples = with_features(self._samples, trainee.member.nonzero()[:, 0], features, weights)
         options = replace(self._solve, scaling="none", balanced=False)
         task = pose(samples, options, self._samples.manifest.classes)
-        bias = learner.head.bias is not None
-        learner.set_head(*closed_form_head(task, order_by_path(samples), bias=bias))
+        bias = trainee.head.bias is not None
+        trainee.set_head(*closed_form_head(task, order_by_path(samples), bias=bias))
 
     def _test_errors(self) -> tuple[float | None, float | None]:
         """Share of wrong predictions of the network on held-out samples, and its mean over their classes."""

@@ -23,7 +23,7 @@ from divacli.backbones.transform import probe_images
 from divacli.curate.batches import ImageBatches
 from divacli.curate.checkpoint import SafeStop, load_checkpoint, save_checkpoint, stopping_between_steps
 from divacli.curate.finetune import (
-    Learner,
+    Trainee,
     active_names,
     head_of,
     set_outputs,
@@ -153,7 +153,7 @@ def train(
             set_outputs(backbone, len(classes), active)
             fresh_head = True
         everyone = torch.ones(len(samples), dtype=torch.bool)
-        main = Learner(backbone.network, backbone.layer, names, everyone, options.steps, solve.device)
+        main = Trainee(backbone.network, backbone.layer, names, everyone, options.steps, solve.device)
         run = JointTraining(images, tested, samples, main, options, solve, progress, check)
 
         def save() -> None:

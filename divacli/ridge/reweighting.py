@@ -200,10 +200,10 @@ def choose_steps(
 ) -> StepChoice:
     """Choose how many steps to take, and how large, by closed-form K-fold of the whole procedure.
 
-    Step after step every size is tried; the best of those is taken that lower the loss of left-out samples by
-    more than `SURENESS` standard errors of that gain, and where there is none the walk ends. Whichever loss is differentiated, the
-    judge is the calibrated likelihood of the left-out labels: squared error would also count what a change of
-    scale alone does to it.
+    Step after step every size is tried. The best of those is taken that lower the loss of left-out samples by
+    more than `SURENESS` standard errors of that gain; where there is none the walk ends. Whichever loss is
+    differentiated, the judge is the calibrated likelihood of the left-out labels: squared error would also
+    count what a change of scale alone does to it.
 
     Args:
         problem: The problem.

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from divacli.cli.evaluate import LearnerName
+from divacli.curate.finetuned import FinetuneLearner
 from divacli.curate.learners import LEARNERS
 
 FILES = ["curve.csv", "curve.svg", "evaluation.csv", "evaluation.json", "evaluation.svg"]
@@ -328,7 +329,51 @@ def test_lists_in_a_configuration_file(noisy, done, tmp_path):
 
 
 def test_the_command_line_offers_the_learners_there_are():
-    assert [name.value for name in LearnerName] == list(LEARNERS)
+    assert [name.value for name in LearnerName] == [*LEARNERS, FinetuneLearner.name]
+
+
+FINETUNE = ("--learner", "finetune", "--workers", "0", "--seeds", "2")
+
+
+def test_fine_tuning_runs_the_network_once_a_seed(images, images_table, model, done):
+    images_table[:24].to_csv("kept.csv", index=False)
+    command = ("evaluate", images, "--manifest", "kept.csv", "--test", images, *model, *FINETUNE)
+    result = done(*command, "--learner", "ridge", "--epochs", "1", "--trainable", "all")
+    table = runs()
+    assert table["learner"].value_counts().to_dict() == {"finetune": 6, "ridge": 4}
+    fine = table[table["learner"] == "finetune"]
+    assert fine.groupby("training_set")["seed"].apply(sorted).to_dict() == {
+        name: [0, 1] for name in ("everything", "kept.csv", "random 24")
+    }
+    assert report()["learners"] == ["ridge", "finetune"]
+    assert "without effect" not in result.stderr
+    # What is asked for reaches the training.
+    done(*command, "--epochs", "40", "--trainable", "all", "--out", "longer")
+    longer = runs("longer")
+    everything = longer[longer["training_set"] == "everything"]["test_error"].mean()
+    assert everything < fine[fine["training_set"] == "everything"]["test_error"].mean()
+
+
+def test_fine_tuning_is_refused_before_any_work(noisy, images, model, run):
+    given = ("--manifest", "kept.csv", "--test", "test.npz", *FINETUNE)
+    result = run("evaluate", "data.npz", *given, *model)
+    assert result.exit_code == 1
+    assert "data.npz brings its features: there are no images to run a network on" in text_of(result)
+    given = ("--manifest", images, "--test", images, *FINETUNE)
+    result = run("evaluate", images, *given)
+    assert result.exit_code == 1
+    result = run("evaluate", images, *given, *model, "--trainable", "nowhere")
+    assert result.exit_code == 1
+    assert "nowhere" in text_of(result)
+    assert not Path("diva-out/evaluation.csv").exists()
+
+
+def test_options_of_fine_tuning_without_it_are_said_to_be_idle(noisy, done):
+    result = done(
+        *("evaluate", "data.npz", "--manifest", "kept.csv", "--test", "test.npz", "--learner", "ridge"),
+        *("--epochs", "3"),
+    )
+    assert "--trainable and --epochs are without effect without --learner finetune" in text_of(result)
 
 
 def test_the_help_has_examples_and_options(run):

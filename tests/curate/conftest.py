@@ -8,8 +8,75 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from divacli.backbones import Backbone, load_backbone
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, load_samples
+
+NET = """
+import torch
+from torch import nn
+from torchvision.transforms import v2
+
+TRANSFORM = v2.Compose([v2.Resize((6, 6)), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
+
+class Net(nn.Module):
+    def __init__(self, classes, width=24, bias=True):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.bn = nn.BatchNorm2d(8)
+        self.dropout = nn.Dropout(0.5)
+        self.hidden = nn.Linear(8 * 16, width)
+        self.fc = nn.Linear(width, classes, bias=bias)
+
+    def forward(self, x):
+        x = self.bn(self.conv(x)).relu().flatten(1)
+        return self.fc(self.dropout(self.hidden(x).relu()))
+
+def make():
+    return Net(7), TRANSFORM
+
+def make_three():
+    return Net(3), TRANSFORM
+
+def make_plain():
+    return Net(7, bias=False), TRANSFORM
+
+def make_deep():
+    return nn.Sequential(Net(5), nn.ReLU()), TRANSFORM
+"""
+
+
+@pytest.fixture(scope="session")
+def write_images() -> Callable[..., None]:
+    """Write images of three tints, which noise makes hard to tell apart, into class folders."""
+
+    def write(folder: Path, labels: list[int], seed: int, noise: int = 150) -> None:
+        generator = np.random.default_rng(seed)
+        for number, label in enumerate(labels):
+            pixels = np.eye(3)[label] * 50 + generator.integers(0, noise, (6, 6, 3))
+            target = folder / "abc"[label] / f"{number:03d}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(target)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory, write_images: Callable[..., None]) -> Path:
+    """Sixty of them; not to be changed."""
+    folder = tmp_path_factory.mktemp("photos")
+    write_images(folder, [row % 3 for row in range(60)], seed=0)
+    return folder
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Callable[..., Backbone]:
+    """Build the network of `NET` anew: training changes it."""
+    file = tmp_path / "net.py"
+    file.write_text(NET)
+    return lambda name="make", checkpoint=None: load_backbone(f"{file}:{name}", checkpoint)
 
 
 @pytest.fixture

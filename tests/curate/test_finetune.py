@@ -13,8 +13,8 @@ from torchvision import models
 
 from divacli.backbones import load_backbone
 from divacli.curate.finetune import (
-    Learner,
     StepOptions,
+    Trainee,
     active_names,
     closed_form_head,
     head_of,
@@ -226,16 +226,16 @@ def test_the_closed_form_head_is_the_ridge_solution_as_logits(n, d, bias):
 # A step
 
 
-def learner(network: nn.Module, member: int = 4, **options: object) -> Learner:
+def learner(network: nn.Module, member: int = 4, **options: object) -> Trainee:
     names = active(network)
-    return Learner(network, "head", names, torch.ones(member, dtype=torch.bool), StepOptions(**options), CPU)
+    return Trainee(network, "head", names, torch.ones(member, dtype=torch.bool), StepOptions(**options), CPU)
 
 
 def images(n: int = 4) -> tuple[Tensor, Tensor]:
     return torch.rand(n, 3, 8, 8, generator=torch.Generator().manual_seed(2)), torch.arange(n) % 5
 
 
-def assert_same_parameters(first: Learner, second: Learner, **close: float) -> None:
+def assert_same_parameters(first: Trainee, second: Trainee, **close: float) -> None:
     for name, value in first.parameters().items():
         torch.testing.assert_close(value, second.parameters()[name], **close)
 
@@ -284,7 +284,7 @@ def test_what_is_frozen_stays(optimizer, network):
     batch, labels = images()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     names = [name for name in active(network) if name.startswith(("norm", "head"))]
-    one = Learner(network, "head", names, torch.ones(4, dtype=torch.bool), StepOptions(optimizer, 0.1), CPU)
+    one = Trainee(network, "head", names, torch.ones(4, dtype=torch.bool), StepOptions(optimizer, 0.1), CPU)
     for _ in range(3):
         one.step(batch, labels, torch.ones(4), 1.0, 4)
     changed = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
@@ -303,7 +303,7 @@ def test_long_gradients_are_shortened(network):
 def test_a_twin_shares_what_is_frozen_and_learns_alone(network):
     batch, labels = images()
     names = ["head.weight", "head.bias"]
-    one = Learner(network, "head", names, torch.ones(4, dtype=torch.bool), StepOptions(lr=0.1), CPU)
+    one = Trainee(network, "head", names, torch.ones(4, dtype=torch.bool), StepOptions(lr=0.1), CPU)
     twin = one.twin(torch.tensor([True, False, True, False]))
     assert twin.member.tolist() == [True, False, True, False]
     before = one.parameters()

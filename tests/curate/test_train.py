@@ -18,73 +18,14 @@ from PIL import Image
 
 from divacli.backbones import Backbone, load_backbone
 from divacli.curate import crossfit
-from divacli.curate.finetune import Learner, StepOptions
+from divacli.curate.finetune import StepOptions, Trainee
 from divacli.curate.joint import JointTraining
 from divacli.curate.solution import SolveOptions
 from divacli.curate.train import HISTORY, TrainOptions, TrainResult, classes_beside, train
 from divacli.errors import DataError, DivaError, ModelError, StoreError
 from divacli.manifest import Manifest, manifest_of, read_manifest
 
-N, SIDE = 60, 6
-
-NET = """
-import torch
-from torch import nn
-from torchvision.transforms import v2
-
-TRANSFORM = v2.Compose([v2.Resize((6, 6)), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
-
-class Net(nn.Module):
-    def __init__(self, classes, width=24, bias=True):
-        super().__init__()
-        torch.manual_seed(0)
-        self.conv = nn.Conv2d(3, 8, 3)
-        self.bn = nn.BatchNorm2d(8)
-        self.dropout = nn.Dropout(0.5)
-        self.hidden = nn.Linear(8 * 16, width)
-        self.fc = nn.Linear(width, classes, bias=bias)
-
-    def forward(self, x):
-        x = self.bn(self.conv(x)).relu().flatten(1)
-        return self.fc(self.dropout(self.hidden(x).relu()))
-
-def make():
-    return Net(7), TRANSFORM
-
-def make_three():
-    return Net(3), TRANSFORM
-
-def make_plain():
-    return Net(7, bias=False), TRANSFORM
-
-def make_deep():
-    return nn.Sequential(Net(5), nn.ReLU()), TRANSFORM
-"""
-
-
-def write_images(folder: Path, labels: list[int], seed: int, noise: int = 150) -> None:
-    generator = np.random.default_rng(seed)
-    for number, label in enumerate(labels):
-        pixels = np.eye(3)[label] * 50 + generator.integers(0, noise, (SIDE, SIDE, 3))
-        target = folder / "abc"[label] / f"{number:03d}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels.astype(np.uint8)).save(target)
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images of three tints in class folders; not to be changed."""
-    folder = tmp_path_factory.mktemp("photos")
-    write_images(folder, [row % 3 for row in range(N)], seed=0)
-    return folder
-
-
-@pytest.fixture
-def net(tmp_path: Path) -> Callable[..., Backbone]:
-    """Build the network of `NET` anew: training changes it."""
-    file = tmp_path / "net.py"
-    file.write_text(NET)
-    return lambda name="make", checkpoint=None: load_backbone(f"{file}:{name}", checkpoint)
+N = 60
 
 
 @pytest.fixture
@@ -144,8 +85,7 @@ def test_the_result_is_a_network_and_weights(trained, photos, net, tmp_path):
     assert (result.table["weight"] >= 0).all()
     # A factory with as many classes loads it, and plain PyTorch predicts what the history says.
     torch.save(result.state_dict, tmp_path / "model.pt")
-    (tmp_path / "again.py").write_text(NET)
-    network = load_backbone(f"{tmp_path / 'again.py'}:make_three", tmp_path / "model.pt").network
+    network = net("make_three", tmp_path / "model.pt").network
     network.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
     data = read_manifest(str(photos))
     images = torch.stack([net().transform(Image.open(file)) for file in data.files()])
@@ -193,13 +133,13 @@ def test_the_weights_reach_the_training_loss(trained, photos):
 
 def test_losses_are_means_over_what_each_network_is_trained_on(trained, monkeypatch):
     calls: list[tuple[int, int, float]] = []
-    step = Learner.step
+    step = Trainee.step
 
-    def noted(learner: Learner, images: torch.Tensor, *given: Any) -> float:
+    def noted(learner: Trainee, images: torch.Tensor, *given: Any) -> float:
         calls.append((int(learner.member.sum()), len(images), given[-1]))
         return step(learner, images, *given)
 
-    monkeypatch.setattr(Learner, "step", noted)
+    monkeypatch.setattr(Trainee, "step", noted)
     trained(epochs=1, size=0.0)
     for members in (N, N // 2):
         mine = [(images, n) for member, images, n in calls if member == members]
@@ -358,7 +298,7 @@ def test_groups_are_in_one_half_as_a_whole(trained, photos, monkeypatch):
 # The same result
 
 
-def test_the_same_seed_gives_the_same_result_whatever_the_workers(trained, tmp_path_factory):
+def test_the_same_seed_gives_the_same_result_whatever_the_workers(trained, tmp_path_factory, write_images):
     folder = tmp_path_factory.mktemp("many")
     write_images(folder, [row % 3 for row in range(72)], seed=2)  # enough for worker processes
     manifest = read_manifest(str(folder))
@@ -515,7 +455,7 @@ def test_the_classes_of_a_model_lie_beside_it(tmp_path):
 # What can go wrong
 
 
-def test_damaged_images_are_left_out_before_training(trained, photos, tmp_path):
+def test_damaged_images_are_left_out_before_training(trained, photos, tmp_path, write_images):
     write_images(tmp_path / "photos", [row % 3 for row in range(30)], seed=4)
     (tmp_path / "photos" / "b" / "broken.png").write_bytes(b"none")
     (tmp_path / "photos" / "a" / "cut.png").write_bytes(b"")
@@ -531,7 +471,7 @@ def test_damaged_images_are_left_out_before_training(trained, photos, tmp_path):
         trained(manifest, strict=True)
 
 
-def test_a_file_that_changes_meanwhile_ends_the_training(trained, tmp_path):
+def test_a_file_that_changes_meanwhile_ends_the_training(trained, tmp_path, write_images):
     write_images(tmp_path / "photos", [row % 3 for row in range(30)], seed=4)
     victim = tmp_path / "photos" / "a" / "000.png"
 
@@ -545,7 +485,7 @@ def test_a_file_that_changes_meanwhile_ends_the_training(trained, tmp_path):
         trained(read_manifest(str(tmp_path / "photos")), progress=tampering)
 
 
-def test_too_few_usable_images(trained, tmp_path):
+def test_too_few_usable_images(trained, tmp_path, write_images):
     write_images(tmp_path / "photos", [0, 1, 0, 1], seed=4)
     for file in (tmp_path / "photos" / "b").iterdir():
         file.write_bytes(b"none")
