@@ -16,6 +16,9 @@ import typer
 _FILES = {"data", "checkpoint", "val", "cache_dir", "manifest", "test", "truth", "pool"}
 """Options that name a file or folder to be found beside the configuration."""
 
+_FUNCTIONS = {"model", "transform"}
+"""Options that may name a function in such a file: `FILE.py:NAME`."""
+
 
 def load_config(context: typer.Context, value: Path | None) -> Path | None:
     """Make the file's values the defaults of this command (an eager option callback).
@@ -99,7 +102,7 @@ def _key(name: str) -> str:
 def _located(name: str, entry: Any, folder: Path) -> Any:
     if name in _FILES and isinstance(entry, str) and entry != "-":
         return str(folder / entry)
-    if name == "model" and isinstance(entry, str) and ".py:" in entry:
+    if name in _FUNCTIONS and isinstance(entry, str) and ".py:" in entry:
         return str(folder / entry)
     # As a flag would be typed, so that it is checked as a flag is.
     return entry if isinstance(entry, bool) else str(entry)

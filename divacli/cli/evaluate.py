@@ -346,15 +346,12 @@ def _write(
 ) -> None:
     """Write plots and summary, then the tables, of which that of the manifests is the main one."""
     if target.folder is not None:
-        from divacli.manifest import write_bytes
         from divacli.report.curves import curve_plot, evaluation_plot
 
         if evaluation is not None:
-            write_bytes(target.folder / "evaluation.svg", evaluation_plot(evaluation))
-            target.written.append("evaluation.svg")
+            target.bytes("evaluation.svg", evaluation_plot(evaluation))
         if curve is not None:
-            write_bytes(target.folder / "curve.svg", curve_plot(curve))
-            target.written.append("curve.svg")
+            target.bytes("curve.svg", curve_plot(curve))
     content = dict(about)
     if evaluation is not None:
         content["evaluation"] = _records(evaluation.summary)

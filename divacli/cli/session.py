@@ -71,6 +71,7 @@ class Session:
         self._network_named = network != NetworkOptions()
         self._strict = compute.strict
         self._group = group
+        self._noted: set[str] = set()
 
     def load(self, data: str) -> Samples:
         """Samples of DATA with their features; warnings go to standard error."""
@@ -235,9 +236,11 @@ class Session:
             warn(
                 f"{samples.manifest.name} brings its features: the network that was named is not used for it"
             )
-        if not self.quiet:
-            for note in samples.notes:
+        for note in samples.notes:
+            # All data of one command go through one network: its notes are said once.
+            if not self.quiet and note not in self._noted:
                 say(f"note: {note}")
+                self._noted.add(note)
         self._warned_of_failures(samples)
         return samples
 
@@ -315,6 +318,14 @@ class Output:
 
         if self.folder is not None:
             write_text(self.folder / name, json.dumps(content, indent=2, allow_nan=False) + "\n")
+            self.written.append(name)
+
+    def bytes(self, name: str, content: bytes) -> None:
+        """Write a file of no text, in a folder only."""
+        from divacli.manifest import write_bytes
+
+        if self.folder is not None:
+            write_bytes(self.folder / name, content)
             self.written.append(name)
 
     def text(self, name: str, content: str) -> None:

@@ -138,7 +138,6 @@ def register(app: typer.Typer) -> None:
         from divacli.curate.train import train as train_network
         from divacli.embed import Samples, read_data
         from divacli.errors import OutputError
-        from divacli.manifest import write_bytes
         from divacli.report.train import train_summary
 
         target = Output(output)
@@ -203,8 +202,7 @@ def register(app: typer.Typer) -> None:
             warn(f"{len(result.failed):,} images cannot be used and were left out: see failed")
         target.table("failed", result.failed, origin)
         target.records("history", result.history)
-        write_bytes(target.folder / "model.pt", packed(result.state_dict))
-        target.written.append("model.pt")
+        target.bytes("model.pt", packed(result.state_dict))
         target.json("model.json", {"model": backbone.name, "classes": result.classes})
         target.json("train.json", result.summary)
         target.table("reweighted", result.table, origin, main=True)

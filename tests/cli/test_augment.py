@@ -144,6 +144,17 @@ def test_a_configuration_with_a_list(images, model, done):
     assert [entry["name"] for entry in document()["transforms"]] == ["hflip", "rotate:15"]
 
 
+def test_transforms_of_ones_own_lie_beside_the_configuration(images, model, own, done):
+    own()
+    Path("set").mkdir()
+    Path("own_transforms.py").rename("set/own_transforms.py")
+    Path("set/c.yaml").write_text(
+        "augment:\n  transform: [hflip, own_transforms.py:picky]\n  step-size: 0.1\n"
+    )
+    done("augment", images, *model, "--config", "set/c.yaml")
+    assert document()["transforms"][1]["name"].endswith("set/own_transforms.py:picky")
+
+
 def test_a_validation_set_of_its_own(images, more_images, model, done):
     arguments = ("augment", images, *model, "--transform", "invert", "--step-size", "0.1")
     done(*arguments, "--out", "loo")

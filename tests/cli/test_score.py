@@ -598,3 +598,8 @@ def test_verify_more_samples_than_there_are(blobs, done):
     assert "verified on 30 samples" in " ".join(
         done("score", blobs(n=30).file, "--verify", "99").stderr.split()
     )
+
+
+def test_a_note_on_the_network_is_made_once(images, more_images, model, done):
+    result = done("score", images, "--val", more_images, *model)
+    assert result.stderr.count("use only files you trust") == 1
