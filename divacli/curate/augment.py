@@ -41,7 +41,7 @@ from divacli.ridge import (
     StepChoice,
     choose_steps,
     differentiate,
-    held_out_loss,
+    left_out,
     stepped,
 )
 
@@ -351,7 +351,7 @@ def _held_out(problem: Problem, choice: StepChoice, how: AugmentOptions, options
     moved = next((trial.loss for trial in choice.trials if (trial.step, trial.size) == last), equal)
     shares = _untouched(torch.ones(int(_kind(problem).max()) + 1, dtype=torch.float64))
     alone = replace(problem, task=replace(problem.task, weights=weights_of(problem, shares)))
-    return HeldOut(equal, moved, held_out_loss(alone, n_folds=how.n_folds, seed=options.seed))
+    return HeldOut(equal, moved, left_out(alone, n_folds=how.n_folds, seed=options.seed).loss)
 
 
 def _untouched(shares: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from divacli.curate.solution import SolveOptions, class_numbers, group_numbers, 
 from divacli.embed import Samples
 from divacli.embed.gathered import whole
 from divacli.errors import DataError
-from divacli.ridge import SIZES, Problem, choose_steps, differentiate, held_out_loss, stepped
+from divacli.ridge import SIZES, Problem, choose_steps, differentiate, left_out, stepped
 from divacli.ridge.folds import split_in_folds
 
 
@@ -128,6 +128,6 @@ def _improved(problem: Problem, size: float | None, seed: int, tried: Callable[[
         loss = next(trial.loss for trial in choice.trials if trial.size == taken)
         weights = stepped(weights, differentiate(problem, weights).derivative, taken)
     else:
-        loss = held_out_loss(problem, seed=seed)
+        loss = left_out(problem, seed=seed).loss
     error = differentiate(replace(problem, robust=False), weights).error
     return Moved(weights, loss, error, taken)

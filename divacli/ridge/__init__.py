@@ -30,12 +30,13 @@ from divacli.ridge.ranking import RankingChoice, choose_ranking_ridge
 from divacli.ridge.reduction import Reduction, merged
 from divacli.ridge.reweighting import (
     SIZES,
+    LeftOut,
     Problem,
     StepChoice,
     Trial,
     choose_steps,
     differentiate,
-    held_out_loss,
+    left_out,
     stepped,
 )
 from divacli.ridge.rows import LinearOutput, Rows
@@ -50,6 +51,7 @@ __all__ = [
     "CrossEntropyLoss",
     "DatasetDerivative",
     "Extension",
+    "LeftOut",
     "LinearOutput",
     "LooResult",
     "Loss",
@@ -78,8 +80,8 @@ __all__ = [
     "differentiate",
     "fit_inverse_temperature",
     "fit_scaling",
-    "held_out_loss",
     "leave_one_out",
+    "left_out",
     "loo_derivative",
     "loo_loss",
     "loo_predictions",

@@ -196,6 +196,7 @@ def choose_steps(
     sizes: Sequence[float] = SIZES,
     n_folds: int = 5,
     seed: int = 0,
+    without: Tensor | None = None,
     tried: Callable[[], None] = lambda: None,
 ) -> StepChoice:
     """Choose how many steps to take, and how large, by closed-form K-fold of the whole procedure.
@@ -211,12 +212,13 @@ def choose_steps(
         sizes: To try.
         n_folds: K.
         seed: Of the random folds, balanced within classes, groups kept whole.
+        without: As for `left_out`.
         tried: Called after each size.
 
     Raises:
         SolveError: As `differentiate`.
     """
-    folds, rows = _folds(problem, n_folds, seed)
+    folds, rows = _folds(problem, n_folds, seed, without)
     now = _judge(problem, rows, folds)
     taken: list[float] = []
     trials: list[Trial] = []
@@ -239,23 +241,56 @@ def choose_steps(
     return StepChoice(tuple(taken), tuple(trials))
 
 
-def held_out_loss(problem: Problem, *, n_folds: int = 5, seed: int = 0) -> float:
-    """Mean calibrated loss of left-out samples at the present weights, in nats: K fits by downdates.
+@dataclass(frozen=True)
+class LeftOut:
+    """What becomes of samples that are left out.
+
+    Attributes:
+        loss: Mean loss of left-out samples: cross-entropy of their calibrated predictions, in nats.
+        without: (K, n) float64, the weights that each fold's walk ends at. Its own samples have had no part
+            in them, and have weight 0 there.
+    """
+
+    loss: float
+    without: Tensor
+
+
+def left_out(
+    problem: Problem,
+    sizes: Sequence[float] = (),
+    *,
+    n_folds: int = 5,
+    seed: int = 0,
+    without: Tensor | None = None,
+) -> LeftOut:
+    """Let each fold walk without its own samples, and judge by these.
+
+    Args:
+        problem: The problem.
+        sizes: Of the steps to take.
+        n_folds: K.
+        seed: As for `choose_steps`.
+        without: (K, n) weights to begin at, from an earlier walk of the same folds. For weights that have
+            been moved already this is what keeps the judgement honest: every sample has had a say in them.
+            None: the problem's weights, which nobody's label has moved.
 
     Raises:
         SolveError: As `differentiate`.
     """
-    folds, rows = _folds(problem, n_folds, seed)
-    return _judge(problem, rows, folds).loss
+    folds, rows = _folds(problem, n_folds, seed, without)
+    for size in sizes:
+        folds = [fold.moved(fold.direction(), size) for fold in folds]
+    return LeftOut(_judge(problem, rows, folds).loss, torch.stack([fold.weights for fold in folds]))
 
 
-def _folds(problem: Problem, n_folds: int, seed: int) -> tuple[list[_Fold], Tensor]:
-    """The folds at the present weights, and the rows that are judged."""
+def _folds(problem: Problem, n_folds: int, seed: int, without: Tensor | None) -> tuple[list[_Fold], Tensor]:
+    """The folds where their walks begin, and the rows that are judged."""
     judged = problem.judged
     rows = calibration_rows(problem.order, judged.validation_mask, judged.n_classes)
     number = split_in_folds(judged.labels, problem.order, seed, n_folds, judged.groups)
     whole = moments(problem.task)
-    return [_Fold(problem, number == fold, rows, whole) for fold in range(n_folds)], rows
+    starts = [problem.task.weights] * n_folds if without is None else list(without)
+    return [_Fold(problem, number == fold, rows, whole, start) for fold, start in enumerate(starts)], rows
 
 
 class _Fold:
@@ -266,9 +301,13 @@ class _Fold:
         inside: (n,) bool, which of the judged samples are the fold's.
         rows: Rows of the judged samples that predictions are wanted for.
         whole: Moments of all training samples, from which the fold's are taken.
+        start: (n,) float64 weights that the walk begins at; those of the fold's own samples do not count.
+
+    Attributes:
+        weights: (n,) float64 where the walk is; 0 for the fold's own samples.
     """
 
-    def __init__(self, problem: Problem, inside: Tensor, rows: Tensor, whole: Moments) -> None:
+    def __init__(self, problem: Problem, inside: Tensor, rows: Tensor, whole: Moments, start: Tensor) -> None:
         self.inside = inside
         self._rows = rows[inside[rows]]
         self._there: Tensor | None = None
@@ -276,23 +315,25 @@ class _Fold:
         rest = replace(judged, validation_mask=torch.where(inside, 0.0, judged.validation_mask))
         if problem.validation is None:
             # Weight and mask zero: absent from the fit and from the loss.
-            rest = replace(rest, weights=torch.where(inside, 0.0, task.weights))
-            own = replace(task, weights=torch.where(inside, task.weights, 0.0))
+            rest = replace(rest, weights=torch.where(inside, 0.0, start))
             self._there = ~inside
             shared = problem.shared
             if shared is not None:
                 # The fold has no say in what the others share.
                 shared = torch.where(inside, shared.max() + 1, shared)
             self._rest = replace(problem, task=rest, shared=shared)
-            self._moments = whole - moments(own, whole.shift)
         else:
-            self._rest = replace(problem, validation=rest)
-            self._moments = whole
-        self._weights, self._fit = self._rest.task.weights, self._moments.fit(problem.ridge)
+            self._rest = replace(problem, validation=rest, task=replace(task, weights=start))
+        self.weights = self._rest.task.weights
+        self._moments = whole
+        more = self.weights - task.weights
+        # A downdate by the fold's own samples, and by whatever else weighs less than in the whole.
+        self._moments = whole - self._sums((-more).clamp_min(0)) + self._sums(more.clamp_min(0))
+        self._fit = self._moments.fit(problem.ridge)
 
     def direction(self) -> _Direction:
         """The derivative at the present weights."""
-        derivative = differentiate(self._rest, self._weights, self._fit).derivative
+        derivative = differentiate(self._rest, self.weights, self._fit).derivative
         if self._there is not None:
             derivative = torch.where(self._there, derivative, 0.0)
         up, down = (self._sums(part.clamp_min(0)) for part in (derivative, -derivative))
@@ -308,9 +349,9 @@ class _Fold:
         Where no weight is cut off at zero, moments are linear in the step: one pass over the samples serves
         all sizes, and each of them takes another one over what it cuts off.
         """
-        step = _step(self._weights, direction.derivative, size, self._there)
+        step = _step(self.weights, direction.derivative, size, self._there)
         after = copy(self)
-        after._weights = step.weights
+        after.weights = step.weights
         cut = self._sums((-step.uncut).clamp_min(0))
         moved = self._moments + direction.down.times(step.length) + cut - direction.up.times(step.length)
         after._moments = moved.times(step.factor)

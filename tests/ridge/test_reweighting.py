@@ -21,7 +21,7 @@ from divacli.ridge import (
     choose_steps,
     decompose,
     differentiate,
-    held_out_loss,
+    left_out,
     loo_derivative,
     loo_loss,
     loo_predictions,
@@ -250,7 +250,63 @@ def test_the_choice_is_that_of_the_brute_force(problem):
     torch.testing.assert_close(found_numbers(choice), numbers(trials), rtol=1e-8, atol=1e-8)
     assert choice.sizes == steps
     losses, share, _ = brute_judgement(problem, brute_walks(problem, 3, 0))
-    assert held_out_loss(problem, n_folds=3) == pytest.approx(float(share @ losses), rel=1e-9)
+    assert left_out(problem, n_folds=3).loss == pytest.approx(float(share @ losses), rel=1e-9)
+
+
+def test_walks_go_on_where_they_ended_on_other_features(problem):
+    """As a network under training gives them: no fold's samples have a say in where its walk is."""
+    sizes, then = (0.1, 0.4), (0.2,)
+    walks = list(brute_walks(problem, 3, 0))
+    weights = problem.task.weights
+    for size in sizes:
+        walks = [brute_moved(problem, walk, size) for walk in walks]
+        weights = stepped(weights, differentiate(problem, weights).derivative, size)
+    first = left_out(problem, sizes, n_folds=3)
+    losses, share, _ = brute_judgement(problem, walks)
+    assert first.loss == pytest.approx(float(share @ losses), rel=1e-8)
+
+    other = torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(2)).double()).Q * 1.5
+    moved_on = replace(problem.task, features=problem.task.features @ other[:, :3], weights=weights)
+    validation = problem.validation
+    if validation is not None:
+        validation = replace(validation, features=validation.features @ other[:, :3])
+    after = replace(problem, task=moved_on, validation=validation)
+    starts = [walk.weights for walk in walks]
+    walks = [
+        replace(walk, weights=start) for walk, start in zip(brute_walks(after, 3, 0), starts, strict=True)
+    ]
+    second = left_out(after, then, n_folds=3, without=first.without)
+    assert second.loss == pytest.approx(
+        brute_loss(after, [brute_moved(after, w, then[0]) for w in walks]), rel=1e-8
+    )
+    choice = choose_steps(after, most=1, sizes=SIZES, n_folds=3, without=first.without)
+    expected = [brute_loss(after, [brute_moved(after, walk, size) for walk in walks]) for size in SIZES]
+    assert [trial.loss for trial in choice.trials] == pytest.approx(expected, rel=1e-8)
+
+
+def brute_moved(problem, walk, size):
+    return walk.moved(brute_derivative(problem, walk.task, walk.weights, walk.shared, walk.judges), size)
+
+
+def brute_loss(problem, walks):
+    losses, share, _ = brute_judgement(problem, walks)
+    return float(share @ losses)
+
+
+def test_weights_that_every_sample_has_moved_flatter():
+    """Random labels, walked on from where all samples led, seem to be predicted better and better."""
+    features, _ = gaussians(120, seed=0)
+    labels = torch.randint(0, 3, (120,), generator=torch.Generator().manual_seed(3))
+    ones = torch.ones(120, dtype=torch.float64)
+    problem = problem_of(RidgeTask(features, labels, 3, ones, dtype=torch.float64))
+    walked = left_out(problem)
+    weights, start = ones, walked.loss
+    for _ in range(3):
+        weights = stepped(weights, differentiate(problem, weights).derivative, 0.3)
+        walked = left_out(problem, (0.3,), without=walked.without)
+        assert walked.loss > start - 0.003
+        moved = replace(problem, task=replace(problem.task, weights=weights))
+        assert left_out(moved).loss < start - 0.01
 
 
 def corrupted(n=200, seed=0, share=0.15):
@@ -272,7 +328,7 @@ def test_several_steps_are_the_brute_forces_as_well():
     assert len(trials) == 6
     torch.testing.assert_close(found_numbers(choice), numbers(trials), rtol=1e-8, atol=1e-8)
     losses = {(trial.step, trial.size): trial.loss for trial in choice.trials}
-    losses[0, 0.0] = held_out_loss(problem, n_folds=4, seed=3)
+    losses[0, 0.0] = left_out(problem, n_folds=4, seed=3).loss
     start = ((0, 0.0), (1, steps[0]), (2, steps[1]))
     for trial in choice.trials:
         assert trial.loss + trial.gain == pytest.approx(losses[start[trial.step - 1]], rel=1e-12)
@@ -312,7 +368,7 @@ def test_groups_are_never_split_over_folds():
         groups=torch.arange(40).repeat(2),
     )
     honest, leaked = (
-        held_out_loss(replace(problem_of(task), task=replace(task, groups=groups)))
+        left_out(replace(problem_of(task), task=replace(task, groups=groups))).loss
         for groups in (task.groups, None)
     )
     assert honest > leaked + 0.01
@@ -404,7 +460,7 @@ def test_wrong_labels_are_walked_away_from():
 def test_a_problem_in_which_nothing_counts_is_refused():
     task = task_of(30)
     problem = problem_of(replace(task, validation_mask=torch.zeros(30, dtype=torch.float64)))
-    for ask in (choose_steps, held_out_loss, lambda p: differentiate(p, p.task.weights)):
+    for ask in (choose_steps, left_out, lambda p: differentiate(p, p.task.weights)):
         with pytest.raises(SolveError, match="no sample counts"):
             ask(problem)
 
