@@ -20,12 +20,22 @@ if typing.TYPE_CHECKING:
     from rich.console import Console
 
 
-def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def command(
+    app: typer.Typer, name: str, without: tuple[str, ...] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a command whose parameters may be option groups (dataclasses).
 
     Typer sees every field of a group as an option of its own; the function gets the group. A `DivaError` ends
     the command with its message and status 1, Ctrl-C with 130; a traceback is shown with `--debug` only.
+
+    Args:
+        app: Takes the command.
+        name: Of the command.
+        without: Fields of the groups that are no options of this command and keep their defaults.
     """
+
+    def fields_of(group: type[Any]) -> list[dataclasses.Field[Any]]:
+        return [field for field in dataclasses.fields(group) if field.name not in without]
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         hints = typing.get_type_hints(function, include_extras=True)
@@ -47,12 +57,12 @@ def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Call
                     default=field.default,
                     annotation=fields[field.name],
                 )
-                for field in dataclasses.fields(groups[key])
+                for field in fields_of(groups[key])
             ]
 
         def run(**values: Any) -> None:
             for key, group in groups.items():
-                names = [field.name for field in dataclasses.fields(group)]
+                names = [field.name for field in fields_of(group)]
                 values[key] = group(**{name: values.pop(name) for name in names})
             with answering_errors(debug=values["frame"].debug):
                 function(**values)

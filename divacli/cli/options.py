@@ -148,7 +148,9 @@ class ComputeOptions:
     batch_size: Annotated[
         int | None,
         typer.Option(
-            help="Images at a time. Default: 32 on the CPU, 256 on CUDA.", min=1, rich_help_panel=_COMPUTE
+            help="Images at a time. Default: 32 on the CPU and in training, 256 on CUDA.",
+            min=1,
+            rich_help_panel=_COMPUTE,
         ),
     ] = None
     workers: Annotated[
@@ -197,7 +199,7 @@ class ProblemOptions:
     loss: Annotated[
         LossName | None,
         typer.Option(
-            help="Validation loss. Default: squared; cross-entropy where weights are optimised.",
+            help="Validation loss. Default: squared; of reweight and augment cross-entropy.",
             show_default=False,
             rich_help_panel=_SOLVE,
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,6 +18,7 @@ from divacli.cli.options import (
     ProblemOptions,
     step_size_value,
 )
+from divacli.errors import OutputError
 
 _TRAINING, _STEPS = "Training", "Steps of the weights"
 
@@ -31,7 +33,8 @@ class OptimizerName(StrEnum):
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @command(app, "train")
+    # The point is to need no validation set, and features change while the network's head does.
+    @command(app, "train", without=("val", "around_head"))
     def train(
         data: Data,
         network: NetworkOptions,
@@ -124,11 +127,6 @@ def register(app: typer.Typer) -> None:
         for name, value in (("--lr", lr), ("--clip-norm", clip_norm)):
             if value is not None and not 0 < value < float("inf"):
                 raise typer.BadParameter(f"{name} {value}: expected a number above 0")
-        if problem.val is not None or problem.around_head:
-            raise typer.BadParameter(
-                "--val and --around-head are not for diva train: its loss is the leave-one-out loss on the "
-                "features as they are trained"
-            )
         if [data, test].count("-") > 1:
             raise typer.BadParameter("only one of DATA and --test can be standard input (-)")
         from divacli.cli.session import Output, Session
@@ -137,7 +135,6 @@ def register(app: typer.Typer) -> None:
         from divacli.curate.train import TrainOptions, classes_beside
         from divacli.curate.train import train as train_network
         from divacli.embed import Samples, read_data
-        from divacli.errors import OutputError
         from divacli.report.train import train_summary
 
         target = Output(output)
@@ -147,6 +144,8 @@ def register(app: typer.Typer) -> None:
                 expected="--out DIR",
                 hint="leave --out out for diva-out; its reweighted.csv is DATA for other commands",
             )
+        if network.checkpoint is not None:
+            _refuse_own_input(network.checkpoint, target.folder)
         session = Session(network, compute, frame, problem.group)
         solve = session.solve_options(problem)
         read = [read_data(part) for part in (data, test) if part is not None]
@@ -194,8 +193,11 @@ def register(app: typer.Typer) -> None:
                 told=note,
             )
         except KeyboardInterrupt as error:
-            kept = f"{checkpoint} keeps the progress, and" if checkpoint.exists() else "nothing is kept yet;"
-            say(f"interrupted; {kept} the same command goes on from there")
+            if checkpoint.exists():
+                same = "the same command without --restart" if restart else "the same command"
+                say(f"interrupted; {checkpoint} keeps the progress, and {same} goes on from there")
+            else:
+                say("interrupted before there was any progress to keep")
             raise typer.Exit(130) from error
         origin = manifests[0].folder
         if len(result.failed):
@@ -211,6 +213,20 @@ def register(app: typer.Typer) -> None:
             for part in train_summary(result):
                 screen.print(part)
             screen.print(f"wrote {', '.join(target.written)} in {target.folder}", markup=False)
+
+
+def _refuse_own_input(checkpoint: Path, folder: Path) -> None:
+    """Refuse to replace the weights that the training begins with.
+
+    Raises:
+        OutputError: `--checkpoint` is one of the files that are written.
+    """
+    if checkpoint.resolve() in {(folder / name).resolve() for name in ("checkpoint.pt", "model.pt")}:
+        raise OutputError(
+            f"--out {folder} would replace {checkpoint}, which --checkpoint names",
+            expected="another folder than that of the weights",
+            hint="choose another one with --out",
+        )
 
 
 def _is_zero(text: str) -> bool:

@@ -53,16 +53,8 @@ def load_checkpoint(file: Path, about: dict[str, str]) -> dict[str, Any] | None:
     if not file.exists():
         return None
     anew = "use --restart to begin anew, or another --out"
-    try:
-        with file.open("rb") as stream:
-            content = torch.load(stream, map_location="cpu", weights_only=True)
-        version, before, state = content["format"], content["about"], content["state"]
-    except Exception as error:
-        raise StoreError(
-            f"{file} cannot be read: {type(error).__name__}",
-            expected="the progress of an interrupted training",
-            hint=anew,
-        ) from error
+    content = _content(file, anew)
+    version, before, state = content["format"], content["about"], content["state"]
     if version != FORMAT:
         raise StoreError(
             f"{file} is of format {version}", expected=f"format {FORMAT} of this version", hint=anew
@@ -76,6 +68,46 @@ def load_checkpoint(file: Path, about: dict[str, str]) -> dict[str, Any] | None:
             hint=anew,
         )
     return dict(state)
+
+
+def discard_checkpoint(file: Path) -> None:
+    """Delete the progress of a training, whichever; a file that cannot be read counts as such.
+
+    Raises:
+        StoreError: The file holds something else.
+    """
+    if not file.exists():
+        return
+    try:
+        _content(file, "")
+    except StoreError as error:
+        # A damaged file has nothing to lose; one that torch reads is somebody's.
+        if error.__cause__ is None:
+            raise
+    file.unlink()
+
+
+def _content(file: Path, hint: str) -> dict[str, Any]:
+    """What `save_checkpoint` wrote.
+
+    Raises:
+        StoreError: The file is damaged, or holds something else.
+    """
+    expected = "the progress of an interrupted training"
+    try:
+        with file.open("rb") as stream:
+            content = torch.load(stream, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise StoreError(
+            f"{file} cannot be read: {type(error).__name__}", expected=expected, hint=hint
+        ) from error
+    if not (isinstance(content, dict) and {"format", "about", "state"} <= set(content)):
+        raise StoreError(
+            f"{file} is another file, which training would replace",
+            expected=expected,
+            hint="use another --out",
+        )
+    return content
 
 
 def _difference(name: str, before: str, now: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from divacli.curate.reweight import problem_of
@@ -12,7 +13,7 @@ from divacli.curate.solution import SolveOptions, class_numbers, group_numbers, 
 from divacli.embed import Samples
 from divacli.embed.gathered import whole
 from divacli.errors import DataError
-from divacli.ridge import SIZES, Problem, choose_steps, differentiate, left_out, stepped
+from divacli.ridge import Problem, choose_steps, differentiate, left_out, stepped
 from divacli.ridge.folds import split_in_folds
 
 
@@ -22,12 +23,14 @@ class Moved:
 
     Attributes:
         weights: (n,) float64.
-        kfold_loss: Of left-out samples, at these weights.
+        without: (K, n) float64, what they would be if the samples of one fold had had no part in them.
+        kfold_loss: Of left-out samples, by fits at the weights without them.
         loo_error: Share of samples with a wrong leave-one-out prediction, at these weights.
         step_size: Of the step, the mean over the halves; 0 for none.
     """
 
     weights: Tensor
+    without: Tensor
     kfold_loss: float
     loo_error: float
     step_size: float
@@ -62,13 +65,19 @@ class Halves:
             )
 
     def moved(
-        self, features: Tensor, weights: Tensor, size: float | None, tried: Callable[[], None]
+        self,
+        features: Tensor,
+        weights: Tensor,
+        without: Tensor | None,
+        size: float | None,
+        tried: Callable[[], None],
     ) -> Moved:
         """The weights after one step of each half, if any.
 
         Args:
             features: (n, d), each sample's by a network that has not seen it.
             weights: (n,) float64.
+            without: (K, n) of the moves that led to these weights; None: no label has moved them.
             size: Of the step, in units of the mean absolute derivative; 0 for none; None: chosen by K-fold.
             tried: Called after every size that was tried.
 
@@ -76,18 +85,20 @@ class Halves:
             SolveError: The ridge problem has no answer.
         """
         after = weights.clone()
-        parts: list[tuple[int, Moved]] = []
+        parts: list[tuple[Tensor, Moved]] = []
         for half in (0, 1):
             rows = (self.number == half).nonzero()[:, 0]
             problem = _problem(with_features(self._samples, rows, features, weights), self._solve)
-            part = _improved(problem, size, self._solve.seed, tried)
-            after[rows] = part.weights
-            parts.append((len(rows), part))
+            before = None if without is None else without[:, rows]
+            parts.append((rows, _improved(problem, before, size, self._solve.seed, tried)))
+        others = torch.empty(len(parts[0][1].without), len(weights), dtype=torch.float64)
+        for rows, part in parts:
+            after[rows], others[:, rows] = part.weights, part.without
         means = (
-            sum(float(getattr(part, name)) * count / len(weights) for count, part in parts)
+            sum(float(getattr(part, name)) * len(rows) / len(weights) for rows, part in parts)
             for name in ("kfold_loss", "loo_error", "step_size")
         )
-        return Moved(after, *means)
+        return Moved(after, others, *means)
 
 
 def with_features(samples: Samples, rows: Tensor, features: Tensor, weights: Tensor) -> Samples:
@@ -109,25 +120,27 @@ def _problem(samples: Samples, solve: SolveOptions) -> Problem:
     return problem_of(pose(samples, solve), solve, order_by_path(samples))
 
 
-def _improved(problem: Problem, size: float | None, seed: int, tried: Callable[[], None]) -> Moved:
+def _improved(
+    problem: Problem, without: Tensor | None, size: float | None, seed: int, tried: Callable[[], None]
+) -> Moved:
     """Take one step from the problem's weights, if any.
 
     Args:
         problem: At the weights before.
-        size: As in `Halves.moved`.
+        without: As in `Halves.moved`, and so are the others.
+        size: Of the step.
         seed: Of the folds.
         tried: Called after every size that was tried.
     """
-    weights, taken = problem.task.weights, 0.0
-    if size != 0:
-        sizes = SIZES if size is None else (size,)
-        choice = choose_steps(problem, most=1, sizes=sizes, seed=seed, tried=tried)
-        taken = size or next(iter(choice.sizes), 0.0)
-    if taken:
-        # The trial's loss, not that of the moved weights: in setting these every fold has had a say.
-        loss = next(trial.loss for trial in choice.trials if trial.size == taken)
-        weights = stepped(weights, differentiate(problem, weights).derivative, taken)
+    if size is None:
+        choice = choose_steps(problem, most=1, seed=seed, without=without, tried=tried)
+        sizes = choice.sizes
     else:
-        loss = left_out(problem, seed=seed).loss
+        sizes = (size,) if size else ()
+        tried()
+    judged = left_out(problem, sizes, seed=seed, without=without)
+    weights = problem.task.weights
+    for taken in sizes:
+        weights = stepped(weights, differentiate(problem, weights).derivative, taken)
     error = differentiate(replace(problem, robust=False), weights).error
-    return Moved(weights, loss, error, taken)
+    return Moved(weights, judged.without, judged.loss, error, sum(sizes))

@@ -159,13 +159,23 @@ def active_names(backbone: Backbone, probe: Tensor) -> list[str]:
     Args:
         backbone: The network; every parameter is left trainable.
         probe: (b, 3, h, w) images to run it on.
+
+    Raises:
+        ModelError: No parameter before the head has a part in its output.
     """
     network = backbone.network
     for parameter in network.parameters():
         parameter.requires_grad_(True)
     with inputs_of(head_of(backbone)) as inputs:
         network(probe)
-    pooled(inputs[0], backbone.layer, into_linear=True).sum().backward()
+    features = pooled(inputs[0], backbone.layer, into_linear=True)
+    if not features.requires_grad:
+        raise ModelError(
+            f"{backbone.name}: its features depend on no parameter, or are computed under torch.no_grad()",
+            expected="a network whose features can be trained",
+            hint="weigh the samples with diva reweight, which takes the features as they are",
+        )
+    features.sum().backward()
     found = [
         name
         for name, parameter in network.named_parameters()
@@ -211,7 +221,7 @@ def last_block(network: nn.Module, head: str, active: list[str]) -> list[str]:
 
     A block is what the network is built of: a module of several layers whose class occurs more than once
     (ResNet's `Bottleneck`, a transformer's encoder layer), not within another one, and no mere container. In
-    a network without blocks the last layer before the head stands for one.
+    a network without blocks the last layer with a weight matrix before the head stands for one.
 
     Args:
         network: The network.
@@ -223,17 +233,21 @@ def last_block(network: nn.Module, head: str, active: list[str]) -> list[str]:
     """
     classes = Counter(type(module) for module in network.modules())
     blocks: list[str] = []
+    matrices: list[str] = []
     layers: list[str] = []
     for name, module in network.named_modules():
         if _within(head, name) or not any(_within(parameter, name) for parameter in active):
             continue
         if _is_block(module) and classes[type(module)] > 1 and not any(_within(name, one) for one in blocks):
             blocks.append(name)
-        if any(True for _ in module.parameters(recurse=False)):
+        own = list(module.parameters(recurse=False))
+        if own:
             layers.append(name)
+        if any(parameter.ndim > 1 for parameter in own):
+            matrices.append(name)
     if not layers:
         return [head]
-    first = (blocks or layers)[-1]
+    first = (blocks or matrices or layers)[-1]
     return [*layers[next(i for i, name in enumerate(layers) if _within(name, first)) :], head]
 
 
@@ -329,7 +343,7 @@ class Trainee:
         """Move once against the gradient of the weighted cross-entropy.
 
         Args:
-            images: (b, 3, h, w) on the device.
+            images: (b, 3, h, w) on the device; where there are none, nothing moves.
             labels: (b,) int64.
             weights: (b,) of mean 1 over all samples.
             rate: Share of the largest learning rate.
@@ -342,6 +356,8 @@ class Trainee:
             ModelError: Out of memory.
             DivaError: The loss is not finite.
         """
+        if not len(images):
+            return 0.0
         self._optimizer.param_groups[0]["lr"] = rate * self._options.lr
         self._optimizer.zero_grad(set_to_none=True)
         with self._memory_explained(len(images)):

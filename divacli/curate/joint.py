@@ -13,7 +13,6 @@ from torch import Tensor
 
 from divacli.curate.batches import ImageBatches
 from divacli.curate.crossfit import Halves, Moved, with_features
-from divacli.curate.evaluate import mean_over_groups
 from divacli.curate.finetune import (
     StepOptions,
     Trainee,
@@ -23,6 +22,7 @@ from divacli.curate.finetune import (
     learning_rate_share,
 )
 from divacli.curate.solution import SolveOptions, balanced, class_numbers, order_by_path, pose
+from divacli.curate.tested import TestSet
 from divacli.embed import Samples
 from divacli.embed.progress import Progress
 from divacli.ridge import SIZES
@@ -87,7 +87,7 @@ class JointTraining:
     def __init__(
         self,
         images: ImageBatches,
-        tested: ImageBatches | None,
+        tested: TestSet | None,
         samples: Samples,
         main: Trainee,
         options: TrainOptions,
@@ -115,7 +115,9 @@ class JointTraining:
         self._weights = balanced(weights, self._labels) if solve.balanced else weights
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
-        self._losses: list[float] = []
+        self._without: Tensor | None = None
+        # Of the training losses since the last row: their sum over samples, and how many these are.
+        self._loss, self._seen = 0.0, 0
         self._seconds, self._since = 0.0, time.monotonic()
 
     def begin(self, features: Tensor, *, fresh_head: bool | None) -> None:
@@ -159,7 +161,7 @@ class JointTraining:
             "n_samples": len(self._samples),
             "n_classes": len(self._samples.manifest.classes),
             "n_failed": len(self._images.failed),
-            "n_test": None if self._tested is None else len(self._tested.usable),
+            "n_test": None if self._tested is None else len(self._tested.images.usable),
             "head": "fresh" if self.fresh_head else "kept",
             "loss": self._solve.loss,
             "validation": "balanced" if self._solve.balanced else "natural",
@@ -176,14 +178,15 @@ class JointTraining:
         trainees = [] if self.finished else [trainee.state() for trainee in (self._main, *self._twins)]
         return {
             "failed": self._images.failed,
-            "test_failed": {} if self._tested is None else self._tested.failed,
+            "test_failed": {} if self._tested is None else self._tested.images.failed,
             "step": self.step,
             "finished": self.finished,
             "fresh_head": self.fresh_head,
             "weights": self._weights,
             "history": self.history,
             "best": self.best,
-            "losses": self._losses,
+            "without": self._without,
+            "losses": (self._loss, self._seen),
             "seconds": self._elapsed(),
             "trainees": trainees,
         }
@@ -191,12 +194,13 @@ class JointTraining:
     def load_state(self, state: dict[str, Any]) -> None:
         """Stand where `state` was taken."""
         if self._tested is not None:
-            self._tested.failed |= state["test_failed"]
+            self._tested.images.failed |= state["test_failed"]
         self.step, self.finished, self.fresh_head = (
             state[name] for name in ("step", "finished", "fresh_head")
         )
         self._weights, self.history, self.best = state["weights"], state["history"], state["best"]
-        self._losses, self._seconds = state["losses"], state["seconds"]
+        self._without, self._seconds = state["without"], state["seconds"]
+        self._loss, self._seen = state["losses"]
         if not self.finished:
             for trainee, saved in zip((self._main, *self._twins), state["trainees"], strict=True):
                 trainee.load_state(saved)
@@ -225,7 +229,8 @@ class JointTraining:
                         len(here) * float(trainee.member.double().mean()),
                     )
                     if trainee is self._main:
-                        self._losses.append(loss)
+                        self._loss += loss * len(here)
+                        self._seen += len(here)
                 self.step += 1
                 advance(len(here))
                 self._check()
@@ -255,17 +260,19 @@ class JointTraining:
                 advance(1)
                 self._check()
 
-            return self._halves.moved(features, self._weights, size, tried)
+            return self._halves.moved(features, self._weights, self._without, size, tried)
 
     def _record(self, moved: Moved) -> None:
         """Take weights over, and enter a row into the history."""
-        test_error, class_error = self._test_errors()
-        self._weights = moved.weights
+        test_error = class_error = None
+        if self._tested is not None:
+            test_error, class_error = self._tested.errors(self._main, self._progress, self._check)
+        self._weights, self._without = moved.weights, moved.without
         row = {
             "step": self.step,
             "epoch": self.step / self._per_epoch,
             "lr": learning_rate_share(self.step, self.n_steps) * self._options.steps.lr,
-            "train_loss": sum(self._losses) / len(self._losses) if self._losses else None,
+            "train_loss": self._loss / self._seen if self._seen else None,
             "kfold_loss": moved.kfold_loss,
             "loo_error": moved.loo_error,
             "step_size": moved.step_size,
@@ -274,7 +281,7 @@ class JointTraining:
             "test_class_error": class_error,
             "seconds": self._elapsed(),
         }
-        self._losses = []
+        self._loss, self._seen = 0.0, 0
         self.history.append(row)
         number = len(self.history) - 1
         if not self.best or moved.kfold_loss < self.history[self.best["row"]]["kfold_loss"]:
@@ -295,22 +302,3 @@ class JointTraining:
         task = pose(samples, options, self._samples.manifest.classes)
         bias = trainee.head.bias is not None
         trainee.set_head(*closed_form_head(task, order_by_path(samples), bias=bias))
-
-    def _test_errors(self) -> tuple[float | None, float | None]:
-        """Share of wrong predictions of the network on held-out samples, and its mean over their classes."""
-        if self._tested is None:
-            return None, None
-        labels = self._tested.manifest.class_numbers(self._samples.manifest.classes)
-        weights = self._tested.manifest.table["weight"].to_numpy(float)
-        wrong = np.zeros(len(labels))
-        with self._progress("testing", len(self._tested.usable)) as advance, torch.no_grad():
-            for rows, batch in self._tested.batches(self._tested.usable, lenient=True):
-                predicted = self._main.logits(self._main.features(batch)).argmax(dim=1).cpu()
-                wrong[rows] = predicted.numpy() != labels[rows]
-                advance(len(rows))
-                self._check()
-        counted = [row for row in self._tested.usable if weights[row] > 0]
-        classes = np.unique(labels[counted], return_inverse=True)[1]
-        plain, _ = mean_over_groups(wrong[counted], weights[counted], np.zeros_like(classes))
-        by_class, _ = mean_over_groups(wrong[counted], weights[counted], classes)
-        return plain, by_class

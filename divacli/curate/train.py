@@ -21,7 +21,13 @@ from torch import Tensor
 from divacli.backbones import Backbone
 from divacli.backbones.transform import probe_images
 from divacli.curate.batches import ImageBatches
-from divacli.curate.checkpoint import SafeStop, load_checkpoint, save_checkpoint, stopping_between_steps
+from divacli.curate.checkpoint import (
+    SafeStop,
+    discard_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    stopping_between_steps,
+)
 from divacli.curate.finetune import (
     Trainee,
     active_names,
@@ -37,6 +43,7 @@ from divacli.curate.solution import (
     class_numbers,
     group_numbers,
 )
+from divacli.curate.tested import TestSet
 from divacli.embed import Samples
 from divacli.embed.allocator import keep_freed_memory
 from divacli.embed.extract import CPU_BLOCK
@@ -44,6 +51,7 @@ from divacli.embed.gathered import whole
 from divacli.embed.keys import digest_of
 from divacli.embed.progress import Progress, silent
 from divacli.embed.samples import failures_of, undecodable
+from divacli.errors import ModelError, listed
 from divacli.manifest import Manifest
 
 __all__ = ["HISTORY", "TrainOptions", "TrainResult", "classes_beside", "train"]
@@ -107,7 +115,7 @@ def train(
             for other classes, or for another number of them, gives way to a closed-form one. So does one of
             unknown classes if it is wrong about more of the samples than leave-one-out predictions are.
         checkpoint: A file that keeps the progress, and is gone on from where it exists.
-        restart: Begin anew in any case.
+        restart: Begin anew in any case, and delete the progress that there is.
         strict: Raise where an image cannot be decoded, instead of leaving it out.
         progress: Told how far it is.
         told: Takes sentences for the user.
@@ -126,7 +134,12 @@ def train(
         class_numbers(test, manifest.classes)
     active = active_names(backbone, probe_images(backbone.transform, 2))
     names = trained_names(backbone, options.trainable, active)
-    told(_trained_part(backbone, names))
+    if all(name.startswith(f"{backbone.layer}.") for name in names):
+        raise ModelError(
+            f"--trainable {options.trainable}: that is the head alone, whose closed form is as good",
+            expected="last, all, or the name of a part before the head",
+            hint="weigh the samples with diva reweight, which needs no training",
+        )
     backbone.to(solve.device)
     if solve.device.type == "cpu":
         keep_freed_memory()
@@ -136,7 +149,9 @@ def train(
 
     images, tested = opened(manifest), None if test is None else opened(test)
     about = _about(images, tested, backbone, known_classes, options, solve)
-    state = None if checkpoint is None or restart else load_checkpoint(checkpoint, about)
+    if restart and checkpoint is not None:
+        discard_checkpoint(checkpoint)
+    state = None if checkpoint is None else load_checkpoint(checkpoint, about)
     with stopping_between_steps() as check:
         features = None
         if state is None:
@@ -152,9 +167,14 @@ def train(
         if head_of(backbone).out_features != len(classes):
             set_outputs(backbone, len(classes), active)
             fresh_head = True
+        told(_trained_part(backbone, names))
+        lonely = samples.manifest.table["label"].value_counts().loc[lambda count: count == 1].index
+        if len(lonely):
+            told(f"classes of a single image, which cannot be judged: {listed(sorted(lonely), limit=5)}")
         everyone = torch.ones(len(samples), dtype=torch.bool)
         main = Trainee(backbone.network, backbone.layer, names, everyone, options.steps, solve.device)
-        run = JointTraining(images, tested, samples, main, options, solve, progress, check)
+        held_out = None if tested is None else TestSet(tested, classes, strict=strict, told=told)
+        run = JointTraining(images, held_out, samples, main, options, solve, progress, check)
 
         def save() -> None:
             if checkpoint is not None:

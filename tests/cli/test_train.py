@@ -132,6 +132,54 @@ def test_an_interrupted_command_goes_on_from_there(images, factory, done, tmp_pa
     assert Path("stopped/reweighted.csv").read_bytes() == Path("whole/reweighted.csv").read_bytes()
 
 
+def test_the_weights_it_begins_with_are_not_replaced(trained, images, model, run):
+    trained("--out", "own")
+    before = Path("own/model.pt").read_bytes()
+    Path("own/model.pt").rename("own/checkpoint.pt")
+    for name in ("checkpoint.pt", "model.pt"):
+        Path("own", name).write_bytes(before)
+        given = ("--checkpoint", f"own/{name}", "--out", "own", "--restart")
+        result = run("train", images, *model, *QUICK, *given)
+        assert result.exit_code == 1
+        text = " ".join(result.stderr.split())
+        assert f"--out own would replace own/{name}, which --checkpoint names" in text
+        assert Path("own", name).read_bytes() == before
+    # Nor is a file of that name that is no progress.
+    for more in ((), ("--restart",)):
+        result = run("train", images, *model, *QUICK, "--out", "own", *more)
+        assert result.exit_code == 1
+        text = " ".join(result.stderr.split())
+        assert "own/checkpoint.pt is another file, which training would replace" in text
+        assert Path("own/checkpoint.pt").read_bytes() == before
+
+
+def test_a_restart_that_is_interrupted_says_how_to_go_on(trained, images, model, run, monkeypatch):
+    trained()
+    checkpoint = Path("diva-out/checkpoint.pt")
+    import divacli.curate.train as module
+
+    first_features = module._first_features
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    # Before anything is kept: the progress of the old training is gone, and not called that of the new one.
+    monkeypatch.setattr(module, "_first_features", interrupted)
+    result = run("train", images, *model, *QUICK, "--restart")
+    assert result.exit_code == 130
+    assert "interrupted before there was any progress to keep" in result.stderr
+    assert not checkpoint.exists()
+    monkeypatch.setattr(module, "_first_features", first_features)
+    monkeypatch.setattr(module.JointTraining, "finish", interrupted)
+    result = run("train", images, *model, *QUICK, "--restart")
+    assert "the same command without --restart goes on from there" in " ".join(result.stderr.split())
+    assert checkpoint.exists()
+    # A damaged file is nothing that would be lost.
+    checkpoint.write_bytes(b"damaged")
+    monkeypatch.undo()
+    trained("--restart")
+
+
 def test_damaged_images(images, model, run, done, tmp_path):
     shutil.copytree(images, tmp_path / "photos")
     (tmp_path / "photos" / "b" / "broken.png").write_bytes(b"none")

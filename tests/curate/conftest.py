@@ -43,6 +43,14 @@ def make_three():
 def make_plain():
     return Net(7, bias=False), TRANSFORM
 
+class Viewing(Net):
+    def forward(self, x):
+        x = self.bn(self.conv(x)).relu()
+        return self.fc(self.hidden(x.view(x.size(0), -1)).relu())
+
+def make_viewing():
+    return Viewing(7), TRANSFORM
+
 def make_deep():
     return nn.Sequential(Net(5), nn.ReLU()), TRANSFORM
 """

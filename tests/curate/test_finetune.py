@@ -93,6 +93,14 @@ def test_without_repeated_blocks_the_last_layer_stands_for_one():
     assert last_block(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), "1", ["1.weight", "1.bias"]) == ["1"]
 
 
+def test_a_norm_alone_is_no_last_layer():
+    plain = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
+    names = [name for name, _ in plain.named_parameters()]
+    assert last_block(plain, "3", names) == ["0", "1", "3"]
+    only_norms = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 2))
+    assert last_block(only_norms, "1", [name for name, _ in only_norms.named_parameters()]) == ["0", "1"]
+
+
 @pytest.mark.parametrize(
     ("name", "first"),
     [

@@ -295,6 +295,32 @@ def test_groups_are_in_one_half_as_a_whole(trained, photos, monkeypatch):
     assert seen[0] | seen[1] == set(groups)
 
 
+def test_the_kfold_loss_of_random_labels_stays_where_it_is_whatever_the_weights_do(trained, photos):
+    """With a network that stays as it is, too. Weights that every label has moved would make it fall."""
+    manifest = read_manifest(str(photos))
+    labels = np.random.default_rng(2).choice(list("abc"), N)
+    noise = replace(manifest, table=manifest.table.assign(label=labels))
+    still = {"patience": 9, "steps": StepOptions(lr=1e-12)}
+    result = trained(noise, size=0.4, epochs=4, **still)
+    history = result.history
+    assert (history["step_size"].iloc[:-1] == 0.4).all()
+    assert history["kfold_loss"].min() > history["kfold_loss"].iloc[0] - 0.02
+    # A training that is given these weights takes them for weights that no label has moved.
+    given = replace(noise, table=result.table)
+    again = trained(given, size=0.0, epochs=1, **still).history
+    assert again["kfold_loss"].iloc[0] < history["kfold_loss"].min() - 0.04
+
+
+def test_a_resumed_training_knows_what_weights_would_be_without_each_fold(trained, photos, tmp_path):
+    file = tmp_path / "checkpoint.pt"
+    with pytest.raises(KeyboardInterrupt):
+        trained(checkpoint=file, epochs=3, progress=interrupting("epoch 3", 16))
+    state = torch.load(file, weights_only=True)["state"]
+    assert state["without"].shape == (5, N)
+    # Each sample is left out of one fold, and of that one alone.
+    assert ((state["without"] == 0).sum(dim=0) >= 1).all()
+
+
 # The same result
 
 
@@ -491,6 +517,62 @@ def test_too_few_usable_images(trained, tmp_path, write_images):
         file.write_bytes(b"none")
     with pytest.raises(DataError, match="2 of its images cannot be decoded"):
         trained(read_manifest(str(tmp_path / "photos")))
+
+
+def test_test_images_that_cannot_be_used_are_told_of_or_refused(trained, write_images, tmp_path):
+    write_images(tmp_path / "test", [row % 3 for row in range(30)], seed=4)
+    files = sorted((tmp_path / "test").rglob("*.png"))
+    for file in files[:15]:
+        file.write_bytes(b"none")
+    said: list[str] = []
+    result = trained(test=read_manifest(str(tmp_path / "test")), told=said.append)
+    told = [sentence for sentence in said if "test images" in sentence]
+    assert len(told) == 1
+    assert told[0].startswith("15 test images cannot be used and are left out, the first: a/000.png (not an")
+    assert result.summary["n_test"] == 15
+    assert result.history["test_error"].notna().all()
+    with pytest.raises(DataError, match="15 of its images cannot be decoded"):
+        trained(test=read_manifest(str(tmp_path / "test")), strict=True)
+    for file in files:
+        file.write_bytes(b"none")
+    with pytest.raises(DataError, match="30 of its images cannot be decoded"):
+        trained(test=read_manifest(str(tmp_path / "test")))
+
+
+def test_batches_in_which_a_twin_has_nothing_are_no_matter(trained, photos, net):
+    """Networks that cannot take an empty batch; 61 images by 4 leave batches to one half alone."""
+    backbone = net("make_viewing")
+    history = trained(backbone=backbone, batch_size=2, epochs=1, workers=0).history
+    assert history["kfold_loss"].notna().all()
+
+
+def test_classes_of_one_image_are_named(trained, photos):
+    manifest = read_manifest(str(photos))
+    labels = manifest.table["label"].where(np.arange(N) > 0, "lonely")
+    said: list[str] = []
+    trained(replace(manifest, table=manifest.table.assign(label=labels)), told=said.append, epochs=1)
+    assert "classes of a single image, which cannot be judged: lonely" in said
+
+
+def test_the_head_alone_is_not_worth_training(trained):
+    with pytest.raises(ModelError, match="--trainable fc: that is the head alone"):
+        trained(trainable="fc")
+
+
+def test_what_is_trained_is_counted_with_the_head_for_the_classes(trained):
+    said: list[str] = []
+    result = trained(told=said.append)
+    assert result.summary["n_trained"] == 128 * 24 + 24 + 24 * 3 + 3
+    assert f"training {result.summary['n_trained']:,} of" in " ".join(said)
+
+
+def test_the_training_loss_is_a_mean_over_samples(trained):
+    """Of a network that stays as it is, in batches of unequal size."""
+    still = {"size": 0.0, "steps": StepOptions(lr=1e-12), "epochs": 3}
+    losses = trained(batch_size=16, **still).history["train_loss"].iloc[1:]
+    assert losses.tolist() == pytest.approx([losses.iloc[0]] * 3, rel=1e-5)
+    whole = trained(batch_size=N, **still).history["train_loss"]
+    assert whole.iloc[1] == pytest.approx(losses.iloc[0], rel=1e-5)
 
 
 def test_a_half_of_one_class(trained, photos):
