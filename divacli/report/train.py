@@ -22,6 +22,8 @@ def train_summary(result: TrainResult) -> Iterator[RenderableType]:
     yield _history(result)
     stopped = "; it has not fallen since, so training stopped early" if summary["stopped_early"] else ""
     yield Text(f"kept: network and weights after step {best['step']:,}, of the lowest K-fold loss{stopped}")
+    if summary["options"]["size"] is None and not result.history["step_size"].any():
+        yield Text("no step of the weights would have helped left-out images: they are as they were")
     weight = result.table["weight"]
     yield Text(
         f"{summary['n_zero']:,} of {len(weight):,} weights are 0, the largest is {weight.max():.3g}; "

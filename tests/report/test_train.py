@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import torch
 from rich.console import Console
@@ -18,7 +20,7 @@ def shown(result: TrainResult) -> str:
     return captured.get()
 
 
-def result(*, tested: bool, stopped: bool = False) -> TrainResult:
+def result(*, tested: bool, stopped: bool = False, size: float | None = None) -> TrainResult:
     rows = [
         (0, 0.0, 0.005, None, 1.5, 0.4, 0.2, 0.01, 0.3 if tested else None, None, 1.0),
         (96, 1.0, 0.003, 1.25, 1.4, 0.35, 0.0, 0.02, 0.25 if tested else None, None, 2.0),
@@ -31,6 +33,7 @@ def result(*, tested: bool, stopped: bool = False) -> TrainResult:
         "n_zero": 3,
         "effective_samples": 41.6,
         "n_test": 10 if tested else None,
+        "options": {"size": size},
     }
     table = pd.DataFrame({"path": ["a", "b"], "label": ["x", "y"], "weight": [0.5, 1.5]})
     return TrainResult(table, {"w": torch.zeros(1)}, ["x", "y"], history, table.iloc[:0], summary)
@@ -50,6 +53,14 @@ def test_the_rows_and_what_is_kept():
 def test_without_a_test_set_there_is_no_column_for_it():
     assert "test error" in shown(result(tested=True))
     assert "test error" not in shown(result(tested=False))
+
+
+def test_that_no_step_paid_is_said():
+    found = result(tested=False)
+    assert "no step of the weights" not in shown(found)
+    still = {"history": found.history.assign(step_size=0.0)}
+    assert "no step of the weights would have helped" in shown(replace(found, **still))
+    assert "no step of the weights" not in shown(replace(result(tested=False, size=0.0), **still))
 
 
 def test_an_early_end_is_said():
