@@ -22,7 +22,7 @@ from torch import Tensor
 
 from benchmarks.machine import SHARED, save
 from divacli.cli.session import default_cache
-from divacli.curate.augment import AugmentOptions, augment, merge, pose_merged, weights_of
+from divacli.curate.augment import AugmentOptions, augment, merge, pose_merged
 from divacli.curate.evaluate import present
 from divacli.curate.learners import LogisticLearner
 from divacli.curate.reweight import walk
@@ -31,7 +31,7 @@ from divacli.demo.digits import make_digits
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, copies_of, read_data, samples_of
 from divacli.embed.augmentation import NamedTransform, parse_transform
 from divacli.manifest import Manifest
-from divacli.ridge import Problem, RidgeTask, SquaredLoss, choose_steps, decompose, ridge_path
+from divacli.ridge import Problem, RidgeTask, SquaredLoss, choose_steps, decompose, ridge_path, share_weights
 from divacli.ridge import validation_derivative as validate
 
 FLIPS = ("hflip", "vflip")
@@ -73,7 +73,7 @@ def compare(training: Samples, copies: Copies, test: Samples, seed: int) -> dict
     own = replace(problem, shared=None)
     each, _ = walk(own, choose_steps(own, seed=seed).sizes)
     ways = {
-        "found": weights_of(problem, found * len(found)),
+        "found": share_weights(problem, found * len(found)),
         "equal": equal,
         "untouched": torch.where(merged.kind == 0, equal * len(found), 0.0),
         "each": each,

@@ -7,7 +7,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -66,22 +66,33 @@ class UserFile:
         return f"{self.path} was run for its {self.kind}: use only files you trust"
 
     @contextmanager
-    def running(self) -> Iterator[None]:
+    def surroundings(self) -> Iterator[None]:
         """What the user's code runs in: its folder is importable meanwhile, as it is for a script.
 
-        Raises:
-            ModelError: The code raises anything; the message has the line of the file.
+        What it prints goes to standard error, for standard output may be a table.
         """
         entry = str(self.path.parent.resolve())
         sys.path.insert(0, entry)
         try:
-            yield
+            with redirect_stdout(sys.stderr):
+                yield
+        finally:
+            sys.path.remove(entry)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """The `surroundings` of code that is to succeed.
+
+        Raises:
+            ModelError: The code raises anything; the message has the line of the file.
+        """
+        try:
+            with self.surroundings():
+                yield
         except ModelError:
             raise
         except (Exception, SystemExit) as error:
             raise self._explained(error) from error
-        finally:
-            sys.path.remove(entry)
 
     def load(self) -> Callable[..., Any]:
         """Import the file, within `running`, and take the name from it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -81,7 +82,8 @@ def register(app: typer.Typer) -> None:
         from divacli.cli.session import Output, Session
         from divacli.curate.augment import AugmentOptions
         from divacli.curate.augment import augment as augment_samples
-        from divacli.embed import read_data
+        from divacli.curate.batches import require_images
+        from divacli.embed import Samples, read_data
         from divacli.embed.augmentation import parse_transform
         from divacli.report.augment import augment_summary, augmentation_yaml
 
@@ -93,7 +95,9 @@ def register(app: typer.Typer) -> None:
         if not frame.quiet:
             for note in dict.fromkeys(note for one in named for note in one.notes):
                 say(f"note: {note}")
-        samples, validation = session.load_both(read_data(data), problem.val)
+        opened = read_data(data)
+        require_images(opened.manifest if isinstance(opened, Samples) else opened)
+        samples, validation = session.load_both(opened, problem.val)
         copies = [(one, session.copies(samples, one, problem.seed)) for one in named]
         how = AugmentOptions(size, steps, folds)
         result = augment_samples(samples, copies, options, how, validation, session.progress)
@@ -102,8 +106,8 @@ def register(app: typer.Typer) -> None:
         target.text("augmentation.yaml", augmentation_yaml(result))
         if result.choice is not None and len(set(result.table["probability"])) == 1:
             warn(
-                "no step from equal probabilities lowers the loss of left-out images by more than its "
-                "standard error: they stay equal"
+                "no step from equal probabilities lowers the loss of left-out images by more than two "
+                "standard errors of that gain: they stay equal"
             )
         if not frame.quiet:
             screen = console()
@@ -114,17 +118,24 @@ def register(app: typer.Typer) -> None:
 
 
 def _require_different(transforms: list[NamedTransform]) -> None:
-    """Refuse a transform twice: each would be found half as useful as it is.
+    """Refuse a transform twice, for each would be found half as useful as it is, and two files of one name.
 
     Raises:
         typer.BadParameter: Which ones.
     """
-    names: dict[tuple[str, str], str] = {}
+    names: dict[str, str] = {}
+    files: dict[str, Path] = {}
     for named in transforms:
-        code = named.imports, named.code
-        if code in names:
+        if named.effect in names:
             raise typer.BadParameter(
-                f"--transform {named.name}: the same as {names[code]}, both are {named.code}; expected "
-                "different transforms, and those of different files under different names"
+                f"--transform {named.name}: the same as {names[named.effect]}; expected different transforms"
             )
-        names[code] = named.name
+        names[named.effect] = named.name
+        if named.source is not None:
+            path = named.source.path
+            other = files.setdefault(path.stem, path)
+            if other.resolve() != path.resolve():
+                raise typer.BadParameter(
+                    f"--transform {named.name}: {other} and {path} would both be imported as {path.stem}; "
+                    "expected files of different names"
+                )

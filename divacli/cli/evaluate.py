@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from divacli.curate.solution import SolveOptions
     from divacli.embed import Samples
     from divacli.embed.progress import Progress
+    from divacli.manifest import Manifest
 
 
 class LearnerName(StrEnum):
@@ -159,6 +160,7 @@ def register(app: typer.Typer) -> None:
         from divacli.cli.session import Output, Session
         from divacli.curate.evaluate import evaluate as evaluate_manifests
         from divacli.curate.learners import LEARNERS
+        from divacli.curate.provenance import grouping
 
         target = Output(output)
         session = Session(network, compute, frame, problem.group)
@@ -203,11 +205,12 @@ def register(app: typer.Typer) -> None:
             "n_test_shared": given.shared,
             "learners": [one.name for one in learners],
             "seeds": list(draws),
+            **grouping(given.data.manifest, options),
         }
         _write(target, evaluation, drawn, about)
         if not frame.quiet:
             screen = console()
-            for part in _shown(evaluation, drawn):
+            for part in _shown(evaluation, drawn, about):
                 screen.print(part)
             if target.written:
                 screen.print(f"wrote {', '.join(target.written)} in {target.folder}", markup=False)
@@ -287,16 +290,19 @@ def _load(
             require_images(manifest)
         # Asked for before any work, too.
         _ = session.choice.backbone
-    trained_on = [data, *manifests]
+    trained_on = list(dict.fromkeys([data, *manifests]))
     if pool is not None:
         require_labels(read[pool])
         trained_on.append(pool)
     require_known_labels(read[test], [read[name] for name in trained_on])
+    for name in trained_on:
+        session.check_groups(read[name])
+    _warn_of_other_groups([read[name] for name in trained_on], session.group_column)
     true_labels = None if truth is None else read_manifest(truth, labels="optional")
     right_labels(read[data], true_labels)
 
     whole, validation = session.load_both(opened[data], val)
-    others = {name: session.load_both(opened[name], None)[0] for name in opened if name != data}
+    others = {name: session.embedded(opened[name]) for name in opened if name != data}
     for other in others.values():
         require_same_features(whole, other)
     found = {name: present(samples) for name, samples in {data: whole, **others}.items()}
@@ -308,6 +314,7 @@ def _load(
                 f"{shared[name]:,} of the {len(found[test]):,} test samples are also in {name}: "
                 "the test flatters what is trained on them"
             )
+        session.warned_of_kin(found[name].manifest, found[test].manifest)
     return _Given(
         found[data],
         {name: found[name] for name in manifests},
@@ -317,6 +324,20 @@ def _load(
         validation,
         shared,
     )
+
+
+def _warn_of_other_groups(training: list[Manifest], column: str | None) -> None:
+    """Say which training sets lack the groups of others: learners are tuned otherwise there."""
+    from divacli.curate.solution import group_numbers
+    from divacli.errors import listed
+
+    grouped = [part.name for part in training if group_numbers(part, column) is not None]
+    lacking = [part.name for part in training if column not in part.table]
+    if grouped and lacking:
+        warn(
+            f"no column {column} in {listed(lacking)}, but in {listed(grouped)}: learners are tuned with "
+            "groups on some sets and without on others. Add it, or use --group none"
+        )
 
 
 def _curve(
@@ -373,9 +394,13 @@ def _records(summary: pd.DataFrame) -> list[dict[str, object]]:
     ]
 
 
-def _shown(evaluation: Evaluation | None, curve: Curve | None) -> Iterator[RenderableType]:
+def _shown(
+    evaluation: Evaluation | None, curve: Curve | None, about: dict[str, object]
+) -> Iterator[RenderableType]:
     from divacli.report.evaluation import curve_summary, evaluation_summary
+    from divacli.report.terminal import groups_line
 
+    yield from groups_line(about)
     if evaluation is not None:
         yield from evaluation_summary(evaluation)
     if curve is not None:

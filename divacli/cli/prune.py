@@ -74,6 +74,7 @@ def register(app: typer.Typer) -> None:
         if threshold is not None and isnan(threshold):
             raise typer.BadParameter(f"--threshold {threshold}: expected a number, such as 0")
         from divacli.cli.session import Output, Session
+        from divacli.curate.provenance import grouping, left_out
         from divacli.curate.prune import choose_kept, split
         from divacli.report.terminal import prune_summary
 
@@ -82,6 +83,9 @@ def register(app: typer.Typer) -> None:
         scores = session.scored(data, problem)
         choice = choose_kept(scores.table, keep=keep, threshold=threshold, by=by.value, stratify=stratify)
         prediction = scores.predict(choice.kept)
+        about = {"group": None, "n_groups": None}
+        if scores.samples is not None and scores.record is not None:
+            about = grouping(scores.samples.manifest, scores.record.options)
         kept, dropped = split(scores.table, choice.kept, by.value)
         if scores.failed is not None:
             target.table("failed", scores.failed, scores.origin)
@@ -95,6 +99,7 @@ def register(app: typer.Typer) -> None:
                 "keep": keep,
                 "threshold": threshold,
                 "stratify": stratify,
+                **about,
                 "prediction": None if prediction is None else prediction.as_dict(),
             },
         )
@@ -106,13 +111,13 @@ def register(app: typer.Typer) -> None:
             )
         elif prediction.worse:
             warn(
-                "without the dropped samples the leave-one-out loss over all original samples rises by "
+                f"without the dropped samples the {left_out(about)} loss over all original samples rises by "
                 f"{prediction.after.loss[0] - prediction.before.loss[0]:.2g} from "
                 f"{prediction.before.loss[0]:.4g}: keeping everything is better by that measure; drop fewer"
             )
         if not frame.quiet:
             screen = console()
-            for part in prune_summary(choice, prediction):
+            for part in prune_summary(choice, prediction, about):
                 screen.print(part)
             if target.written:
                 screen.print(f"wrote {', '.join(target.written)} in {target.folder}", markup=False)

@@ -95,7 +95,7 @@ def register(app: typer.Typer) -> None:
         if result.choice is not None and not result.choice.sizes:
             start = "those that balance the classes" if options.balanced else "as they were"
             warn(
-                "no step lowers the loss of left-out samples by more than its standard error: "
+                "no step lowers the loss of left-out samples by more than two of its standard errors: "
                 f"the weights are {start}"
             )
         if not frame.quiet:

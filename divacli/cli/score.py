@@ -50,6 +50,7 @@ def register(app: typer.Typer) -> None:
         `diva score labels.csv --model mobilenet_v2 --checkpoint best.pth --out scores/`
         """
         from divacli.cli.session import Output, Session
+        from divacli.curate.provenance import left_out
         from divacli.curate.record import save_record
         from divacli.curate.score import score as score_samples
         from divacli.curate.verify import verify as verify_result
@@ -70,7 +71,7 @@ def register(app: typer.Typer) -> None:
             warn(f"{error.got}: diva prune on these scores will make no refit")
         if result.solution.path is not None and result.solution.path.at_edge:
             warn(
-                "the leave-one-out loss is smallest at the last ridge that was tried, "
+                f"the {left_out(result.summary)} loss is smallest at the last ridge that was tried, "
                 f"{result.solution.ridge:.3g}: copies among the samples pull it down, features that say "
                 "nothing of the labels push it up. Look for them, or choose --ridge NUMBER yourself"
             )

@@ -41,7 +41,7 @@ class Session:
         network: Options, and so are the others.
         compute: How features are computed.
         frame: Progress and quiet.
-        group: `--group`, a column that is used beside the usual ones.
+        group: `--group`: a column of groups, "none", or None for the default one where there is such.
 
     Raises:
         DivaError: There is no such device.
@@ -77,17 +77,19 @@ class Session:
         """Samples of DATA with their features; warnings go to standard error."""
         from divacli.embed import read_data
 
-        return self._embedded(read_data(data))
+        return self.embedded(read_data(data))
 
     def load_both(self, opened: Manifest | Samples, validation: str | None) -> tuple[Samples, Samples | None]:
-        """Samples with their features, and those of a validation set, which is checked before any work."""
+        """Samples with their features, and those of a validation set; both are checked before any work."""
         from divacli.embed import read_data
 
+        self.check_groups(_manifest(opened))
         if validation is None:
-            return self._embedded(opened), None
+            return self.embedded(opened), None
         opened_validation = read_data(validation)
         _manifest(opened_validation).class_numbers(_manifest(opened).classes)
-        return self._embedded(opened), self._embedded(opened_validation)
+        self.warned_of_kin(_manifest(opened), _manifest(opened_validation))
+        return self.embedded(opened), self.embedded(opened_validation)
 
     def load_pool(
         self, data: str, pool: str, validation: str | None, *, labels_given: bool = True
@@ -115,8 +117,9 @@ class Session:
         if held_out is not None:
             known = {*_manifest(opened).classes, *_manifest(candidates).classes}
             _manifest(held_out).class_numbers(sorted(known))
-        core, chosen_from = self._embedded(opened), self._embedded(candidates)
-        return core, chosen_from, None if held_out is None else self._embedded(held_out)
+        self._check_kin(_manifest(opened), [_manifest(candidates)], held_out)
+        core, chosen_from = self.embedded(opened), self.embedded(candidates)
+        return core, chosen_from, None if held_out is None else self.embedded(held_out)
 
     def copies(self, samples: Samples, transform: NamedTransform, seed: int) -> Samples:
         """Samples with the features of their transformed copies; warns of images that have none.
@@ -140,7 +143,11 @@ class Session:
             strict=self._strict,
             progress=self.progress,
         )
-        self._warned_of_failures(found)
+        if len(found.failed):
+            warn(
+                f"{len(found.failed):,} images have no copy by {transform.name} and stay as they are, the "
+                f"first: {found.failed['path'].iloc[0]} ({found.failed['reason'].iloc[0]})"
+            )
         return found
 
     def load_modalities(
@@ -154,22 +161,24 @@ class Session:
         texts = {pool: read_texts(pool) for pool in pools if is_text_table(pool)}
         others = {pool: read_data(pool, labels="optional") for pool in pools if pool not in texts}
         held_out = None if validation is None else read_data(validation)
+        candidates = [*texts.values(), *(_manifest(other) for other in others.values())]
         if held_out is not None:
-            manifests = [_manifest(opened), *texts.values(), *(_manifest(other) for other in others.values())]
+            manifests = [_manifest(opened), *candidates]
             _manifest(held_out).class_numbers(sorted({label for one in manifests for label in one.classes}))
+        self._check_kin(_manifest(opened), candidates, held_out)
         # A network that embeds no texts is refused before any image is embedded.
         embedded = self._text_embedder() if texts else None
-        core = self._embedded(opened)
+        core = self.embedded(opened)
         found: list[tuple[str, Samples]] = []
         for pool in dict.fromkeys(pools):
             if embedded is not None and pool in texts:
                 samples = self._told(embedded(texts[pool]))
             else:
-                samples = self._embedded(others[pool])
+                samples = self.embedded(others[pool])
             name = Path(pool).stem or pool
             taken = {other for other, _ in found}
             found.append((name if name not in taken else f"{name}-{len(found) + 1}", samples))
-        return core, found, None if held_out is None else self._embedded(held_out)
+        return core, found, None if held_out is None else self.embedded(held_out)
 
     def _text_embedder(self) -> Callable[[Manifest], Samples]:
         from divacli.backbones.clip import load_text_encoder
@@ -204,23 +213,80 @@ class Session:
         """How the problem is solved."""
         import torch
 
-        from divacli.curate.solution import DEFAULT_GROUP, SolveOptions
-
-        group = {None: DEFAULT_GROUP, "none": None}.get(problem.group, problem.group)
+        from divacli.curate.solution import SolveOptions
 
         return SolveOptions(
             ridge=ridge_value(problem.ridge),
             loss=(problem.loss or default_loss).value,
             scaling=problem.scaling.value,
             around_head=problem.around_head,
-            group=group,
+            group=self.group_column,
             balanced=problem.validation is ValidationName.balanced,
             dtype=getattr(torch, problem.dtype.value),
             device=self.device,
             seed=problem.seed,
         )
 
-    def _embedded(self, opened: Manifest | Samples) -> Samples:
+    @property
+    def group_column(self) -> str | None:
+        """The column of groups that left-out samples are taken out with, whether it is there or not."""
+        from divacli.curate.solution import DEFAULT_GROUP
+
+        return {None: DEFAULT_GROUP, "none": None}.get(self._group, self._group)
+
+    def check_groups(self, training: Manifest) -> None:
+        """Refuse samples in which the column that was named tells no groups; warn where none has two members.
+
+        Raises:
+            DataError: There is no such column, or it has one value only.
+        """
+        from divacli.curate.solution import group_numbers, required_groups
+
+        column = self.group_column
+        if self._group is None or column is None:
+            return
+        required_groups(training, column)
+        if group_numbers(training, column) is None:
+            warn(f"{training.name}: no two samples are of one {column}: every one is left out by itself")
+
+    def warned_of_kin(self, training: Manifest, judged: Manifest) -> None:
+        """Say how many samples that a loss or error is over are kin of those that are trained on."""
+        from divacli.curate.kin import present_kin
+
+        column = self.group_column
+        n_kin, n = present_kin(training, judged, column)
+        if n_kin:
+            warn(
+                f"{n_kin:,} of the {n:,} samples of {judged.name} are of a {column} that is also in "
+                f"{training.name}: they are predicted from their own kin, which flatters"
+            )
+
+    def _check_kin(
+        self, core: Manifest, pools: list[Manifest], validation: Manifest | Samples | None
+    ) -> None:
+        """Check the groups of a core, and that those of all who must not be its kin are known.
+
+        Raises:
+            DataError: A set lacks the column that was named, or the core has one value only in it.
+        """
+        from divacli.curate.solution import group_numbers, require_group_column
+
+        self.check_groups(core)
+        judged = [] if validation is None else [_manifest(validation)]
+        column = self.group_column
+        for other in (*pools, *judged):
+            if self._group is not None and column is not None:
+                require_group_column(other, column)
+            elif group_numbers(core, column) is not None and column not in other.table:
+                warn(
+                    f"{other.name} has no column {column}, which {core.name} has: "
+                    "who of a pool is kin of those that judge it cannot be told"
+                )
+        for manifest in judged:
+            self.warned_of_kin(core, manifest)
+
+    def embedded(self, opened: Manifest | Samples) -> Samples:
+        """Samples with their features; warnings go to standard error."""
         from divacli.embed import Samples, samples_of
 
         if isinstance(opened, Samples):

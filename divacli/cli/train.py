@@ -152,6 +152,9 @@ def register(app: typer.Typer) -> None:
         manifests = [part.manifest if isinstance(part, Samples) else part for part in read]
         for manifest in manifests:
             session.warned(manifest)
+        session.check_groups(manifests[0])
+        for judged in manifests[1:]:
+            session.warned_of_kin(manifests[0], judged)
         steps = StepOptions(
             optimizer.value,
             LEARNING_RATES[optimizer.value] if lr is None else lr,

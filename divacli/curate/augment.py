@@ -7,7 +7,8 @@ the training set together with their image, so that none is predicted from anoth
 
     dL/da_k = sum over the copies of kind k of alpha_0 dL/d alpha
 
-says whether a transform is harmful (> 0), and steps against it lead from equal probabilities to better ones.
+says whether a transform is harmful (> 0), and steps against it lead from equal probabilities to better ones:
+`divacli.ridge.shares`.
 """
 
 from __future__ import annotations
@@ -34,14 +35,15 @@ from divacli.curate.solution import (
     pose_validation,
 )
 from divacli.embed import Samples, joined
-from divacli.embed.augmentation import NamedTransform
+from divacli.embed.augmentation import NamedTransform, named_apart
 from divacli.embed.progress import Progress, silent
 from divacli.ridge import (
     Problem,
     StepChoice,
-    choose_steps,
-    differentiate,
+    choose_shares,
+    differentiate_shares,
     left_out,
+    share_weights,
     stepped,
 )
 
@@ -78,7 +80,7 @@ class AugmentOptions:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Mean loss of left-out images as the judge of `choose_steps` has it, in nats.
+    """Mean loss of left-out images as the judge of `choose_shares` has it, in nats.
 
     Attributes:
         equal: All probabilities equal.
@@ -117,6 +119,7 @@ class AugmentResult:
     def document(self) -> dict[str, Any]:
         """What `augmentation.yaml` holds: `untouched`, `transforms` and `snippet`, in plain types."""
         probabilities = _rounded(self.table["probability"].to_numpy())
+        transforms = named_apart(self.transforms)
         return {
             UNTOUCHED: probabilities[0],
             "transforms": [
@@ -126,9 +129,9 @@ class AugmentResult:
                     "code": named.code,
                     "imports": named.imports,
                 }
-                for named, probability in zip(self.transforms, probabilities[1:], strict=True)
+                for named, probability in zip(transforms, probabilities[1:], strict=True)
             ],
-            "snippet": snippet(self.transforms, probabilities),
+            "snippet": snippet(transforms, probabilities),
         }
 
 
@@ -183,7 +186,7 @@ def augment(
         sizes = (how.size,) * steps
     else:
         with progress("trying steps", steps * len(SIZES)) as advance:
-            choice = choose_steps(
+            choice = choose_shares(
                 problem,
                 most=steps,
                 sizes=SIZES,
@@ -204,7 +207,7 @@ def augment(
             "copies": torch.bincount(merged.kind).numpy(),
         }
     )
-    after = differentiate(problem, weights_of(problem, shares))
+    after = differentiate_shares(problem, shares)
     summary = {
         "n_samples": len(samples),
         "n_classes": len(samples.manifest.classes),
@@ -281,8 +284,7 @@ def pose_merged(
 def walk(problem: Problem, sizes: Sequence[float]) -> tuple[Tensor, Tensor, pd.DataFrame]:
     """Take steps from equal shares, with the exact derivative before each.
 
-    The weight of a copy is that of its image times the share of its kind: an image that is absent stays so,
-    and one without a copy says nothing of how often that would be worth it.
+    An image without a copy says nothing of how often that would be worth it.
 
     Args:
         problem: As from `pose_merged`.
@@ -292,45 +294,37 @@ def walk(problem: Problem, sizes: Sequence[float]) -> tuple[Tensor, Tensor, pd.D
         `a` (K,) float64 with mean 1, `dL/da` (K,) float64 at the start, and the history: step, size of
         the step that led there, and loss and error as of `divacli.ridge.Derivative`.
     """
-    kind, first = _kind(problem), problem.task.weights
-    each = replace(problem, shared=None)
-    whole = _sums(first, kind)
-    shares = torch.ones_like(whole)
-    gradients: list[Tensor] = []
-    rows: list[dict[str, float]] = []
-    for size, next_size in zip((0.0, *sizes), (*sizes, None), strict=True):
-        found = differentiate(each, weights_of(problem, shares))
-        gradients.append(_sums(first * found.derivative, kind))
-        rows.append({"step": len(rows), "size": size, "loss": found.mean_loss, "error": found.error})
-        if next_size is not None:
-            mean = gradients[-1] / whole.clamp_min(torch.finfo(torch.float64).tiny)
-            shares = stepped(shares, mean, next_size)
-    return shares, gradients[0], pd.DataFrame(rows)
-
-
-def weights_of(problem: Problem, shares: Tensor) -> Tensor:
-    """Weights (m,) float64 of images and copies at some shares.
-
-    Args:
-        problem: As from `pose_merged`.
-        shares: (K,) float64 `a`.
-    """
-    return shares[_kind(problem)] * problem.task.weights
+    shares = _equal(problem)
+    found = differentiate_shares(problem, shares)
+    first = found.derivative
+    rows = [{"step": 0, "size": 0.0, "loss": found.mean_loss, "error": found.error}]
+    for step, size in enumerate(sizes, start=1):
+        shares = stepped(shares, found.mean, size)
+        found = differentiate_shares(problem, shares)
+        rows.append({"step": step, "size": size, "loss": found.mean_loss, "error": found.error})
+    return shares, first, pd.DataFrame(rows)
 
 
 def snippet(transforms: Sequence[NamedTransform], chances: Sequence[float]) -> str:
     """Python code of a `torchvision.transforms.v2` transform that draws one of the transforms.
 
     Args:
-        transforms: (T,).
+        transforms: (T,), named apart.
         chances: (T + 1,) their probabilities, that of no transform first. Those of 0 are left out.
     """
-    choices = [("v2.Identity()", chances[0])]
-    choices += [(named.code, chance) for named, chance in zip(transforms, chances[1:], strict=True)]
-    used = [(code, chance) for code, chance in choices if chance > 0]
-    imports = [named.imports for named, chance in zip(transforms, chances[1:], strict=True) if chance > 0]
+    named_used = [
+        (named, chance) for named, chance in zip(transforms, chances[1:], strict=True) if chance > 0
+    ]
+    used = [("v2.Identity()", chances[0])] if chances[0] > 0 else []
+    used += [(named.code, chance) for named, chance in named_used]
+    files = dict.fromkeys(named.source.path for named, _ in named_used if named.source is not None)
+    imports = [named.imports for named, _ in named_used]
     return "\n".join(
         [
+            *(
+                f"# {file} must be importable: beside your script, or in a folder of PYTHONPATH"
+                for file in files
+            ),
             *dict.fromkeys(["from torchvision.transforms import v2", *imports]),
             "",
             "augmentation = v2.RandomChoice(",
@@ -349,8 +343,8 @@ def _held_out(problem: Problem, choice: StepChoice, how: AugmentOptions, options
     equal = first.loss + first.gain
     last = (len(choice.sizes), choice.sizes[-1] if choice.sizes else 0.0)
     moved = next((trial.loss for trial in choice.trials if (trial.step, trial.size) == last), equal)
-    shares = _untouched(torch.ones(int(_kind(problem).max()) + 1, dtype=torch.float64))
-    alone = replace(problem, task=replace(problem.task, weights=weights_of(problem, shares)))
+    weights = share_weights(problem, _untouched(_equal(problem)))
+    alone = replace(problem, task=replace(problem.task, weights=weights))
     return HeldOut(equal, moved, left_out(alone, n_folds=how.n_folds, seed=options.seed).loss)
 
 
@@ -359,9 +353,10 @@ def _untouched(shares: Tensor) -> Tensor:
     return torch.nn.functional.one_hot(torch.tensor(0), len(shares)) * shares.sum()
 
 
-def _kind(problem: Problem) -> Tensor:
+def _equal(problem: Problem) -> Tensor:
+    """Shares (K,) of 1."""
     assert problem.shared is not None
-    return problem.shared
+    return torch.ones(int(problem.shared.max()) + 1, dtype=torch.float64)
 
 
 def _rounded(values: np.ndarray) -> list[float]:
@@ -369,8 +364,3 @@ def _rounded(values: np.ndarray) -> list[float]:
     rounded = values.round(_DIGITS)
     rounded[rounded.argmax()] += 1 - rounded.sum()
     return [float(value) for value in rounded.round(_DIGITS)]
-
-
-def _sums(values: Tensor, kind: Tensor) -> Tensor:
-    """Sum (K,) of values (m,) float64 over each kind."""
-    return torch.zeros(int(kind.max()) + 1, dtype=torch.float64).index_add_(0, kind, values)

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from divacli.curate.kin import kin_of
 from divacli.curate.score import without_scores
-from divacli.curate.solution import SolveOptions, group_names
+from divacli.curate.solution import SolveOptions
 from divacli.embed import Samples
 from divacli.errors import DataError, listed
 from divacli.manifest import relocate
@@ -47,13 +48,10 @@ def barred_samples(core: Samples, pool: Samples, judged: Samples, options: Solve
     if pool.manifest.labelled:
         known = set(judged.manifest.table["label"])
         bar(~table["label"].isin(known), "no sample that the choice is judged by has its label")
-    group = options.group
-    if group and group in table and group in judged.manifest.table:
-        kin = set(group_names(judged.manifest.table[group])) - {""}
-        bar(
-            group_names(table[group]).isin(kin),
-            f"its {group} is in the {where}, which would be judged by its own kin",
-        )
+    bar(
+        kin_of(judged.manifest, pool.manifest, options.group),
+        f"its {options.group} is in the {where}, which would be judged by its own kin",
+    )
     if (reasons != "").all():
         counts = reasons.value_counts()
         raise DataError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from divacli.curate.reweight import problem_of
@@ -23,14 +22,15 @@ class Moved:
 
     Attributes:
         weights: (n,) float64.
-        without: (K, n) float64, what they would be if the samples of one fold had had no part in them.
+        without: For each half (K, m) float64, what its weights would be if the samples of one fold had had no
+            part in them.
         kfold_loss: Of left-out samples, by fits at the weights without them.
         loo_error: Share of samples with a wrong leave-one-out prediction, at these weights.
         step_size: Of the step, the mean over the halves; 0 for none.
     """
 
     weights: Tensor
-    without: Tensor
+    without: tuple[Tensor, ...]
     kfold_loss: float
     loo_error: float
     step_size: float
@@ -68,7 +68,7 @@ class Halves:
         self,
         features: Tensor,
         weights: Tensor,
-        without: Tensor | None,
+        without: tuple[Tensor, ...] | None,
         size: float | None,
         tried: Callable[[], None],
     ) -> Moved:
@@ -77,7 +77,7 @@ class Halves:
         Args:
             features: (n, d), each sample's by a network that has not seen it.
             weights: (n,) float64.
-            without: (K, n) of the moves that led to these weights; None: no label has moved them.
+            without: Of the moves that led to these weights; None: no label has moved them.
             size: Of the step, in units of the mean absolute derivative; 0 for none; None: chosen by K-fold.
             tried: Called after every size that was tried.
 
@@ -89,16 +89,14 @@ class Halves:
         for half in (0, 1):
             rows = (self.number == half).nonzero()[:, 0]
             problem = _problem(with_features(self._samples, rows, features, weights), self._solve)
-            before = None if without is None else without[:, rows]
+            before = None if without is None else without[half]
             parts.append((rows, _improved(problem, before, size, self._solve.seed, tried)))
-        others = torch.empty(len(parts[0][1].without), len(weights), dtype=torch.float64)
-        for rows, part in parts:
-            after[rows], others[:, rows] = part.weights, part.without
+            after[rows] = parts[-1][1].weights
         means = (
             sum(float(getattr(part, name)) * len(rows) / len(weights) for rows, part in parts)
             for name in ("kfold_loss", "loo_error", "step_size")
         )
-        return Moved(after, others, *means)
+        return Moved(after, tuple(one for _, part in parts for one in part.without), *means)
 
 
 def with_features(samples: Samples, rows: Tensor, features: Tensor, weights: Tensor) -> Samples:
@@ -127,7 +125,7 @@ def _improved(
 
     Args:
         problem: At the weights before.
-        without: As in `Halves.moved`, and so are the others.
+        without: (K, m) of this half, as in `Halves.moved`, and so are the others.
         size: Of the step.
         seed: Of the folds.
         tried: Called after every size that was tried.
@@ -143,4 +141,4 @@ def _improved(
     for taken in sizes:
         weights = stepped(weights, differentiate(problem, weights).derivative, taken)
     error = differentiate(replace(problem, robust=False), weights).error
-    return Moved(weights, judged.without, judged.loss, error, sum(sizes))
+    return Moved(weights, (judged.without,), judged.loss, error, sum(sizes))

@@ -17,7 +17,7 @@ from divacli.curate.choice import (
     remaining_samples,
     selected_samples,
 )
-from divacli.curate.provenance import provenance
+from divacli.curate.provenance import left_out, provenance
 from divacli.curate.solution import (
     SolveOptions,
     offset_of,
@@ -171,6 +171,7 @@ def extend(
     selected = selected_samples(pool, rows, batches, first, everybody)
     remaining = remaining_samples(pool, reasons, free, candidates, everybody, min_trust, stopped)
     table = pd.DataFrame(history)
+    about = provenance(core, options, pool, validation)
     summary = {
         "n_core": len(core),
         "n_pool": len(pool),
@@ -179,7 +180,7 @@ def extend(
         "refit_every": at_once,
         "stopped": stopped,
         "labelled": labelled,
-        "judged_by": "validation set" if validation is not None else "leave-one-out loss of the core",
+        "judged_by": "validation set" if validation is not None else f"{left_out(about)} loss of the core",
         "min_trust": min_trust,
         # A label drawn from all classes alike is right by chance once in as many times as there are classes.
         "pool_noise": first.noise * (1 - 1 / len(everybody)) if labelled else None,
@@ -190,7 +191,7 @@ def extend(
             "embed": round(core.seconds + pool.seconds, 3),
             "solve": round(time.monotonic() - start, 3),
         },
-        **provenance(core, options, pool, validation),
+        **about,
     }
     extended = extended_samples(core, pool, selected)
     return ExtendResult(selected, extended, remaining, table, core, pool, first, summary)

@@ -115,7 +115,7 @@ class JointTraining:
         self._weights = balanced(weights, self._labels) if solve.balanced else weights
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
-        self._without: Tensor | None = None
+        self._without: tuple[Tensor, ...] | None = None
         # Of the training losses since the last row: their sum over samples, and how many these are.
         self._loss, self._seen = 0.0, 0
         self._seconds, self._since = 0.0, time.monotonic()

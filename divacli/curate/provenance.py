@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from dataclasses import astuple, replace
 from typing import Any
 
@@ -10,13 +11,14 @@ import numpy as np
 import torch
 
 import divacli
-from divacli.curate.solution import SolveOptions, group_names
+from divacli.curate.solution import SolveOptions, group_count, group_names
 from divacli.embed import Samples
 from divacli.embed.keys import digest_of
+from divacli.manifest import Manifest
 
 
 def provenance(samples: Samples, options: SolveOptions, *others: Samples | None) -> dict[str, Any]:
-    """Device, dtype and versions, and a digest of the data and of how the problem was posed.
+    """Groups, device, dtype and versions, and a digest of the data and of how the problem was posed.
 
     Args:
         samples: The training samples.
@@ -24,6 +26,7 @@ def provenance(samples: Samples, options: SolveOptions, *others: Samples | None)
         others: Further sets of samples that the result depends on.
     """
     return {
+        **grouping(samples.manifest, options),
         "device": str(options.device),
         "dtype": str(options.dtype).removeprefix("torch."),
         "versions": {
@@ -34,6 +37,26 @@ def provenance(samples: Samples, options: SolveOptions, *others: Samples | None)
         },
         "fingerprint": _fingerprint(samples, options, *others),
     }
+
+
+def grouping(manifest: Manifest, options: SolveOptions) -> dict[str, Any]:
+    """The column whose equal values were left out together, and how many groups that makes; None without.
+
+    Args:
+        manifest: The training samples.
+        options: How the problem is posed.
+    """
+    count = group_count(manifest, options.group)
+    return {"group": None if count is None else options.group, "n_groups": count}
+
+
+def left_out(about: Mapping[str, Any]) -> str:
+    """What a loss is called after what is left out: "leave-one-out" or "leave-group-out".
+
+    Args:
+        about: A summary, or what `grouping` says.
+    """
+    return "leave-one-out" if about["group"] is None else "leave-group-out"
 
 
 def _fingerprint(samples: Samples, options: SolveOptions, *others: Samples | None) -> str:

@@ -204,34 +204,74 @@ def balanced(mask: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 def group_numbers(manifest: Manifest, column: str | None) -> torch.Tensor | None:
     """(n,) int64 number of each sample's group, or None where every sample is a group of its own.
 
+    Args:
+        manifest: The samples.
+        column: That names the groups. The default one is optional, and ignored where it tells nothing apart.
+
+    Raises:
+        DataError: As `required_groups`.
+    """
+    numbers = _numbered(manifest, column)
+    return None if numbers is None or len(numbers.unique()) == len(numbers) else numbers
+
+
+def group_count(manifest: Manifest, column: str | None) -> int | None:
+    """How many groups `group_numbers` tells apart, samples of their own among them; None without a column."""
+    numbers = _numbered(manifest, column)
+    return None if numbers is None else len(numbers.unique())
+
+
+def required_groups(manifest: Manifest, column: str) -> torch.Tensor:
+    """(n,) int64 number of each sample's group, by a column that somebody asked for.
+
     Raises:
         DataError: There is no such column, or it has one value only.
     """
-    table = manifest.table
-    if column is None or (column == DEFAULT_GROUP and column not in table):
-        return None
-    if column not in table:
-        raise DataError(
-            f"{manifest.name} has no column {column} for --group; its columns are: "
-            + listed(table.columns.tolist(), limit=12),
-            expected="a column whose equal values belong together, such as patient_id",
-            hint="name one of these, or leave --group out",
-        )
-    names = group_names(table[column])
-    # An empty cell belongs to nobody.
-    alone = np.flatnonzero(names == "")
-    numbers, found = pd.factorize(names)
-    numbers[alone] = len(found) + np.arange(len(alone))
-    n_groups = len(np.unique(numbers))
-    if n_groups < 2 and column == DEFAULT_GROUP:
-        return None  # nobody asked for it, and it tells nothing apart
-    if n_groups < 2:
+    require_group_column(manifest, column)
+    numbers = _numbers_of(manifest.table[column])
+    if len(numbers.unique()) < 2:
         raise DataError(
             f"{manifest.name}: column {column} has the same value in every row",
             expected="at least two groups: each is predicted from the others",
             hint="use --group none",
         )
-    return None if n_groups == len(numbers) else torch.from_numpy(numbers.astype(np.int64))
+    return numbers
+
+
+def require_group_column(manifest: Manifest, column: str) -> None:
+    """Refuse samples without a column that names their groups.
+
+    Raises:
+        DataError: There is no such column.
+    """
+    if column not in manifest.table:
+        raise DataError(
+            f"{manifest.name} has no column {column} for --group; its columns are: "
+            + listed(manifest.table.columns.tolist(), limit=12),
+            expected="a column whose equal values belong together, such as patient_id; a sample with an "
+            "empty cell belongs to nobody",
+            hint="name one of these, add the column, or leave --group out",
+        )
+
+
+def _numbered(manifest: Manifest, column: str | None) -> torch.Tensor | None:
+    if column is None:
+        return None
+    if column == DEFAULT_GROUP:  # nobody may have asked for it
+        if column not in manifest.table:
+            return None
+        numbers = _numbers_of(manifest.table[column])
+        return numbers if len(numbers.unique()) > 1 else None
+    return required_groups(manifest, column)
+
+
+def _numbers_of(cells: pd.Series) -> torch.Tensor:
+    names = group_names(cells)
+    # An empty cell belongs to nobody.
+    alone = np.flatnonzero(names == "")
+    numbers, found = pd.factorize(names)
+    numbers[alone] = len(found) + np.arange(len(alone))
+    return torch.from_numpy(numbers.astype(np.int64))
 
 
 def group_names(cells: pd.Series) -> pd.Series:

@@ -10,8 +10,10 @@ import ast
 import contextlib
 import difflib
 import inspect
+import itertools
+import keyword
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import FunctionType, MethodType
 from typing import Any
@@ -70,6 +72,9 @@ _OVERSHOOT = 0.5
 _TRIES = 32
 """Seeds that a transform is tried with before it is said to change nothing."""
 
+_SEEN = 8
+"""Copies that tell what a transform does."""
+
 
 @dataclass(frozen=True)
 class NamedTransform:
@@ -78,11 +83,13 @@ class NamedTransform:
     Attributes:
         name: As typed.
         transform: As torchvision or the file gives it, from an RGB PIL image; can be pickled.
-        text: What it does to an image, the same on every machine; a part of the features' identity.
+        text: What it does to an image, the same in every process; a part of the features' identity.
         code: The Python expression that makes it.
         imports: The statement that this expression needs.
         random: Whether its copies change with the seed; True where that is not known.
         notes: Sentences for the user.
+        source: The file that it is taken from; None for one of torchvision's.
+        effect: Equal for two that are known to be the same transform, however they were asked for.
     """
 
     name: str
@@ -92,6 +99,16 @@ class NamedTransform:
     imports: str
     random: bool
     notes: tuple[str, ...] = ()
+    source: UserFile | None = None
+    effect: str = ""
+
+    def imported_as(self, alias: str) -> NamedTransform:
+        """The same, under another name in the code of who uses it; for one of a file."""
+        assert self.source is not None
+        if alias == self.source.name:
+            return self
+        code = alias + self.code.removeprefix(self.source.name)
+        return replace(self, code=code, imports=f"{self.imports} as {alias}")
 
     def copy(self, image: Image.Image, seed: int) -> Image.Image:
         """Make the transformed copy of an image: the same one always, whatever was drawn before.
@@ -107,24 +124,27 @@ class NamedTransform:
             In mode RGB, of any size.
 
         Raises:
-            FailedCopy: The transform fails on the image, or gives something else than an image.
+            FailedCopy: The transform fails on the image, or gives something else than an RGB image.
         """
         parts = (self.text, str(seed), str(image.size))
         digest = bytes.fromhex(digest_of(*(part.encode() for part in parts), image.tobytes()))
         try:
             with _seeded(digest):
                 made = self.transform(image)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise FailedCopy(
                 f"transform {self.name} fails: {type(error).__name__}: {first_line(error)}"
             ) from error
-        return self._rgb(made)
+        return self._image(made)
 
-    def _rgb(self, made: Any) -> Image.Image:
+    def _image(self, made: Any) -> Image.Image:
         if isinstance(made, Image.Image):
             if 0 in made.size:
                 raise FailedCopy(f"transform {self.name} gives an image of {made.width} x {made.height}")
-            return made if made.mode == "RGB" else made.convert("RGB")
+            if made.mode != "RGB":
+                # Converting it would hide that a network cannot be trained on it.
+                raise FailedCopy(f"transform {self.name} gives an image of mode {made.mode}, not RGB")
+            return made
         if not isinstance(made, Tensor):
             raise FailedCopy(f"transform {self.name} gives {type(made).__name__}")
         number_type = made.is_floating_point() or made.dtype == torch.uint8
@@ -149,13 +169,38 @@ def parse_transform(text: str) -> NamedTransform:
             transform there, its class, or a function without arguments that returns it.
 
     Raises:
-        ModelError: No such transform, wrong arguments, or copies that cannot be used: no images, others at
-            each call, or the images unchanged.
+        ModelError: No such transform, wrong arguments, a file that cannot be imported by its name, or copies
+            that cannot be used: no RGB images, others at each call, or the images unchanged.
     """
     text = text.strip()
     named = _from_file(text) if is_user_file(text) else _from_torchvision(text)
-    _try(named)
-    return named
+    copies = _try(named)
+    if named.source is not None:
+        # The file's digest says nothing of what it imports and reads.
+        text = f"{named.text} with copies {copies}"
+        return replace(named, text=text, effect=text)
+    # Where nothing is drawn, copies say it all: `p=1` and `p=1.0` are the same.
+    state = stable_text(named.transform) if named.random else type(named.transform).__name__
+    return replace(named, effect=f"{state} with copies {copies}")
+
+
+def named_apart(transforms: Sequence[NamedTransform]) -> list[NamedTransform]:
+    """Transforms whose imports and code can stand in one file: the second `change` becomes `change_2`.
+
+    Args:
+        transforms: As from `parse_transform`.
+    """
+    taken = {"v2", "augmentation"}
+    found = []
+    for named in transforms:
+        if named.source is not None:
+            name = named.source.name
+            numbered = (f"{name}_{number}" for number in itertools.count(2))
+            alias = next(one for one in itertools.chain([name], numbered) if one not in taken)
+            taken.add(alias)
+            named = named.imported_as(alias)
+        found.append(named)
+    return found
 
 
 def augmented(backbone: Backbone, named: NamedTransform, seed: int) -> Backbone:
@@ -301,7 +346,8 @@ class _FileTransform:
         self._transform = made
 
     def __call__(self, image: Image.Image) -> Any:
-        return self._transform(image)
+        with self.source.surroundings():
+            return self._transform(image)
 
     def __reduce__(self) -> tuple[Any, ...]:
         anywhere = replace(self.source, path=self.source.path.resolve())
@@ -321,36 +367,52 @@ def _takes_nothing(thing: Callable[..., Any]) -> bool:
 
 def _from_file(text: str) -> NamedTransform:
     source = UserFile.given(text, "transform", _FILE_FORM)
+    stem = source.path.stem
+    if not stem.isidentifier() or keyword.iskeyword(stem):
+        raise ModelError(
+            f"{source.path} cannot be imported by its name",
+            expected=f"a name for `from NAME import {source.name}`, which stands in the snippet",
+            hint="rename it: letters, digits and _ make a name of Python",
+        )
     transform = _FileTransform(source)
     return NamedTransform(
         name=text,
         transform=transform,
         text=f"{source} of {transform.digest}",
         code=f"{source.name}()" if transform.is_called else source.name,
-        imports=f"from {source.path.stem} import {source.name}",
+        imports=f"from {stem} import {source.name}",
         random=True,
         notes=(source.note,),
+        source=source,
     )
 
 
-def _try(named: NamedTransform) -> None:
+def _try(named: NamedTransform) -> str:
     """Refuse a transform whose copies are of no use.
 
+    Returns:
+        A digest of some copies: those of the same transform are the same.
+
     Raises:
-        ModelError: It fails on an image or gives none, gives others at each call, or changes nothing.
+        ModelError: It fails on an image or gives no RGB one, gives others at each call, or changes nothing.
     """
     # All values but 0: an image of the whole range is what some transforms make of others.
     pixels = np.random.default_rng(0).integers(1, 256, (257, 263, 3), dtype=np.uint8)
     noise = Image.fromarray(pixels)
+    # Draws are to follow from the seed alone, and not from how the transform was asked for.
+    plain = replace(named, text="")
     try:
-        repeated = _same(named.copy(noise.copy(), 0), named.copy(noise.copy(), 0))
-        unchanged = all(_same(named.copy(noise.copy(), seed), noise) for seed in range(_TRIES))
+        copies = [plain.copy(noise.copy(), seed) for seed in range(_SEEN)]
+        repeated = _same(copies[0], plain.copy(noise.copy(), 0))
+        unchanged = all(_same(copy, noise) for copy in copies) and all(
+            _same(plain.copy(noise.copy(), seed), noise) for seed in range(_SEEN, _TRIES)
+        )
     except FailedCopy as error:
         raise ModelError(
             str(error),
             expected=f"a transform that takes any RGB image of PIL, such as one of {noise.width} x "
             f"{noise.height}, and gives one, or a tensor (3, h, w) of uint8 or of floats within [0, 1]",
-            hint="change its arguments or its code",
+            hint="change its arguments (Grayscale:3 gives three channels) or its code",
         ) from error
     if not repeated:
         raise ModelError(
@@ -365,6 +427,8 @@ def _try(named: NamedTransform) -> None:
             expected="copies that differ from their originals",
             hint="give it arguments that change something; wrap one that is for tensors in a FILE.py:NAME",
         )
+    parts = (part for copy in copies for part in (str(copy.size).encode(), copy.tobytes()))
+    return digest_of(*parts)[:32]
 
 
 def _same(one: Image.Image, other: Image.Image) -> bool:

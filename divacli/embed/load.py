@@ -185,18 +185,18 @@ def copies_of(
         progress: Told how far it is.
 
     Raises:
-        DataError: The samples bring their features.
+        DataError: The samples bring their features, or none has a copy.
         DivaError: As `samples_of`.
     """
+    start = time.monotonic()
     if _sources(manifest) is not None:
         raise DataError(
             f"{manifest.name} brings its features: there are no images to transform",
             expected="a folder or a table of images",
             hint="give the images that the features were computed from",
         )
-    return samples_of(
-        manifest, choice.augmented(named, seed), options, cache, strict=strict, progress=progress
-    )
+    found = _of_images(manifest, choice.augmented(named, seed), options, cache, strict, progress, named)
+    return replace(found, seconds=time.monotonic() - start)
 
 
 def _sources(manifest: Manifest) -> pd.Series | None:
@@ -214,6 +214,7 @@ def _of_images(
     cache: Path,
     strict: bool,
     progress: Progress,
+    named: NamedTransform | None = None,
 ) -> Samples:
     check_files(manifest)
     backbone = choice.backbone
@@ -238,8 +239,20 @@ def _of_images(
         failed |= {
             position: by_key[key.tobytes()] for position, key in enumerate(keys) if key.tobytes() in by_key
         }
+    if named is not None and failed and (strict or len(failed) == len(files)):
+        raise _without_copy(named, failures_of(manifest, failed), len(files))
     if strict and failed:
         failures = failures_of(manifest, failed)
         raise undecodable(failures, f"{manifest.name}: {len(failures):,} of the images read so far")
     found = samples_in(store, manifest, keys, failed)
     return replace(found, head=backbone.head, embedded=len(todo) - len(reasons), notes=backbone.notes)
+
+
+def _without_copy(named: NamedTransform, failures: pd.DataFrame, n_images: int) -> DataError:
+    which = "every image" if len(failures) == n_images else f"{len(failures):,} of the images tried so far"
+    first = failures.iloc[0]
+    return DataError(
+        f"transform {named.name} fails on {which}, the first: {first['path']} ({first['reason']})",
+        expected="a transform that takes any RGB image",
+        hint="change its arguments or its code, or leave it out",
+    )

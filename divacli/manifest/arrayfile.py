@@ -48,7 +48,7 @@ class ArrayFile:
         """
         try:
             with path.open("rb") as stream:
-                shape, readable_in_place, dtype = _read_npy_header(stream)
+                shape, readable_in_place, dtype = read_npy_header(stream)
                 offset = stream.tell()
         except (OSError, ValueError) as error:
             raise DataError(
@@ -80,7 +80,7 @@ class ArrayFile:
         with zipfile.ZipFile(path) as archive:
             info = archive.getinfo(f"{member}.npy")
             with archive.open(info) as stream:
-                shape, readable_in_place, dtype = _read_npy_header(stream)
+                shape, readable_in_place, dtype = read_npy_header(stream)
                 npy_header = stream.tell()
             held, stated = info.file_size - npy_header, math.prod(shape) * dtype.itemsize
             if held != stated and not dtype.hasobject:
@@ -148,7 +148,7 @@ class ArrayFile:
             buffer, position = buffer[count:], position + count
 
 
-def _read_npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+def read_npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, whether rows can be read straight from the file, and dtype; leaves `stream` at the data."""
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0

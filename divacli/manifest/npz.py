@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 
 from divacli.errors import DataError, listed
-from divacli.manifest.arrayfile import ArrayFile
+from divacli.manifest.arrayfile import ArrayFile, read_npy_header
 
 _PER_SAMPLE = ("label", "path", "weight", "group")
 _KNOWN = ("embedding", "class_name", *_PER_SAMPLE)
+_OF_NUMBERS_OR_TEXT = "biufUS"
 _EXPECTED = "arrays embedding (n, d) and label (n,), optionally path, weight, group (n,) and class_name"
 _UNREADABLE = (
     OSError,
@@ -41,9 +42,9 @@ def read_npz(
         labels_required: Whether it must have the array label.
 
     Returns:
-        The table (n rows: path, label where there is one, feature_source and what else there is;
-        `feature_source` is the file's name, `path` the row number from 0 where the file has none), the
-        embeddings (n, d) in the same order, and the warnings.
+        The table (n rows: path, label where there is one, feature_source, and a column for every other array
+        of n numbers or texts; `feature_source` is the file's name, `path` the row number from 0 where the
+        file has none), the embeddings (n, d) in the same order, and the warnings.
 
     Raises:
         DataError: Not an `.npz` file, or an array missing, of objects, or of a wrong type or shape.
@@ -89,8 +90,15 @@ def read_npz(
         {member: pd.Series(array.tolist(), dtype=object) for member, array in arrays.items()}
     )
     table["feature_source"] = file.name
-    unknown = [member for member in members if member not in _KNOWN]
-    return table, embeddings, [f"{name}: arrays not used: {listed(unknown)}."] if unknown else []
+    unused = []
+    for member in members:
+        if member not in _KNOWN:
+            column = None if member in table else _column(file, member, n)
+            if column is None:
+                unused.append(member)
+            else:
+                table[member] = column
+    return table, embeddings, [f"{name}: arrays not used: {listed(unused)}."] if unused else []
 
 
 def _open(file: Path, member: str, name: str) -> ArrayFile | np.ndarray:
@@ -102,6 +110,20 @@ def _open(file: Path, member: str, name: str) -> ArrayFile | np.ndarray:
             expected="an array of numbers or strings, without Python objects",
             hint="save it again as such, for example numpy.savez(file, label=label.astype(str), ...)",
         ) from error
+
+
+def _column(file: Path, member: str, n: int) -> pd.Series | None:
+    """An array that diva does not know as a column of the table; None where it cannot be one."""
+    try:
+        # The header first: what else is in the file may be large.
+        with zipfile.ZipFile(file) as archive, archive.open(f"{member}.npy") as stream:
+            shape, _, dtype = read_npy_header(stream)
+        if shape != (n,) or dtype.kind not in _OF_NUMBERS_OR_TEXT:
+            return None
+        values = ArrayFile.from_npz(file, member)[:]
+        return pd.Series((values.astype(str) if dtype.kind == "S" else values).tolist())
+    except _UNREADABLE:
+        return None
 
 
 def _named(labels: np.ndarray, class_name: np.ndarray, name: str) -> np.ndarray:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from divacli.curate.augment import UNTOUCHED, AugmentResult
 from divacli.report.plain import plain
+from divacli.report.terminal import groups_line
 
 _BAR = 30
 _HEAD = """\
@@ -22,6 +23,7 @@ _HEAD = """\
 def augment_summary(result: AugmentResult) -> Iterator[RenderableType]:
     """The probabilities, what each derivative was, and what left-out images say."""
     summary = result.summary
+    yield from groups_line(summary)
     yield Text(
         f"{summary['n_samples']:,} images, {summary['n_classes']:,} classes, judged by: "
         f"{summary['judged_by']}; {summary['loss']} loss {summary['before']['loss']:.4f} -> "

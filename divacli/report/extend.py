@@ -11,7 +11,7 @@ from rich.text import Text
 from divacli.curate.aggregate import AggregateResult
 from divacli.curate.extend import ExtendResult
 from divacli.report.plain import plain
-from divacli.report.terminal import SHOWN
+from divacli.report.terminal import SHOWN, groups_line
 
 _STATES = 8
 """Refits shown of a long history."""
@@ -20,6 +20,7 @@ _STATES = 8
 def extend_summary(result: ExtendResult) -> Iterator[RenderableType]:
     """How much was chosen and why it ended, the loss after each batch, and why others stayed behind."""
     summary = result.summary
+    yield from groups_line(summary)
     yield Text.assemble(
         (f"{summary['n_selected']:,} of {summary['n_pool']:,} pool samples are chosen", "bold"),
         f" for {summary['n_core']:,} core samples, judged by the {summary['judged_by']}",

@@ -11,12 +11,13 @@ from rich.text import Text
 
 from divacli.curate.reweight import ReweightResult
 from divacli.report.plain import plain
-from divacli.report.terminal import SHOWN
+from divacli.report.terminal import SHOWN, groups_line
 
 
 def reweight_summary(result: ReweightResult) -> Iterator[RenderableType]:
     """What the folds said, what the steps did, and where the weight went."""
     summary = result.summary
+    yield from groups_line(summary)
     if result.choice is not None:
         yield Text("what left-out folds gain by a step", style="bold")
         yield _trials(result)

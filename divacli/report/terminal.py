@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pandas as pd
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from divacli.curate.provenance import left_out
 from divacli.curate.prune import Choice, Prediction
 from divacli.curate.score import ScoreResult
 from divacli.curate.verify import Verification
@@ -30,8 +32,9 @@ def score_summary(result: ScoreResult, verification: Verification | None) -> Ite
         f"{n:,} samples{failed}, {summary['n_classes']:,} classes, {summary['n_features']:,} features each; "
         f"{summary['n_embedded']:,} embedded now",
     )
+    yield from groups_line(summary)
     yield Text(
-        f"leave-one-out loss {summary['loo_loss']:.4f}, error {summary['loo_error']:.1%} "
+        f"{left_out(summary)} loss {summary['loo_loss']:.4f}, error {summary['loo_error']:.1%} "
         f"(ridge {summary['ridge']:.3g}; derivatives at ridge {summary['ranking_ridge']:.3g})"
     )
     if "validation_loss" in summary:
@@ -63,12 +66,25 @@ def score_summary(result: ScoreResult, verification: Verification | None) -> Ite
             )
 
 
-def prune_summary(choice: Choice, prediction: Prediction | None) -> Iterator[RenderableType]:
+def groups_line(about: Mapping[str, Any]) -> Iterator[Text]:
+    """That whole groups are left out, where they are.
+
+    Args:
+        about: A summary, or as from `divacli.curate.provenance.grouping`.
+    """
+    if about["group"] is not None:
+        yield Text(f"leave-group-out: {about['n_groups']:,} groups of ").append_text(plain(about["group"]))
+
+
+def prune_summary(
+    choice: Choice, prediction: Prediction | None, about: Mapping[str, Any]
+) -> Iterator[RenderableType]:
     """What goes, and what a refit without it predicts.
 
     Args:
         choice: The decision.
         prediction: Before and after, where it could be computed.
+        about: As for `groups_line`.
     """
     n, stay = len(choice.kept), int(choice.kept.sum())
     yield Text.assemble(
@@ -78,6 +94,7 @@ def prune_summary(choice: Choice, prediction: Prediction | None) -> Iterator[Ren
         yield Text("kept as the last of their class: ").append_text(plain(listed(choice.rescued)))
     if prediction is None or stay == n:
         return
+    yield from groups_line(about)
     table = Table(box=None, pad_edge=False)
     for name in ("over", "loss before", "after", "error before", "after"):
         table.add_column(name, justify="left" if name == "over" else "right")
@@ -89,7 +106,7 @@ def prune_summary(choice: Choice, prediction: Prediction | None) -> Iterator[Ren
             f"{prediction.before.error[index]:.1%}",
             f"{prediction.after.error[index]:.1%}",
         )
-    yield Text(f"\nleave-one-out, exact refit at ridge {prediction.ridge:.3g}", style="bold")
+    yield Text(f"\n{left_out(about)}, exact refit at ridge {prediction.ridge:.3g}", style="bold")
     yield table
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from divacli.curate.train import TrainResult
+from divacli.report.terminal import groups_line
 
 
 def train_summary(result: TrainResult) -> Iterator[RenderableType]:
@@ -19,6 +20,7 @@ def train_summary(result: TrainResult) -> Iterator[RenderableType]:
     """
     summary = result.summary
     best = summary["best"]
+    yield from groups_line(summary)
     yield _history(result)
     stopped = "; it has not fallen since, so training stopped early" if summary["stopped_early"] else ""
     yield Text(f"kept: network and weights after step {best['step']:,}, of the lowest K-fold loss{stopped}")

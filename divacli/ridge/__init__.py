@@ -41,6 +41,7 @@ from divacli.ridge.reweighting import (
 )
 from divacli.ridge.rows import LinearOutput, Rows
 from divacli.ridge.scaling import SCALINGS, Scaling, fit_scaling
+from divacli.ridge.shares import ShareDerivative, choose_shares, differentiate_shares, share_weights
 from divacli.ridge.spectrum import RidgeFit, Spectrum
 from divacli.ridge.task import RidgeTask
 
@@ -66,6 +67,7 @@ __all__ = [
     "RobustCrossEntropy",
     "Rows",
     "Scaling",
+    "ShareDerivative",
     "Span",
     "Spectrum",
     "SquaredLoss",
@@ -75,9 +77,11 @@ __all__ = [
     "ValidationResult",
     "calibrate",
     "choose_ranking_ridge",
+    "choose_shares",
     "choose_steps",
     "decompose",
     "differentiate",
+    "differentiate_shares",
     "fit_inverse_temperature",
     "fit_scaling",
     "leave_one_out",
@@ -90,6 +94,7 @@ __all__ = [
     "moments",
     "ridge_grid",
     "ridge_path",
+    "share_weights",
     "split_in_folds",
     "stepped",
     "validation_derivative",

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -34,6 +35,8 @@ SURENESS = 2.0
 
 _ROUNDING = 1e-9
 """Relative gains below this are no gains: a step that changes nothing has them, too."""
+
+_D = TypeVar("_D")
 
 
 @dataclass(frozen=True)
@@ -219,12 +222,53 @@ def choose_steps(
         SolveError: As `differentiate`.
     """
     folds, rows = _folds(problem, n_folds, seed, without)
+    return walked(problem, rows, folds, most, sizes, tried)
+
+
+class Walk(Protocol[_D]):
+    """One fold's walk: all that moves it comes from the other samples."""
+
+    @property
+    def inside(self) -> Tensor:
+        """(n,) bool, which of the judged samples are the fold's."""
+
+    def direction(self) -> _D:
+        """What a step follows where the walk is."""
+
+    def moved(self, direction: _D, size: float) -> Walk[_D]:
+        """This walk after one step more, of a size in units of the mean absolute derivative."""
+
+    def outputs(self) -> Tensor:
+        """Predictions (m, k) float64 for the fold's rows where the walk is."""
+
+
+def walked(
+    problem: Problem,
+    rows: Tensor,
+    folds: Sequence[Walk[_D]],
+    most: int,
+    sizes: Sequence[float],
+    tried: Callable[[], None],
+) -> StepChoice:
+    """Let the folds walk for as long as it pays, which is what `choose_steps` decides by.
+
+    Args:
+        problem: The problem.
+        rows: (m,) of the judged samples that count, as from `drawn`.
+        folds: Where their walks begin.
+        most: Steps at the most.
+        sizes: To try.
+        tried: Called after each size.
+
+    Raises:
+        SolveError: As `differentiate`.
+    """
     now = _judge(problem, rows, folds)
     taken: list[float] = []
     trials: list[Trial] = []
     for step in range(1, most + 1):
         directions = [fold.direction() for fold in folds]
-        best: tuple[float, _Judgement, list[_Fold]] | None = None
+        best: tuple[float, _Judgement, Sequence[Walk[_D]]] | None = None
         for size in sizes:
             moved = [fold.moved(direction, size) for fold, direction in zip(folds, directions, strict=True)]
             found = _judge(problem, rows, moved)
@@ -285,16 +329,66 @@ def left_out(
 
 def _folds(problem: Problem, n_folds: int, seed: int, without: Tensor | None) -> tuple[list[_Fold], Tensor]:
     """The folds where their walks begin, and the rows that are judged."""
+    parts, rows = drawn(problem, n_folds, seed, without)
+    whole = moments(problem.task)
+    starts = [problem.task.weights] * len(parts) if without is None else list(without)
+    folds = [_Fold(problem, inside, rows, whole, start) for inside, start in zip(parts, starts, strict=True)]
+    return folds, rows
+
+
+def drawn(
+    problem: Problem, n_folds: int, seed: int, without: Tensor | None = None
+) -> tuple[list[Tensor], Tensor]:
+    """For each fold (n,) bool which of the judged samples are its, and the rows (m,) that are judged.
+
+    There are no more folds than there are groups to deal out, so that none is empty.
+
+    Args:
+        problem: The problem.
+        n_folds: K.
+        seed: As for `choose_steps`.
+        without: As for `left_out`.
+
+    Raises:
+        SolveError: Less than two groups stay when a fold leaves: none of them could be left out in turn.
+    """
     judged = problem.judged
     rows = calibration_rows(problem.order, judged.validation_mask, judged.n_classes)
+    groups = torch.arange(len(judged)) if judged.groups is None else judged.groups
+    n_folds = min(n_folds, len(set(groups.tolist())))
     number = split_in_folds(judged.labels, problem.order, seed, n_folds, judged.groups)
-    whole = moments(problem.task)
     starts = [problem.task.weights] * n_folds if without is None else list(without)
-    return [_Fold(problem, number == fold, rows, whole, start) for fold, start in enumerate(starts)], rows
+    if problem.validation is None:
+        stay = min(
+            len(set(groups[(number != fold) & (start > 0)].tolist())) for fold, start in enumerate(starts)
+        )
+        if stay < 2:
+            what = "samples" if judged.groups is None else "groups"
+            raise SolveError(
+                f"K-fold: {stay} of the {what} of positive weight would stay when a fold leaves",
+                expected=f"two at least, to be left out in turn: K-fold needs three {what} or more",
+                hint="give --step-size NUMBER or --val DATA; where there are three, --folds 3",
+            )
+    return [number == fold for fold in range(n_folds)], rows
+
+
+def without_fold(problem: Problem, inside: Tensor) -> Problem:
+    """The problem as if a fold's samples were not there.
+
+    Args:
+        problem: The whole problem.
+        inside: (n,) bool, which of the judged samples are the fold's.
+    """
+    mask = torch.where(inside, 0.0, problem.judged.validation_mask)
+    if problem.validation is not None:
+        return replace(problem, validation=replace(problem.validation, validation_mask=mask))
+    # Weight and mask zero: absent from the fit and from the loss.
+    weights = torch.where(inside, 0.0, problem.task.weights)
+    return replace(problem, task=replace(problem.task, weights=weights, validation_mask=mask))
 
 
 class _Fold:
-    """One fold's walk: all that moves it comes from the other samples.
+    """A fold's walk on the weights of samples.
 
     Args:
         problem: The whole problem.
@@ -311,19 +405,14 @@ class _Fold:
         self.inside = inside
         self._rows = rows[inside[rows]]
         self._there: Tensor | None = None
-        judged, task = problem.judged, problem.task
-        rest = replace(judged, validation_mask=torch.where(inside, 0.0, judged.validation_mask))
+        task, shared = problem.task, problem.shared
         if problem.validation is None:
-            # Weight and mask zero: absent from the fit and from the loss.
-            rest = replace(rest, weights=torch.where(inside, 0.0, start))
             self._there = ~inside
-            shared = problem.shared
             if shared is not None:
                 # The fold has no say in what the others share.
                 shared = torch.where(inside, shared.max() + 1, shared)
-            self._rest = replace(problem, task=rest, shared=shared)
-        else:
-            self._rest = replace(problem, validation=rest, task=replace(task, weights=start))
+        started = replace(problem, task=replace(task, weights=start), shared=shared)
+        self._rest = without_fold(started, inside)
         self.weights = self._rest.task.weights
         self._moments = whole
         more = self.weights - task.weights
@@ -409,7 +498,7 @@ class _Judgement:
         return float(gain), float((self.share.square() @ (lower - gain).square()).sqrt())
 
 
-def _judge(problem: Problem, rows: Tensor, folds: list[_Fold]) -> _Judgement:
+def _judge(problem: Problem, rows: Tensor, folds: Sequence[Walk[_D]]) -> _Judgement:
     """Losses of the rows, each predicted without its fold.
 
     The calibration has no class biases, whatever the differentiated loss has: they would take back what a

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
 FILES = ["augment.json", "augmentation.yaml", "failed.csv"]
@@ -113,6 +114,54 @@ def test_the_snippet_runs(images, model, own, done):
     assert "left-out images" not in result.stderr
 
 
+def test_the_snippet_of_two_files_with_one_name(tmp_path, monkeypatch, images, model, done):
+    for name, does in (("left_right", "mirror"), ("parts/up_down", "flip")):
+        path = tmp_path / f"{name}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(
+            f"from PIL import ImageOps\n\n\ndef change(image):\n    return ImageOps.{does}(image)\n"
+        )
+        monkeypatch.syspath_prepend(str(path.parent))
+    transforms = ["left_right.py:change", "parts/up_down.py:change"]
+    done("augment", images, *model, "--step-size", "0.01", *(f"--transform={one}" for one in transforms))
+    code = document()["snippet"]
+    assert code.splitlines()[:2] == [
+        "# left_right.py must be importable: beside your script, or in a folder of PYTHONPATH",
+        "# parts/up_down.py must be importable: beside your script, or in a folder of PYTHONPATH",
+    ]
+    namespace: dict = {}
+    exec(code, namespace)
+    image = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
+    made = [one(image).tobytes() for one in namespace["augmentation"].transforms[1:]]
+    assert made == [ImageOps.mirror(image).tobytes(), ImageOps.flip(image).tobytes()]
+    assert [entry["code"] for entry in document()["transforms"]] == ["change", "change_2"]
+
+
+def test_files_of_one_name_cannot_both_be_imported(tmp_path, images, model, own, run):
+    own()
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more/own_transforms.py").write_text(OWN.format(limit=200))
+    transforms = ["own_transforms.py:mirrored", "more/own_transforms.py:picky"]
+    result = run("augment", images, *model, *(f"--transform={one}" for one in transforms))
+    assert result.exit_code == 2
+    assert "would both be imported as own_transforms" in text_of(result)
+
+
+@pytest.mark.parametrize("command", [("augment", "--transform", "talking.py:change"), ("score",)])
+def test_what_files_print_is_not_in_the_output(tmp_path, images, factory, done, command):
+    said = "print('hello from the file')\n"
+    (tmp_path / "talking.py").write_text(
+        f"from PIL import ImageOps\n{said}\n\ndef change(image):\n    {said}"
+        "    return ImageOps.mirror(image)\n"
+    )
+    factory.write_text(factory.read_text().replace("def make():\n", f"{said}\ndef make():\n    {said}"))
+    name, *more = command
+    result = done(name, images, "--model", f"{factory}:make", *more, "--workers", "0", "-q", "-o", "-")
+    assert "hello" not in result.stdout
+    assert "hello from the file" in result.stderr
+    assert result.stdout
+
+
 def test_every_note_is_told_once(images, model, own, done):
     own()
     transforms = ["own_transforms.py:mirrored", "own_transforms.py:picky", "hflip"]
@@ -131,7 +180,9 @@ def test_images_without_a_copy_are_listed(images, model, own, done):
     assert failed["reason"].unique().tolist() == [
         "transform own_transforms.py:picky fails: ValueError: too red"
     ]
-    assert f"{len(failed)} images cannot be used and are left out" in text_of(result)
+    said = text_of(result)
+    assert f"{len(failed)} images have no copy by own_transforms.py:picky and stay as they are" in said
+    assert "left out, the first" not in said
     copies = {row["transform"]: row["copies"] for row in report()["transforms"]}
     assert copies == {"untouched": 36, "own_transforms.py:picky": 36 - len(failed), "hflip": 36}
 
@@ -175,6 +226,7 @@ def test_a_validation_set_of_its_own(images, more_images, model, done):
         ((), "Missing option '--transform'"),
         (("--transform", "hflip", "--transform", "hflip"), "the same as hflip"),
         (("--transform", "rotate:15", "--transform", "rotate:degrees=15"), "the same as rotate:15"),
+        (("--transform", "hflip", "--transform", "RandomHorizontalFlip:1.0"), "the same as hflip"),
         (("--transform", "hflip", "--step-size", "0"), "expected auto or a number above 0"),
     ],
 )
@@ -206,7 +258,9 @@ def test_a_transform_that_fails_on_every_image(images, model, own, run):
     )
     result = run("augment", images, *model, "--transform", "own_transforms.py:large")
     assert result.exit_code == 1
+    assert "transform own_transforms.py:large fails on every image, the first: a/000.png" in text_of(result)
     assert "transform own_transforms.py:large fails: ValueError: too small" in text_of(result)
+    assert "Pillow" not in text_of(result)
     assert [*Path("diva-out").iterdir()] == []
 
 
@@ -214,7 +268,7 @@ def test_features_have_no_images_to_transform(blobs, run):
     data = blobs("data.npz", n=30, d=4)
     result = run("augment", data.file, "--transform", "hflip")
     assert result.exit_code == 1
-    assert "brings its features: there are no images to transform" in text_of(result)
+    assert "brings its features: there are no images" in text_of(result)
 
 
 def test_equal_probabilities_where_nothing_can_be_told(tmp_path, images_table, model, done):
@@ -224,4 +278,4 @@ def test_equal_probabilities_where_nothing_can_be_told(tmp_path, images_table, m
     rows = report()["transforms"]
     assert report()["sizes"] == []
     assert [row["probability"] for row in rows] == pytest.approx([1 / 3] * 3)
-    assert "they stay equal" in text_of(result)
+    assert "by more than two standard errors of that gain: they stay equal" in text_of(result)

@@ -199,6 +199,190 @@ def test_one_group_for_all_is_an_error(table, run):
     assert "--group none" in result.stderr
 
 
+@pytest.mark.parametrize("column", ["patient_id", "group"])
+def test_a_column_that_is_named_must_tell_groups_apart(column, table, run, done):
+    table.rename(columns={"patient_id": column}).assign(**{column: "x"}).to_csv("one.csv", index=False)
+    result = run("reweight", "one.csv", "--group", column, "--step-size", "0.1")
+    assert result.exit_code == 1
+    assert f"one.csv: column {column} has the same value in every row" in text_of(result)
+    table.drop(columns="patient_id").to_csv("none.csv", index=False)
+    result = run("score", "none.csv", "--group", column)
+    assert result.exit_code == 1
+    assert f"none.csv has no column {column} for --group" in text_of(result)
+    table.assign(**{column: table["path"]}).to_csv("each.csv", index=False)
+    warned = text_of(done("score", "each.csv", "--group", column))
+    assert f"each.csv: no two samples are of one {column}" in warned
+
+
+def test_the_column_group_is_optional_where_it_is_not_named(table, done):
+    table.assign(patient_id="x").rename(columns={"patient_id": "group"}).to_csv("one.csv", index=False)
+    assert "warning" not in done("score", "one.csv").stderr
+    assert (summary_of("diva-out")["group"], summary_of("diva-out")["n_groups"]) == (None, None)
+
+
+def test_a_wrong_column_is_refused_before_any_image_is_embedded(images_table, model, factory, run):
+    images_table.to_csv("photos.csv", index=False)
+    assert run("score", "photos.csv", *model, *BY_PATIENT).exit_code == 1
+    assert not factory.with_suffix(".log").exists()
+
+
+def test_an_npz_may_hold_them_under_any_name(arrays, table, derivatives, done):
+    np.savez("named.npz", **arrays, patient_id=PATIENTS.astype(int), camera=PATIENTS)
+    expected = derivatives("patients.csv", *BY_PATIENT)
+    assert derivatives("named.npz", *BY_PATIENT).tolist() == expected.tolist()
+    text = text_of(done("score", "named.npz", *BY_PATIENT))
+    assert "columns kept but not used: camera." in text
+    assert set(pd.read_csv("diva-out/scores.csv")["patient_id"]) == set(range(N // COPIES))
+
+
+# What is said of them
+
+
+@pytest.mark.parametrize(
+    ("command", "file"),
+    [
+        (("score",), "summary.json"),
+        (("reweight", "--step-size", "0.1"), "reweight.json"),
+        (("prune", "--keep", "0.9"), "prune.json"),
+        (("evaluate", "--manifest", "patients.csv", "--test", "test.csv"), "evaluation.json"),
+        (("extend", "--pool", "pool.csv"), "extend.json"),
+    ],
+    ids=lambda part: part[0] if isinstance(part, tuple) else "",
+)
+def test_every_summary_says_what_was_left_out(command, file, arrays, table, done):
+    np.savez("others.npz", **{**arrays, "embedding": arrays["embedding"] + np.float32(0.1)})
+    others = table.assign(feature_source="others.npz", patient_id="new " + table["patient_id"])
+    for name in ("pool.csv", "test.csv"):
+        others.to_csv(name, index=False)
+    for options, expected in ((BY_PATIENT, ("patient_id", 20)), ((), (None, None))):
+        name, *more = command
+        result = done(name, "patients.csv", *more, *options, "--out", "out")
+        content = json.loads(Path("out", file).read_text())
+        assert (content["group"], content["n_groups"]) == expected
+        shown = " ".join(result.output.split())
+        assert shown.count("leave-group-out: 20 groups of patient_id") == bool(options)
+        if name in ("score", "extend"):
+            loss = "leave-group-out loss" if options else "leave-one-out loss"
+            assert loss in shown
+            assert ("leave-one-out" in shown) == (not options)
+
+
+def test_empty_cells_are_counted_as_groups(table, done):
+    table["patient_id"] = np.where(np.arange(N) < 30, PATIENTS, "")
+    table.to_csv("some.csv", index=False)
+    done("score", "some.csv", *BY_PATIENT)
+    assert summary_of("diva-out")["n_groups"] == 10 + 30
+
+
+# Two sets
+
+
+@pytest.fixture
+def divided(table) -> pd.DataFrame:
+    """mine.csv with the first two images of each patient, others.csv with the third of all but five."""
+    table[np.arange(N) % COPIES < 2].to_csv("mine.csv", index=False)
+    others = table[np.arange(N) % COPIES == 2].reset_index(drop=True)
+    others["patient_id"] = np.where(np.arange(20) < 5, "new" + others["patient_id"], others["patient_id"])
+    others.to_csv("others.csv", index=False)
+    return others
+
+
+KIN = "15 of the 20 samples of others.csv are of a patient_id that is also in mine.csv"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("score", "--val", "others.csv"),
+        ("prune", "--val", "others.csv", "--keep", "0.9"),
+        ("reweight", "--val", "others.csv", "--step-size", "0.1"),
+        ("evaluate", "--manifest", "mine.csv", "--test", "others.csv"),
+        ("evaluate", "--curve", "remove", "--fractions", "0.1", "--test", "others.csv"),
+    ],
+)
+def test_patients_in_both_sets_are_counted(command, divided, done):
+    name, *more = command
+    result = text_of(done(name, "mine.csv", *more, *BY_PATIENT))
+    assert result.count(KIN) == 1
+    assert "kin" not in text_of(done(name, "mine.csv", *more))
+    # Those who belong to nobody or weigh nothing are nobody's kin.
+    divided.assign(
+        patient_id=divided["patient_id"].where(np.arange(20) != 6, ""),
+        weight=np.where(np.arange(20) == 7, 0.0, 1.0),
+    ).to_csv("others.csv", index=False)
+    fewer = KIN.replace("15 of the 20", "13 of the 19")
+    assert fewer in text_of(done(name, "mine.csv", *more, *BY_PATIENT))
+    divided.assign(patient_id=[f"new{row}" for row in range(20)]).to_csv("others.csv", index=False)
+    assert "kin" not in text_of(done(name, "mine.csv", *more, *BY_PATIENT))
+
+
+def test_a_validation_set_needs_no_groups_where_it_is_only_predicted(divided, done):
+    divided.drop(columns="patient_id").to_csv("others.csv", index=False)
+    done("score", "mine.csv", "--val", "others.csv", *BY_PATIENT)
+
+
+@pytest.fixture
+def pools(divided, arrays):
+    """pool.csv with the column, lacking.csv without."""
+    np.savez("pool.npz", **{**arrays, "embedding": arrays["embedding"] + np.float32(0.05)})
+    pool = pd.DataFrame({"path": arrays["path"], "label": arrays["label"], "feature_source": "pool.npz"})
+    pool.to_csv("lacking.csv", index=False)
+    pool.assign(patient_id=np.where(np.arange(N) < 30, PATIENTS, "")).to_csv("pool.csv", index=False)
+    return pool
+
+
+@pytest.mark.parametrize("command", ["extend", "aggregate"])
+def test_a_pool_must_tell_its_groups(command, pools, run, done):
+    done(command, "mine.csv", "--pool", "pool.csv", *BY_PATIENT, "--out", "out")
+    assert (
+        pd.read_csv("out/remaining.csv")["reason"].str.contains("its patient_id is in the core")
+    ).sum() == 30
+    result = run(command, "mine.csv", "--pool", "lacking.csv", *BY_PATIENT)
+    assert result.exit_code == 1
+    assert "lacking.csv has no column patient_id for --group" in text_of(result)
+    done(command, "mine.csv", "--pool", "lacking.csv", "--group", "none")
+
+
+@pytest.mark.parametrize("command", ["extend", "aggregate"])
+def test_a_pool_without_the_column_group_is_a_warning(command, pools, done):
+    pd.read_csv("mine.csv").rename(columns={"patient_id": "group"}).to_csv("mine.csv", index=False)
+    said = "lacking.csv has no column group, which mine.csv has"
+    assert said in text_of(done(command, "mine.csv", "--pool", "lacking.csv"))
+    assert said not in text_of(done(command, "mine.csv", "--pool", "lacking.csv", "--group", "none"))
+
+
+def test_a_validation_set_that_judges_a_pool_must_tell_its_groups(pools, divided, run, done):
+    arguments = ("extend", "mine.csv", "--pool", "pool.csv", *BY_PATIENT, "--val")
+    assert KIN in text_of(done(*arguments, "others.csv"))
+    divided.drop(columns="patient_id").to_csv("val.csv", index=False)
+    result = run(*arguments, "val.csv")
+    assert result.exit_code == 1
+    assert "val.csv has no column patient_id for --group" in text_of(result)
+
+
+def test_training_sets_with_groups_and_without_are_a_warning(pools, divided, run, done):
+    mine = pd.read_csv("mine.csv")
+    mine.rename(columns={"patient_id": "group"}).to_csv("grouped.csv", index=False)
+    mine.drop(columns="patient_id").head(30).to_csv("kept.csv", index=False)
+    arguments = ("--manifest", "kept.csv", "--test", "lacking.csv", "--learner", "ridge", "--seeds", "1")
+    said = "no column group in kept.csv, but in grouped.csv"
+    assert said in text_of(done("evaluate", "grouped.csv", *arguments))
+    assert said not in text_of(done("evaluate", "grouped.csv", *arguments, "--group", "none"))
+    result = run("evaluate", "mine.csv", *arguments, *BY_PATIENT)
+    assert result.exit_code == 1
+    assert "kept.csv has no column patient_id for --group" in text_of(result)
+
+
+def test_two_groups_cannot_choose_a_step(table, run, done):
+    table.assign(patient_id=np.arange(N) // 30).to_csv("two.csv", index=False)
+    result = run("reweight", "two.csv", *BY_PATIENT)
+    assert result.exit_code == 1
+    assert "K-fold needs three groups or more" in text_of(result)
+    assert "--step-size NUMBER or --val DATA" in text_of(result)
+    done("reweight", "two.csv", *BY_PATIENT, "--step-size", "0.1")
+    done("reweight", "two.csv", *BY_PATIENT, "--val", "patients.csv")
+
+
 def test_the_order_of_rows_changes_no_score(table, derivatives):
     table.sample(frac=1, random_state=0).to_csv("shuffled.csv", index=False)
     found = derivatives("shuffled.csv", *BY_PATIENT)
@@ -278,3 +462,14 @@ def test_balanced_validation_weighs_classes_alike(arrays, table, derivatives):
     expected = np.array([Oracle(task, 1.0).loo_derivative(SquaredLoss(), row) for row in range(len(labels))])
     assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
     assert np.abs(found - natural).max() > 0.05 * np.abs(expected).max()
+
+
+def test_training_says_which_groups_the_test_set_shares(images_table, model, done):
+    table = images_table.assign(patient=[f"p{row // 2}" for row in range(len(images_table))])
+    table[:30].to_csv("data.csv", index=False)
+    table[28:].to_csv("test.csv", index=False)
+    command = ("train", "data.csv", "--test", "test.csv", *model, "--epochs", "1", "--workers", "0")
+    result = done(*command, "--group", "patient")
+    text = " ".join(result.stderr.split())
+    assert "2 of the 8 samples of test.csv are of a patient that is also in data.csv" in text
+    assert "leave-group-out: 15 groups of patient" in text

@@ -21,13 +21,12 @@ from divacli.curate.augment import (
     pose_merged,
     snippet,
     walk,
-    weights_of,
 )
 from divacli.curate.solution import SolveOptions, pose
 from divacli.embed import Samples
 from divacli.embed.augmentation import NamedTransform, parse_transform
 from divacli.embed.gathered import whole
-from divacli.ridge import decompose, ridge_path
+from divacli.ridge import decompose, ridge_path, share_weights
 
 OPTIONS = SolveOptions(loss="cross-entropy", dtype=torch.float64)
 SQUARED = replace(OPTIONS, loss="squared", ridge=0.7)
@@ -230,7 +229,7 @@ def test_weights_of_images_stay_in_proportion(draw: Draw) -> None:
     shares, derivative, history = walk(problem, (0.1, 0.1))
     assert shares.sum() == pytest.approx(3)
     assert shares[2] < 1 < shares[1]
-    weights = weights_of(problem, shares)
+    weights = share_weights(problem, shares)
     assert torch.equal(weights, shares[merged.kind] * torch.from_numpy(np.tile(weight, 3)))
     assert history["loss"].is_monotonic_decreasing
     # Absent images, and so their copies, are no part of the training set: any features would do.
@@ -240,6 +239,13 @@ def test_weights_of_images_stay_in_proportion(draw: Draw) -> None:
     changed = replace(good, features=whole(others))
     other = pose_merged(images, merge(images, [changed, bad]), OPTIONS)
     np.testing.assert_allclose(walk(other, (0.1, 0.1))[1], derivative, rtol=1e-9)
+    # Nor do the folds bring them back.
+    results = [
+        augment(images, [(HFLIP, one), (VFLIP, bad)], OPTIONS, AugmentOptions()) for one in (good, changed)
+    ]
+    assert results[0].choice is not None
+    assert results[0].choice.sizes
+    assert results[1].summary["held_out"] == pytest.approx(results[0].summary["held_out"], rel=1e-6)
 
 
 def test_images_without_a_copy_are_left_to_the_others(draw: Draw) -> None:

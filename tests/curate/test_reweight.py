@@ -249,9 +249,9 @@ def test_two_samples_at_a_ridge_of_ones_own(tmp_path, load):
     result = reweight(samples, ROBUST, ReweightOptions(size=0.1))
     # Neither is worth more than the other.
     assert weights_of(result) == pytest.approx([1, 1])
-    with pytest.raises(SolveError, match="leverage of one") as caught:
+    with pytest.raises(SolveError, match="K-fold needs three samples or more") as caught:
         reweight(samples, SolveOptions(loss="cross-entropy"), ReweightOptions())
-    assert "--ridge" in caught.value.hint
+    assert "--step-size" in caught.value.hint
 
 
 def test_a_validation_label_of_no_training_sample_is_named(tmp_path, gaussian, load):

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
-from divacli.embed.augmentation import parse_transform
+from divacli.embed.augmentation import named_apart, parse_transform
 from divacli.embed.images import FailedCopy
 from divacli.errors import ModelError
 
@@ -121,6 +121,7 @@ nothing = lambda image: None
 pair = lambda image: (image, image)
 identity = lambda image: image
 failing = lambda image: 1 / 0
+leaving = lambda image: exit(3)
 empty = lambda image: image.crop((0, 0, 0, 5))
 flat = lambda image: torch.zeros(1, 8, 8)
 whole_numbers = lambda image: torch.zeros(3, 8, 8, dtype=torch.int64)
@@ -140,9 +141,10 @@ def user_file(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def nothing_imported() -> Iterator[None]:
-    """Each test has a file aug.py of its own."""
+    """Each test has a file aug.py of its own, and what that imports."""
     yield
-    sys.modules.pop("aug", None)
+    for name in ("aug", "other"):
+        sys.modules.pop(name, None)
 
 
 def noise(width: int = 64, height: int = 64, seed: int = 0) -> Image.Image:
@@ -192,6 +194,25 @@ def test_one_transform_typed_otherwise_is_the_same(text: str) -> None:
     assert parse_transform(text).text == parse_transform("hflip").text
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("hflip", "RandomHorizontalFlip:1.0", True),
+        ("hflip", "hflip:True", True),
+        ("rotate:15", "RandomRotation:(-15.0,15)", True),
+        ("solarize:250", "RandomSolarize:250.0,p=1", True),
+        ("colorjitter:0.4", "ColorJitter:brightness=(0.6,1.4)", True),
+        ("hflip", "vflip", False),
+        ("hflip", "hflip:p=0.99", False),
+        ("hflip:p=0.5", "hflip:p=0.51", False),
+        ("rotate:15", "rotate:15.5", False),
+        ("rotate:15,fill={'others': 0}", "rotate:15,fill={'others': 255}", False),
+    ],
+)
+def test_effect_is_equal_for_one_transform_under_two_spellings(one: str, other: str, same: bool) -> None:
+    assert (parse_transform(one).effect == parse_transform(other).effect) is same
+
+
 def test_text_tells_apart_what_prints_alike() -> None:
     one, other = (parse_transform(f"rotate:15,fill={{'others': {colour}}}") for colour in (0, 255))
     assert repr(one.transform) == repr(other.transform)
@@ -233,6 +254,7 @@ def test_text_tells_apart_what_prints_alike() -> None:
         ("FiveCrop:8", "transform FiveCrop:8 gives tuple", "and gives one, or a tensor"),
         ("ClampKeyPoints", "transform ClampKeyPoints leaves images as they are", "copies that differ"),
         ("colorjitter", "transform colorjitter leaves images as they are", "arguments that change something"),
+        ("Grayscale", "Grayscale gives an image of mode L, not RGB", "Grayscale:3 gives three channels"),
         ("hflip:p=0", "transform hflip:p=0 leaves images as they are", ""),
     ],
 )
@@ -272,9 +294,7 @@ def test_transforms_of_a_file(user_file: Path, name: str, code: str, monkeypatch
     assert not isinstance(pasted, Image.Image) or content(pasted) == content(ImageOps.mirror(noise(31, 20)))
 
 
-def test_copies_of_other_modes_and_beyond_white(user_file: Path) -> None:
-    gray = parse_transform(f"{user_file}:gray").copy(noise(31, 20), 0)
-    assert content(gray) == content(noise(31, 20).convert("L").convert("RGB"))
+def test_copies_beyond_white_and_in_place(user_file: Path) -> None:
     assert 255 in np.asarray(noise(31, 20))
     clipped = parse_transform(f"{user_file}:overshooting").copy(noise(31, 20), 0)
     assert content(clipped) == content(ImageOps.mirror(noise(31, 20)))
@@ -291,6 +311,74 @@ def test_content_of_the_file_is_its_identity(user_file: Path, tmp_path: Path) ->
     assert parse_transform(f"{moved}:plain").text != before
 
 
+def imported_apart(path: Path, body: str) -> str:
+    """The text of a transform whose file imports `turned` from a file beside it, as in a new process."""
+    (path.parent / "other.py").write_text(f"from PIL import ImageOps\n\n\ndef turned(image):\n    {body}\n")
+    sys.modules.pop("other", None)
+    return parse_transform(f"{path}:change").text
+
+
+def test_what_the_file_imports_is_a_part_of_its_identity(tmp_path: Path) -> None:
+    path = tmp_path / "aug.py"
+    path.write_text("import other\n\n\ndef change(image):\n    return other.turned(image)\n")
+    before = imported_apart(path, "return ImageOps.mirror(image)")
+    assert imported_apart(path, "return ImageOps.flip(image)") != before
+    # Written otherwise, it does the same.
+    assert imported_apart(path, "return ImageOps.mirror(image.copy())") == before
+
+
+def test_an_import_within_the_transform_finds_what_lies_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "aug.py"
+    path.write_text("def change(image):\n    import other\n\n    return other.turned(image)\n")
+    searched = list(sys.path)
+    imported_apart(path, "return ImageOps.mirror(image)")
+    named = parse_transform(f"{path}:change")
+    del sys.modules["other"]
+    assert content(named.copy(noise(), 0)) == content(ImageOps.mirror(noise()))
+    assert sys.path == searched
+
+
+def test_what_a_file_prints_is_no_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "aug.py"
+    path.write_text(
+        "from PIL import ImageOps\n\nprint('loaded')\n\n\n"
+        "def change(image):\n    print('called')\n    return ImageOps.mirror(image)\n"
+    )
+    parse_transform(f"{path}:change").copy(noise(), 0)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "loaded\ncalled\n" in said.err
+
+
+@pytest.mark.parametrize("name", ["my-aug.py", "2nd.py", "class.py", "a b.py"])
+def test_file_that_no_snippet_can_import(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(USER_FILE)
+    with pytest.raises(
+        ModelError, match=rf"{name} cannot be imported by its name\n(.|\n)*`from NAME import flip`"
+    ):
+        parse_transform(f"{tmp_path / name}:flip")
+
+
+def test_names_that_several_files_have_are_told_apart(tmp_path: Path) -> None:
+    body = "from PIL import ImageOps\n\nchange = change_2 = v2 = lambda image: ImageOps.{}(image)\n\n\n"
+    body += "class Turn:\n    def __call__(self, image):\n        return change(image)\n"
+    for name, does in (("one", "mirror"), ("two", "flip")):
+        (tmp_path / f"{name}.py").write_text(body.format(does))
+    texts = ["one.py:change", "two.py:change", "two.py:change_2", "one.py:v2", "one.py:Turn", "two.py:Turn"]
+    found = named_apart(
+        [parse_transform("hflip"), *(parse_transform(f"{tmp_path}/{text}") for text in texts)]
+    )
+    assert [(named.code, named.imports) for named in found] == [
+        ("v2.RandomHorizontalFlip(p=1)", "from torchvision.transforms import v2"),
+        ("change", "from one import change"),
+        ("change_2", "from two import change as change_2"),
+        ("change_2_2", "from two import change_2 as change_2_2"),
+        ("v2_2", "from one import v2 as v2_2"),
+        ("Turn()", "from one import Turn"),
+        ("Turn_2()", "from two import Turn as Turn_2"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "got"),
     [
@@ -299,6 +387,8 @@ def test_content_of_the_file_is_its_identity(user_file: Path, tmp_path: Path) ->
         ("pair", r"aug\.py:pair gives tuple"),
         ("failing", r"aug\.py:failing fails: ZeroDivisionError: division by zero"),
         ("empty", r"aug\.py:empty gives an image of 0 x 5"),
+        ("gray", r"aug\.py:gray gives an image of mode L, not RGB"),
+        ("leaving", r"aug\.py:leaving fails: SystemExit: 3"),
         ("flat", r"aug\.py:flat gives a tensor \(1, 8, 8\) of torch.float32"),
         ("whole_numbers", r"gives a tensor \(3, 8, 8\) of torch.int64"),
         ("no_pixels", r"gives a tensor \(3, 0, 8\)"),

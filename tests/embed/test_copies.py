@@ -1,6 +1,7 @@
 """Features of transformed copies: those of transformed files, always the same, apart from the images' own."""
 
 import pickle
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -131,6 +132,31 @@ def test_seed_is_no_matter_to_what_draws_nothing(copies: Callable, manifest: Man
     assert copies(manifest, "hflip", seed=1).embedded == 0
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_imported_and_printed_within_a_transform(
+    copies: Callable,
+    many: list[str],
+    write_transform: Callable,
+    tmp_path: Path,
+    workers: int,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "beside_aug.py").write_text("from PIL.ImageOps import mirror\n")
+    text = write_transform(
+        "    print('changing')\n    import beside_aug\n    return beside_aug.mirror(image)\n"
+    )
+    manifest = table_of(many, tmp_path)
+    options = ExtractOptions(torch.device("cpu"), workers=workers)
+    parse_transform(text)
+    sys.modules.pop("beside_aug")
+    found = copies(manifest, text, options=options)
+    sys.modules.pop("beside_aug")
+    assert bits(found) == bits(copies(manifest, "hflip"))
+    said = capfd.readouterr()
+    assert "changing" not in said.out
+    assert said.err.count("changing") >= len(many)
+
+
 def test_changed_file_of_a_transform_is_another_transform(
     copies: Callable, manifest: Manifest, write_transform: Callable
 ) -> None:
@@ -214,8 +240,25 @@ def test_images_without_copy_are_left_out_with_their_reason(
     others = np.delete(np.arange(80), [50, 71])
     assert found.manifest.table["path"].tolist() == [many[position] for position in others]
     np.testing.assert_array_equal(found.features[:], expected.features[others])
-    with pytest.raises(DataError, match=r"of all sizes!\)"):
+    with pytest.raises(
+        DataError, match=r"aug\.py:change fails on \d of the images tried so far.*of all sizes!\)"
+    ):
         copies(manifest, text, options=options, strict=True)
+
+
+def test_transform_that_fails_on_every_image(
+    copies: Callable, manifest: Manifest, write_transform: Callable
+) -> None:
+    text = write_transform(
+        "    if image.width < 100:\n        raise OSError('too narrow')\n    return ImageOps.mirror(image)\n"
+    )
+    for strict in (False, True):
+        with pytest.raises(DataError) as caught:
+            copies(manifest, text, strict=strict)
+        first = manifest.table["path"][0]
+        reason = f"transform {text} fails: OSError: too narrow"
+        assert caught.value.got == f"transform {text} fails on every image, the first: {first} ({reason})"
+        assert "Pillow" not in str(caught.value)
 
 
 def test_transform_that_fails_on_the_smallest_image_of_all(

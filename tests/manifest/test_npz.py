@@ -1,5 +1,6 @@
 """Embeddings with labels, and what is said of files that hold something else."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +73,64 @@ def test_class_names(tmp_path: Path, labels: list, class_name: list[str], expect
     assert "class_name" not in manifest.table
 
 
-def test_other_arrays_are_named(tmp_path: Path) -> None:
-    assert read(tmp_path, extra=np.zeros(9)).warnings == (f"{tmp_path}/e.npz: arrays not used: extra.",)
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([7, 7, 8, 9], ">i4"), [7, 7, 8, 9]),
+        (np.array([0.5, np.inf, 2.5, 3.5], np.float16), [0.5, np.inf, 2.5, 3.5]),
+        (np.array([True, False, False, True]), [True, False, False, True]),
+        (np.array(["p1", "p1", "", "ü"]), ["p1", "p1", "", "ü"]),
+        (np.array([b"p1", b"p1", b"p2", b""]), ["p1", "p1", "p2", ""]),
+    ],
+    ids=["integers", "floats", "booleans", "texts", "bytes"],
+)
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_other_arrays_of_one_entry_a_sample_are_columns(
+    tmp_path: Path, save: object, values: np.ndarray, expected: list, form: str
+) -> None:
+    save(tmp_path / "e.npz", embedding=EMBEDDING, label=[0, 1, 1, 0], patient_id=values)
+    manifest = read_manifest(str(tmp_path / "e.npz"))
+    assert manifest.table["patient_id"].tolist() == expected
+    assert (manifest.unused, manifest.warnings) == (("patient_id",), ())
+    write_table(manifest.table, tmp_path / f"out.{form}", form)
+    again = read_manifest(str(tmp_path / f"out.{form}")).table["patient_id"]
+    assert again.astype(str).tolist() == manifest.table["patient_id"].astype(str).tolist()
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        np.zeros(9),
+        np.zeros((4, 1)),
+        np.array(1),
+        np.array(["a", None, "b", 1], object),
+        np.zeros(4, complex),
+        np.array([b"\xff"] * 4),
+    ],
+    ids=["length", "matrix", "scalar", "objects", "complex", "encoding"],
+)
+def test_arrays_that_are_no_columns_are_named(tmp_path: Path, extra: np.ndarray) -> None:
+    manifest = read(tmp_path, extra=extra)
+    assert manifest.warnings == (f"{tmp_path}/e.npz: arrays not used: extra.",)
+    assert "extra" not in manifest.table
+
+
+def test_an_array_cannot_say_where_the_embeddings_are(tmp_path: Path) -> None:
+    manifest = read(tmp_path, feature_source=np.array(["other.npz"] * 4))
+    assert manifest.table["feature_source"].tolist() == ["e.npz"] * 4
+    assert manifest.warnings == (f"{tmp_path}/e.npz: arrays not used: feature_source.",)
+
+
+def test_a_large_array_that_is_no_column_is_not_read(tmp_path: Path) -> None:
+    pixels = np.zeros((4, 3_000_000), np.uint8)
+    np.savez_compressed(tmp_path / "e.npz", embedding=EMBEDDING, label=[0, 1, 1, 0], pixels=pixels)
+    tracemalloc.start()
+    try:
+        read_manifest(str(tmp_path / "e.npz"))
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ SUMMARY = {
     "loss": {"before": 0.41231, "after": 0.3},
     "error": {"before": 0.2123, "after": 0.164},
     "stopped": "the budget was spent",
+    "group": None,
+    "n_groups": None,
 }
 
 
@@ -58,6 +60,12 @@ def test_how_much_was_chosen_and_what_it_brings():
     assert "loss 0.4123 -> 0.3000, error 21.2% -> 16.4%; the budget was spent" in text
     assert "3 1,500 0.3700 20.0% 0.812" in text
     assert text.index("1,200 its weight is 0") < text.index("7 it would raise the loss")
+
+
+def test_groups_are_named():
+    assert "groups" not in " ".join(shown(extend_summary(result())))
+    lines = shown(extend_summary(result(group="patient_id", n_groups=20)))
+    assert lines[0] == "leave-group-out: 20 groups of patient_id"
 
 
 def test_an_unlabelled_pool_is_marked_as_such():

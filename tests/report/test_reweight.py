@@ -17,11 +17,12 @@ from divacli.ridge.reweighting import Trial
 TRIALS = (Trial(1, 0.1, 0.98, 0.0012, 0.0008, 0.44), Trial(2, 0.1, 0.99, -0.016, 0.01, 0.433))
 
 
-def result(choice: StepChoice | None, labels: list[str] | None = None) -> ReweightResult:
+def result(choice: StepChoice | None, labels: list[str] | None = None, **changes: object) -> ReweightResult:
     labels = ["a", "a", "[red]b", "\x1b[2Jc"] if labels is None else labels
     table = pd.DataFrame({"label": labels, "weight": np.linspace(0, 3, len(labels))})
     history = pd.DataFrame({"step": [0, 1], "loss": [1.0, 0.9], "error": [0.5, 0.25]})
     summary = {"loss": "cross-entropy", "n_zero": 1, "effective_samples": 2.571}
+    summary |= {"group": None, "n_groups": None, **changes}
     return ReweightResult(table, SimpleNamespace(), choice, history, summary)
 
 
@@ -43,6 +44,12 @@ def test_what_the_folds_said_and_which_step_was_taken():
     assert row(lines, "1", "0.1") == ["1", "0.1", "0.9800", "+0.0012", "0.0008", "44.0%", "taken"]
     assert row(lines, "2", "0.1") == ["2", "0.1", "0.9900", "-0.0160", "0.0100", "43.3%"]
     assert "steps taken: 0.1" in lines
+
+
+def test_groups_are_named():
+    assert "groups" not in " ".join(shown(result(None)))
+    lines = shown(result(None, group="patient_id", n_groups=20))
+    assert lines[0] == "leave-group-out: 20 groups of patient_id"
 
 
 def test_several_steps_and_none():

@@ -17,6 +17,7 @@ from divacli.report.terminal import prune_summary, score_summary
 
 EVIL = "[red]x[/red]"
 ESCAPE = "\x1b[31mred\x1b[0m"
+NO_GROUPS = {"group": None, "n_groups": None}
 SUMMARY = {
     "n_samples": 12,
     "n_classes": 3,
@@ -28,6 +29,7 @@ SUMMARY = {
     "loo_error": 0.25,
     "ridge": 1.5,
     "ranking_ridge": 15.0,
+    **NO_GROUPS,
 }
 
 
@@ -73,6 +75,20 @@ def test_what_was_found():
     text = " ".join(score_text().split())
     assert "12 samples, 3 classes, 512 features each; 7 embedded now" in text
     assert "leave-one-out loss 0.1235, error 25.0% (ridge 1.5; derivatives at ridge 15)" in text
+
+
+def test_groups_are_named_once_and_the_loss_is_theirs():
+    text = " ".join(score_text(group="patient_id", n_groups=1234).split())
+    assert text.count("leave-group-out: 1,234 groups of patient_id") == 1
+    assert "leave-group-out loss 0.1235" in text
+    assert "leave-one-out" not in text
+    assert "groups" not in score_text()
+    assert f"groups of {EVIL}" in score_text(group=EVIL, n_groups=4)
+    about = {"group": "patient_id", "n_groups": 4}
+    pruned = shown(prune_summary(Choice(np.arange(10) < 7, []), PREDICTION, about))
+    assert pruned.count("4 groups of patient_id") == 1
+    assert "leave-group-out, exact refit at ridge 0.5" in pruned
+    assert "leave-one-out" not in pruned
 
 
 def test_the_sign_is_said():
@@ -169,7 +185,7 @@ PREDICTION = Prediction(
 
 def test_pruning_says_what_goes_and_what_a_refit_predicts():
     kept = np.arange(10) < 7
-    lines = shown(prune_summary(Choice(kept, []), PREDICTION)).splitlines()
+    lines = shown(prune_summary(Choice(kept, []), PREDICTION, NO_GROUPS)).splitlines()
     assert lines[0] == "7 of 10 samples kept, 3 dropped (30.0%)"
     rows = {line.split("  ")[0]: line.split()[-4:] for line in lines if "%" in line[20:]}
     assert rows["all original samples"] == ["0.5000", "0.4000", "10.0%", "8.0%"]
@@ -179,12 +195,12 @@ def test_pruning_says_what_goes_and_what_a_refit_predicts():
 
 
 def test_pruning_without_a_prediction_or_without_a_drop_shows_no_refit():
-    assert "refit" not in shown(prune_summary(Choice(np.arange(4) < 3, []), None))
-    assert "refit" not in shown(prune_summary(Choice(np.ones(4, bool), []), PREDICTION))
+    assert "refit" not in shown(prune_summary(Choice(np.arange(4) < 3, []), None, NO_GROUPS))
+    assert "refit" not in shown(prune_summary(Choice(np.ones(4, bool), []), PREDICTION, NO_GROUPS))
 
 
 def test_classes_that_were_rescued_are_named_as_they_are():
-    text = shown(prune_summary(Choice(np.arange(4) < 3, [EVIL, ESCAPE]), None))
+    text = shown(prune_summary(Choice(np.arange(4) < 3, [EVIL, ESCAPE]), None, NO_GROUPS))
     assert f"kept as the last of their class: {EVIL}, \\x1b[31mred" in text
 
 

@@ -34,6 +34,8 @@ def result(*, tested: bool, stopped: bool = False, size: float | None = None) ->
         "effective_samples": 41.6,
         "n_test": 10 if tested else None,
         "options": {"size": size},
+        "group": None,
+        "n_groups": None,
     }
     table = pd.DataFrame({"path": ["a", "b"], "label": ["x", "y"], "weight": [0.5, 1.5]})
     return TrainResult(table, {"w": torch.zeros(1)}, ["x", "y"], history, table.iloc[:0], summary)
@@ -53,6 +55,13 @@ def test_the_rows_and_what_is_kept():
 def test_without_a_test_set_there_is_no_column_for_it():
     assert "test error" in shown(result(tested=True))
     assert "test error" not in shown(result(tested=False))
+
+
+def test_that_groups_are_left_out_is_said():
+    found = result(tested=False)
+    assert "leave-group-out" not in shown(found)
+    grouped = {**found.summary, "group": "patient", "n_groups": 7}
+    assert "leave-group-out: 7 groups of patient" in shown(replace(found, summary=grouped))
 
 
 def test_that_no_step_paid_is_said():

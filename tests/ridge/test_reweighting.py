@@ -376,6 +376,42 @@ def test_groups_are_never_split_over_folds():
     assert honest == pytest.approx(float(share @ expected), rel=1e-9)
 
 
+@pytest.mark.parametrize(("n_groups", "n_folds"), [(2, 5), (2, 2), (3, 2)])
+def test_folds_that_leave_a_single_group_are_refused(n_groups, n_folds):
+    task = task_of(60, uneven=False, groups=torch.arange(60) % n_groups)
+    for ask in (choose_steps, left_out):
+        with pytest.raises(SolveError, match=r"1 of the groups of positive(.|\n)*three groups or more"):
+            ask(problem_of(task), n_folds=n_folds)
+
+
+def test_three_groups_are_a_fold_each():
+    problem = problem_of(task_of(60, uneven=False, groups=torch.arange(60) % 3))
+    found = left_out(problem)
+    expected, share, _ = brute_judgement(problem, brute_walks(problem, 3, 0))
+    assert found.loss == pytest.approx(float(share @ expected), rel=1e-9)
+    # A group whose samples weigh nothing cannot stay.
+    absent = torch.where(problem.task.groups == 0, 0.0, problem.task.weights)
+    with pytest.raises(SolveError, match="1 of the groups of positive weight would stay"):
+        left_out(replace(problem, task=replace(problem.task, weights=absent)))
+
+
+def test_a_validation_set_is_dealt_out_whatever_the_groups():
+    task = task_of(60, uneven=False, groups=torch.arange(60) % 2)
+    validation = task_of(30, seed=5, weights=torch.zeros(30, dtype=torch.float64))
+    problem = problem_of(task, validation=validation)
+    expected, share, _ = brute_judgement(problem, brute_walks(problem, 5, 0))
+    assert left_out(problem).loss == pytest.approx(float(share @ expected), rel=1e-9)
+
+
+@pytest.mark.parametrize("groups", [None, torch.arange(45) // 3])
+def test_there_are_no_more_folds_than_samples_or_groups(groups):
+    problem = problem_of(task_of(45, uneven=False, groups=groups))
+    most = 45 if groups is None else 15
+    found, expected = (left_out(problem, (0.1,), n_folds=n_folds) for n_folds in (100_000, most))
+    assert len(found.without) == most
+    assert found.loss == expected.loss
+
+
 @pytest.mark.parametrize("batch_rows", [7, 1000])
 def test_neither_batches_nor_storage_matter(batch_rows):
     task = task_of(45, groups=torch.arange(45) // 2)
