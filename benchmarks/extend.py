@@ -22,7 +22,7 @@ from divacli.curate.solution import SolveOptions
 from divacli.embed import Samples
 
 BUDGETS = (0.1, 0.2, 0.3, 0.4, 0.5)
-CASES = ((0.5, 0), (0.5, 1), (0.5, 2), (0.2, 0), (0.0, 0))
+CASES = (*((0.5, seed) for seed in range(9)), *((rate, seed) for rate in (0.2, 0.0) for seed in range(3)))
 A_CLASS = 10
 RANDOM = 5
 
@@ -94,6 +94,7 @@ def main() -> None:
             f"chosen (random) {curve}",
             flush=True,
         )
+    print((pd.DataFrame(rows).groupby("rate", sort=False).mean().drop(columns="seed") * 100).round(1).T)
     save("extend", rows)
 
 
