@@ -44,7 +44,7 @@ def from_torchvision(
         )
         member = published.DEFAULT
     else:
-        members = ["DEFAULT", *published.__members__]
+        members = list(dict.fromkeys(["DEFAULT", *published.__members__]))
         if weights not in members:
             raise _wrong_weights(name, weights, members)
         member = published[weights]

@@ -97,7 +97,7 @@ def answering_errors(*, debug: bool) -> Iterator[None]:
     except KeyboardInterrupt as error:
         if debug:
             traceback.print_exc()
-        say("interrupted; what was embedded is kept, and the same command goes on from there")
+        say("interrupted; features that were computed are kept, and the same command goes on from them")
         raise typer.Exit(130) from error
     except BrokenPipeError as error:
         # Python would complain once more when it flushes the closed stream on exit.

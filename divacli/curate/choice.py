@@ -146,7 +146,7 @@ def remaining_samples(
     derivative, trust = candidates.derivative[rows].numpy(), candidates.trust[rows].numpy()
     reason = np.select(
         [barred != "", trust < min_trust, derivative >= 0],
-        [barred, "its label is probably wrong", "it would raise the loss"],
+        [barred, "its label is not trusted", "it would raise the loss"],
         stopped,
     )
     first = ["path", "label", "weight"]

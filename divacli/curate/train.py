@@ -148,6 +148,11 @@ def train(
         return ImageBatches(part, backbone, solve.device, options.batch_size, options.workers, progress)
 
     images, tested = opened(manifest), None if test is None else opened(test)
+    if tested is not None:
+        known = {key.tobytes() for key in images.keys}
+        shared = sum(key.tobytes() in known for key in tested.keys)
+        if shared:
+            told(f"{shared:,} of the {len(tested.keys):,} test images are trained on, too: the test flatters")
     about = _about(images, tested, backbone, known_classes, options, solve)
     if restart and checkpoint is not None:
         discard_checkpoint(checkpoint)

@@ -31,7 +31,8 @@ def extend_summary(result: ExtendResult) -> Iterator[RenderableType]:
         yield Text("the pool has no labels: ranked by the expected derivative under the predicted classes")
     yield Text(
         f"loss {summary['loss']['before']:.4f} -> {summary['loss']['after']:.4f}, "
-        f"error {summary['error']['before']:.1%} -> {summary['error']['after']:.1%}; {summary['stopped']}\n"
+        f"error {summary['error']['before']:.1%} -> {summary['error']['after']:.1%} "
+        f"(the choice was fitted to these: judge by diva evaluate); {summary['stopped']}\n"
     )
     yield _history(result)
     counts = result.remaining["reason"].value_counts()

@@ -177,7 +177,7 @@ def test_a_budget_is_a_number_a_share_or_none(both, done):
     assert len(read("selected", "share")) == 8
     left = read("remaining", "none")
     assert 8 < len(read("selected", "none")) < 80
-    assert set(left["reason"]) <= {"its label is probably wrong", "it would raise the loss"}
+    assert set(left["reason"]) <= {"its label is not trusted", "it would raise the loss"}
     raising = left["reason"] == "it would raise the loss"
     assert (left["pool_derivative"][raising] >= 0).all()
     assert (left["label_probability"][~raising] < 0.5).all()

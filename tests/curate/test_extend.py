@@ -133,7 +133,7 @@ def test_wrong_labels_of_the_pool_are_not_trusted(draw):
     assert result.summary["pool_noise"] == pytest.approx(0.5, abs=0.08)
     truth = np.array([int(name.removeprefix("pool")) % 3 for name in names(result)]).astype(str)
     assert (truth == result.selected["label"]).mean() > 0.97
-    left = result.remaining[result.remaining["reason"] == "its label is probably wrong"]
+    left = result.remaining[result.remaining["reason"] == "its label is not trusted"]
     truth = (left["path"].str.removeprefix("pool").astype(int) % 3).astype(str)
     assert (truth != left["label"]).mean() > 0.8
 

@@ -546,6 +546,17 @@ def test_batches_in_which_a_twin_has_nothing_are_no_matter(trained, photos, net)
     assert history["kfold_loss"].notna().all()
 
 
+def test_test_images_that_are_trained_on_are_told_of(trained, photos):
+    manifest = read_manifest(str(photos))
+    said: list[str] = []
+    trained(manifest.select(np.arange(N) % 6 != 5), test=manifest, told=said.append, epochs=1)
+    assert "50 of the 60 test images are trained on, too: the test flatters" in said
+    del said[:]
+    half = np.arange(N) % 2 == 0
+    trained(manifest.select(half), test=manifest.select(~half), told=said.append, epochs=1)
+    assert not any("flatters" in sentence for sentence in said)
+
+
 def test_classes_of_one_image_are_named(trained, photos):
     manifest = read_manifest(str(photos))
     labels = manifest.table["label"].where(np.arange(N) > 0, "lonely")

@@ -104,7 +104,7 @@ def test_interrupted_command_says_so_and_keeps_its_shards(start: Start, tmp_path
     _, messages = interrupted.communicate(timeout=60)
     assert interrupted.returncode == 130
     assert messages.splitlines()[-1] == (
-        "interrupted; what was embedded is kept, and the same command goes on from there"
+        "interrupted; features that were computed are kept, and the same command goes on from them"
     )
     assert "Traceback" not in messages
     assert len(shards(tmp_path / "cache")) >= 1

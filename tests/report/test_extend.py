@@ -57,7 +57,8 @@ def test_how_much_was_chosen_and_what_it_brings():
     assert "1,500 of 2,968 pool samples are chosen for 100 core samples" in text
     assert "judged by the leave-one-out loss of the core" in text
     assert "wrong labels in the pool, as estimated: 48%" in text
-    assert "loss 0.4123 -> 0.3000, error 21.2% -> 16.4%; the budget was spent" in text
+    assert "loss 0.4123 -> 0.3000, error 21.2% -> 16.4% (the choice was fitted to these" in text
+    assert "judge by diva evaluate); the budget was spent" in text
     assert "3 1,500 0.3700 20.0% 0.812" in text
     assert text.index("1,200 its weight is 0") < text.index("7 it would raise the loss")
 
