@@ -39,7 +39,7 @@ from divacli.ridge import Problem, RidgeTask, differentiate, merged
 FEATURES = "features.npz"
 """The file that holds the features of an aggregated set."""
 
-WEIGHTS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+WEIGHTS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Common weights tried for the chosen samples of a modality."""
 
 _BATCH = 4096
