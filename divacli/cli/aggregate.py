@@ -9,6 +9,7 @@ import typer
 from divacli.cli.command import command, console, warn
 from divacli.cli.extend import budget_value, write_extension
 from divacli.cli.options import (
+    ChoiceOptions,
     ComputeOptions,
     Data,
     FrameOptions,
@@ -40,33 +41,7 @@ def register(app: typer.Typer) -> None:
         compute: ComputeOptions,
         output: OutputOptions,
         frame: FrameOptions,
-        budget: Annotated[
-            str | None,
-            typer.Option(
-                help="Members to choose at the most, a number or a share of the pools such as 25%. Default: "
-                "until none is left that lowers the loss.",
-                metavar="N|P%",
-                rich_help_panel=_PANEL,
-            ),
-        ] = None,
-        refit_every: Annotated[
-            int | None,
-            typer.Option(
-                help="Members chosen between exact refits. Default: a twentieth of the budget, at most 256.",
-                min=1,
-                max=4096,
-                rich_help_panel=_PANEL,
-            ),
-        ] = None,
-        min_trust: Annotated[
-            float,
-            typer.Option(
-                help="Leave out members whose label is right with less probability; 0 trusts all.",
-                min=0,
-                max=1,
-                rich_help_panel=_PANEL,
-            ),
-        ] = 0.5,
+        choice: ChoiceOptions,
     ) -> None:
         """Choose from texts, or another modality, what helps to tell your images apart.
 
@@ -79,8 +54,9 @@ def register(app: typer.Typer) -> None:
 
         `diva aggregate images.npz --pool texts.npz --pool sketches.npz`
         """
-        wanted = budget_value(budget)
-        from divacli.cli.session import Output, Session
+        wanted = budget_value(choice.budget)
+        from divacli.cli.output import Output
+        from divacli.cli.session import Session
         from divacli.curate.aggregate import FEATURES, write_features
         from divacli.curate.aggregate import aggregate as aggregate_pools
         from divacli.curate.extend import ExtendOptions
@@ -101,7 +77,7 @@ def register(app: typer.Typer) -> None:
         core, pools, validation = session.load_modalities(data, pool, problem.val)
         if isinstance(wanted, float):
             wanted = max(1, round(wanted * sum(len(samples) for _, samples in pools)))
-        how = ExtendOptions(wanted, refit_every, min_trust)
+        how = ExtendOptions(wanted, choice.refit_every, choice.min_trust)
         result = aggregate_pools(core, pools, options, how, validation, session.progress)
         if result.summary["classes_of_one"]:
             judged = "is judged by --val" if validation else "starts with all in and drops what harms"

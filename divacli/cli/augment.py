@@ -16,6 +16,7 @@ from divacli.cli.options import (
     NetworkOptions,
     OutputOptions,
     ProblemOptions,
+    WalkOptions,
     step_size_value,
 )
 
@@ -46,26 +47,7 @@ def register(app: typer.Typer) -> None:
         compute: ComputeOptions,
         output: OutputOptions,
         frame: FrameOptions,
-        step_size: Annotated[
-            str,
-            typer.Option(
-                help="auto, chosen by closed-form K-fold; or by how much the weight 1 of a transform changes "
-                "on average.",
-                metavar="auto|NUMBER",
-                rich_help_panel=_PANEL,
-            ),
-        ] = "auto",
-        steps: Annotated[
-            int | None,
-            typer.Option(
-                help="Steps; with auto, at the most. Default: 1; with auto 10.",
-                min=1,
-                rich_help_panel=_PANEL,
-            ),
-        ] = None,
-        folds: Annotated[
-            int, typer.Option(help="Folds that judge the steps of auto.", min=2, rich_help_panel=_PANEL)
-        ] = 5,
+        walk: WalkOptions,
     ) -> None:
         """Say how often each transform of the images is worth it.
 
@@ -78,8 +60,9 @@ def register(app: typer.Typer) -> None:
 
         `diva augment photos/ --transform RandAugment --transform aug.py:change --checkpoint model.ts`
         """
-        size = step_size_value(step_size)
-        from divacli.cli.session import Output, Session
+        size = step_size_value(walk.step_size)
+        from divacli.cli.output import Output
+        from divacli.cli.session import Session
         from divacli.curate.augment import AugmentOptions
         from divacli.curate.augment import augment as augment_samples
         from divacli.curate.batches import require_images
@@ -99,7 +82,7 @@ def register(app: typer.Typer) -> None:
         require_images(opened.manifest if isinstance(opened, Samples) else opened)
         samples, validation = session.load_both(opened, problem.val)
         copies = [(one, session.copies(samples, one, problem.seed)) for one in named]
-        how = AugmentOptions(size, steps, folds)
+        how = AugmentOptions(size, walk.steps, walk.folds)
         result = augment_samples(samples, copies, options, how, validation, session.progress)
         target.table("failed", result.failed, samples.manifest.folder)
         target.json("augment.json", result.summary)

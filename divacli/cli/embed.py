@@ -27,7 +27,8 @@ def register(app: typer.Typer) -> None:
         Example:
         `diva embed photos/ --model resnet50 --weights DEFAULT --out features/`
         """
-        from divacli.cli.session import Output, Session
+        from divacli.cli.output import Output
+        from divacli.cli.session import Session
         from divacli.embed import write_store
         from divacli.errors import OutputError
 

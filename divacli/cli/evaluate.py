@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
 
-    from divacli.cli.session import Output, Session
+    from divacli.cli.output import Output
+    from divacli.cli.session import Session
     from divacli.curate.curve import Curve
     from divacli.curate.evaluate import Evaluation
     from divacli.curate.learners import Learner
@@ -157,7 +158,8 @@ def register(app: typer.Typer) -> None:
         if [data, test, truth, pool, problem.val, *manifests].count("-") > 1:
             raise typer.BadParameter("only one of DATA and the options can be standard input (-)")
         shares = _fraction_values(fractions, curve)
-        from divacli.cli.session import Output, Session
+        from divacli.cli.output import Output
+        from divacli.cli.session import Session
         from divacli.curate.evaluate import evaluate as evaluate_manifests
         from divacli.curate.learners import LEARNERS
         from divacli.curate.provenance import grouping

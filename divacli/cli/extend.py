@@ -10,6 +10,7 @@ import typer
 
 from divacli.cli.command import command, console, warn
 from divacli.cli.options import (
+    ChoiceOptions,
     ComputeOptions,
     Data,
     FrameOptions,
@@ -19,7 +20,7 @@ from divacli.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from divacli.cli.session import Output
+    from divacli.cli.output import Output
     from divacli.curate.extend import ExtendResult
 
 _PANEL = "Choice"
@@ -49,33 +50,7 @@ def register(app: typer.Typer) -> None:
         compute: ComputeOptions,
         output: OutputOptions,
         frame: FrameOptions,
-        budget: Annotated[
-            str | None,
-            typer.Option(
-                help="Samples to choose at the most, a number or a share of the pool such as 25%. Default: "
-                "until none is left that lowers the loss.",
-                metavar="N|P%",
-                rich_help_panel=_PANEL,
-            ),
-        ] = None,
-        refit_every: Annotated[
-            int | None,
-            typer.Option(
-                help="Samples chosen between exact refits. Default: a twentieth of the budget, at most 256.",
-                min=1,
-                max=4096,
-                rich_help_panel=_PANEL,
-            ),
-        ] = None,
-        min_trust: Annotated[
-            float,
-            typer.Option(
-                help="Leave out samples whose label is right with less probability; 0 trusts all.",
-                min=0,
-                max=1,
-                rich_help_panel=_PANEL,
-            ),
-        ] = 0.5,
+        choice: ChoiceOptions,
         pool_labels: Annotated[
             PoolLabels,
             typer.Option(help="none: ignore the pool's labels or folders.", rich_help_panel=_PANEL),
@@ -92,8 +67,9 @@ def register(app: typer.Typer) -> None:
 
         `diva extend labelled.csv --pool unlabelled/ --budget 100 --model resnet50 --weights DEFAULT`
         """
-        wanted = budget_value(budget)
-        from divacli.cli.session import Output, Session
+        wanted = budget_value(choice.budget)
+        from divacli.cli.output import Output
+        from divacli.cli.session import Session
         from divacli.curate.extend import ExtendOptions
         from divacli.curate.extend import extend as extend_core
         from divacli.report.extend import extend_summary
@@ -108,7 +84,7 @@ def register(app: typer.Typer) -> None:
         )
         if isinstance(wanted, float):
             wanted = max(1, round(wanted * len(candidates)))
-        how = ExtendOptions(wanted, refit_every, min_trust)
+        how = ExtendOptions(wanted, choice.refit_every, choice.min_trust)
         result = extend_core(core, candidates, options, how, validation, session.progress)
         write_extension(target, result, "extend.json", result.summary)
         if not candidates.manifest.labelled:

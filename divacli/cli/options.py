@@ -98,6 +98,7 @@ def step_size_value(text: str) -> float | None:
 
 
 _NETWORK, _COMPUTE, _SOLVE, _OUTPUT = "Network", "Computing", "Problem", "Output"
+_CHOICE, _WALK = "Choice", "Steps"
 
 
 @dataclass(frozen=True)
@@ -276,3 +277,61 @@ class FrameOptions:
     debug: Annotated[
         bool, typer.Option("--debug", help="Show a traceback for errors.", rich_help_panel=_OUTPUT)
     ] = False
+
+
+@dataclass(frozen=True)
+class ChoiceOptions:
+    """How many samples of a pool are chosen."""
+
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Samples to choose at the most, a number or a share of the pool such as 25%. Default: "
+            "until none is left that lowers the loss.",
+            metavar="N|P%",
+            rich_help_panel=_CHOICE,
+        ),
+    ] = None
+    refit_every: Annotated[
+        int | None,
+        typer.Option(
+            help="Samples chosen between exact refits. Default: a twentieth of the budget, at most 256.",
+            min=1,
+            max=4096,
+            rich_help_panel=_CHOICE,
+        ),
+    ] = None
+    min_trust: Annotated[
+        float,
+        typer.Option(
+            help="Leave out samples whose label is right with less probability; 0 trusts all.",
+            min=0,
+            max=1,
+            rich_help_panel=_CHOICE,
+        ),
+    ] = 0.5
+
+
+@dataclass(frozen=True)
+class WalkOptions:
+    """How far weights move."""
+
+    step_size: Annotated[
+        str,
+        typer.Option(
+            help="auto, chosen by closed-form K-fold; or by how much a weight of 1 changes on average.",
+            metavar="auto|NUMBER",
+            rich_help_panel=_WALK,
+        ),
+    ] = "auto"
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Steps; with auto, at the most. Default: 1; with auto 3, or 10 where weights are shared.",
+            min=1,
+            rich_help_panel=_WALK,
+        ),
+    ] = None
+    folds: Annotated[
+        int, typer.Option(help="Folds that judge the steps of auto.", min=2, rich_help_panel=_WALK)
+    ] = 5

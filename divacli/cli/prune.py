@@ -73,7 +73,8 @@ def register(app: typer.Typer) -> None:
             raise typer.BadParameter("--stratify is for --keep: a threshold is the same for every class")
         if threshold is not None and isnan(threshold):
             raise typer.BadParameter(f"--threshold {threshold}: expected a number, such as 0")
-        from divacli.cli.session import Output, Session
+        from divacli.cli.output import Output
+        from divacli.cli.session import Session
         from divacli.curate.provenance import grouping, left_out
         from divacli.curate.prune import choose_kept, split
         from divacli.report.terminal import prune_summary

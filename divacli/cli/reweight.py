@@ -16,6 +16,7 @@ from divacli.cli.options import (
     NetworkOptions,
     OutputOptions,
     ProblemOptions,
+    WalkOptions,
     step_size_value,
 )
 
@@ -41,28 +42,10 @@ def register(app: typer.Typer) -> None:
         compute: ComputeOptions,
         output: OutputOptions,
         frame: FrameOptions,
-        step_size: Annotated[
-            str,
-            typer.Option(
-                help="auto, chosen by closed-form K-fold; or by how much a weight of 1 changes on average.",
-                metavar="auto|NUMBER",
-                rich_help_panel=_PANEL,
-            ),
-        ] = "auto",
-        steps: Annotated[
-            int | None,
-            typer.Option(
-                help="Steps; with auto, at the most. Default: 1; with auto 3, or 10 with --per.",
-                min=1,
-                rich_help_panel=_PANEL,
-            ),
-        ] = None,
+        walk: WalkOptions,
         per: Annotated[
             SharingName, typer.Option(help="Which samples share one weight.", rich_help_panel=_PANEL)
         ] = SharingName.sample,
-        folds: Annotated[
-            int, typer.Option(help="Folds that judge the steps of auto.", min=2, rich_help_panel=_PANEL)
-        ] = 5,
     ) -> None:
         """Give every sample the weight that lowers the validation loss.
 
@@ -75,8 +58,9 @@ def register(app: typer.Typer) -> None:
 
         `diva reweight photos/ --checkpoint model.ts --validation balanced --per class`
         """
-        size = step_size_value(step_size)
-        from divacli.cli.session import Output, Session
+        size = step_size_value(walk.step_size)
+        from divacli.cli.output import Output
+        from divacli.cli.session import Session
         from divacli.curate.reweight import ReweightOptions
         from divacli.curate.reweight import reweight as reweight_samples
         from divacli.embed import read_data
@@ -86,7 +70,7 @@ def register(app: typer.Typer) -> None:
         session = Session(network, compute, frame, problem.group)
         options = session.solve_options(problem, LossName.cross_entropy)
         samples, validation = session.load_both(read_data(data), problem.val)
-        how = ReweightOptions(size, steps, per.value, folds)
+        how = ReweightOptions(size, walk.steps, per.value, walk.folds)
         result = reweight_samples(samples, options, how, validation, session.progress)
         origin = samples.manifest.folder
         target.table("failed", samples.failed, origin)

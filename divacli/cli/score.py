@@ -17,7 +17,7 @@ from divacli.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from divacli.cli.session import Output
+    from divacli.cli.output import Output
     from divacli.curate.score import ScoreResult
 
 
@@ -49,7 +49,8 @@ def register(app: typer.Typer) -> None:
 
         `diva score labels.csv --model mobilenet_v2 --checkpoint best.pth --out scores/`
         """
-        from divacli.cli.session import Output, Session
+        from divacli.cli.output import Output
+        from divacli.cli.session import Session
         from divacli.curate.provenance import left_out
         from divacli.curate.record import save_record
         from divacli.curate.score import score as score_samples

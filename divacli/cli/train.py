@@ -129,7 +129,8 @@ def register(app: typer.Typer) -> None:
                 raise typer.BadParameter(f"{name} {value}: expected a number above 0")
         if [data, test].count("-") > 1:
             raise typer.BadParameter("only one of DATA and --test can be standard input (-)")
-        from divacli.cli.session import Output, Session
+        from divacli.cli.output import Output
+        from divacli.cli.session import Session
         from divacli.curate.checkpoint import packed
         from divacli.curate.finetune import LEARNING_RATES, StepOptions
         from divacli.curate.train import TrainOptions, classes_beside

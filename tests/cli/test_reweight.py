@@ -138,7 +138,7 @@ def test_images_that_cannot_be_decoded_are_listed_and_not_weighted(
 
 def test_no_step_is_said_and_leaves_the_weights_as_they_were(clean, done):
     result = done("reweight", clean, "--folds", "3")
-    assert "no step lowers the loss of left-out samples by more than two of its standard errors" in text_of(result)
+    assert "by more than two of its standard errors" in text_of(result)
     assert "the weights are as they were" in text_of(result)
     assert "steps taken: none" in result.stderr
     assert summary_of()["sizes"] == []
