@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -287,7 +288,19 @@ def require_known_labels(test: Manifest, training: Iterable[Manifest]) -> None:
         )
 
 
-def shared_samples(training: Samples, test: Samples) -> int:
+class Located(Protocol):
+    """Samples of which it is known where they are and, if their content was read, what is in them."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """The samples."""
+
+    @property
+    def keys(self) -> np.ndarray | None:
+        """(n, 32) uint8 digest of each one's content."""
+
+
+def shared_samples(training: Located, test: Located) -> int:
     """How many samples of a test set are also in a training set: one file, row or content."""
     same = pd.Series(_places(test.manifest)).isin(_places(training.manifest)).to_numpy()
     if test.keys is not None and training.keys is not None:

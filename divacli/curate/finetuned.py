@@ -15,14 +15,12 @@ from divacli.curate.batches import ImageBatches
 from divacli.curate.finetune import (
     StepOptions,
     Trainee,
-    active_names,
     closed_form_head,
     epoch_order,
-    head_of,
     learning_rate_share,
     set_outputs,
-    trained_names,
 )
+from divacli.curate.parts import active_names, head_of, trained_names
 from divacli.curate.solution import SolveOptions, order_by_path, pose
 from divacli.embed import BackboneChoice, Samples
 from divacli.embed.progress import silent
@@ -38,7 +36,7 @@ class FinetuneLearner:
     Attributes:
         choice: The network. It is not changed: every training has a copy.
         options: Device, groups and dtype, for the closed-form head.
-        trainable: "last", "all", or the name of a part, as for `divacli.curate.finetune.trained_names`.
+        trainable: "last", "all", or the name of a part, as for `divacli.curate.parts.trained_names`.
         epochs: Passes over the training set.
         batch_size: Images in a step.
         workers: Processes that decode images; None: one a core.

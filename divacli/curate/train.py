@@ -28,14 +28,10 @@ from divacli.curate.checkpoint import (
     save_checkpoint,
     stopping_between_steps,
 )
-from divacli.curate.finetune import (
-    Trainee,
-    active_names,
-    head_of,
-    set_outputs,
-    trained_names,
-)
+from divacli.curate.evaluate import shared_samples
+from divacli.curate.finetune import Trainee, set_outputs
 from divacli.curate.joint import HISTORY, JointTraining, TrainOptions
+from divacli.curate.parts import active_names, head_of, trained_names
 from divacli.curate.provenance import provenance
 from divacli.curate.score import without_scores
 from divacli.curate.solution import (
@@ -149,8 +145,7 @@ def train(
 
     images, tested = opened(manifest), None if test is None else opened(test)
     if tested is not None:
-        known = {key.tobytes() for key in images.keys}
-        shared = sum(key.tobytes() in known for key in tested.keys)
+        shared = shared_samples(images, tested)
         if shared:
             told(f"{shared:,} of the {len(tested.keys):,} test images are trained on, too: the test flatters")
     about = _about(images, tested, backbone, known_classes, options, solve)

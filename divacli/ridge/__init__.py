@@ -21,24 +21,16 @@ from divacli.ridge.dual import Span
 from divacli.ridge.extension import Candidates, Extension, State
 from divacli.ridge.folds import split_in_folds
 from divacli.ridge.functional import loo_loss
+from divacli.ridge.kfold import StepChoice, Trial
 from divacli.ridge.leave_one_out import LooResult, leave_one_out, loo_predictions
 from divacli.ridge.losses import CrossEntropyLoss, Loss, SquaredLoss, fit_inverse_temperature
 from divacli.ridge.moments import Moments, decompose, moments
 from divacli.ridge.oracle import Oracle
 from divacli.ridge.path import RidgePath, ridge_grid, ridge_path
+from divacli.ridge.problem import Problem, differentiate
 from divacli.ridge.ranking import RankingChoice, choose_ranking_ridge
 from divacli.ridge.reduction import Reduction, merged
-from divacli.ridge.reweighting import (
-    SIZES,
-    LeftOut,
-    Problem,
-    StepChoice,
-    Trial,
-    choose_steps,
-    differentiate,
-    left_out,
-    stepped,
-)
+from divacli.ridge.reweighting import SIZES, LeftOut, choose_steps, left_out, stepped
 from divacli.ridge.rows import LinearOutput, Rows
 from divacli.ridge.scaling import SCALINGS, Scaling, fit_scaling
 from divacli.ridge.shares import ShareDerivative, choose_shares, differentiate_shares, share_weights

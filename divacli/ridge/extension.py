@@ -25,7 +25,7 @@ from divacli.ridge.leave_one_out import LooResult, batch_residuals, loo_predicti
 from divacli.ridge.losses import Loss, SquaredLoss
 from divacli.ridge.moments import moments
 from divacli.ridge.path import ridge_path
-from divacli.ridge.reweighting import predictions
+from divacli.ridge.problem import predictions
 from divacli.ridge.spectrum import RidgeFit
 from divacli.ridge.task import Batch, RidgeTask
 

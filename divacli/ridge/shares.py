@@ -21,18 +21,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from divacli.ridge.kfold import StepChoice, drawn, walked, without_fold
 from divacli.ridge.moments import Moments, moments
-from divacli.ridge.reweighting import (
-    SIZES,
-    Problem,
-    StepChoice,
-    differentiate,
-    drawn,
-    predictions,
-    stepped,
-    walked,
-    without_fold,
-)
+from divacli.ridge.problem import Problem, differentiate, predictions
+from divacli.ridge.reweighting import SIZES, stepped
 from divacli.ridge.spectrum import RidgeFit
 
 

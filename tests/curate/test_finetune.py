@@ -12,16 +12,8 @@ from torch.nn import functional
 from torchvision import models
 
 from divacli.backbones import load_backbone
-from divacli.curate.finetune import (
-    StepOptions,
-    Trainee,
-    active_names,
-    closed_form_head,
-    head_of,
-    last_block,
-    set_outputs,
-    trained_names,
-)
+from divacli.curate.finetune import StepOptions, Trainee, closed_form_head, set_outputs
+from divacli.curate.parts import active_names, head_of, last_block, trained_names
 from divacli.errors import ModelError
 from divacli.ridge import RidgeTask, decompose, loo_predictions, ridge_path
 
