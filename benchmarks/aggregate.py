@@ -30,7 +30,7 @@ from divacli.embed.gathered import whole
 
 CASES = ((5, 0), (5, 1), (5, 2), (5, 3), (5, 4), (1, 0), (1, 1))
 N_WRONG = 60
-_FOLDER = SHARED / "data" / "clip_caltech256"
+IMAGES, TEXTS = (SHARED / "data" / "clip_caltech256" / name for name in ("images.npz", "texts.npz"))
 
 
 def samples(file: Path, embedding: np.ndarray, label: np.ndarray) -> Samples:
@@ -41,9 +41,26 @@ def samples(file: Path, embedding: np.ndarray, label: np.ndarray) -> Samples:
     return samples_of(manifest, None, None, file.parent)  # type: ignore[arg-type]  # no image, no network
 
 
-def measure(per_class: int, seed: int, folder: Path) -> dict[str, object]:
-    """Errors with one draw of images and of wrong texts."""
-    images, texts = np.load(_FOLDER / "images.npz"), np.load(_FOLDER / "texts.npz")
+def measure(
+    per_class: int,
+    seed: int,
+    folder: Path,
+    image_file: Path = IMAGES,
+    text_file: Path = TEXTS,
+    n_wrong: int = N_WRONG,
+) -> dict[str, object]:
+    """Errors with one draw of images and of wrong texts.
+
+    Args:
+        per_class: Images of a class that are trained on; all others are tested on.
+        seed: Of the draw.
+        folder: For files in between.
+        image_file: `embedding` and `label` of images.
+        text_file: Embeddings of texts for each of many names by two prompts, `embedding_prompt_a` and `_b`,
+            and for the classes with a name among them `matched_caltech_label` and `matched_imagenet_index`.
+        n_wrong: Texts of other names among the pool, under the label of some class.
+    """
+    images, texts = np.load(image_file), np.load(text_file)
     generator = np.random.default_rng(seed)
     known = np.isin(images["label"], texts["matched_caltech_label"])
     labels, embeddings = images["label"][known], images["embedding"][known]
@@ -51,14 +68,14 @@ def measure(per_class: int, seed: int, folder: Path) -> dict[str, object]:
     core_rows = drawn.groupby(labels[drawn]).head(per_class).to_numpy()
     rest = np.setdiff1d(np.arange(len(labels)), core_rows)
     named = texts["matched_imagenet_index"]
-    others = generator.choice(np.setdiff1d(np.arange(len(texts["imagenet_name"])), named), N_WRONG, False)
-    half = N_WRONG // 2
     prompts = [texts["embedding_prompt_a"], texts["embedding_prompt_b"]]
+    others = generator.choice(np.setdiff1d(np.arange(len(prompts[0])), named), n_wrong, False)
+    half = n_wrong // 2
     embedded = np.concatenate(
         [prompts[0][named], prompts[1][named], prompts[0][others[:half]], prompts[1][others[half:]]]
     )
     answers = texts["matched_caltech_label"]
-    said = np.concatenate([answers, answers, generator.choice(answers, N_WRONG)])
+    said = np.concatenate([answers, answers, generator.choice(answers, n_wrong)])
     wrong = np.arange(len(said)) >= 2 * len(answers)
     core = samples(folder / "images.npz", embeddings[core_rows], labels[core_rows])
     test = samples(folder / "test.npz", embeddings[rest], labels[rest])
@@ -92,7 +109,7 @@ def measure(per_class: int, seed: int, folder: Path) -> dict[str, object]:
         "n_chosen": len(rows),
         "right_among_chosen": float((~wrong[rows]).mean()),
         "weight": result.weights["texts"],
-        "auc": float(roc_auc_score(wrong, result.choice.first.derivative)),
+        "auc": float(roc_auc_score(wrong, result.choice.first.derivative)) if n_wrong else None,
     }
 
 

@@ -26,7 +26,7 @@ from divacli.curate.augment import AugmentOptions, augment, merge, pose_merged
 from divacli.curate.evaluate import present
 from divacli.curate.learners import LogisticLearner
 from divacli.curate.reweight import walk
-from divacli.curate.solution import SolveOptions, pose_validation
+from divacli.curate.solution import SolveOptions
 from divacli.demo.digits import make_digits
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, copies_of, read_data, samples_of
 from divacli.embed.augmentation import NamedTransform, parse_transform
@@ -63,8 +63,18 @@ def ridge_error(problem: Problem, weights: Tensor, test: RidgeTask) -> float:
     return float((found.predicted != test.labels).double().mean())
 
 
-def compare(training: Samples, copies: Copies, test: Samples, seed: int) -> dict[str, Any]:
-    """Probabilities, and test errors of what is trained with them and with others."""
+def compare(
+    training: Samples, copies: Copies, test: Samples, seed: int, *, logistic: bool = True
+) -> dict[str, Any]:
+    """Probabilities, and test errors of what is trained with them and with others.
+
+    Args:
+        training: Images.
+        copies: Each transform with its copies of them.
+        test: Untouched images.
+        seed: Of folds.
+        logistic: Whether logistic regression is trained too, which takes long with many classes.
+    """
     options = SolveOptions(loss="cross-entropy", seed=seed)
     result = augment(training, copies, options, AugmentOptions())
     merged = merge(training, [part for _, part in copies])
@@ -78,7 +88,9 @@ def compare(training: Samples, copies: Copies, test: Samples, seed: int) -> dict
         "untouched": torch.where(merged.kind == 0, equal * len(found), 0.0),
         "each": each,
     }
-    posed = pose_validation(problem.task, merged.samples, test, options)
+    # In the coordinates of the problem, which are the span of its samples where these are few.
+    posed = pose_merged(training, merged, options, test).validation
+    assert posed is not None
     row: dict[str, Any] = {
         "n": len(training),
         "n_test": len(test),
@@ -94,9 +106,10 @@ def compare(training: Samples, copies: Copies, test: Samples, seed: int) -> dict
     truth = test.manifest.table["label"].to_numpy(str)
     for way, weights in ways.items():
         row[f"ridge_{way}"] = ridge_error(problem, weights, posed)
-        manifest = replace(merged.samples.manifest, table=table.assign(weight=weights.numpy()))
-        weighted = present(replace(merged.samples, manifest=manifest))
-        row[f"logistic_{way}"] = float((LogisticLearner(options)(weighted, test, seed) != truth).mean())
+        if logistic:
+            manifest = replace(merged.samples.manifest, table=table.assign(weight=weights.numpy()))
+            weighted = present(replace(merged.samples, manifest=manifest))
+            row[f"logistic_{way}"] = float((LogisticLearner(options)(weighted, test, seed) != truth).mean())
     return row
 
 

@@ -9,6 +9,7 @@ random choices of the same size, with the whole pool, and with its rightly label
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -54,27 +55,64 @@ def measure(train: Samples, test: Samples, rate: float, seed: int) -> dict[str, 
     labels, wrong = flipped(truth, rate, seed)
     labels[core_rows] = truth[core_rows]
     noisy = relabelled(train, labels)
-    core, pool = noisy.select(core_rows), noisy.select(pool_rows)
     options = SolveOptions(seed=seed)
-    result = extend(core, pool, options, ExtendOptions(budget=len(pool_rows) // 2))
+    how = ExtendOptions(budget=len(pool_rows) // 2)
+    row, order = curve(noisy, core_rows, test, options, how, BUDGETS, RANDOM, generator)
+    right = np.concatenate([core_rows, pool_rows[~wrong[pool_rows]]])
+    oracle, _ = test_errors(noisy.select(right), test, options)
+    return {"rate": rate, "seed": seed, **row, "right": float((~wrong[order]).mean()), "oracle": oracle}
+
+
+def curve(
+    samples: Samples,
+    core_rows: np.ndarray,
+    test: Samples,
+    options: SolveOptions,
+    how: ExtendOptions,
+    budgets: Sequence[float],
+    n_random: int,
+    generator: np.random.Generator,
+) -> tuple[dict[str, object], np.ndarray]:
+    """Test errors of a core with the first part of a choice from all other samples, and with random ones.
+
+    Args:
+        samples: (n) core and pool.
+        core_rows: Which are the core.
+        test: What errors are on.
+        options: How problems are posed.
+        how: The choice. It may end before a budget is spent: then that budget's error is of all of it.
+        budgets: Shares of the pool.
+        n_random: Random choices that are averaged over.
+        generator: Draws them.
+
+    Returns:
+        n_selected, n_pool, and errors: core, pool (all of it in), `chosen_10%` and `random_10%` for each
+        budget; and the rows that were chosen, in the order of choice.
+    """
+    pool_rows = np.setdiff1d(np.arange(len(samples)), core_rows)
+    pool = samples.select(pool_rows)
+    result = extend(samples.select(core_rows), pool, options, how)
     by_path = pd.Series(pool_rows, index=pool.manifest.table["path"])
     order = by_path[result.selected["path"]].to_numpy()
-    learner, answer = RidgeLearner(options), test.manifest.table["label"].to_numpy(str)
 
     def error(rows: np.ndarray) -> float:
-        training = noisy.select(np.concatenate([core_rows, rows]))
-        return float((learner(training, test, seed) != answer).mean())
+        return test_errors(samples.select(np.concatenate([core_rows, rows])), test, options)[0]
 
-    row: dict[str, object] = {"rate": rate, "seed": seed, "n_selected": len(order), "n_pool": len(pool_rows)}
-    row["right"] = float((~wrong[order]).mean())
+    row: dict[str, object] = {"n_selected": len(order), "n_pool": len(pool_rows)}
     row["core"], row["pool"] = error(order[:0]), error(pool_rows)
-    row["oracle"] = error(pool_rows[~wrong[pool_rows]])
-    for budget in BUDGETS:
+    for budget in budgets:
         size = int(budget * len(pool_rows))
         row[f"chosen_{budget:.0%}"] = error(order[:size])
-        draws = [generator.choice(pool_rows, size, replace=False) for _ in range(RANDOM)]
+        draws = [generator.choice(pool_rows, size, replace=False) for _ in range(n_random)]
         row[f"random_{budget:.0%}"] = float(np.mean([error(rows) for rows in draws]))
-    return row
+    return row, order
+
+
+def test_errors(training: Samples, test: Samples, options: SolveOptions) -> tuple[float, float]:
+    """Errors of ridge regression at its leave-one-out optimum: over samples, and averaged over classes."""
+    truth = test.manifest.table["label"]
+    wrong = RidgeLearner(options)(training, test, options.seed) != truth
+    return float(wrong.mean()), float(wrong.groupby(truth).mean().mean())
 
 
 def main() -> None:

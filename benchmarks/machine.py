@@ -21,19 +21,25 @@ def require_shared() -> None:
         sys.exit(f"skipped: no folder {SHARED.name} beside the repository")
 
 
-def save(name: str, rows: list[dict[str, Any]]) -> None:
-    """Write rows beside the machine's description."""
-    RESULTS.mkdir(exist_ok=True)
-    content = {
-        "machine": {
-            "processor": platform.machine(),
-            "cores": os.cpu_count(),
-            "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-        },
-        "rows": rows,
+def description() -> dict[str, Any]:
+    """What this machine is, as far as it bears on speed."""
+    return {
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
     }
-    target = RESULTS / f"{name}.json"
-    target.write_text(json.dumps(content, indent=1) + "\n")
-    print(f"wrote {target.relative_to(Path.cwd()) if target.is_relative_to(Path.cwd()) else target}")
+
+
+def save(name: str, rows: list[dict[str, Any]], markdown: str | None = None) -> None:
+    """Write rows beside the machine's description, and a page for people where there is one."""
+    RESULTS.mkdir(exist_ok=True)
+    content = {"machine": description(), "rows": rows}
+    texts = {"json": json.dumps(content, indent=1) + "\n"}
+    if markdown is not None:
+        texts["md"] = markdown
+    for suffix, text in texts.items():
+        target = RESULTS / f"{name}.{suffix}"
+        target.write_text(text)
+        print(f"wrote {target.relative_to(Path.cwd()) if target.is_relative_to(Path.cwd()) else target}")

@@ -19,11 +19,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.extend import flipped, relabelled
+from benchmarks.extend import flipped, relabelled, test_errors
 from benchmarks.machine import SHARED, require_shared, save
 from benchmarks.ridge_choice import features
 from divacli.cli.session import default_cache
-from divacli.curate.learners import ridge_outputs
 from divacli.curate.reweight import ReweightOptions, reweight
 from divacli.curate.solution import SolveOptions
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, load_samples
@@ -35,10 +34,7 @@ LARGEST, SMALLEST = 400, 20
 
 def class_error(training: Samples, test: Samples, options: SolveOptions) -> float:
     """Error of ridge regression at its leave-one-out optimum, averaged over the test set's classes."""
-    best = ridge_outputs(training, test, options).argmax(dim=1).numpy()
-    predicted = np.array(training.manifest.classes, dtype=object)[best]
-    truth = test.manifest.table["label"]
-    return float((predicted != truth).groupby(truth).mean().mean())
+    return test_errors(training, test, options)[1]
 
 
 def weighted(samples: Samples, weights: np.ndarray) -> Samples:
@@ -92,15 +88,20 @@ def balance(training: Samples, held_out: dict[str, Samples], seed: int) -> dict[
     return row
 
 
-def cifar10n(seed: int) -> tuple[Samples, Samples]:
-    """Half of the images with the labels of annotators, and the others with the true ones."""
+def annotated() -> tuple[Samples, np.ndarray]:
+    """The images of cifar10n with the labels of annotators, and their true labels (n,)."""
     folder = SHARED / "data" / "cifar10n"
     checkpoint = SHARED / "weights" / "mobilenet_v2_imagenet_fp16.pth"
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     choice = BackboneChoice("mobilenet_v2", checkpoint)
     samples = load_samples(str(folder / "labels.csv"), choice, ExtractOptions(device), default_cache())
     truth = pd.read_csv(folder / "truth.csv").set_index("path")["true_label"]
-    true_labels = truth.loc[samples.manifest.table["path"]].to_numpy(str)
+    return samples, truth.loc[samples.manifest.table["path"]].to_numpy(str)
+
+
+def cifar10n(seed: int) -> tuple[Samples, Samples]:
+    """Half of the images with the labels of annotators, and the others with the true ones."""
+    samples, true_labels = annotated()
     order = np.random.default_rng(seed).permutation(len(samples))
     half = len(order) // 2
     return samples.select(order[:half]), relabelled(samples, true_labels).select(order[half:])

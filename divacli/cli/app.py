@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from divacli import __version__
-from divacli.cli import aggregate, augment, demo, embed, evaluate, extend, prune, reweight, score, train
+from divacli.cli import (
+    aggregate,
+    augment,
+    demo,
+    embed,
+    evaluate,
+    extend,
+    prune,
+    relabel,
+    reweight,
+    score,
+    train,
+)
 
 # Read by torch when it is imported, which the commands do later: threads that wait sleep instead of spinning.
 # On a machine with other work to do (the next command of a pipe, say) spinning makes small steps ten times
@@ -42,7 +54,7 @@ def _diva(
     pass
 
 
-for module in (score, prune, reweight, extend, augment, aggregate, train, evaluate, embed, demo):
+for module in (score, prune, relabel, reweight, extend, augment, aggregate, train, evaluate, embed, demo):
     module.register(app)
 
 

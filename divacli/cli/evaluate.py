@@ -299,13 +299,15 @@ def _load(
     require_known_labels(read[test], [read[name] for name in trained_on])
     for name in trained_on:
         session.check_groups(read[name])
-    _warn_of_other_groups([read[name] for name in trained_on], session.group_column)
+    column = None if session.searches_copies(read[data]) else session.group_column
+    _warn_of_other_groups([read[name] for name in trained_on], column)
     true_labels = None if truth is None else read_manifest(truth, labels="optional")
     right_labels(read[data], true_labels)
 
-    whole, validation = session.load_both(opened[data], val)
-    others = {name: session.embedded(opened[name]) for name in opened if name != data}
-    for other in others.values():
+    names = [name for name in opened if name != data]
+    whole, loaded, validation = session.load_all(opened[data], [opened[name] for name in names], val)
+    others = dict(zip(names, loaded, strict=True))
+    for other in loaded:
         require_same_features(whole, other)
     found = {name: present(samples) for name, samples in {data: whole, **others}.items()}
     shared = {}

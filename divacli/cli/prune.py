@@ -26,6 +26,23 @@ class Criterion(StrEnum):
     loo_loss = "loo_loss"
 
 
+def keep_value(text: str | None) -> float | None:
+    """Parse the fraction of `--keep`; None for `auto` and where nothing was given.
+
+    Raises:
+        typer.BadParameter: It is neither `auto` nor a fraction in (0, 1].
+    """
+    if text is None or text == "auto":
+        return None
+    try:
+        fraction = float(text)
+    except ValueError:
+        fraction = 0.0
+    if not 0 < fraction <= 1:
+        raise typer.BadParameter(f"--keep {text}: expected auto, or a fraction in (0, 1], such as 0.9")
+    return fraction
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
@@ -38,12 +55,28 @@ def register(app: typer.Typer) -> None:
         output: OutputOptions,
         frame: FrameOptions,
         keep: Annotated[
-            float | None,
-            typer.Option(help="Keep this fraction of the samples, in (0, 1].", rich_help_panel="Decision"),
+            str | None,
+            typer.Option(
+                help="Keep this fraction of the samples, in (0, 1]; auto: drop labels that are more likely "
+                "wrong than right, and outliers.",
+                metavar="FRACTION|auto",
+                rich_help_panel="Decision",
+            ),
         ] = None,
         threshold: Annotated[
             float | None,
-            typer.Option(help="Drop every sample whose value is at least this.", rich_help_panel="Decision"),
+            typer.Option(
+                help="Drop every sample whose value is at least this; with --keep auto, every label that is "
+                "wrong with more than this probability. Default with auto: 0.5.",
+                show_default=False,
+                rich_help_panel="Decision",
+            ),
+        ] = None,
+        budget: Annotated[
+            int | None,
+            typer.Option(
+                help="With --keep auto, drop so many at the most.", min=0, rich_help_panel="Decision"
+            ),
         ] = None,
         by: Annotated[
             Criterion, typer.Option(help="The value to drop by.", rich_help_panel="Decision")
@@ -53,7 +86,7 @@ def register(app: typer.Typer) -> None:
             typer.Option("--stratify", help="Keep the fraction of every class.", rich_help_panel="Decision"),
         ] = False,
     ) -> None:
-        """Drop the most harmful samples and say what an exact refit without them predicts.
+        """Drop harmful or wrongly labelled samples and say what an exact refit without them predicts.
 
         Writes kept.csv, dropped.csv, failed.csv and prune.json. DATA may be a table of scores, also
         from a pipe: then nothing is computed twice.
@@ -61,33 +94,55 @@ def register(app: typer.Typer) -> None:
         Examples:
         `diva prune photos/ --keep 0.9 --model resnet50 --weights DEFAULT`
 
-        `diva prune diva-out/scores.csv --threshold 0`
+        `diva prune diva-out/scores.csv --keep auto`
 
         `diva score photos/ --checkpoint model.ts -o - | diva prune - --keep 0.9 -o - > kept.csv`
         """
-        if (keep is None) == (threshold is None):
+        fraction = keep_value(keep)
+        automatic = keep == "auto"
+        if keep is None and threshold is None:
+            raise typer.BadParameter("give one of --keep FRACTION, --keep auto and --threshold VALUE")
+        if fraction is not None and threshold is not None:
             raise typer.BadParameter("give one of --keep FRACTION and --threshold VALUE")
-        if keep is not None and not 0 < keep <= 1:
-            raise typer.BadParameter(f"--keep {keep}: expected a fraction in (0, 1], such as 0.9")
-        if stratify and keep is None:
-            raise typer.BadParameter("--stratify is for --keep: a threshold is the same for every class")
+        if stratify and fraction is None:
+            raise typer.BadParameter(
+                "--stratify is for --keep FRACTION: a threshold is the same for every class"
+            )
+        if automatic and by is not Criterion.derivative:
+            raise typer.BadParameter(
+                f"--by {by.value}: --keep auto decides by the probability of a wrong label"
+            )
+        if budget is not None and not automatic:
+            raise typer.BadParameter("--budget is for --keep auto")
         if threshold is not None and isnan(threshold):
             raise typer.BadParameter(f"--threshold {threshold}: expected a number, such as 0")
+        if automatic and threshold is not None and not 0 <= threshold < 1:
+            raise typer.BadParameter(
+                f"--threshold {threshold}: expected a probability in [0, 1), such as 0.5"
+            )
         from divacli.cli.output import Output
         from divacli.cli.session import Session
         from divacli.curate.provenance import grouping, left_out
-        from divacli.curate.prune import choose_kept, split
-        from divacli.report.terminal import prune_summary
+        from divacli.curate.prune import called_good, choose_automatically, choose_kept, split
+        from divacli.report.terminal import automatic_summary, prune_summary
 
         target = Output(output)
         session = Session(network, compute, frame, problem.group)
         scores = session.scored(data, problem)
-        choice = choose_kept(scores.table, keep=keep, threshold=threshold, by=by.value, stratify=stratify)
+        auto = choose_automatically(scores.table, threshold, budget) if automatic else None
+        if auto is None:
+            choice = choose_kept(
+                scores.table, keep=fraction, threshold=threshold, by=by.value, stratify=stratify
+            )
+            column, rule = by.value, {"keep": fraction, "threshold": threshold, "stratify": stratify}
+        else:
+            choice, column, rule = auto.choice, "mislabel_probability", auto.rule
         prediction = scores.predict(choice.kept)
         about = {"group": None, "n_groups": None}
         if scores.samples is not None and scores.record is not None:
             about = grouping(scores.samples.manifest, scores.record.options)
-        kept, dropped = split(scores.table, choice.kept, by.value)
+        judged = scores.table if auto is None else scores.table.assign(reason=auto.reasons())
+        kept, dropped = split(judged, choice.kept, column)
         if scores.failed is not None:
             target.table("failed", scores.failed, scores.origin)
         target.table("dropped", dropped, scores.origin)
@@ -96,28 +151,34 @@ def register(app: typer.Typer) -> None:
             {
                 "n_kept": len(kept),
                 "n_dropped": len(dropped),
-                "by": by.value,
-                "keep": keep,
-                "threshold": threshold,
-                "stratify": stratify,
+                "by": column,
+                **rule,
                 **about,
                 "prediction": None if prediction is None else prediction.as_dict(),
             },
         )
         target.table("kept", kept, scores.origin, main=True)
+        good = int((called_good(scores.table) & ~choice.kept).sum())
+        if fraction is not None and good:
+            warn(
+                f"{good:,} of the {len(dropped):,} dropped samples are useful by their derivative, and their "
+                "labels more likely right than wrong: --keep auto drops none of these"
+            )
         if prediction is None:
             warn(
                 f"no refit was made: {scores.missing}. The decision is complete; to see what it predicts, "
                 "give the images and the network instead"
             )
-        elif prediction.worse:
+        elif auto is None and prediction.worse:
             warn(
                 f"without the dropped samples the {left_out(about)} loss over all original samples rises by "
-                f"{prediction.after.loss[0] - prediction.before.loss[0]:.2g} from "
+                f"{prediction.change:.2g} (± {prediction.change_se:.2g}) from "
                 f"{prediction.before.loss[0]:.4g}: keeping everything is better by that measure; drop fewer"
             )
         if not frame.quiet:
             screen = console()
+            for part in automatic_summary(auto) if auto is not None else ():
+                screen.print(part)
             for part in prune_summary(choice, prediction, about):
                 screen.print(part)
             if target.written:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from divacli.cli.options import (
 from divacli.errors import listed
 
 if TYPE_CHECKING:
+    from divacli.curate.duplicates import Duplicates
     from divacli.curate.record import Scores
     from divacli.curate.solution import SolveOptions
     from divacli.embed import BackboneChoice, ExtractOptions, Samples
@@ -36,7 +37,8 @@ class Session:
         network: Options, and so are the others.
         compute: How features are computed.
         frame: Progress and quiet.
-        group: `--group`: a column of groups, "none", or None for the default one where there is such.
+        group: `--group`: a column of groups, "duplicates" to search for copies where DATA has no such column,
+            "none", or None for the default one where there is such.
 
     Raises:
         DivaError: There is no such device.
@@ -66,7 +68,20 @@ class Session:
         self._network_named = network != NetworkOptions()
         self._strict = compute.strict
         self._group = group
+        self._used = {group}
         self._noted: set[str] = set()
+        self._found: Duplicates | None = None
+
+    def use(self, opened: Manifest | Samples, columns: Sequence[str]) -> None:
+        """Refuse samples without columns to sum derivatives by; those are not among the unused ones.
+
+        Raises:
+            DataError: There is no such column.
+        """
+        from divacli.curate.harm import require_columns
+
+        require_columns(_manifest(opened), columns)
+        self._used.update(columns)
 
     def load(self, data: str) -> Samples:
         """Samples of DATA with their features; warnings go to standard error."""
@@ -76,15 +91,25 @@ class Session:
 
     def load_both(self, opened: Manifest | Samples, validation: str | None) -> tuple[Samples, Samples | None]:
         """Samples with their features, and those of a validation set; both are checked before any work."""
+        samples, _, found = self.load_all(opened, [], validation)
+        return samples, found
+
+    def load_all(
+        self, opened: Manifest | Samples, others: Sequence[Manifest | Samples], validation: str | None
+    ) -> tuple[Samples, list[Samples], Samples | None]:
+        """As `load_both`, with further sets that need no check."""
         from divacli.embed import read_data
 
         self.check_groups(_manifest(opened))
-        if validation is None:
-            return self.embedded(opened), None
-        opened_validation = read_data(validation)
-        _manifest(opened_validation).class_numbers(_manifest(opened).classes)
-        self.warned_of_kin(_manifest(opened), _manifest(opened_validation))
-        return self.embedded(opened), self.embedded(opened_validation)
+        held_out = None if validation is None else read_data(validation)
+        if held_out is not None:
+            _manifest(held_out).class_numbers(_manifest(opened).classes)
+            self.warned_of_kin(_manifest(opened), _manifest(held_out))
+        return self._with_copies(
+            self.embedded(opened),
+            [self.embedded(other) for other in others],
+            None if held_out is None else self.embedded(held_out),
+        )
 
     def load_pool(
         self, data: str, pool: str, validation: str | None, *, labels_given: bool = True
@@ -113,8 +138,12 @@ class Session:
             known = {*_manifest(opened).classes, *_manifest(candidates).classes}
             _manifest(held_out).class_numbers(sorted(known))
         self._check_kin(_manifest(opened), [_manifest(candidates)], held_out)
-        core, chosen_from = self.embedded(opened), self.embedded(candidates)
-        return core, chosen_from, None if held_out is None else self.embedded(held_out)
+        core, [chosen_from], judged = self._with_copies(
+            self.embedded(opened),
+            [self.embedded(candidates)],
+            None if held_out is None else self.embedded(held_out),
+        )
+        return core, chosen_from, judged
 
     def copies(self, samples: Samples, transform: NamedTransform, seed: int) -> Samples:
         """Samples with the features of their transformed copies; warns of images that have none.
@@ -164,16 +193,18 @@ class Session:
         # A network that embeds no texts is refused before any image is embedded.
         embedded = self._text_embedder() if texts else None
         core = self.embedded(opened)
-        found: list[tuple[str, Samples]] = []
+        found: dict[str, Samples] = {}
         for pool in dict.fromkeys(pools):
             if embedded is not None and pool in texts:
                 samples = self._told(embedded(texts[pool]))
             else:
                 samples = self.embedded(others[pool])
             name = Path(pool).stem or pool
-            taken = {other for other, _ in found}
-            found.append((name if name not in taken else f"{name}-{len(found) + 1}", samples))
-        return core, found, None if held_out is None else self.embedded(held_out)
+            found[name if name not in found else f"{name}-{len(found) + 1}"] = samples
+        core, modalities, judged = self._with_copies(
+            core, list(found.values()), None if held_out is None else self.embedded(held_out)
+        )
+        return core, list(zip(found, modalities, strict=True)), judged
 
     def _text_embedder(self) -> Callable[[Manifest], Samples]:
         from divacli.backbones.clip import load_text_encoder
@@ -182,8 +213,14 @@ class Session:
         encoder = load_text_encoder(self._model)
         return lambda texts: text_samples(texts, encoder, self._extract, self.cache, progress=self.progress)
 
-    def scored(self, data: str, problem: ProblemOptions) -> Scores:
-        """Scores of DATA: those that it holds, or else computed now."""
+    def scored(self, data: str, problem: ProblemOptions, *, features: bool = True) -> Scores:
+        """Scores of DATA: those that it holds, or else computed now.
+
+        Args:
+            data: As on the command line.
+            problem: How they are computed.
+            features: Whether the features that scores in DATA were made from are looked for.
+        """
         from divacli.curate.record import Scores
         from divacli.curate.score import score
         from divacli.embed import Samples, is_store, read_data
@@ -198,7 +235,7 @@ class Session:
                     f"{opened.name} holds scores, which are used as they are: options of the problem "
                     "(--ridge, --loss, --val ...) change nothing. Give the images to score them anew"
                 )
-            return Scores.recorded(opened, self.cache, options, self.progress)
+            return Scores.recorded(opened, self.cache, options, self.progress, features=features)
         samples, validation = self.load_both(opened, problem.val)
         return Scores.fresh(score(samples, options, validation), options)
 
@@ -238,7 +275,7 @@ class Session:
         from divacli.curate.solution import group_numbers, required_groups
 
         column = self.group_column
-        if self._group is None or column is None:
+        if self._group is None or column is None or self.searches_copies(training):
             return
         required_groups(training, column)
         if group_numbers(training, column) is None:
@@ -247,14 +284,90 @@ class Session:
     def warned_of_kin(self, training: Manifest, judged: Manifest) -> None:
         """Say how many samples that a loss or error is over are kin of those that are trained on."""
         from divacli.curate.kin import present_kin
+        from divacli.curate.solution import DUPLICATES_GROUP
 
         column = self.group_column
         n_kin, n = present_kin(training, judged, column)
         if n_kin:
+            what = "have copies" if column == DUPLICATES_GROUP else f"are of a {column} that is also"
             warn(
-                f"{n_kin:,} of the {n:,} samples of {judged.name} are of a {column} that is also in "
+                f"{n_kin:,} of the {n:,} samples of {judged.name} {what} in "
                 f"{training.name}: they are predicted from their own kin, which flatters"
             )
+
+    def searches_copies(self, training: Manifest) -> bool:
+        """Whether the groups are the sets of copies: `--group duplicates`, and no such column of DATA."""
+        from divacli.curate.solution import DUPLICATES_GROUP
+
+        return self._group == DUPLICATES_GROUP and DUPLICATES_GROUP not in training.table
+
+    def duplicates_of(self, samples: Samples) -> Duplicates:
+        """The copies among some samples, searched for unless they are known."""
+        from divacli.curate.duplicates import find_duplicates
+
+        if self._found is None or self._found.samples is not samples:
+            self._found = find_duplicates(samples, self.device, self.progress)
+        return self._found
+
+    def training_manifests(self, read: Sequence[Manifest | Samples]) -> list[Manifest]:
+        """Samples to train a network on, then those to test it on, all checked.
+
+        Copies that are searched for are those that the network sees before it is trained.
+
+        Args:
+            read: What `read_data` gave.
+        """
+        manifests = [_manifest(part) for part in read]
+        core, *tested = manifests
+        self.check_groups(core)
+        if self.searches_copies(core):
+            for manifest in tested:
+                manifest.class_numbers(core.classes)
+            found, others, _ = self._with_copies(
+                self.embedded(read[0]), [self.embedded(part) for part in read[1:]], None
+            )
+            manifests = [
+                _with_cells(manifest, samples.manifest)
+                for manifest, samples in zip(manifests, [found, *others], strict=True)
+            ]
+        else:
+            for manifest in manifests:
+                self.warned(manifest)
+        for manifest in manifests[1:]:
+            self.warned_of_kin(manifests[0], manifest)
+        return manifests
+
+    def _with_copies(
+        self, core: Samples, others: list[Samples], judged: Samples | None
+    ) -> tuple[Samples, list[Samples], Samples | None]:
+        """The same samples with the sets of copies among all of them as a column, where these are the groups.
+
+        Args:
+            core: Training samples.
+            others: Further samples.
+            judged: Those that a loss is over; copies of the core among them are told of.
+        """
+        from divacli.curate.duplicates import all_together, with_sets
+
+        if not self.searches_copies(core.manifest):
+            return core, others, judged
+        held_out = [] if judged is None else [judged]
+        sets = [core, *others, *held_out]
+        found = self.duplicates_of(all_together(sets))
+        n_copies = int((found.numbers[: len(core)] > 0).sum())
+        self.tell(
+            f"{n_copies:,} of the {len(core):,} samples of {core.manifest.name} have copies, "
+            "which are left out together"
+            if n_copies
+            else f"no copies found of samples of {core.manifest.name}: each is left out by itself"
+        )
+        core, *rest = with_sets(sets, found)
+        if not others and judged is None:
+            self._found = replace(found, samples=core)
+        if judged is not None:
+            judged = rest.pop()
+            self.warned_of_kin(core.manifest, judged.manifest)
+        return core, rest, judged
 
     def _check_kin(
         self, core: Manifest, pools: list[Manifest], validation: Manifest | Samples | None
@@ -269,6 +382,8 @@ class Session:
         self.check_groups(core)
         judged = [] if validation is None else [_manifest(validation)]
         column = self.group_column
+        if self.searches_copies(core):
+            return
         for other in (*pools, *judged):
             if self._group is not None and column is not None:
                 require_group_column(other, column)
@@ -298,12 +413,15 @@ class Session:
                 f"{samples.manifest.name} brings its features: the network that was named is not used for it"
             )
         for note in samples.notes:
-            # All data of one command go through one network: its notes are said once.
-            if not self.quiet and note not in self._noted:
-                say(f"note: {note}")
-                self._noted.add(note)
+            self.tell(note)
         self._warned_of_failures(samples)
         return samples
+
+    def tell(self, note: str) -> None:
+        """Say something that is no warning, once: all data of one command go through one network."""
+        if not self.quiet and note not in self._noted:
+            say(f"note: {note}")
+            self._noted.add(note)
 
     def _warned_of_failures(self, samples: Samples) -> None:
         if len(samples.failed):
@@ -314,11 +432,21 @@ class Session:
 
     def warned(self, manifest: Manifest) -> None:
         """Say what the user should know of a data set."""
-        unused = [column for column in manifest.unused if column != self._group]
+        unused = [column for column in manifest.unused if column not in self._used]
         if unused:
             warn(f"{manifest.name}: columns kept but not used: {listed(unused)}.")
         for message in manifest.warnings:
             warn(message)
+
+
+def _with_cells(manifest: Manifest, usable: Manifest) -> Manifest:
+    """All samples, with the sets of copies that those with features were found to be in."""
+    from divacli.curate.solution import DUPLICATES_GROUP
+
+    if DUPLICATES_GROUP not in usable.table:
+        return manifest
+    sets = manifest.table["path"].map(usable.table.set_index("path")[DUPLICATES_GROUP]).fillna("")
+    return replace(manifest, table=manifest.table.assign(**{DUPLICATES_GROUP: sets.astype("str")}))
 
 
 def _manifest(opened: Manifest | Samples) -> Manifest:

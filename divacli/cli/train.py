@@ -135,7 +135,7 @@ def register(app: typer.Typer) -> None:
         from divacli.curate.finetune import LEARNING_RATES, StepOptions
         from divacli.curate.train import TrainOptions, classes_beside
         from divacli.curate.train import train as train_network
-        from divacli.embed import Samples, read_data
+        from divacli.embed import read_data
         from divacli.report.train import train_summary
 
         target = Output(output)
@@ -150,12 +150,7 @@ def register(app: typer.Typer) -> None:
         session = Session(network, compute, frame, problem.group)
         solve = session.solve_options(problem)
         read = [read_data(part) for part in (data, test) if part is not None]
-        manifests = [part.manifest if isinstance(part, Samples) else part for part in read]
-        for manifest in manifests:
-            session.warned(manifest)
-        session.check_groups(manifests[0])
-        for judged in manifests[1:]:
-            session.warned_of_kin(manifests[0], judged)
+        manifests = session.training_manifests(read)
         steps = StepOptions(
             optimizer.value,
             LEARNING_RATES[optimizer.value] if lr is None else lr,
@@ -180,7 +175,7 @@ def register(app: typer.Typer) -> None:
                 say(f"note: {sentence}")
 
         for sentence in backbone.notes:
-            note(sentence)
+            session.tell(sentence)
         checkpoint = target.folder / "checkpoint.pt"
         try:
             result = train_network(

@@ -9,10 +9,16 @@ import numpy as np
 import pandas as pd
 import torch
 
+from divacli.curate.decision import (
+    MORE_LIKELY_WRONG,
+    Expectation,
+    mislabelled,
+    outliers,
+    require_judged,
+)
 from divacli.curate.score import without_scores
 from divacli.curate.solution import SolveOptions, pose
 from divacli.embed import Samples
-from divacli.errors import DataError
 from divacli.ridge import LooResult, Loss, RidgeTask, Span, decompose, leave_one_out
 
 CRITERIA = ("derivative", "loo_loss")
@@ -54,12 +60,7 @@ def choose_kept(
     Raises:
         DataError: The table has no such column, or no value in some row.
     """
-    if by not in table or table[by].isna().any():
-        raise DataError(
-            f"the scores have no value of {by} in {'any' if by not in table else 'some'} row",
-            expected=f"a table with the column {by}, as diva score writes it",
-            hint="score the samples again",
-        )
+    require_judged(table, (by,))
     values = table[by].to_numpy(float)
     labels = table["label"].to_numpy(object)
     # Best first, ties by path.
@@ -72,9 +73,101 @@ def choose_kept(
         for group in groups:
             # The last digits of keep * n are rounding: 0.55 * 100 is not to keep 56.
             kept[group[: int(np.ceil(keep * len(group) - 1e-9))]] = True
+    return _rescued(kept, labels, order)
+
+
+@dataclass(frozen=True)
+class Automatic:
+    """What `--keep auto` decides.
+
+    Attributes:
+        choice: Which samples stay.
+        mislabelled: (n,) bool, whose label is called wrong, whether or not the sample stays.
+        outliers: (n,) bool, samples like nothing else in the set.
+        threshold: Probability above which a label is called wrong.
+        budget: Samples to drop at the most.
+        expectation: What the label-noise model expects of the dropped samples that are called wrong.
+    """
+
+    choice: Choice
+    mislabelled: np.ndarray
+    outliers: np.ndarray
+    threshold: float
+    budget: int | None
+    expectation: Expectation
+
+    @property
+    def n_outliers(self) -> int:
+        """Outliers that are dropped."""
+        return int((self.outliers & ~self.choice.kept).sum())
+
+    @property
+    def rule(self) -> dict[str, Any]:
+        """What was decided by and what is expected of it, for JSON."""
+        return {
+            "keep": "auto",
+            "threshold": self.threshold,
+            "budget": self.budget,
+            "mislabelled": self.expectation.as_dict(),
+            "n_outliers": self.n_outliers,
+        }
+
+    def reasons(self) -> np.ndarray:
+        """Why each sample is dropped, (n,) text: "label", "outlier" or both; "" for those that are not."""
+        label, outlier = np.where(self.mislabelled, "label", ""), np.where(self.outliers, "outlier", "")
+        both = np.where(self.mislabelled & self.outliers, ", ", "")
+        reasons = label.astype(object) + both.astype(object) + outlier.astype(object)
+        reasons[self.choice.kept] = ""
+        return reasons
+
+
+def choose_automatically(
+    table: pd.DataFrame, threshold: float | None = None, budget: int | None = None
+) -> Automatic:
+    """Drop the samples whose label is more likely wrong than right, and the outliers.
+
+    Every class keeps at least one sample: the one whose label is most probably right.
+
+    Args:
+        table: Scores with `mislabel_probability` and `outlier_score`.
+        threshold: Probability of a wrong label above which a sample goes; by default one half.
+        budget: Samples to drop at the most: wrong labels first, the most probable first, then outliers, the
+            oddest first.
+
+    Raises:
+        DataError: The table has no such columns.
+    """
+    require_judged(table, ("mislabel_probability", "outlier_score"))
+    threshold = MORE_LIKELY_WRONG if threshold is None else threshold
+    wrong, odd = mislabelled(table, threshold), outliers(table)
+    paths = table["path"].to_numpy(str)
+    probability = table["mislabel_probability"].to_numpy(float)
+    dropped = wrong | odd
+    if budget is not None:
+        urgency = np.where(wrong, probability, table["outlier_score"].to_numpy(float))
+        worst_first = np.lexsort((paths, -urgency, ~wrong, ~dropped))
+        dropped[worst_first[budget:]] = False
+    choice = _rescued(~dropped, table["label"].to_numpy(object), np.lexsort((paths, probability)))
+    expected = Expectation.of(probability, wrong & ~choice.kept)
+    return Automatic(choice, wrong, odd, threshold, budget, expected)
+
+
+def called_good(table: pd.DataFrame) -> np.ndarray:
+    """Which samples neither the derivative calls harmful nor the label-noise model wrong, (n,) bool.
+
+    Args:
+        table: Scores; without `mislabel_probability` no sample is called good.
+    """
+    if "mislabel_probability" not in table:
+        return np.zeros(len(table), bool)
+    return (table["derivative"].to_numpy(float) <= 0) & ~mislabelled(table)
+
+
+def _rescued(kept: np.ndarray, labels: np.ndarray, best_first: np.ndarray) -> Choice:
+    """The choice in which every class keeps its best sample at the least."""
     rescued = sorted(set(labels) - set(labels[kept]))
     for label in rescued:
-        kept[order[labels[order] == label][0]] = True
+        kept[best_first[labels[best_first] == label][0]] = True
     return Choice(kept, rescued)
 
 
@@ -88,7 +181,7 @@ def split(table: pd.DataFrame, kept: np.ndarray, by: str) -> tuple[pd.DataFrame,
         kept: (n,) bool.
         by: The column that was decided by.
     """
-    stays = without_scores(table[kept]).reset_index(drop=True)
+    stays = without_scores(table[kept]).drop(columns="reason", errors="ignore").reset_index(drop=True)
     goes = table[~kept]
     worst_first = np.lexsort((goes["path"].to_numpy(str), -goes[by].to_numpy(float)))
     return stays, goes.iloc[worst_first].reset_index(drop=True)
@@ -120,20 +213,34 @@ class Prediction:
         ridge: lambda of both fits.
         before: With all samples at their weights.
         after: Refitted with the dropped samples absent; they are still predicted and counted in `all`.
+        change_se: Standard error of the change of the mean loss over all samples, by the spread of its
+            changes over single samples: what another draw of them would make of it.
     """
 
     ridge: float
     before: Quality
     after: Quality
+    change_se: float
+
+    @property
+    def change(self) -> float:
+        """What dropping does to the mean loss over all original samples."""
+        return self.after.loss[0] - self.before.loss[0]
 
     @property
     def worse(self) -> bool:
         """Whether the refit's loss over all original samples is higher than keeping everything."""
-        return self.after.loss[0] > self.before.loss[0]
+        return self.change > 0
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"ridge": self.ridge, "before": self.before.as_dict(), "after": self.after.as_dict()}
+        return {
+            "ridge": self.ridge,
+            "before": self.before.as_dict(),
+            "after": self.after.as_dict(),
+            "change": self.change,
+            "change_se": self.change_se,
+        }
 
 
 def predict(
@@ -154,7 +261,9 @@ def predict(
     mask = torch.from_numpy(kept)
     without = replace(task, weights=torch.where(mask, task.weights, 0.0))
     before, after = (leave_one_out(posed, decompose(posed).fit(ridge), loss) for posed in (task, without))
-    return Prediction(ridge, _quality(task, before, mask), _quality(task, after, mask))
+    changes = after.loss - before.loss
+    error = float(changes.std()) / len(changes) ** 0.5
+    return Prediction(ridge, _quality(task, before, mask), _quality(task, after, mask), error)
 
 
 def _quality(task: RidgeTask, loo: LooResult, kept: torch.Tensor) -> Quality:

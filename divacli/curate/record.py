@@ -7,13 +7,16 @@ the cache under a digest of the scores, and pruning finds by it the features and
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from divacli.curate.provenance import grouping
 from divacli.curate.prune import Prediction, predict
 from divacli.curate.score import ScoreResult
 from divacli.curate.solution import SolveOptions
@@ -38,6 +41,8 @@ class Scores:
         samples: The features, or None where they are not to be had.
         record: What the scores were made from; None likewise.
         missing: Why there are no features; empty where there are.
+        about: The groups that were left out as wholes, as `divacli.curate.provenance.grouping` says; None
+            where nothing is known of that.
     """
 
     table: pd.DataFrame
@@ -46,6 +51,7 @@ class Scores:
     samples: Samples | None
     record: ScoreRecord | None
     missing: str = ""
+    about: Mapping[str, Any] = field(default_factory=lambda: {"group": None, "n_groups": None})
 
     @classmethod
     def fresh(cls, result: ScoreResult, options: SolveOptions) -> Scores:
@@ -53,19 +59,40 @@ class Scores:
         samples = result.samples
         in_order = result.table.iloc[np.argsort(result.order)].reset_index(drop=True)
         record = ScoreRecord(samples.store, result.solution.ridge, result.solution.loss, options)
-        return cls(in_order, samples.manifest.folder, samples.failed, samples, record)
+        about = grouping(samples.manifest, options)
+        return cls(in_order, samples.manifest.folder, samples.failed, samples, record, about=about)
 
     @classmethod
-    def recorded(cls, manifest: Manifest, cache: Path, options: SolveOptions, progress: Progress) -> Scores:
-        """Scores read from a table, with the features of the run that made them where the cache has them."""
+    def recorded(
+        cls,
+        manifest: Manifest,
+        cache: Path,
+        options: SolveOptions,
+        progress: Progress,
+        *,
+        features: bool = True,
+    ) -> Scores:
+        """Scores read from a table, with the features of the run that made them where the cache has them.
+
+        Args:
+            manifest: The table.
+            cache: Where notes are.
+            options: As of `find_record`.
+            progress: Of reading the images, which features are found by.
+            features: Whether these are looked for.
+        """
         record = find_record(manifest, cache, options)
-        samples, missing = None, "the cache knows nothing of these scores"
-        if record is not None:
-            try:
-                samples, missing = recorded_samples(record, manifest, cache, progress), ""
-            except DivaError as error:
-                missing = error.got
-        return cls(manifest.table, manifest.folder, None, samples, record, missing)
+        scores = cls(
+            manifest.table, manifest.folder, None, None, record, "the cache knows nothing of these scores"
+        )
+        if record is None:
+            return scores
+        try:
+            scores = replace(scores, about=grouping(manifest, record.options))
+            samples = recorded_samples(record, manifest, cache, progress) if features else None
+        except DivaError as error:
+            return replace(scores, missing=error.got)
+        return replace(scores, samples=samples, missing="" if features else "they were not looked for")
 
     def predict(self, kept: np.ndarray) -> Prediction | None:
         """What an exact refit of the kept samples predicts, or None without features.

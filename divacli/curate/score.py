@@ -2,21 +2,48 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
+from divacli.curate.decision import Expectation, mislabelled, most_confused, outliers
 from divacli.curate.provenance import provenance
-from divacli.curate.solution import Solution, SolveOptions, solve
+from divacli.curate.solution import Solution, SolveOptions, order_by_path, solve
 from divacli.embed import Samples
 from divacli.manifest.columns import RESULTS
-from divacli.ridge import leave_one_out, loo_derivative, validation_derivative
+from divacli.ridge import (
+    Diagnosis,
+    LooResult,
+    NoiseFit,
+    RidgeFit,
+    RidgeTask,
+    derivative_errors,
+    diagnose,
+    fit_noise,
+    loo_derivative,
+    loo_predictions,
+    noise_rows,
+    significant,
+    validation_derivative,
+)
 
 SCORE_COLUMNS = ("rank", "path", "label", "weight", "derivative", "loo_loss", "predicted_label")
-"""First columns of a table of scores, in order; the user's own follow."""
+"""First columns of a table of scores, in order."""
+
+JUDGED_COLUMNS = (
+    "mislabel_probability",
+    "suggested_label",
+    "suggested_probability",
+    "outlier_score",
+    "derivative_se",
+    "significant",
+)
+"""Columns that follow them, in order; the user's own come after these."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +51,7 @@ class ScoreResult:
     """Scores of all samples.
 
     Attributes:
-        table: One row a sample, most harmful first; `SCORE_COLUMNS`, then the user's other columns.
+        table: One row a sample, most harmful first; `SCORE_COLUMNS`, `JUDGED_COLUMNS`, then the user's own.
             `derivative` is dL/d(weight) of the summed validation loss: positive = harmful.
         summary: What `summary.json` holds.
         solution: The solved problem.
@@ -56,23 +83,23 @@ def score(samples: Samples, options: SolveOptions, validation: Samples | None = 
     solution = solve(samples, options, validation)
     fit = solution.spectrum.fit(solution.ridge)
     ranking_fit = solution.spectrum.fit(solution.ranking_ridge)
+    order = order_by_path(samples)
+    noise = _label_noise(solution, fit, order, options.seed)
+    loo, diagnosis = diagnose(solution.solved, fit, solution.loss, noise.model)
     extra: dict[str, Any] = {}
-    loo = leave_one_out(solution.solved, fit, solution.loss)
     if solution.solved_validation is None:
         derivative = loo_derivative(solution.solved, ranking_fit, solution.loss).derivative
+        judges = order
     else:
         derivative, _ = validation_derivative(
             solution.solved, solution.solved_validation, ranking_fit, solution.loss
         )
-        _, result = validation_derivative(solution.solved, solution.solved_validation, fit, solution.loss)
-        wrong = result.predicted != solution.solved_validation.labels
-        share = solution.solved_validation.validation_mask / solution.solved_validation.validation_mask.sum()
-        extra = {
-            "n_validation": len(result.loss),
-            "validation_loss": float(share @ result.loss),
-            "validation_error": float(share @ wrong.double()),
-        }
-    table, order = _ranked(samples, solution, derivative.numpy(), loo.loss.numpy(), loo.predicted.numpy())
+        extra = _validation_summary(solution, solution.solved_validation, fit)
+        judges = order_by_path(validation)  # type: ignore[arg-type]  # there is one
+    errors = derivative_errors(
+        solution.solved, ranking_fit, solution.loss, judges, solution.solved_validation
+    )
+    table, order_of_table = _ranked(samples, solution, derivative, errors, loo, diagnosis)
     wrong = loo.predicted != solution.task.labels
     n, d = samples.features.shape
     solve_seconds = time.monotonic() - start
@@ -83,6 +110,7 @@ def score(samples: Samples, options: SolveOptions, validation: Samples | None = 
         "n_failed": len(samples.failed),
         "n_embedded": samples.embedded,
         "n_harmful": int((derivative > 0).sum()),
+        "n_significant": int((table["significant"] & (table["derivative"] > 0)).sum()),
         "ridge": solution.ridge,
         "ranking_ridge": solution.ranking_ridge,
         "scaling": options.scaling,
@@ -91,7 +119,7 @@ def score(samples: Samples, options: SolveOptions, validation: Samples | None = 
         "loo_loss": float(loo.loss.mean()),
         "loo_error": float(wrong.double().mean()),
         **extra,
-        "noise_rate": None,
+        **_label_summary(table, noise, diagnosis, solution.classes),
         "seconds": {
             "embed": round(samples.seconds, 3),
             "solve": round(solve_seconds, 3),
@@ -99,7 +127,46 @@ def score(samples: Samples, options: SolveOptions, validation: Samples | None = 
         },
         **provenance(samples, options, validation),
     }
-    return ScoreResult(table, summary, solution, samples, order, derivative.numpy())
+    return ScoreResult(table, summary, solution, samples, order_of_table, derivative.numpy())
+
+
+def _label_noise(solution: Solution, fit: RidgeFit, order: torch.Tensor, seed: int) -> NoiseFit:
+    rows = noise_rows(order, len(solution.classes))
+    groups = solution.solved.groups
+    return fit_noise(
+        loo_predictions(solution.solved, fit, rows),
+        solution.solved.labels[rows],
+        groups=None if groups is None else groups[rows],
+        seed=seed,
+    )
+
+
+def _validation_summary(solution: Solution, validation: RidgeTask, fit: RidgeFit) -> dict[str, Any]:
+    _, result = validation_derivative(solution.solved, validation, fit, solution.loss)
+    wrong = result.predicted != validation.labels
+    share = validation.validation_mask / validation.validation_mask.sum()
+    return {
+        "n_validation": len(result.loss),
+        "validation_loss": float(share @ result.loss),
+        "validation_error": float(share @ wrong.double()),
+    }
+
+
+def _label_summary(
+    table: pd.DataFrame, noise: NoiseFit, diagnosis: Diagnosis, classes: list[str]
+) -> dict[str, Any]:
+    rate = float(diagnosis.mislabel_probability.mean())
+    # The interval is of the samples that the model was fitted to; of many, these are a part.
+    interval = [min(max(edge + rate - noise.rate, 0.0), 1.0) for edge in noise.interval]
+    called = mislabelled(table)
+    return {
+        "noise_rate": rate,
+        "noise_interval": interval,
+        "noise_prior": noise.strength if math.isfinite(noise.strength) else None,
+        "mislabelled": Expectation.of(table["mislabel_probability"].to_numpy(float), called).as_dict(),
+        "confusions": most_confused(diagnosis.confusions, classes),
+        "n_outliers": int(outliers(table).sum()),
+    }
 
 
 def without_scores(table: pd.DataFrame) -> pd.DataFrame:
@@ -110,17 +177,30 @@ def without_scores(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ranked(
-    samples: Samples, solution: Solution, derivative: np.ndarray, loss: np.ndarray, predicted: np.ndarray
+    samples: Samples,
+    solution: Solution,
+    derivative: torch.Tensor,
+    errors: torch.Tensor,
+    loo: LooResult,
+    diagnosis: Diagnosis,
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """The table of scores, most harmful first, ties by path; and the samples' rows in that order."""
     given = samples.manifest.table
+    classes = np.array(solution.classes, dtype=object)
     table = given.drop(columns=[name for name in given if name in RESULTS]).assign(
-        derivative=derivative,
-        loo_loss=loss,
-        predicted_label=np.array(solution.classes, dtype=object)[predicted],
+        derivative=derivative.numpy(),
+        loo_loss=loo.loss.numpy(),
+        predicted_label=classes[loo.predicted.numpy()],
+        mislabel_probability=diagnosis.mislabel_probability.numpy(),
+        suggested_label=classes[diagnosis.suggested.numpy()],
+        suggested_probability=diagnosis.suggested_probability.numpy(),
+        outlier_score=diagnosis.outlier_score.numpy(),
+        derivative_se=errors.numpy(),
+        significant=significant(derivative, errors).numpy(),
     )
-    order = np.lexsort((table["path"].to_numpy(str), -derivative))
+    order = np.lexsort((table["path"].to_numpy(str), -derivative.numpy()))
     table = table.iloc[order].reset_index(drop=True)
     table.insert(0, "rank", np.arange(1, len(table) + 1))
-    others = [name for name in table if name not in SCORE_COLUMNS]
-    return table[[*SCORE_COLUMNS, *others]], order
+    first = (*SCORE_COLUMNS, *JUDGED_COLUMNS)
+    others = [name for name in table if name not in first]
+    return table[[*first, *others]], order

@@ -37,6 +37,9 @@ _CALIBRATION_VALUES = 4_000_000
 DEFAULT_GROUP = "group"
 """The column that names groups where no other is asked for."""
 
+DUPLICATES_GROUP = "duplicates"
+"""The column that names the sets of copies, where samples have copies and they were searched for."""
+
 
 @dataclass(frozen=True)
 class SolveOptions:
@@ -48,7 +51,8 @@ class SolveOptions:
         scaling: "unit", "standard" or "none".
         around_head: Linearise around the network's own head: targets are one-hot labels minus its outputs.
         group: Column whose equal values are left out together, or None for no groups. The default is used
-            where the samples have such a column; an empty cell is a group of its own.
+            where the samples have such a column, and so is that of copies; an empty cell is a group of its
+            own.
         balanced: Every class counts equally in the validation loss, whatever its number of samples.
         dtype: Of the per-sample products.
         device: Where.
@@ -250,12 +254,14 @@ def require_group_column(manifest: Manifest, column: str) -> None:
             + listed(manifest.table.columns.tolist(), limit=12),
             expected="a column whose equal values belong together, such as patient_id; a sample with an "
             "empty cell belongs to nobody",
-            hint="name one of these, add the column, or leave --group out",
+            hint="name one of these, add the column, or leave --group out"
+            if column != DUPLICATES_GROUP
+            else "leave that column out of DATA: copies are then searched for in all sets together",
         )
 
 
 def _numbered(manifest: Manifest, column: str | None) -> torch.Tensor | None:
-    if column is None:
+    if column is None or (column == DUPLICATES_GROUP and column not in manifest.table):  # there are no copies
         return None
     if column == DEFAULT_GROUP:  # nobody may have asked for it
         if column not in manifest.table:

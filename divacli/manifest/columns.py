@@ -28,8 +28,13 @@ KINDS = {
     "predicted_label": "text",
     "mislabel_probability": "number",
     "suggested_label": "text",
+    "suggested_probability": "number",
+    "outlier_score": "number",
+    "derivative_se": "number",
+    "significant": "text",
     "reason": "text",
     "image_sha256": "text",
+    "given_label": "text",
     "true_label": "text",
     "expected_label": "text",
     "label_source": "text",
@@ -40,7 +45,18 @@ KINDS = {
     "copy_of": "text",
 }
 
-RESULTS = ("rank", "derivative", "loo_loss", "predicted_label", "mislabel_probability", "suggested_label")
+RESULTS = (
+    "rank",
+    "derivative",
+    "loo_loss",
+    "predicted_label",
+    "mislabel_probability",
+    "suggested_label",
+    "suggested_probability",
+    "outlier_score",
+    "derivative_se",
+    "significant",
+)
 """Columns that scoring makes, in order beside path, label and weight."""
 
 # Known only beside a derivative: in a table without one they are the user's own.
@@ -48,7 +64,7 @@ _BESIDE_DERIVATIVE = frozenset({*RESULTS, "expected_derivative", "batch"})
 
 # Names that are common for columns of other kinds too: cells not of the kind stated above make such a column
 # the user's own, and are no reason to refuse the table.
-_COMMON = frozenset({"batch", "modality", "text"})
+_COMMON = frozenset({"batch", "modality", "text", "given_label"})
 
 # What other tools call the two columns diva cannot do without.
 _ALIASES = {

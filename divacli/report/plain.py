@@ -8,3 +8,8 @@ from rich.text import Text
 def plain(text: str) -> Text:
     """Text without markup, in which control characters are shown and not obeyed."""
     return Text("".join(char if char.isprintable() else repr(char)[1:-1] for char in text))
+
+
+def ending(path: str, most: int = 32) -> Text:
+    """A path without its beginning where it is long: its end says more."""
+    return plain(path if len(path) <= most else "…" + path[1 - most :])

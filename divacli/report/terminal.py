@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from divacli.curate.provenance import left_out
-from divacli.curate.prune import Choice, Prediction
+from divacli.curate.prune import Automatic, Choice, Prediction
 from divacli.curate.score import ScoreResult
 from divacli.curate.verify import Verification
 from divacli.errors import listed
-from divacli.report.plain import plain
+from divacli.report.plain import ending, plain
 
 _NOISY = 1e-6
 SHOWN = 5
@@ -44,8 +44,10 @@ def score_summary(result: ScoreResult, verification: Verification | None) -> Ite
         )
     yield Text.assemble(
         (f"{harmful:,} samples ({harmful / n:.1%}) are harmful", "bold"),
-        ": their derivative is positive, so more of them raises the loss and less lowers it",
+        ": their derivative is positive, so more of them raises the loss and less lowers it; "
+        f"{summary['n_significant']:,} of them beyond noise",
     )
+    yield from _labels(summary)
     yield Text("\nmost harmful", style="bold red")
     yield _samples(result.table.head(SHOWN))
     yield Text("\nmost useful", style="bold green")
@@ -66,6 +68,23 @@ def score_summary(result: ScoreResult, verification: Verification | None) -> Ite
             )
 
 
+def _labels(summary: Mapping[str, Any]) -> Iterator[Text]:
+    low, high = summary["noise_interval"]
+    called = summary["mislabelled"]
+    yield Text.assemble(
+        (f"{summary['noise_rate']:.1%} of the labels are wrong", "bold"),
+        f" by the label-noise model (between {low:.1%} and {high:.1%}); {called['n']:,} are more likely "
+        f"wrong than right; {summary['n_outliers']:,} samples are outliers. To drop or correct them: "
+        "diva prune --keep auto, diva relabel",
+    )
+    most = [
+        f"{pair['given']} → {pair['suggested']} ({pair['expected']:.0f})"
+        for pair in summary["confusions"][:SHOWN]
+    ]
+    if most:
+        yield Text("most frequent, given → suggested: ").append_text(plain(", ".join(most)))
+
+
 def groups_line(about: Mapping[str, Any]) -> Iterator[Text]:
     """That whole groups are left out, where they are.
 
@@ -74,6 +93,19 @@ def groups_line(about: Mapping[str, Any]) -> Iterator[Text]:
     """
     if about["group"] is not None:
         yield Text(f"leave-group-out: {about['n_groups']:,} groups of ").append_text(plain(about["group"]))
+
+
+def automatic_summary(auto: Automatic) -> Iterator[RenderableType]:
+    """How many labels are called wrong, how sure that is, and how many outliers go."""
+    expected = auto.expectation
+    sure = ""
+    if expected.precision is not None and expected.recall is not None:
+        sure = (
+            f": about {expected.precision:.0%} of these are expected to be so, about "
+            f"{expected.recall:.0%} of all wrong labels"
+        )
+    yield Text(f"labels called wrong (probability above {auto.threshold:g}): {expected.n:,}{sure}")
+    yield Text(f"outliers, like nothing else in the set: {auto.n_outliers:,}")
 
 
 def prune_summary(
@@ -108,6 +140,7 @@ def prune_summary(
         )
     yield Text(f"\n{left_out(about)}, exact refit at ridge {prediction.ridge:.3g}", style="bold")
     yield table
+    yield Text(f"change over all original samples {prediction.change:+.4f} ± {prediction.change_se:.4f}")
 
 
 def _samples(rows: pd.DataFrame) -> Table:
@@ -118,14 +151,12 @@ def _samples(rows: pd.DataFrame) -> Table:
     table.add_column("predicted", overflow="ellipsis", no_wrap=True, max_width=16)
     table.add_column("path", overflow="ellipsis", no_wrap=True)
     for row in rows.itertuples():
-        path = str(row.path)
         table.add_row(
             _signed(float(row.derivative)),  # type: ignore[arg-type]
             f"{row.loo_loss:.3f}",
             plain(str(row.label)),
             plain(str(row.predicted_label)),
-            # The end of a path says more than its beginning.
-            plain(path if len(path) <= 32 else "…" + path[-31:]),
+            ending(str(row.path)),
         )
     return table
 

@@ -17,6 +17,7 @@ from divacli.ridge.derivative import (
     loo_sums,
     validation_derivative,
 )
+from divacli.ridge.diagnosis import Diagnosis, diagnose
 from divacli.ridge.dual import Span
 from divacli.ridge.extension import Candidates, Extension, State
 from divacli.ridge.folds import split_in_folds
@@ -25,17 +26,21 @@ from divacli.ridge.kfold import StepChoice, Trial
 from divacli.ridge.leave_one_out import LooResult, leave_one_out, loo_predictions
 from divacli.ridge.losses import CrossEntropyLoss, Loss, SquaredLoss, fit_inverse_temperature
 from divacli.ridge.moments import Moments, decompose, moments
+from divacli.ridge.neighbours import NearDuplicates, near_duplicates
+from divacli.ridge.noise import NoiseFit, NoiseModel, fit_noise, noise_rows
 from divacli.ridge.oracle import Oracle
 from divacli.ridge.path import RidgePath, ridge_grid, ridge_path
 from divacli.ridge.problem import Problem, differentiate
 from divacli.ridge.ranking import RankingChoice, choose_ranking_ridge
 from divacli.ridge.reduction import Reduction, merged
+from divacli.ridge.removal import Removal
 from divacli.ridge.reweighting import SIZES, LeftOut, choose_steps, left_out, stepped
 from divacli.ridge.rows import LinearOutput, Rows
 from divacli.ridge.scaling import SCALINGS, Scaling, fit_scaling
 from divacli.ridge.shares import ShareDerivative, choose_shares, differentiate_shares, share_weights
 from divacli.ridge.spectrum import RidgeFit, Spectrum
 from divacli.ridge.task import RidgeTask
+from divacli.ridge.uncertainty import derivative_errors, significant
 
 __all__ = [
     "SCALINGS",
@@ -43,16 +48,21 @@ __all__ = [
     "Candidates",
     "CrossEntropyLoss",
     "DatasetDerivative",
+    "Diagnosis",
     "Extension",
     "LeftOut",
     "LinearOutput",
     "LooResult",
     "Loss",
     "Moments",
+    "NearDuplicates",
+    "NoiseFit",
+    "NoiseModel",
     "Oracle",
     "Problem",
     "RankingChoice",
     "Reduction",
+    "Removal",
     "RidgeFit",
     "RidgePath",
     "RidgeTask",
@@ -72,9 +82,12 @@ __all__ = [
     "choose_shares",
     "choose_steps",
     "decompose",
+    "derivative_errors",
+    "diagnose",
     "differentiate",
     "differentiate_shares",
     "fit_inverse_temperature",
+    "fit_noise",
     "fit_scaling",
     "leave_one_out",
     "left_out",
@@ -84,9 +97,12 @@ __all__ = [
     "loo_sums",
     "merged",
     "moments",
+    "near_duplicates",
+    "noise_rows",
     "ridge_grid",
     "ridge_path",
     "share_weights",
+    "significant",
     "split_in_folds",
     "stepped",
     "validation_derivative",

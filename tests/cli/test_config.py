@@ -97,7 +97,7 @@ def test_a_section_is_for_its_command(blobs, done, config):
 
 
 def test_options_of_other_commands_are_ignored(blobs, done, config):
-    done("score", blobs().file, "--config", config("keep: 0.5\nby: loo_loss\nridge: 1\n"))
+    done("score", blobs().file, "--config", config("keep: 0.5\nstratify: true\nridge: 1\n"))
     assert summary()["ridge"] == 1.0
 
 

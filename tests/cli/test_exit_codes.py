@@ -373,7 +373,7 @@ def test_json_is_strict_and_ends_with_a_line_break(blobs, done):
     done("score", blobs().file)
     text = Path("diva-out/summary.json").read_text()
     assert text.endswith("}\n")
-    assert json.loads(text)["noise_rate"] is None
+    assert json.loads(text)["inverse_temperature"] is None
 
 
 def test_the_cache_is_below_the_home_folder_by_default(blobs, done, monkeypatch, tmp_path):

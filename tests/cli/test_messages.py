@@ -103,4 +103,4 @@ def test_the_summary_fits_into_80_columns(blobs, done, monkeypatch):
     result = done("score", blobs().file, "--verify", "3")
     assert max(map(len, result.stderr.splitlines())) <= 80
     assert "most harmful" in result.stderr
-    assert "wrote failed.csv, summary.json, scores.csv in diva-out" in result.stderr
+    assert "wrote failed.csv, duplicates.csv, summary.json, scores.csv in diva-out" in result.stderr

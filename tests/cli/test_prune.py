@@ -105,7 +105,9 @@ def test_the_files_and_what_prune_json_holds(blobs, done):
     content = json.loads((folder / "prune.json").read_text())
     assert (content["n_kept"], content["n_dropped"], content["keep"]) == (120, 30, 0.8)
     prediction = content["prediction"]
-    assert set(prediction) == {"ridge", "before", "after"}
+    assert set(prediction) == {"ridge", "before", "after", "change", "change_se"}
+    assert prediction["change"] == prediction["after"]["loss"][0] - prediction["before"]["loss"][0]
+    assert prediction["change_se"] > 0
     for side in ("before", "after"):
         assert len(prediction[side]["loss"]) == len(prediction[side]["error"]) == 3
 
@@ -130,7 +132,7 @@ def test_the_summary_shows_before_and_after(blobs, done):
     text = result.stderr
     assert "135 of 150 samples kept, 15 dropped (10.0%)" in text
     content = json.loads(Path("pruned/prune.json").read_text())["prediction"]
-    (line,) = (line for line in text.splitlines() if "all original samples" in line)
+    (line,) = (line for line in text.splitlines() if line.startswith("all original samples"))
     assert line.split()[3:5] == [f"{content[side]['loss'][0]:.4f}" for side in ("before", "after")]
     assert result.stdout == ""
 
@@ -143,7 +145,8 @@ def test_a_refit_that_is_worse_is_a_warning(blobs, done):
     text = " ".join(result.stderr.split())
     assert "warning: without the dropped samples the leave-one-out loss" in text
     rise = prediction["after"]["loss"][0] - prediction["before"]["loss"][0]
-    assert f"rises by {rise:.2g} from {prediction['before']['loss'][0]:.4g}" in text
+    error, before = prediction["change_se"], prediction["before"]["loss"][0]
+    assert f"rises by {rise:.2g} (± {error:.2g}) from {before:.4g}" in text
 
 
 def test_a_refit_that_is_better_is_no_warning(blobs, done):
@@ -283,7 +286,8 @@ def test_out_dash_writes_kept_and_nothing_else(blobs, done):
 def test_score_out_dash_writes_scores_and_nothing_else(blobs, done):
     result = done("score", blobs().file, "-o", "-")
     assert result.stdout.startswith(
-        "rank,path,label,weight,derivative,loo_loss,predicted_label,feature_source\n1,"
+        "rank,path,label,weight,derivative,loo_loss,predicted_label,mislabel_probability,suggested_label,"
+        "suggested_probability,outlier_score,derivative_se,significant,feature_source\n1,"
     )
     assert len(result.stdout.splitlines()) == 151
     assert not Path("diva-out").exists()
@@ -325,7 +329,11 @@ def test_quiet_still_warns(images, images_table, model, done, tmp_path):
         (("--keep", "1.5"), "(0, 1]"),
         (("--keep", "-0.5"), "(0, 1]"),
         (("--keep", "nan"), "(0, 1]"),
-        (("--keep", "half"), "Invalid value for '--keep'"),
+        (("--keep", "half"), "expected auto, or a fraction"),
+        (("--keep", "auto", "--threshold", "1"), "expected a probability"),
+        (("--keep", "auto", "--stratify"), "--stratify is for --keep"),
+        (("--keep", "auto", "--by", "loo_loss"), "--keep auto decides by"),
+        (("--keep", "0.9", "--budget", "3"), "--budget is for --keep auto"),
         (("--threshold", "nan"), "expected a number"),
         (("--threshold", "0", "--stratify"), "--stratify is for --keep"),
         (("--keep", "0.5", "--by", "size"), "size"),
@@ -336,3 +344,76 @@ def test_wrong_usage(options, message, blobs, run):
     assert result.exit_code == 2
     assert message in " ".join(result.stderr.replace("│", " ").split())
     assert not Path("diva-out").exists()
+
+
+# Automatic
+
+
+def flipped(blobs) -> tuple[str, set[str]]:
+    """Well separated classes, every tenth sample with the label of the next one; and the names of these."""
+    truth = np.arange(150) % 3
+    features = 3 * np.eye(8)[truth] + 0.5 * np.random.default_rng(0).normal(size=(150, 8))
+    labels = np.where(np.arange(150) % 10 == 0, (truth + 1) % 3, truth)
+    data = blobs(embedding=features.astype(np.float32), label=labels)
+    return data.file, {str(path) for path in data.arrays["path"][::10]}
+
+
+def test_auto_drops_wrong_labels_and_says_how_sure_that_is(blobs, pruned, done):
+    data, wrong = flipped(blobs)
+    kept, dropped, content = pruned(data, "--keep", "auto")
+    assert set(names(dropped)) == wrong
+    assert len(kept) + len(dropped) == 150
+    assert set(dropped["reason"]) == {"label"}
+    assert "reason" not in kept
+    assert (content["keep"], content["threshold"], content["budget"]) == ("auto", 0.5, None)
+    expected = content["mislabelled"]
+    assert expected["n"] == len(wrong)
+    assert expected["expected_precision"] > 0.9
+    assert expected["expected_recall"] > 0.9
+    probability = dropped["mislabel_probability"]
+    assert expected["expected_precision"] == pytest.approx(probability.mean(), rel=1e-6)
+    assert probability.is_monotonic_decreasing
+    text = " ".join(done("prune", data, "--keep", "auto", "--out", "again").stderr.split())
+    assert f"labels called wrong (probability above 0.5): {len(wrong)}: about" in text
+    assert "outliers, like nothing else in the set: 0" in text
+
+
+def test_auto_decides_the_same_by_a_table_of_scores(blobs, pruned, done, refuse_to_compute):
+    data, _ = flipped(blobs)
+    kept, dropped, content = pruned(data, "--keep", "auto", out="direct")
+    done("score", data)
+    refuse_to_compute()
+    again, gone, piped = pruned("diva-out/scores.csv", "--keep", "auto", out="piped")
+    assert names(gone) == names(dropped)
+    assert sorted(names(again)) == sorted(names(kept))
+    assert piped["prediction"]["change"] == pytest.approx(content["prediction"]["change"], rel=1e-6)
+
+
+def test_auto_follows_threshold_and_budget(blobs, pruned):
+    data, wrong = flipped(blobs)
+    _, dropped, content = pruned(data, "--keep", "auto", "--budget", "4")
+    assert len(dropped) == content["n_dropped"] == 4
+    assert set(names(dropped)) < wrong
+    _, everything, _ = pruned(data, "--keep", "auto", "--threshold", "0", out="zero")
+    assert len(everything) > len(wrong)
+
+
+def test_a_fraction_that_drops_good_samples_is_a_warning(blobs, done):
+    data, wrong = flipped(blobs)
+    text = " ".join(done("prune", data, "--keep", "0.5").stderr.split())
+    count = 75 - len(wrong)
+    assert f"{count} of the 75 dropped samples are useful by their derivative" in text
+    assert "--keep auto drops none of these" in text
+    assert "useful by their derivative" not in done("prune", data, "--keep", "0.95").stderr
+
+
+def test_auto_needs_scores_with_probabilities(blobs, done, run):
+    data, _ = flipped(blobs)
+    done("score", data)
+    table = pd.read_csv("diva-out/scores.csv").drop(columns="mislabel_probability")
+    table.to_csv("old.csv", index=False)
+    result = run("prune", "old.csv", "--keep", "auto")
+    assert result.exit_code == 1
+    assert "the scores have no value of mislabel_probability in any row" in result.stderr
+    assert "score the samples again" in result.stderr
+    assert not Path("diva-out/kept.csv").exists()

@@ -15,7 +15,11 @@ from divacli.manifest import read_manifest
 from divacli.ridge import CrossEntropyLoss, Oracle, RidgeTask, SquaredLoss, fit_scaling
 
 AT_ONE = ("--ridge", "1")
-CONTRACT = ["rank", "path", "label", "weight", "derivative", "loo_loss", "predicted_label"]
+CONTRACT = [
+    *("rank", "path", "label", "weight", "derivative", "loo_loss", "predicted_label"),
+    *("mislabel_probability", "suggested_label", "suggested_probability", "outlier_score"),
+    *("derivative_se", "significant"),
+]
 
 
 def write(table: pd.DataFrame, file: Path) -> Path:
@@ -69,7 +73,7 @@ def assert_close(found: pd.Series | np.ndarray, expected: pd.Series | np.ndarray
 
 
 def assert_is_scores(table: pd.DataFrame, n: int) -> None:
-    assert list(table.columns[:7]) == CONTRACT
+    assert list(table.columns[: len(CONTRACT)]) == CONTRACT
     assert table["rank"].tolist() == list(range(1, n + 1))
     assert (np.diff(table["derivative"]) <= 0).all()
     assert table["derivative"].iloc[0] > 0 > table["derivative"].iloc[-1]
@@ -202,8 +206,8 @@ def test_the_users_columns_are_carried_along_behind_the_contract(images, images_
     )
     done("score", write(table, tmp_path / "labels.csv"), *model, "--out", "scored")
     found = pd.read_csv("scored/scores.csv")
-    assert list(found.columns[:7]) == CONTRACT
-    assert sorted(found.columns[7:]) == ["camera", "group", "id", "reason"]
+    assert list(found.columns[: len(CONTRACT)]) == CONTRACT
+    assert sorted(found.columns[len(CONTRACT) :]) == ["camera", "group", "id", "reason"]
     merged = found.assign(name=found["path"].map(lambda path: Path(path).name)).set_index("name")
     for row, path in enumerate(images_table["path"]):
         assert merged.loc[Path(path).name, "camera"] == f"cam{row}"
@@ -226,6 +230,10 @@ def test_summary_holds_the_keys_of_the_contract(images, model, scores):
     assert summary["loo_loss"] == pytest.approx(table["loo_loss"].mean(), rel=1e-6)
     assert summary["loo_error"] == pytest.approx((table["label"] != table["predicted_label"]).mean())
     assert summary["n_harmful"] == (table["derivative"] > 0).sum()
+    assert summary["n_significant"] == ((table["derivative"] > 0) & table["significant"]).sum()
+    assert summary["noise_rate"] == pytest.approx(table["mislabel_probability"].mean(), rel=1e-6)
+    low, high = summary["noise_interval"]
+    assert 0 <= low <= summary["noise_rate"] <= high <= 1
     assert summary["n_embedded"] == 36
     assert summary["device"] in ("cpu", "cuda")
     assert {"divacli", "torch", "python"} <= set(summary["versions"])
@@ -274,6 +282,7 @@ def test_failed_is_written_also_when_nothing_failed(blobs, done):
 def test_the_default_folder_is_diva_out(blobs, done):
     done("score", blobs().file)
     assert sorted(file.name for file in Path("diva-out").iterdir()) == [
+        "duplicates.csv",
         "failed.csv",
         "scores.csv",
         "summary.json",

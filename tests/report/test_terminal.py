@@ -25,6 +25,12 @@ SUMMARY = {
     "n_failed": 0,
     "n_embedded": 7,
     "n_harmful": 4,
+    "n_significant": 2,
+    "noise_rate": 0.125,
+    "noise_interval": [0.04, 0.22],
+    "mislabelled": {"n": 1, "expected_precision": 0.9, "expected_recall": 0.6},
+    "confusions": [{"given": "a", "suggested": "b", "expected": 1.2}],
+    "n_outliers": 1,
     "loo_loss": 0.12345,
     "loo_error": 0.25,
     "ridge": 1.5,
@@ -95,6 +101,14 @@ def test_the_sign_is_said():
     text = " ".join(score_text().split())
     assert "4 samples (33.3%) are harmful: their derivative is positive" in text
     assert "more of them raises the loss and less lowers it" in text
+
+
+def test_how_many_labels_are_wrong_and_which():
+    text = " ".join(score_text().split())
+    assert "12.5% of the labels are wrong by the label-noise model (between 4.0% and 22.0%)" in text
+    assert "1 are more likely wrong than right; 1 samples are outliers" in text
+    assert "most frequent, given → suggested: a → b (1)" in text
+    assert "most frequent" not in score_text(confusions=[])
 
 
 def test_the_most_harmful_and_the_most_useful_are_named():
@@ -179,7 +193,7 @@ def test_without_a_terminal_there_are_no_escape_codes():
 # Pruning
 
 PREDICTION = Prediction(
-    0.5, Quality((0.5, 0.25, 2.0), (0.1, 0.05, 0.9)), Quality((0.4, 0.2, 2.5), (0.08, 0.04, 1.0))
+    0.5, Quality((0.5, 0.25, 2.0), (0.1, 0.05, 0.9)), Quality((0.4, 0.2, 2.5), (0.08, 0.04, 1.0)), 0.02
 )
 
 
@@ -192,6 +206,7 @@ def test_pruning_says_what_goes_and_what_a_refit_predicts():
     assert rows["kept"] == ["0.2500", "0.2000", "5.0%", "4.0%"]
     assert rows["dropped"] == ["2.0000", "2.5000", "90.0%", "100.0%"]
     assert any("exact refit at ridge 0.5" in line for line in lines)
+    assert lines[-1] == "change over all original samples -0.1000 ± 0.0200"
 
 
 def test_pruning_without_a_prediction_or_without_a_drop_shows_no_refit():

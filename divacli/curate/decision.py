@@ -1,0 +1,132 @@
+"""Which labels are more likely wrong than right, which samples are outliers, and how sure that is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from divacli.errors import DataError
+
+MORE_LIKELY_WRONG = 0.5
+"""Probability above which a label is called wrong: then it is more likely so than right."""
+
+_LEAST_OUTLIER = 0.75
+_FENCE = 1.25
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What the label-noise model expects of a list of samples whose labels it calls wrong.
+
+    Attributes:
+        n: Samples on the list.
+        precision: Expected share of them whose label is wrong; None of an empty list.
+        recall: Expected share of all wrong labels that are on the list; None where none is expected.
+    """
+
+    n: int
+    precision: float | None
+    recall: float | None
+
+    @classmethod
+    def of(cls, probability: np.ndarray, listed: np.ndarray) -> Expectation:
+        """Of the listed samples.
+
+        Args:
+            probability: (n,) that each label is wrong.
+            listed: (n,) bool.
+        """
+        found, everything = float(probability[listed].sum()), float(probability.sum())
+        n = int(listed.sum())
+        return cls(n, found / n if n else None, found / everything if everything > 0 else None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"n": self.n, "expected_precision": self.precision, "expected_recall": self.recall}
+
+
+def require_judged(table: pd.DataFrame, columns: tuple[str, ...]) -> None:
+    """Refuse scores without the probabilities that a decision is made by.
+
+    Raises:
+        DataError: A column is missing, or has no value in some row.
+    """
+    for column in columns:
+        if column not in table or (table[column].isna() | table[column].eq("")).any():
+            raise DataError(
+                f"the scores have no value of {column} in {'any' if column not in table else 'some'} row",
+                expected=f"a table with the column {column}, as diva score writes it",
+                hint="score the samples again",
+            )
+
+
+def mislabelled(
+    table: pd.DataFrame, threshold: float = MORE_LIKELY_WRONG, budget: int | None = None
+) -> np.ndarray:
+    """Which labels are called wrong, (n,) bool: those above the threshold, the most probable within a budget.
+
+    Args:
+        table: Scores with `mislabel_probability`.
+        threshold: Probability in [0, 1].
+        budget: Samples at the most; of equals, the path that comes first stays on the list.
+    """
+    found = table["mislabel_probability"].to_numpy(float) > threshold
+    if budget is not None:
+        first = errors_first(table)
+        found[first[found[first]][budget:]] = False
+    return found
+
+
+def errors_first(table: pd.DataFrame) -> np.ndarray:
+    """Row numbers, (n,) int, the most probable error first, ties by path.
+
+    Probabilities that agree to six decimals are ties: of those nearly 1, more digits differ with the device,
+    and the last ones are lost where a table is written.
+
+    Args:
+        table: Scores with `mislabel_probability`.
+    """
+    probability = table["mislabel_probability"].to_numpy(float).round(6)
+    return np.lexsort((table["path"].to_numpy(str), -probability))
+
+
+def outliers(table: pd.DataFrame) -> np.ndarray:
+    """Which samples are like nothing else in the set, (n,) bool, by their `outlier_score`."""
+    scores = table["outlier_score"].to_numpy(float)
+    return scores > outlier_threshold(scores)
+
+
+def outlier_threshold(scores: np.ndarray) -> float:
+    """The outlier score above which a sample is an outlier.
+
+    It is 0.75 at the least: three quarters of what a sample scores that is as far from the mean as the
+    average one and of which nothing is known. And it is at least the fence `Q3 + 1.25 (Q3 - Q1)` of the
+    set's own scores (after Tukey, who takes 1.5): where labels can hardly be predicted, nobody is odd for it.
+
+    Args:
+        scores: (n,) of all samples.
+    """
+    first, third = np.quantile(scores, [0.25, 0.75])
+    return float(max(_LEAST_OUTLIER, third + _FENCE * (third - first)))
+
+
+def most_confused(confusions: torch.Tensor, classes: list[str], limit: int = 10) -> list[dict[str, Any]]:
+    """The pairs of classes with the most wrong labels, `given -> suggested`, the most frequent first.
+
+    Args:
+        confusions: (k, k) expected number of samples by true class (row) and given label (column).
+        classes: Label of each class number.
+        limit: Pairs at the most; none of which less than half a sample is expected.
+    """
+    wrong = confusions.clone().fill_diagonal_(0)
+    best = wrong.flatten().sort(descending=True, stable=True)
+    found = []
+    for expected, place in zip(best.values[:limit].tolist(), best.indices[:limit].tolist(), strict=True):
+        if expected >= 0.5:
+            truth, given = divmod(place, len(classes))
+            found.append({"given": classes[given], "suggested": classes[truth], "expected": expected})
+    return found

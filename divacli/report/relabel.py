@@ -1,0 +1,91 @@
+"""What a person sees of corrected labels in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from divacli.curate.relabel import RelabelResult
+from divacli.report.plain import ending, plain
+from divacli.report.terminal import SHOWN, groups_line
+
+
+def relabel_summary(result: RelabelResult, about: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """How many labels are corrected, how sure that is, which are confused, and the most probable errors.
+
+    Args:
+        result: The decision.
+        about: As for `divacli.report.terminal.groups_line`.
+    """
+    summary = result.summary
+    n, called = summary["n_samples"], summary["mislabelled"]
+    yield from groups_line(about)
+    above = f"with a probability above {summary['threshold']:g}"
+    if called["n"] == 0:
+        reason = above if summary["n_above_threshold"] == 0 else "within the budget of 0"
+        yield Text(f"of {n:,} labels none is called wrong {reason}: nothing is corrected", style="bold")
+        yield Text(f"expected number of wrong labels: {_count(summary['noise_rate'], n)}")
+        return
+    yield Text(f"{called['n']:,} of {n:,} labels are called wrong, {above}", style="bold")
+    yield _actions(summary)
+    more = summary["n_above_threshold"] - called["n"]
+    if more:
+        yield Text(f"the budget leaves out {more:,} that are less probable")
+    yield Text(
+        f"by the label-noise model about {called['expected_precision']:.0%} of these {called['n']:,} are "
+        f"wrong; they are about {called['expected_recall']:.0%} of all wrong labels"
+    )
+    yield Text(
+        f"expected number of wrong labels: {_count(summary['noise_rate'], n)} before, "
+        f"{_count(summary['noise_rate_after'], n)} after the corrections"
+    )
+    if summary["corrections"]:
+        pairs = [f"{pair['given']} → {pair['suggested']} ({pair['n']:,})" for pair in summary["corrections"]]
+        yield Text("most frequent, given → suggested: ").append_text(plain(", ".join(pairs[:SHOWN])))
+    yield Text("\nmost probable errors", style="bold red")
+    yield _changes(result.changes.head(SHOWN))
+    yield Text()
+
+
+def _count(share: float, n: int) -> str:
+    return f"{share * n:,.1f} ({share:.1%})"
+
+
+def _actions(summary: Mapping[str, Any]) -> Table:
+    right = summary["expected_right"]
+    shown = Table.grid(padding=(0, 1))
+    shown.add_column(justify="right")
+    shown.add_column()
+    for name, meaning in (
+        ("corrected", "" if right is None else f": about {right:.0%} of the corrections are right"),
+        ("unclear", ": no single class is more probable than the given label, which stays"),
+        ("outliers", ", like nothing else in the set: the label stays; diva prune --keep auto drops them"),
+    ):
+        if summary[f"n_{name}"]:
+            shown.add_row(f"  {summary[f'n_{name}']:,}", f"{name}{meaning}")
+    return shown
+
+
+def _changes(rows: pd.DataFrame) -> Table:
+    shown = Table(box=None, pad_edge=False)
+    shown.add_column("wrong", justify="right")
+    for name in ("label", "suggested"):
+        shown.add_column(name, overflow="ellipsis", no_wrap=True, max_width=12)
+    shown.add_column("with", justify="right")
+    shown.add_column("action", no_wrap=True)
+    shown.add_column("path", overflow="ellipsis", no_wrap=True)
+    for row in rows.to_dict("records"):
+        shown.add_row(
+            f"{row['mislabel_probability']:.1%}",
+            plain(row["label"]),
+            plain(row["suggested_label"]),
+            f"{row['suggested_probability']:.1%}",
+            row["action"],
+            ending(row["path"], 24),
+        )
+    return shown

@@ -1,0 +1,115 @@
+"""Decisions by probability: threshold, budget, what is expected of them, and who is an outlier."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from divacli.curate.decision import (
+    Expectation,
+    mislabelled,
+    most_confused,
+    outlier_threshold,
+    outliers,
+    require_judged,
+)
+from divacli.curate.prune import called_good, choose_automatically
+from divacli.errors import DataError
+
+
+def table_of(probability: list[float], **columns: list[object]) -> pd.DataFrame:
+    n = len(probability)
+    given = {
+        "path": [f"p{number}" for number in range(n)],
+        "label": [("a", "b")[number % 2] for number in range(n)],
+        "derivative": [0.0] * n,
+        "mislabel_probability": probability,
+        "outlier_score": [0.0] * n,
+    }
+    return pd.DataFrame({**given, **columns})
+
+
+def test_more_likely_wrong_than_right():
+    table = table_of([0.2, 0.5, 0.51, 0.9])
+    assert mislabelled(table).tolist() == [False, False, True, True]
+    assert mislabelled(table, 0.1).tolist() == [True] * 4
+    assert mislabelled(table, 0.1, budget=2).tolist() == [False, False, True, True]
+    assert mislabelled(table, 0.5, budget=0).sum() == 0
+
+
+def test_of_equals_the_budget_takes_the_first_path():
+    table = table_of([0.9, 0.9, 0.9], path=["c", "a", "b"])
+    assert mislabelled(table, budget=2).tolist() == [False, True, True]
+
+
+def test_precision_and_recall_are_means_of_the_probability():
+    probability = np.array([0.9, 0.7, 0.3, 0.1])
+    found = Expectation.of(probability, probability > 0.5)
+    assert (found.n, found.precision, found.recall) == (2, pytest.approx(0.8), pytest.approx(0.8))
+    nothing = Expectation.of(probability, probability > 1)
+    assert (nothing.n, nothing.precision, nothing.recall) == (0, None, 0.0)
+    assert Expectation.of(np.zeros(3), np.zeros(3, bool)).recall is None
+
+
+@pytest.mark.parametrize("columns", [{}, {"mislabel_probability": [0.1, np.nan]}])
+def test_scores_without_a_probability_are_refused(columns):
+    table = pd.DataFrame({"path": ["a", "b"], **columns})
+    with pytest.raises(DataError, match="no value of mislabel_probability"):
+        require_judged(table, ("mislabel_probability",))
+
+
+def test_outliers_lie_beyond_the_fence_and_beyond_three_quarters():
+    # Quartiles 0.1 and 0.2, fence 0.325: three quarters decide.
+    low = np.array([0.1] * 10 + [0.2] * 10)
+    assert outlier_threshold(low) == 0.75
+    assert outliers(table_of([0.0] * 21, outlier_score=[*low, 0.8])).tolist() == [False] * 20 + [True]
+    # Nothing can be predicted: quartiles 0.9 and 1, and no sample is odd for 0.9.
+    high = np.array([0.9] * 10 + [1.0] * 10)
+    assert outlier_threshold(high) == pytest.approx(1.125)
+    assert not outliers(table_of([0.0] * 20, outlier_score=list(high))).any()
+
+
+def test_confusions_are_pairs_of_given_and_suggested():
+    confusions = torch.tensor([[90.0, 3, 0.2], [7, 80, 0], [0, 3, 50]])
+    found = most_confused(confusions, ["cat", "dog", "cow"])
+    assert [(pair["given"], pair["suggested"], pair["expected"]) for pair in found] == [
+        ("cat", "dog", 7.0),
+        ("dog", "cat", 3.0),
+        ("dog", "cow", 3.0),
+    ]
+    assert len(most_confused(confusions, ["cat", "dog", "cow"], limit=1)) == 1
+
+
+def test_automatic_drops_wrong_labels_and_outliers_and_says_why():
+    table = table_of([0.1, 0.9, 0.1, 0.8] + [0.1] * 8, outlier_score=[0, 0, 2.0, 2.0] + [0] * 8)
+    found = choose_automatically(table)
+    assert found.choice.kept.tolist() == [True, False, False, False] + [True] * 8
+    assert found.reasons().tolist() == ["", "label", "outlier", "label, outlier"] + [""] * 8
+    assert found.n_outliers == 2
+    assert found.expectation.n == 2
+    assert found.expectation.precision == pytest.approx(0.85)
+    assert found.rule["threshold"] == 0.5
+    assert choose_automatically(table, threshold=0.95).choice.kept.sum() == 10
+
+
+def test_a_budget_takes_wrong_labels_first_then_the_oddest():
+    table = table_of([0.1, 0.9, 0.1, 0.8] + [0.1] * 8, outlier_score=[3.0, 0, 2.0, 0] + [0] * 8)
+    dropped = [np.flatnonzero(~choose_automatically(table, budget=n).choice.kept) for n in range(5)]
+    assert [rows.tolist() for rows in dropped] == [[], [1], [1, 3], [0, 1, 3], [0, 1, 2, 3]]
+
+
+def test_the_most_probable_label_of_a_class_stays():
+    table = table_of([0.9, 0.9, 0.7, 0.1], label=["a", "a", "a", "b"])
+    found = choose_automatically(table)
+    assert found.choice.rescued == ["a"]
+    assert found.choice.kept.tolist() == [False, False, True, True]
+    assert found.reasons().tolist() == ["label", "label", "", ""]
+    assert found.expectation.n == 2
+
+
+def test_good_is_what_neither_measure_speaks_against():
+    table = table_of([0.9, 0.1, 0.1, 0.1], derivative=[-1.0, 1.0, -1.0, 0.0])
+    assert called_good(table).tolist() == [False, False, True, True]
+    assert not called_good(table.drop(columns="mislabel_probability")).any()
