@@ -53,7 +53,7 @@ def register(app: typer.Typer) -> None:
             *("score", str(digits.labels), "--model", f"{digits.factory}:digit_net"),
             *("--checkpoint", str(digits.checkpoint), "--out", str(out / "scores")),
         ]
-        prune = ["prune", str(out / "scores" / "scores.csv"), "--keep", "0.9", "--out", str(out / "pruned")]
+        prune = ["prune", str(out / "scores" / "scores.csv"), "--keep", "auto", "--out", str(out / "pruned")]
         for arguments in (score, prune):
             shown(f"$ diva {shlex.join(arguments)}")
             status = app([*arguments, *shared], standalone_mode=False)
@@ -72,7 +72,7 @@ def register(app: typer.Typer) -> None:
         found["dropped"] = [Path(file).resolve() in dropped for file in scores.files()]
         shown(f"The {wrong} wrong labels, found by")
         shown(_found("derivative > 0", found["harmful"], found["flipped"]))
-        shown(_found("--keep 0.9", found["dropped"], found["flipped"]))
+        shown(_found("--keep auto", found["dropped"], found["flipped"]))
 
 
 def _found(rule: str, marked: pd.Series[bool], flipped: pd.Series[bool]) -> str:

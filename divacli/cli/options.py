@@ -215,8 +215,8 @@ class ProblemOptions:
     group: Annotated[
         str | None,
         typer.Option(
-            help="Column of DATA whose equal values (a patient) are left out together; duplicates: copies of "
-            "one image, which are searched for; none: no groups. Default: group, where there is such a column.",
+            help="Column of DATA whose equal values (a patient) are left out together; duplicates to search "
+            "for copies of images; none for no groups. Default: group, where there is such a column.",
             metavar="COLUMN",
             show_default=False,
             rich_help_panel=_SOLVE,

@@ -122,7 +122,7 @@ def register(app: typer.Typer) -> None:
             )
         from divacli.cli.output import Output
         from divacli.cli.session import Session
-        from divacli.curate.provenance import grouping, left_out
+        from divacli.curate.provenance import left_out
         from divacli.curate.prune import called_good, choose_automatically, choose_kept, split
         from divacli.report.terminal import automatic_summary, prune_summary
 
@@ -138,9 +138,7 @@ def register(app: typer.Typer) -> None:
         else:
             choice, column, rule = auto.choice, "mislabel_probability", auto.rule
         prediction = scores.predict(choice.kept)
-        about = {"group": None, "n_groups": None}
-        if scores.samples is not None and scores.record is not None:
-            about = grouping(scores.samples.manifest, scores.record.options)
+        about = scores.about
         judged = scores.table if auto is None else scores.table.assign(reason=auto.reasons())
         kept, dropped = split(judged, choice.kept, column)
         if scores.failed is not None:
@@ -174,6 +172,12 @@ def register(app: typer.Typer) -> None:
                 f"without the dropped samples the {left_out(about)} loss over all original samples rises by "
                 f"{prediction.change:.2g} (± {prediction.change_se:.2g}) from "
                 f"{prediction.before.loss[0]:.4g}: keeping everything is better by that measure; drop fewer"
+            )
+        elif auto is not None and prediction.worse_for_kept:
+            warn(
+                f"without the dropped samples the {left_out(about)} loss of those that stay rises from "
+                f"{prediction.before.loss[1]:.4g} to {prediction.after.loss[1]:.4g}: look at dropped.csv, "
+                "and use a higher --threshold or --budget if these are good"
             )
         if not frame.quiet:
             screen = console()

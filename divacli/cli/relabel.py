@@ -77,10 +77,11 @@ def register(app: typer.Typer) -> None:
         target.table("changes", result.changes, scores.origin)
         target.json("relabel.json", {**result.summary, **scores.about})
         target.table("relabelled", result.table, scores.origin, main=True)
-        if result.emptied:
+        emptied = result.summary["emptied"]
+        if emptied:
             warn(
-                f"the corrections leave no sample with the label {listed(result.emptied)}: look at them in "
-                "the table of changes before you use the result"
+                f"the corrections leave no sample with the label {listed(emptied)}: look at them in the "
+                "table of changes before you use the result"
             )
         if not frame.quiet:
             screen = console()

@@ -94,6 +94,11 @@ def register(app: typer.Typer) -> None:
             save_record(result, options, session.cache)
         except OutputError as error:
             warn(f"{error.got}: diva prune on these scores will make no refit")
+        if result.summary["n_unjudged"]:
+            warn(
+                f"the labels of {result.summary['n_unjudged']:,} samples cannot be judged: no other sample "
+                "(or group) has their class"
+            )
         if result.solution.path is not None and result.solution.path.at_edge:
             warn(
                 f"the {left_out(result.summary)} loss is smallest at the last ridge that was tried, "

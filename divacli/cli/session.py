@@ -301,12 +301,23 @@ class Session:
 
         return self._group == DUPLICATES_GROUP and DUPLICATES_GROUP not in training.table
 
-    def duplicates_of(self, samples: Samples) -> Duplicates:
-        """The copies among some samples, searched for unless they are known."""
-        from divacli.curate.duplicates import find_duplicates
+    def duplicates_of(self, samples: Samples, *, asked: bool = False) -> Duplicates:
+        """The copies among some samples, searched for unless they are known.
+
+        Args:
+            samples: Of many, only equal ones are looked for unless that was asked for.
+            asked: Whether it was.
+        """
+        from divacli.curate.duplicates import NEAR_SAMPLES, find_duplicates
 
         if self._found is None or self._found.samples is not samples:
-            self._found = find_duplicates(samples, self.device, self.progress)
+            near = asked or len(samples) <= NEAR_SAMPLES
+            if not near:
+                self.tell(
+                    f"only equal samples were looked for: {len(samples):,} are too many to compare all. "
+                    "--group duplicates looks for almost equal ones, too"
+                )
+            self._found = find_duplicates(samples, self.device, self.progress, near=near)
         return self._found
 
     def training_manifests(self, read: Sequence[Manifest | Samples]) -> list[Manifest]:
@@ -353,7 +364,7 @@ class Session:
             return core, others, judged
         held_out = [] if judged is None else [judged]
         sets = [core, *others, *held_out]
-        found = self.duplicates_of(all_together(sets))
+        found = self.duplicates_of(all_together(sets), asked=True)
         n_copies = int((found.numbers[: len(core)] > 0).sum())
         self.tell(
             f"{n_copies:,} of the {len(core):,} samples of {core.manifest.name} have copies, "

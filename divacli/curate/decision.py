@@ -15,7 +15,7 @@ MORE_LIKELY_WRONG = 0.5
 """Probability above which a label is called wrong: then it is more likely so than right."""
 
 _LEAST_OUTLIER = 0.75
-_FENCE = 1.25
+_FENCE, _OWN_FENCE = 1.25, 0.5
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,17 @@ def errors_first(table: pd.DataFrame) -> np.ndarray:
 
 
 def outliers(table: pd.DataFrame) -> np.ndarray:
-    """Which samples are like nothing else in the set, (n,) bool, by their `outlier_score`."""
-    scores = table["outlier_score"].to_numpy(float)
-    return scores > outlier_threshold(scores)
+    """Which samples are like nothing else in the set, (n,) bool, by their `outlier_score`.
+
+    They lie beyond the threshold of the set, and beyond `Q3 + (Q3 - Q1) / 2` of their own label's scores: a
+    rare class is far from the mean as a whole, and its samples are not odd for that.
+
+    Args:
+        table: Scores with `label` and `outlier_score`.
+    """
+    scores = table["outlier_score"].astype(float)
+    of_label = scores.groupby(table["label"].astype(object)).transform(_fence, _OWN_FENCE)
+    return (scores > np.maximum(outlier_threshold(scores.to_numpy()), of_label)).to_numpy()
 
 
 def outlier_threshold(scores: np.ndarray) -> float:
@@ -110,8 +118,13 @@ def outlier_threshold(scores: np.ndarray) -> float:
     Args:
         scores: (n,) of all samples.
     """
+    return max(_LEAST_OUTLIER, _fence(scores, _FENCE))
+
+
+def _fence(scores: np.ndarray | pd.Series, ranges: float) -> float:
+    """So many interquartile ranges above the third quartile."""
     first, third = np.quantile(scores, [0.25, 0.75])
-    return float(max(_LEAST_OUTLIER, third + _FENCE * (third - first)))
+    return float(third + ranges * (third - first))
 
 
 def most_confused(confusions: torch.Tensor, classes: list[str], limit: int = 10) -> list[dict[str, Any]]:

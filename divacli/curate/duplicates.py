@@ -20,6 +20,9 @@ from divacli.ridge import near_duplicates
 DUPLICATE_COLUMNS = ("set", "path", "label", "kind", "similarity", "conflict")
 """Columns of the table of copies, in order; `feature_source` follows where the samples have one."""
 
+NEAR_SAMPLES = 200_000
+"""Samples beyond which almost equal ones are looked for only where that is asked for: it takes minutes."""
+
 _ROWS = 2048
 
 
@@ -100,7 +103,7 @@ class Duplicates:
 
 
 def find_duplicates(
-    samples: Samples, device: torch.device | None = None, progress: Progress = silent
+    samples: Samples, device: torch.device | None = None, progress: Progress = silent, *, near: bool = True
 ) -> Duplicates:
     """Find the samples that are copies of each other.
 
@@ -111,6 +114,7 @@ def find_duplicates(
         samples: n samples. One that is there twice, in two sets that were joined, is no copy of itself.
         device: Where distances are computed.
         progress: Told how far it is.
+        near: Whether to look for almost equal features too, which takes time with the square of n.
     """
     features = _feature_numbers(samples)
     content = features if samples.keys is None else _numbered(key.tobytes() for key in samples.keys)
@@ -119,13 +123,15 @@ def find_duplicates(
     _, first = np.unique(features[order], return_index=True)
     kept = np.sort(order[first])
     in_order = np.searchsorted(kept, order[np.sort(first)])
-    with progress("comparing samples", len(kept)) as advance:
-        near = near_duplicates(
-            samples.features.select(kept), torch.from_numpy(in_order), device, done=advance
-        )
+    joint, distance = np.arange(len(kept)), np.full(len(kept), np.inf)
+    if near:
+        with progress("comparing samples", len(kept)) as advance:
+            found = near_duplicates(
+                samples.features.select(kept), torch.from_numpy(in_order), device, done=advance
+            )
+        joint, distance = found.numbers.numpy(), found.distance.numpy()
     place = np.searchsorted(kept, order[first])[features]
-    joint = near.numbers.numpy()[place]
-    cosine = 1 - near.distance.numpy()[place] ** 2 / 2
+    joint, cosine = joint[place], 1 - distance[place] ** 2 / 2
     similarity = np.where(np.bincount(features)[features] > 1, 1.0, cosine)
 
     rank = np.empty(len(order), np.int64)
@@ -156,7 +162,11 @@ def all_together(sets: list[Samples]) -> Samples:
     """
     for other in sets[1:]:
         require_same_features(sets[0], other)
-    return reduce(joined, sets)
+    whole = reduce(joined, sets)
+    table = whole.manifest.table
+    if "feature_source" in table:  # of some of the sets, it may be
+        table = table.fillna({"feature_source": ""})
+    return replace(whole, manifest=replace(whole.manifest, table=table))
 
 
 def with_sets(sets: list[Samples], found: Duplicates) -> list[Samples]:

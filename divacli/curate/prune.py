@@ -12,6 +12,7 @@ import torch
 from divacli.curate.decision import (
     MORE_LIKELY_WRONG,
     Expectation,
+    errors_first,
     mislabelled,
     outliers,
     require_judged,
@@ -144,8 +145,12 @@ def choose_automatically(
     probability = table["mislabel_probability"].to_numpy(float)
     dropped = wrong | odd
     if budget is not None:
-        urgency = np.where(wrong, probability, table["outlier_score"].to_numpy(float))
-        worst_first = np.lexsort((paths, -urgency, ~wrong, ~dropped))
+        oddest_first = np.lexsort((paths, -table["outlier_score"].to_numpy(float).round(6)))
+        likeliest_first = errors_first(table)
+        only_odd = odd & ~wrong
+        worst_first = np.concatenate(
+            [likeliest_first[wrong[likeliest_first]], oddest_first[only_odd[oddest_first]]]
+        )
         dropped[worst_first[budget:]] = False
     choice = _rescued(~dropped, table["label"].to_numpy(object), np.lexsort((paths, probability)))
     expected = Expectation.of(probability, wrong & ~choice.kept)
@@ -231,6 +236,11 @@ class Prediction:
     def worse(self) -> bool:
         """Whether the refit's loss over all original samples is higher than keeping everything."""
         return self.change > 0
+
+    @property
+    def worse_for_kept(self) -> bool:
+        """Whether the refit's loss over the samples that stay is higher than with all."""
+        return self.after.loss[1] > self.before.loss[1]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -16,7 +16,7 @@ from divacli.curate.decision import (
     outliers,
     require_judged,
 )
-from divacli.curate.score import without_scores
+from divacli.curate.score import JUDGED_COLUMNS, SCORE_COLUMNS, without_scores
 
 CHANGE_COLUMNS = (
     "path",
@@ -27,7 +27,7 @@ CHANGE_COLUMNS = (
     "action",
     "predicted_label",
 )
-"""First columns of the table of changes, in order; all other columns of the scores follow."""
+"""First columns of the table of changes, in order; the other scores follow, then the user's own columns."""
 
 ACTIONS = ("corrected", "unclear", "outlier")
 """What becomes of a label that is called wrong: it is replaced by the suggested one; or it stays, because no
@@ -46,13 +46,12 @@ class RelabelResult:
             label before any correction, in every row.
         changes: Scores of the samples whose label is called wrong, the most probable error first, with
             `action`; `label` is the one before.
-        emptied: Labels of classes that lost their last sample.
-        summary: What `relabel.json` holds of the decision.
+        summary: What `relabel.json` holds of the decision; `emptied` are the classes that lost their last
+            sample.
     """
 
     table: pd.DataFrame
     changes: pd.DataFrame
-    emptied: list[str]
     summary: dict[str, Any]
 
 
@@ -83,11 +82,11 @@ def relabel(
 
     order = errors_first(table)
     changes = table.assign(action=actions).iloc[order[called[order]]].reset_index(drop=True)
-    others = [name for name in changes if name not in CHANGE_COLUMNS]
+    first = [*CHANGE_COLUMNS, *(name for name in (*SCORE_COLUMNS, *JUDGED_COLUMNS) if name in changes)]
+    columns = list(dict.fromkeys([*first, *changes]))
     pairs = changes[changes["action"] == ACTIONS[0]].value_counts(["label", "suggested_label"], sort=False)
     # Sorted by the pair already; a stable sort keeps that order among equals.
     pairs = pairs.sort_values(ascending=False, kind="stable")
-    emptied = sorted(set(given) - set(labels))
     summary = {
         "n_samples": len(table),
         "n_corrected": int(corrected.sum()),
@@ -103,9 +102,9 @@ def relabel(
         "corrections": [
             {"given": one, "suggested": other, "n": int(n)} for (one, other), n in pairs.head(_PAIRS).items()
         ],
-        "emptied": emptied,
+        "emptied": sorted(set(given) - set(labels)),
     }
-    return RelabelResult(_with_labels(table, labels), changes[[*CHANGE_COLUMNS, *others]], emptied, summary)
+    return RelabelResult(_with_labels(table, labels), changes[columns], summary)
 
 
 def _with_labels(table: pd.DataFrame, labels: np.ndarray) -> pd.DataFrame:

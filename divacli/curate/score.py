@@ -11,7 +11,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from divacli.curate.decision import Expectation, mislabelled, most_confused, outliers
+from divacli.curate.decision import (
+    MORE_LIKELY_WRONG,
+    Expectation,
+    mislabelled,
+    most_confused,
+    outliers,
+)
 from divacli.curate.provenance import provenance
 from divacli.curate.solution import Solution, SolveOptions, order_by_path, solve
 from divacli.embed import Samples
@@ -28,6 +34,7 @@ from divacli.ridge import (
     loo_derivative,
     loo_predictions,
     noise_rows,
+    predictable,
     significant,
     validation_derivative,
 )
@@ -84,8 +91,11 @@ def score(samples: Samples, options: SolveOptions, validation: Samples | None = 
     fit = solution.spectrum.fit(solution.ridge)
     ranking_fit = solution.spectrum.fit(solution.ranking_ridge)
     order = order_by_path(samples)
-    noise = _label_noise(solution, fit, order, options.seed)
+    judged = predictable(solution.solved)
+    noise = _label_noise(solution.solved, fit, order, judged, options.seed)
     loo, diagnosis = diagnose(solution.solved, fit, solution.loss, noise.model)
+    # No verdict: an average label.
+    diagnosis.mislabel_probability[~judged] = min(noise.rate, MORE_LIKELY_WRONG)
     extra: dict[str, Any] = {}
     if solution.solved_validation is None:
         derivative = loo_derivative(solution.solved, ranking_fit, solution.loss).derivative
@@ -119,7 +129,7 @@ def score(samples: Samples, options: SolveOptions, validation: Samples | None = 
         "loo_loss": float(loo.loss.mean()),
         "loo_error": float(wrong.double().mean()),
         **extra,
-        **_label_summary(table, noise, diagnosis, solution.classes),
+        **_label_summary(table, noise, diagnosis, solution.classes, int((~judged).sum())),
         "seconds": {
             "embed": round(samples.seconds, 3),
             "solve": round(solve_seconds, 3),
@@ -130,13 +140,14 @@ def score(samples: Samples, options: SolveOptions, validation: Samples | None = 
     return ScoreResult(table, summary, solution, samples, order_of_table, derivative.numpy())
 
 
-def _label_noise(solution: Solution, fit: RidgeFit, order: torch.Tensor, seed: int) -> NoiseFit:
-    rows = noise_rows(order, len(solution.classes))
-    groups = solution.solved.groups
+def _label_noise(
+    task: RidgeTask, fit: RidgeFit, order: torch.Tensor, judged: torch.Tensor, seed: int
+) -> NoiseFit:
+    rows = noise_rows(order[judged[order]], task.n_classes)
     return fit_noise(
-        loo_predictions(solution.solved, fit, rows),
-        solution.solved.labels[rows],
-        groups=None if groups is None else groups[rows],
+        loo_predictions(task, fit, rows),
+        task.labels[rows],
+        groups=None if task.groups is None else task.groups[rows],
         seed=seed,
     )
 
@@ -153,7 +164,7 @@ def _validation_summary(solution: Solution, validation: RidgeTask, fit: RidgeFit
 
 
 def _label_summary(
-    table: pd.DataFrame, noise: NoiseFit, diagnosis: Diagnosis, classes: list[str]
+    table: pd.DataFrame, noise: NoiseFit, diagnosis: Diagnosis, classes: list[str], n_unjudged: int
 ) -> dict[str, Any]:
     rate = float(diagnosis.mislabel_probability.mean())
     # The interval is of the samples that the model was fitted to; of many, these are a part.
@@ -166,6 +177,7 @@ def _label_summary(
         "mislabelled": Expectation.of(table["mislabel_probability"].to_numpy(float), called).as_dict(),
         "confusions": most_confused(diagnosis.confusions, classes),
         "n_outliers": int(outliers(table).sum()),
+        "n_unjudged": n_unjudged,
     }
 
 

@@ -18,6 +18,9 @@ from divacli.errors import listed
 from divacli.report.plain import ending, plain
 
 _NOISY = 1e-6
+_UNTOLD = 0.5
+"""Width of the interval of a share beyond which it is no figure to show."""
+
 SHOWN = 5
 """Samples and classes named in a summary."""
 
@@ -71,8 +74,11 @@ def score_summary(result: ScoreResult, verification: Verification | None) -> Ite
 def _labels(summary: Mapping[str, Any]) -> Iterator[Text]:
     low, high = summary["noise_interval"]
     called = summary["mislabelled"]
+    found = f"{summary['noise_rate']:.1%} of the labels are wrong"
+    if high - low > _UNTOLD:
+        found = "how many labels are wrong cannot be told"
     yield Text.assemble(
-        (f"{summary['noise_rate']:.1%} of the labels are wrong", "bold"),
+        (found, "bold"),
         f" by the label-noise model (between {low:.1%} and {high:.1%}); {called['n']:,} are more likely "
         f"wrong than right; {summary['n_outliers']:,} samples are outliers. To drop or correct them: "
         "diva prune --keep auto, diva relabel",
@@ -101,7 +107,7 @@ def automatic_summary(auto: Automatic) -> Iterator[RenderableType]:
     sure = ""
     if expected.precision is not None and expected.recall is not None:
         sure = (
-            f": about {expected.precision:.0%} of these are expected to be so, about "
+            f": about {expected.precision:.0%} of these should be wrong, and they should be about "
             f"{expected.recall:.0%} of all wrong labels"
         )
     yield Text(f"labels called wrong (probability above {auto.threshold:g}): {expected.n:,}{sure}")

@@ -23,7 +23,7 @@ from divacli.ridge.extension import Candidates, Extension, State
 from divacli.ridge.folds import split_in_folds
 from divacli.ridge.functional import loo_loss
 from divacli.ridge.kfold import StepChoice, Trial
-from divacli.ridge.leave_one_out import LooResult, leave_one_out, loo_predictions
+from divacli.ridge.leave_one_out import LooResult, leave_one_out, loo_predictions, predictable
 from divacli.ridge.losses import CrossEntropyLoss, Loss, SquaredLoss, fit_inverse_temperature
 from divacli.ridge.moments import Moments, decompose, moments
 from divacli.ridge.neighbours import NearDuplicates, near_duplicates
@@ -99,6 +99,7 @@ __all__ = [
     "moments",
     "near_duplicates",
     "noise_rows",
+    "predictable",
     "ridge_grid",
     "ridge_path",
     "share_weights",

@@ -21,6 +21,13 @@ _MOST_STEPS = 300
 _CALIBRATION_STRENGTH = 100.0
 """Samples' worth of the prior of `Theta` around a multiple of the identity."""
 
+_HEAT, _HEAT_SPREAD = 4.0, 0.5
+"""Median of the prior of the inverse temperature, and the standard deviation of its logarithm.
+
+Where predictions hardly vary within a class, unsure predictions of right labels are as likely as sure ones
+of labels that are partly wrong. The prior prefers the latter; it is about what was found on photos.
+"""
+
 _LEAST_PROBABILITY = 1e-300
 
 
@@ -84,7 +91,7 @@ class Calibration:
         f = samples.predictions
         scale = float((f - f.mean(dim=1, keepdim=True)).square().mean().sqrt())
         eye = torch.eye(samples.k, dtype=torch.float64)
-        return cls(scale if scale > 0 else 1.0, 1.0, 2 * eye, torch.zeros(samples.k, dtype=torch.float64))
+        return cls(scale if scale > 0 else 1.0, 1.0, _HEAT * eye, torch.zeros(samples.k, dtype=torch.float64))
 
     @property
     def inverse_temperature(self) -> float:
@@ -134,13 +141,13 @@ def fit_transition(
     *,
     base: Tensor,
     strength: float,
-    most_steps: int = _MOST_STEPS,
 ) -> tuple[Calibration, Tensor, tuple[float, ...]]:
     """Fit the transition matrix, one inverse temperature, the sharpness and the biases.
 
-    Priors beside that of `M`: the biases and the logarithm of the sharpness are standard normal, and there is
-    one sample more whose label is drawn at random, so that predictions without a mistake do not ask for
-    certainty; with one rate for all, also one whose label is right.
+    Priors beside that of `M`: the biases and the logarithm of the sharpness are standard normal, that of the
+    inverse temperature is normal around `_HEAT`, and there is one sample more whose label is drawn at random,
+    so that predictions without a mistake do not ask for certainty; with one rate for all, also one whose
+    label is right.
 
     Args:
         samples: What is fitted.
@@ -148,7 +155,6 @@ def fit_transition(
         transition: (k, k) likewise.
         base: (k, k) what the prior of the rows of `M` is around.
         strength: Its pseudo-counts a row; infinite: `M` has one rate, which is fitted, whatever `base` is.
-        most_steps: At the most.
 
     Returns:
         The calibration, the matrix, and the penalised log-likelihood at the start of each step and the end.
@@ -156,7 +162,7 @@ def fit_transition(
     shared = strength == math.inf
     total = float(samples.weights.sum())
     likelihoods: list[float] = []
-    for _ in range(most_steps):
+    for _ in range(_MOST_STEPS):
         logs = calibration.logs(samples.predictions)
         responsibilities, likelihood = _expected(samples, logs, transition)
         likelihood += _prior(calibration) + float(samples.weights @ logs.mean(dim=1)) / total
@@ -250,7 +256,8 @@ def _climbed(
 
 
 def _prior(calibration: Calibration) -> float:
-    return -(float(calibration.bias.square().sum()) + math.log(calibration.sharpness) ** 2) / 2
+    heat = math.log(calibration.inverse_temperature / _HEAT) / _HEAT_SPREAD
+    return -(float(calibration.bias.square().sum()) + math.log(calibration.sharpness) ** 2 + heat**2) / 2
 
 
 def _scored(samples: Labelled, calibration: Calibration, targets: Tensor) -> Calibration:
@@ -274,6 +281,7 @@ def _scored(samples: Labelled, calibration: Calibration, targets: Tensor) -> Cal
     slope = torch.cat(
         [(surplus * by_heat).sum()[None], (surplus * by_sharpness).sum()[None], surplus.sum(dim=0)]
     )
+    slope[0] -= math.log(heat / _HEAT) / _HEAT_SPREAD**2
     slope[1] -= math.log(calibration.sharpness)
     slope[2:] -= calibration.bias
     moves = (by_heat, by_sharpness)
@@ -287,8 +295,7 @@ def _scored(samples: Labelled, calibration: Calibration, targets: Tensor) -> Cal
         information[row, 2:] = (expected * moves[row]).sum(dim=0) - expected.T @ means[row]
         information[2:, row] = information[row, 2:]
     information[2:, 2:] = expected.sum(dim=0).diag() - expected.T @ q
-    # The priors; a little for the temperature, of which flat predictions say nothing.
-    information += torch.cat([torch.tensor([0.01, 1.0]), torch.ones(k)]).double().diag()
+    information += torch.cat([torch.tensor([_HEAT_SPREAD**-2, 1.0]), torch.ones(k)]).double().diag()
     step = torch.linalg.solve(information, slope)
     step = step / max(1.0, float(step[:2].abs().max()))
 

@@ -110,6 +110,22 @@ def leave_one_out(task: RidgeTask, fit: RidgeFit, loss: Loss) -> LooResult:
     return result
 
 
+def predictable(task: RidgeTask) -> Tensor:
+    """Which samples belong to a class that is there without them (and their group), (n,) bool.
+
+    The others are predicted by a fit that never saw their class.
+    """
+    groups = torch.arange(len(task)) if task.groups is None else task.groups
+    number = torch.searchsorted(groups.sort().values, groups)
+    present = task.weights > 0
+    first = torch.full((task.n_classes,), len(task)).scatter_reduce(
+        0, task.labels[present], number[present], "amin"
+    )
+    last = torch.full((task.n_classes,), -1).scatter_reduce(0, task.labels[present], number[present], "amax")
+    of_class = first[task.labels], last[task.labels]
+    return (of_class[1] >= 0) & ((of_class[0] != number) | (of_class[1] != number))
+
+
 def loo_predictions(task: RidgeTask, fit: RidgeFit, rows: Tensor) -> Tensor:
     """LOO predictions (m, k) float64 on the CPU of chosen samples.
 

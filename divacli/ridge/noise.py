@@ -26,7 +26,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from divacli.errors import SolveError
 from divacli.ridge.expectation import (
     Calibration,
     Labelled,
@@ -49,6 +48,16 @@ CHOICE_VALUES = 1_000_000
 _MOST_CALIBRATED = 100
 """Classes beyond which a calibration, k x k numbers, is not tried: it would be slow, and samples too few."""
 
+_DEVIATIONS = 1.96
+"""Standard errors to either side of a 95 % interval."""
+
+_SIMPLE = 1000.0
+"""Strength from which on a model is one of one rate for all mistakes, more or less."""
+
+_FIXED = 1e9
+"""Pseudo-counts that leave the prior no room."""
+
+_MANY_WRONG = 0.4
 _LEAST_WRONG = 0.1
 """Share of wrong labels that a search for pairs begins with, at the least: what is impossible stays so."""
 
@@ -142,14 +151,13 @@ def fit_noise(
         strengths: To choose from, in descending order, the first one infinite.
         seed: Of the halves and of the interval.
 
-    Raises:
-        SolveError: There are no samples, or fewer than two classes.
+    Returns:
+        The fit; without a sample one by which every label is right, and an interval from 0 to 1.
     """
-    if len(labels) == 0 or predictions.shape[1] < 2:
-        raise SolveError(
-            f"{len(labels)} samples of {predictions.shape[1]} classes",
-            expected="samples of at least two classes: a label is wrong where another one is right",
-        )
+    if len(labels) == 0:
+        nothing = Labelled.of(predictions, labels)
+        right = NoiseModel(Calibration.of(nothing), one_rate(0.0, nothing.k))
+        return NoiseFit(right, 0.0, (0.0, 1.0), math.inf, (), ((), ()))
     groups = torch.arange(len(labels)) if groups is None else groups
     everything = Labelled.of(predictions, labels)
     few = _spaced(len(labels), CHOICE_VALUES // predictions.shape[1])
@@ -160,16 +168,49 @@ def fit_noise(
     if choice.calibrated:
         model, more = _calibrated(everything, model)
         rates.append(_rate(model, everything))
-    spread = 1.96 * _standard_error(_wrong(model, everything), groups)
-    interval = (max(0.0, min(rates) - spread), min(1.0, max(rates) + spread))
-    return NoiseFit(
-        model,
-        rates[-1] if more else rates[0],
-        interval,
-        choice.strength,
-        choice.held_out,
-        (likelihoods, more),
-    )
+    spread = _DEVIATIONS * _standard_error(_wrong(model, everything), groups)
+    low, high = max(0.0, min(rates) - spread), min(1.0, max(rates) + spread)
+    if choice.strength >= _SIMPLE:
+        low, high = _profiled(everything.part(few), choice.start, low, high)
+    rate = rates[-1] if more else rates[0]
+    return NoiseFit(model, rate, (low, high), choice.strength, choice.held_out, (likelihoods, more))
+
+
+def _profiled(samples: Labelled, start: NoiseModel, low: float, high: float) -> tuple[float, float]:
+    """An interval of the rate widened to all rates whose likelihood is hardly less than that of the best.
+
+    Where predictions say little, right labels that are hard to predict and wrong ones look the same.
+
+    Args:
+        samples: What is fitted.
+        start: The model of one rate for all mistakes, fitted.
+        low: Lower end.
+        high: Upper end.
+    """
+    best = _log_likelihood(samples, start)
+    highest = 1 - 1 / samples.k  # then labels say nothing
+
+    def possible(rate: float) -> bool:
+        return best - _log_likelihood(samples, _at_rate(samples, start, rate)) < _DEVIATIONS**2 / 2
+
+    width = max(0.02, high - low)
+    while low > 0 and possible(max(0.0, low - width)):
+        low, width = max(0.0, low - width), 2 * width
+    width = max(0.02, high - low)
+    while high < highest and possible(min(highest, high + width)):
+        high, width = min(highest, high + width), 2 * width
+    return low, high
+
+
+def _at_rate(samples: Labelled, start: NoiseModel, rate: float) -> NoiseModel:
+    """The model of one rate for all mistakes that is given."""
+    fixed = one_rate(rate, samples.k)
+    calibration, _, _ = fit_transition(samples, start.calibration, fixed, base=fixed, strength=_FIXED)
+    return NoiseModel(calibration, fixed)
+
+
+def _log_likelihood(samples: Labelled, model: NoiseModel) -> float:
+    return float(samples.weights @ model.log_likelihood(samples.predictions, samples.labels))
 
 
 @dataclass(frozen=True)
@@ -193,8 +234,7 @@ class _Choice:
 
 def _chosen(samples: Labelled, groups: Tensor, strengths: Sequence[float], seed: int) -> _Choice:
     n = len(samples.labels)
-    start = NoiseModel(Calibration.of(samples), one_rate(_LEAST_WRONG, samples.k))
-    start, _ = _fitted(samples, start, math.inf)
+    start = _one_rate_model(samples)
     together = groups if bool((groups.sort().values.diff() == 0).any()) else None
     half = split_in_folds(samples.labels, torch.arange(n), seed, 2, together)
     halves = [((half != side).nonzero()[:, 0], (half == side).nonzero()[:, 0]) for side in (0, 1)]
@@ -227,6 +267,21 @@ def _chosen(samples: Labelled, groups: Tensor, strengths: Sequence[float], seed:
         ),
         calibrated,
     )
+
+
+def _one_rate_model(samples: Labelled) -> NoiseModel:
+    """The model of one rate for all mistakes, from few and from many to begin with.
+
+    The likelihood may have two maxima; many mistakes are believed only where they are clearly more likely,
+    and never that most labels are wrong.
+    """
+    found = []
+    for wrong in (_LEAST_WRONG, _MANY_WRONG):
+        start = NoiseModel(Calibration.of(samples), one_rate(wrong, samples.k))
+        found.append(_fitted(samples, start, math.inf))
+    (few, of_few), (many, of_many) = found
+    likelier = of_many[-1] > of_few[-1] + _DEVIATIONS**2 / 2
+    return many if likelier and float(many.transition[0, 0]) > 0.5 else few
 
 
 def _held_out(

@@ -10,6 +10,11 @@ with `N` the number of validation samples; of samples that are left out in group
 deviation is taken over at most `MOST_SAMPLES` of them, evenly spaced, which costs about one Gram product. A
 sample's own leave-one-out prediction does not depend on its weight: `d_jj = 0` is left out.
 
+The fit is not held fixed by another draw where the validation samples are those it is made from: in leave-
+one-out their contributions nearly cancel, as the normal equations say, and a fit to others would make theirs
+cancel as well. So there the standard error is an upper bound, several times what new samples would show; with
+a separate validation set it is what it says.
+
 With `phi` whitened features and the influence of validation samples as in `divacli.ridge.groups`,
 
     d_ij = -(phi_i . phi_j) (p_i . e_j) - (phi_i . phi_j) (m_i . phi_j)
@@ -40,7 +45,7 @@ FALSE_DISCOVERIES = 0.05
 def derivative_errors(
     task: RidgeTask, fit: RidgeFit, loss: Loss, order: Tensor, validation: RidgeTask | None = None
 ) -> Tensor:
-    """Standard error of every derivative, (n,) float64, in the units of the derivative.
+    """Standard error of every derivative, (n,) float64, in its units; NaN from less than two samples.
 
     Args:
         task: The training samples; without `validation` they are left out in turn.
@@ -69,13 +74,13 @@ def significant(derivative: Tensor, errors: Tensor) -> Tensor:
 
     Args:
         derivative: (n,) float64.
-        errors: (n,) float64 their standard errors.
+        errors: (n,) float64 their standard errors; NaN is never significant.
     """
     # A derivative without error that is not zero is beyond any noise; zero never is.
     deviation = torch.where(
         errors > 0, derivative.abs() / errors, torch.where(derivative == 0, 0.0, math.inf)
     )
-    chance = torch.erfc(deviation / math.sqrt(2))
+    chance = torch.erfc(torch.where(errors.isnan(), 0.0, deviation) / math.sqrt(2))
     ranked = chance.sort()
     n = len(chance)
     passed = ranked.values <= FALSE_DISCOVERIES * torch.arange(1, n + 1, dtype=torch.float64) / n
@@ -130,7 +135,8 @@ class _Draw:
         # Sums over draws of the deviations from the mean over the other draws.
         mean = parts.sum(dim=0) / others.clamp_min(1)
         square = (parts.square().sum(dim=0) - others * mean.square()).clamp_min(0)
-        return (self.total * square / (others - 1).clamp_min(1)).sqrt()
+        # Of a single draw nothing is known of the spread: 0 / 0.
+        return (self.total * torch.where(others < 2, 0.0, square) / (others - 1).clamp_min(0)).sqrt()
 
 
 def _loo_draw(task: RidgeTask, fit: RidgeFit, loss: Loss, order: Tensor) -> _Draw:

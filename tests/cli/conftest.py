@@ -171,3 +171,17 @@ def scores(done: Callable[..., Any]) -> Callable[..., pd.DataFrame]:
         )
 
     return invoke
+
+
+@pytest.fixture
+def refuse_to_compute(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From the call on, neither solve anew nor load or run a network."""
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("computed twice")
+
+    def switch_on() -> None:
+        for name in ("curate.score.score", "backbones.load_backbone", "embed.load.extract"):
+            monkeypatch.setattr(f"divacli.{name}", refuse)
+
+    return switch_on

@@ -34,20 +34,6 @@ def pruned(done):
     return invoke
 
 
-@pytest.fixture
-def refuse_to_compute(monkeypatch):
-    """From the call on, neither solve anew nor load or run a network."""
-
-    def refuse(*arguments, **options):
-        raise AssertionError("computed twice")
-
-    def switch_on():
-        for name in ("curate.score.score", "backbones.load_backbone", "embed.load.extract"):
-            monkeypatch.setattr(f"divacli.{name}", refuse)
-
-    return switch_on
-
-
 @pytest.mark.parametrize("by", ["derivative", "loo_loss"])
 def test_kept_and_dropped_are_the_input(by, blobs, pruned, scores):
     data = blobs(n=70)

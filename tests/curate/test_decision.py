@@ -71,6 +71,13 @@ def test_outliers_lie_beyond_the_fence_and_beyond_three_quarters():
     assert not outliers(table_of([0.0] * 20, outlier_score=list(high))).any()
 
 
+def test_a_rare_label_is_not_odd_as_a_whole():
+    scores = [0.05] * 40 + [0.8, 0.85, 0.9, 1.0]
+    labels = ["a"] * 40 + ["rare"] * 4
+    assert outliers(table_of([0.0] * 44, outlier_score=scores, label=labels)).sum() == 1
+    assert outliers(table_of([0.0] * 44, outlier_score=scores, label=["a"] * 44)).sum() == 4
+
+
 def test_confusions_are_pairs_of_given_and_suggested():
     confusions = torch.tensor([[90.0, 3, 0.2], [7, 80, 0], [0, 3, 50]])
     found = most_confused(confusions, ["cat", "dog", "cow"])
@@ -95,7 +102,7 @@ def test_automatic_drops_wrong_labels_and_outliers_and_says_why():
 
 
 def test_a_budget_takes_wrong_labels_first_then_the_oddest():
-    table = table_of([0.1, 0.9, 0.1, 0.8] + [0.1] * 8, outlier_score=[3.0, 0, 2.0, 0] + [0] * 8)
+    table = table_of([0.1, 0.9, 0.1, 0.8] + [0.1] * 20, outlier_score=[3.0, 0, 2.0, 0] + [0] * 20)
     dropped = [np.flatnonzero(~choose_automatically(table, budget=n).choice.kept) for n in range(5)]
     assert [rows.tolist() for rows in dropped] == [[], [1], [1, 3], [0, 1, 3], [0, 1, 2, 3]]
 

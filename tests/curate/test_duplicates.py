@@ -91,18 +91,24 @@ def test_a_thousand_equal_samples_are_one_set(rows, samples):
     assert len(find_duplicates(samples(np.ones((50, D), np.float32))).exact) == 1
 
 
-def test_near_files_and_equal_ones(tmp_path, net, write_images):
+@pytest.fixture
+def embedded(tmp_path, net):
+    """Samples of images."""
+    net()
+    choice, options = (
+        BackboneChoice(f"{tmp_path / 'net.py'}:make"),
+        ExtractOptions(torch.device("cpu"), workers=0),
+    )
+    return lambda folder: load_samples(str(folder), choice, options, tmp_path / "cache")
+
+
+def test_near_files_and_equal_ones(tmp_path, write_images, embedded):
     """The same pixels in another format are a copy, though not an equal file."""
     write_images(tmp_path / "photos", [row % 3 for row in range(60)], seed=0)
     first, second = tmp_path / "photos/a/000.png", tmp_path / "photos/b/001.png"
     shutil.copy(first, tmp_path / "photos/c/same.png")
     Image.open(second).save(tmp_path / "photos/b/other.bmp")
-    net()
-    choice = BackboneChoice(f"{tmp_path / 'net.py'}:make")
-    photos = load_samples(
-        str(tmp_path / "photos"), choice, ExtractOptions(torch.device("cpu"), workers=0), tmp_path / "cache"
-    )
-    table = find_duplicates(photos).table
+    table = find_duplicates(embedded(tmp_path / "photos")).table
     assert tuple(table) == DUPLICATE_COLUMNS
     assert table["path"].tolist() == ["a/000.png", "c/same.png", "b/001.png", "b/other.bmp"]
     assert table["kind"].tolist() == ["exact", "exact", "near", "near"]
@@ -138,6 +144,18 @@ def test_a_sample_is_no_copy_of_itself(rows, samples):
     assert (some.manifest.table[DUPLICATES_GROUP] == "").all()
     assert group_numbers(whole.manifest, DUPLICATES_GROUP).unique().numel() == N
     assert group_numbers(some.manifest, DUPLICATES_GROUP) is None
+
+
+@pytest.mark.parametrize("images_first", [True, False])
+def test_embeddings_of_images_are_copies_of_these(images_first, photos, embedded, samples):
+    images = embedded(photos)
+    part = images.select(np.arange(0, 60, 9))
+    some = samples(part.features[:].numpy(), labels=part.manifest.table["label"].to_numpy(str))
+    sets = [images, some] if images_first else [some, images]
+    found = find_duplicates(all_together(sets))
+    assert found.counts == {"n_duplicates": 14, "n_duplicate_sets": 7, "n_conflicting_sets": 0}
+    numbers = [set(part.manifest.table[DUPLICATES_GROUP]) for part in with_sets(sets, found)]
+    assert numbers[0] | {""} == numbers[1] | {""} == {"", *"1234567"}
 
 
 def test_without_copies_there_is_no_column(rows, samples):

@@ -7,8 +7,15 @@ import math
 import pytest
 import torch
 
-from divacli.errors import SolveError
-from divacli.ridge import NoiseFit, NoiseModel, fit_noise, noise_rows
+from divacli.ridge import (
+    NoiseFit,
+    NoiseModel,
+    RidgeTask,
+    decompose,
+    fit_noise,
+    loo_predictions,
+    noise_rows,
+)
 from divacli.ridge import noise as module
 from divacli.ridge.expectation import (
     Calibration,
@@ -192,10 +199,34 @@ def test_two_samples_are_enough():
     assert 0 <= fit.rate <= 1
 
 
-@pytest.mark.parametrize(("n", "k"), [(0, 3), (4, 1)])
-def test_without_samples_or_a_second_class_there_is_no_answer(n, k):
-    with pytest.raises(SolveError, match=f"{n} samples of {k} classes"):
-        fit_noise(torch.zeros(n, k), torch.zeros(n, dtype=torch.int64))
+def test_without_samples_nothing_is_known():
+    fit = fit_noise(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
+    assert (fit.rate, fit.interval) == (0.0, (0.0, 1.0))
+    assert float(fit.model.posterior(torch.ones(1, 3), torch.tensor([1]))[0, 1]) > 0.999
+
+
+def test_many_mistakes_in_two_classes_are_found():
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.arange(3000) % 2
+    features = torch.randn(3000, 8, generator=generator, dtype=torch.float64)
+    features += 2.8 * torch.nn.functional.one_hot(truth, 8)
+    flipped = torch.rand(3000, generator=generator) < 0.4
+    labels = torch.where(flipped, 1 - truth, truth)
+    task = RidgeTask(features, labels, 2, torch.ones(3000, dtype=torch.float64), dtype=torch.float64)
+    predictions = loo_predictions(task, decompose(task).fit(10.0), torch.arange(3000))
+    fit = fit_noise(predictions, labels)
+    wrong = float(flipped.double().mean())
+    assert fit.rate == pytest.approx(wrong, abs=0.06)
+    assert judged(fit, predictions, truth, labels)[0] > 0.85
+
+
+def test_predictions_that_say_nothing_leave_the_interval_open():
+    generator = torch.Generator().manual_seed(0)
+    predictions = 0.5 + 0.01 * torch.randn(400, 2, generator=generator, dtype=torch.float64)
+    fit = fit_noise(predictions, torch.randint(0, 2, (400,), generator=generator))
+    low, high = fit.interval
+    assert low < 0.02
+    assert high > 0.45
 
 
 def test_rows_to_fit_to_are_evenly_spaced_in_the_order_given(monkeypatch):

@@ -99,6 +99,13 @@ def test_few_of_many_noisy_derivatives_are_significant() -> None:
     assert found[200:].sum() <= 30
 
 
+def test_of_fewer_than_two_samples_nothing_is_known() -> None:
+    task = posed(12, 5, groups=torch.arange(12) % 2)
+    errors = derivative_errors(task, decompose(task).fit(3.0), SquaredLoss(), torch.arange(12))
+    assert bool(errors.isnan().all())
+    assert not bool(significant(torch.ones(12, dtype=torch.float64), errors).any())
+
+
 def test_without_errors_all_but_zeros_are_significant() -> None:
     found = significant(torch.tensor([0.0, 1e-9, -1.0]).double(), torch.zeros(3).double())
     assert found.tolist() == [False, True, True]

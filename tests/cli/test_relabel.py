@@ -1,0 +1,376 @@
+"""`diva relabel`: what is written, what is said, and what is not computed twice."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from divacli.curate.decision import MORE_LIKELY_WRONG
+from divacli.manifest import read_manifest
+
+N = 300
+PAIRS = [f"g{row // 2}" for row in range(N)]
+
+
+def read(file: str | Path) -> pd.DataFrame:
+    return pd.read_csv(file, dtype={"path": str, "label": str, "given_label": str, "suggested_label": str})
+
+
+def read_lines(file: str) -> list[str]:
+    return Path(file).read_text().splitlines()
+
+
+def table_of(data) -> pd.DataFrame:
+    """Samples of an `.npz` in the current folder as a table."""
+    columns = {name: data.arrays[name] for name in ("path", "label")}
+    return pd.DataFrame({**columns, "feature_source": data.file.name})
+
+
+def text_of(result) -> str:
+    return " ".join(result.stderr.split())
+
+
+@pytest.fixture
+def data(blobs):
+    """300 samples of three classes, a tenth of the labels wrong."""
+    return blobs(n=N)
+
+
+@pytest.fixture
+def relabelled(done):
+    """Run `diva relabel` and return its three results."""
+
+    def invoke(*arguments, out="relabelled", stdin=None):
+        done("relabel", *arguments, "--out", out, stdin=stdin)
+        content = json.loads((Path(out) / "relabel.json").read_text())
+        return read(f"{out}/relabelled.csv"), read(f"{out}/changes.csv"), content
+
+    return invoke
+
+
+def same(content: dict, other: dict) -> bool:
+    """Whether two relabel.json agree as far as a table of text tells numbers."""
+    flat = pd.json_normalize([content, other])
+    numbers = flat.select_dtypes("number")
+    texts = flat.drop(columns=list(numbers)).astype(str)
+    return bool(np.allclose(*numbers.to_numpy(), atol=1e-7)) and texts.iloc[0].equals(texts.iloc[1])
+
+
+def test_planted_errors_are_corrected(data, relabelled):
+    table, changes, content = relabelled(data.file)
+    truth = (np.arange(N) % 3).astype(str)
+    given = data.arrays["label"].astype(str)
+    assert table["path"].tolist() == data.arrays["path"].tolist()
+    assert table["given_label"].tolist() == given.tolist()
+    changed = (table["label"] != given).to_numpy()
+    assert (table["label"] == truth)[changed & data.flipped].all()
+    # Of thirty, and two good labels at the most.
+    assert (changed & data.flipped).sum() >= 25
+    assert (changed & ~data.flipped).sum() <= 2
+    assert (table["label"] != truth).sum() < (given != truth).sum() / 4
+    assert content["n_corrected"] == changed.sum()
+    assert len(changes) == content["n_corrected"] + content["n_unclear"] + content["n_outliers"]
+    assert content["mislabelled"]["expected_precision"] == pytest.approx(
+        data.flipped[np.isin(table["path"], changes["path"])].mean(), abs=0.1
+    )
+
+
+def test_the_files_and_what_they_hold(data, done):
+    result = done("relabel", data.file)
+    folder = Path("diva-out")
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "changes.csv",
+        "failed.csv",
+        "relabel.json",
+        "relabelled.csv",
+    ]
+    assert result.stdout == ""
+    assert list(read(folder / "relabelled.csv")) == [
+        "path",
+        "label",
+        "given_label",
+        "weight",
+        "feature_source",
+    ]
+    changes = read(folder / "changes.csv")
+    assert list(changes)[:7] == [
+        "path",
+        "label",
+        "suggested_label",
+        "suggested_probability",
+        "mislabel_probability",
+        "action",
+        "predicted_label",
+    ]
+    assert "derivative" in changes
+    assert changes["mislabel_probability"].is_monotonic_decreasing
+    text = (folder / "relabel.json").read_text()
+    assert text.endswith("}\n")
+    assert list(json.loads(text)) == [
+        "n_samples",
+        "n_corrected",
+        "n_unclear",
+        "n_outliers",
+        "threshold",
+        "budget",
+        "n_above_threshold",
+        "mislabelled",
+        "expected_right",
+        "noise_rate",
+        "noise_rate_after",
+        "corrections",
+        "emptied",
+        "group",
+        "n_groups",
+    ]
+
+
+def test_threshold_and_budget(data, relabelled, scores):
+    wrong = scores(data.file)["mislabel_probability"]
+    _, changes, content = relabelled(data.file)
+    assert content["threshold"] == MORE_LIKELY_WRONG
+    assert len(changes) == (wrong > 0.5).sum()
+    _, strict, content = relabelled(data.file, "--threshold", "0.95")
+    assert (content["threshold"], content["budget"]) == (0.95, None)
+    assert 0 < len(strict) == (wrong > 0.95).sum() < len(changes)
+    table, few, content = relabelled(data.file, "--budget", "5")
+    assert few["path"].tolist() == changes["path"].head(5).tolist()
+    assert (table["label"] != table["given_label"]).sum() == content["n_corrected"] <= 5
+    assert (content["budget"], content["n_above_threshold"]) == (5, len(changes))
+
+
+def test_the_result_is_data(data, relabelled, scores, done):
+    _, changes, before = relabelled(data.file)
+    assert read_manifest("relabelled/relabelled.csv").unused == ()
+    again = scores("relabelled/relabelled.csv", out="again")
+    assert len(again) == N
+    summary = json.loads(Path("again/summary.json").read_text())
+    assert summary["noise_rate"] < before["noise_rate"] / 2
+    # The labels of the first run are still there, to undo it.
+    table, _, _ = relabelled("relabelled/relabelled.csv", out="third")
+    assert table["given_label"].tolist() == data.arrays["label"].astype(str).tolist()
+    assert read_manifest("relabelled/changes.csv").table["path"].tolist() == changes["path"].tolist()
+
+
+def test_a_table_of_scores_gives_what_data_gives(data, relabelled, done, refuse_to_compute):
+    table, changes, content = relabelled(data.file)
+    scored = done("score", data.file, "-o", "-").stdout
+    refuse_to_compute()
+    piped, piped_changes, piped_content = relabelled("-", out="piped", stdin=scored.encode())
+    pd.testing.assert_frame_equal(piped.sort_values("path").reset_index(drop=True), table)
+    pd.testing.assert_frame_equal(piped_changes, changes)
+    assert same(piped_content, content)
+    # Nothing could fail where nothing was embedded.
+    assert not Path("piped/failed.csv").exists()
+
+
+def test_scores_need_neither_features_nor_images(images, model, done, relabelled, monkeypatch, tmp_path):
+    done("score", images, *model, "--out", "scored")
+
+    def refuse(*arguments):
+        raise AssertionError("images were read")
+
+    monkeypatch.setattr("divacli.curate.record.content_keys", refuse)
+    table, _, _ = relabelled("scored/scores.csv")
+    assert len(table) == 36
+    assert table["path"].tolist() == read("scored/scores.csv")["path"].tolist()
+
+
+def test_the_order_of_data_does_not_matter(data, relabelled):
+    table_of(data).to_csv("labels.csv", index=False)
+    table_of(data)[::-1].to_csv("reversed.csv", index=False)
+    table, changes, content = relabelled("labels.csv", "--budget", "20")
+    other, other_changes, other_content = relabelled("reversed.csv", "--budget", "20", out="reversed")
+    assert len(changes) == 20
+    pd.testing.assert_frame_equal(table, other[::-1].reset_index(drop=True))
+    columns = ["path", "label", "suggested_label", "action"]
+    pd.testing.assert_frame_equal(changes[columns], other_changes[columns])
+    assert same(content, other_content)
+
+
+def test_the_main_table_goes_to_standard_output_alone(data, done):
+    done("relabel", data.file, "--out", "files")
+    before = set(Path().rglob("*"))
+    result = done("relabel", data.file, "-o", "-")
+    paths = [line.replace("../blobs.npz", "blobs.npz") for line in read_lines("files/relabelled.csv")]
+    assert result.stdout.splitlines() == paths
+    assert set(Path().rglob("*")) == before
+    assert "are called wrong" in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_every_format_reads_back(kind, data, done):
+    done("relabel", data.file, "--format", kind)
+    table = read_manifest(f"diva-out/relabelled.{kind}").table
+    changed = table[table["label"] != table["given_label"]]
+    assert 20 < len(changed) < 40
+
+
+def test_the_summary_says_what_was_done(data, done):
+    result = done("relabel", data.file)
+    content = json.loads(Path("diva-out/relabel.json").read_text())
+    changes = read("diva-out/changes.csv")
+    text = text_of(result)
+    n, sure = len(changes), content["mislabelled"]
+    assert f"{n} of {N} labels are called wrong, with a probability above 0.5" in text
+    right = f"about {content['expected_right']:.0%} of the corrections are right"
+    assert f"{content['n_corrected']} corrected: {right}" in text
+    assert f"about {sure['expected_precision']:.0%} of these {n} are wrong" in text
+    assert f"they are about {sure['expected_recall']:.0%} of all wrong labels" in text
+    before, after = (content[name] * N for name in ("noise_rate", "noise_rate_after"))
+    assert f"expected number of wrong labels: {before:.1f} (" in text
+    assert f"before, {after:.1f} (" in text
+    first = content["corrections"][0]
+    assert f"given → suggested: {first['given']} → {first['suggested']} ({first['n']})" in text
+    assert "budget" not in text
+    for path in changes["path"].head(5):
+        assert path in text
+    assert changes["path"].iloc[5] not in text
+    assert "wrote failed.csv, changes.csv, relabel.json, relabelled.csv in diva-out" in text
+    assert f"the budget leaves out {n - 3}" in text_of(done("relabel", data.file, "--budget", "3"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--threshold", "0.9999999"), "none is called wrong with a probability above 1"),
+        (("--budget", "0"), "none is called wrong within the budget of 0"),
+    ],
+)
+def test_where_nothing_is_called_wrong_it_is_said(options, message, data, done):
+    result = done("relabel", data.file, *options)
+    assert message in text_of(result)
+    assert "nothing is corrected" in text_of(result)
+    table = read("diva-out/relabelled.csv")
+    assert table["label"].tolist() == table["given_label"].tolist()
+    assert len(read("diva-out/changes.csv")) == 0
+    assert json.loads(Path("diva-out/relabel.json").read_text())["expected_right"] is None
+
+
+@pytest.fixture
+def judged(data, scores) -> pd.DataFrame:
+    """Scores as written, in the folder scored."""
+    return scores(data.file).assign(feature_source=str(data.file))
+
+
+def test_a_class_that_is_emptied_is_a_warning(judged, done):
+    judged["label"] = ["rare", *judged["label"][1:]]
+    judged["mislabel_probability"] = [0.9, *[0.1] * (N - 1)]
+    judged["suggested_probability"] = [0.8, *[0.1] * (N - 1)]
+    judged.assign(outlier_score=0.1).to_csv("scores.csv", index=False)
+    result = done("relabel", "scores.csv")
+    assert "warning: the corrections leave no sample with the label rare" in result.stderr
+    assert "warning: the corrections" in done("relabel", "scores.csv", "--quiet").stderr
+
+
+def test_an_outlier_is_listed_and_keeps_its_label(judged, relabelled, done):
+    worst = judged["mislabel_probability"].idxmax()
+    judged.loc[worst, "outlier_score"] = 50
+    judged.to_csv("scores.csv", index=False)
+    table, changes, content = relabelled("scores.csv")
+    assert changes["action"][0] == "outlier"
+    row = table.set_index("path").loc[changes["path"][0]]
+    assert row["label"] == row["given_label"] == changes["label"][0]
+    assert content["n_outliers"] >= 1
+    assert "outliers, like nothing else in the set" in text_of(done("relabel", "scores.csv"))
+
+
+@pytest.mark.parametrize("column", ["mislabel_probability", "suggested_label", "suggested_probability"])
+def test_scores_that_do_not_judge_labels_are_refused(column, judged, run):
+    judged.drop(columns=column).to_csv("scores.csv", index=False)
+    result = run("relabel", "scores.csv")
+    assert result.exit_code == 1
+    first, *rest = result.stderr.splitlines()
+    assert first == f"error: the scores have no value of {column} in any row"
+    assert [line.split(":")[0] for line in rest] == ["expected", "to do"]
+    assert not Path("diva-out/relabelled.csv").exists()
+
+
+def test_groups_are_named_as_they_were_left_out(data, relabelled, done):
+    table_of(data).assign(group=PAIRS).to_csv("grouped.csv", index=False)
+    _, _, content = relabelled("grouped.csv")
+    assert (content["group"], content["n_groups"]) == ("group", N // 2)
+    scored = done("score", "grouped.csv", "-o", "-").stdout
+    _, _, piped = relabelled("-", stdin=scored.encode())
+    assert (piped["group"], piped["n_groups"]) == ("group", N // 2)
+    assert f"leave-group-out: {N // 2} groups of group" in text_of(done("relabel", "grouped.csv"))
+
+
+def test_a_column_of_groups_that_was_cut_out_is_no_error(data, relabelled, done):
+    table_of(data).assign(patient=PAIRS).to_csv("grouped.csv", index=False)
+    done("score", "grouped.csv", "--group", "patient", "--out", "scored")
+    scored = pd.read_csv("scored/scores.csv").drop(columns="patient")
+    scored.to_csv("scored/less.csv", index=False)
+    _, _, content = relabelled("scored/less.csv")
+    assert content["group"] is None
+
+
+def test_options_of_a_configuration_file(data, relabelled):
+    Path("relabel.yaml").write_text(f"data: {data.file}\nrelabel:\n  threshold: 0.8\n  budget: 4\n")
+    _, changes, content = relabelled("--config", "relabel.yaml")
+    assert (content["threshold"], content["budget"], len(changes)) == (0.8, 4, 4)
+    _, _, content = relabelled("--config", "relabel.yaml", "--budget", "2")
+    assert (content["threshold"], content["budget"]) == (0.8, 2)
+
+
+def test_evil_labels_and_paths_are_shown_and_not_obeyed(data, run):
+    labels = np.array(["[red]a[/red]", "\x1b[31mb\x1b[0m", "two\nlines"])[data.arrays["label"]]
+    paths = np.array([f"[bold]{number}\x1b[5m\x07" for number in range(N)])
+    np.savez("x.npz", embedding=data.arrays["embedding"], label=labels, path=paths)
+    result = run("relabel", "x.npz")
+    assert result.exit_code == 0, result.output
+    assert not set("\x1b\x07") & set(result.stderr)
+    assert "two\\nlines" in result.stderr
+    assert sorted(pd.read_csv("diva-out/relabelled.csv")["path"]) == sorted(paths)
+
+
+def test_the_summary_fits_into_80_columns(data, done, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    result = done("relabel", data.file)
+    assert max(map(len, result.stderr.splitlines())) <= 80
+    assert "corrected" in result.stderr
+
+
+def test_out_that_is_read_only(data, run, monkeypatch):
+    Path("closed").mkdir()
+    # The super-user, who may run this, can write everywhere.
+    true = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "closed" and true(path, mode))
+    result = run("relabel", data.file, "--out", "closed")
+    assert result.exit_code == 1
+    assert "error: --out closed cannot be written to" in result.stderr
+    assert list(Path("closed").iterdir()) == []
+
+
+def test_quiet_says_nothing(data, done):
+    result = done("relabel", data.file, "--quiet", "-o", "out")
+    assert (result.stdout, result.stderr) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--threshold", "1"), "[0, 1)"),
+        (("--threshold", "-0.1"), "[0, 1)"),
+        (("--threshold", "nan"), "[0, 1)"),
+        (("--threshold", "high"), "Invalid value for '--threshold'"),
+        (("--budget", "-1"), "Invalid value for '--budget'"),
+        (("--budget", "0.5"), "Invalid value for '--budget'"),
+    ],
+)
+def test_wrong_usage(options, message, data, run):
+    result = run("relabel", data.file, *options)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.replace("│", " ").split())
+    assert not Path("diva-out").exists()
+
+
+def test_help_has_the_options_and_examples(run):
+    text = run("relabel", "--help").stdout
+    for part in ("--threshold ", "--budget ", "--model ", "--group ", "Example", "diva relabel photos/"):
+        assert part in text
