@@ -48,6 +48,9 @@ CHOICE_VALUES = 1_000_000
 _MOST_CALIBRATED = 100
 """Classes beyond which a calibration, k x k numbers, is not tried: it would be slow, and samples too few."""
 
+_CLOSE = 0.5
+"""Standard errors within which a stronger prior is as good as the best one."""
+
 _DEVIATIONS = 1.96
 """Standard errors to either side of a 95 % interval."""
 
@@ -141,8 +144,8 @@ def fit_noise(
     """Fit the model, its prior as strong as the likelihood of held-out labels asks for.
 
     Each of two halves of the samples is predicted by the model of the other one. Of the strengths whose
-    likelihood is within one standard error of the best, the largest is taken: labels are wrong in simple ways
-    unless they say otherwise.
+    likelihood is within half a standard error of the best, the largest is taken: labels are wrong in simple
+    ways unless they say otherwise.
 
     Args:
         predictions: (m, k) left-out predictions.
@@ -248,7 +251,8 @@ def _chosen(samples: Labelled, groups: Tensor, strengths: Sequence[float], seed:
         if len(likelihoods) - best > 2:
             break  # weaker priors have been worse twice
     possible = [not _better(likelihoods[best], likelihood) for likelihood in likelihoods]
-    chosen = possible.index(True)
+    close = [not _better(likelihoods[best], likelihood, _CLOSE) for likelihood in likelihoods]
+    chosen = close.index(True)
     calibrated = False
     if samples.k <= _MOST_CALIBRATED:
         mixed = [
@@ -294,10 +298,10 @@ def _held_out(
     return found
 
 
-def _better(likelihood: Tensor, other: Tensor) -> bool:
-    """Whether the mean is larger by more than one standard error of the difference."""
+def _better(likelihood: Tensor, other: Tensor, errors: float = 1.0) -> bool:
+    """Whether the mean is larger by more than so many standard errors of the difference."""
     gain = likelihood - other
-    return float(gain.mean()) > float(gain.std(correction=0)) / math.sqrt(len(gain))
+    return float(gain.mean()) > errors * float(gain.std(correction=0)) / math.sqrt(len(gain))
 
 
 def _fitted(samples: Labelled, start: NoiseModel, strength: float) -> tuple[NoiseModel, tuple[float, ...]]:
