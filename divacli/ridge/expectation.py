@@ -310,8 +310,6 @@ def _scored(samples: Labelled, calibration: Calibration, targets: Tensor) -> Cal
         return float((targets * torch.log_softmax(logits, dim=1)).sum()) + _prior(at)
 
     now = objective(calibration)
-    for halvings in range(12):
-        found = moved(0.5**halvings)
-        if objective(found) >= now:
-            return found
-    return calibration  # rounding hides what is left to gain
+    tried = (moved(0.5**halvings) for halvings in range(12))
+    # None is better where rounding hides what is left to gain.
+    return next((found for found in tried if objective(found) >= now), calibration)

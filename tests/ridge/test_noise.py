@@ -120,6 +120,17 @@ def test_no_step_lowers_the_likelihood(kind):
             assert float(rises[0]) > 0
 
 
+def test_a_search_ends_in_time(monkeypatch):
+    monkeypatch.setattr("divacli.ridge.expectation._MOST_STEPS", 2)
+    predictions, _, labels = planted(4000, 4, one_rate(0.1, 4), sharpness=0.3)
+    samples = Labelled.of(predictions, labels)
+    calibration, transition, likelihoods = fit_transition(
+        samples, Calibration.of(samples), one_rate(0.4, 4), base=one_rate(0.4, 4), strength=math.inf
+    )
+    _, more = fit_calibration(samples, calibration, transition)
+    assert len(likelihoods) == len(more) == 2
+
+
 def test_rows_of_the_matrix_are_probabilities_and_the_posterior_follows_bayes():
     predictions, _, labels = planted(400, 4, pairs(4, 0.2))
     model = fit_noise(predictions, labels).model
