@@ -122,6 +122,7 @@ def register(app: typer.Typer) -> None:
             )
         from divacli.cli.output import Output
         from divacli.cli.session import Session
+        from divacli.curate.decision import doubtful
         from divacli.curate.provenance import left_out
         from divacli.curate.prune import called_good, choose_automatically, choose_kept, split
         from divacli.report.terminal import automatic_summary, prune_summary
@@ -156,6 +157,9 @@ def register(app: typer.Typer) -> None:
             },
         )
         target.table("kept", kept, scores.origin, main=True)
+        doubt = None if auto is None else doubtful(int(auto.mislabelled.sum()), len(scores.table))
+        if doubt is not None:
+            warn(doubt)
         good = int((called_good(scores.table) & ~choice.kept).sum())
         if fraction is not None and good:
             warn(

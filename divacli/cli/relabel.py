@@ -64,6 +64,7 @@ def register(app: typer.Typer) -> None:
             )
         from divacli.cli.output import Output
         from divacli.cli.session import Session
+        from divacli.curate.decision import doubtful
         from divacli.curate.relabel import relabel as relabel_samples
         from divacli.errors import listed
         from divacli.report.relabel import relabel_summary
@@ -77,6 +78,9 @@ def register(app: typer.Typer) -> None:
         target.table("changes", result.changes, scores.origin)
         target.json("relabel.json", {**result.summary, **scores.about})
         target.table("relabelled", result.table, scores.origin, main=True)
+        doubt = doubtful(len(result.changes), len(result.table))
+        if doubt is not None:
+            warn(doubt)
         emptied = result.summary["emptied"]
         if emptied:
             warn(

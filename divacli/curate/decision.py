@@ -94,6 +94,21 @@ def errors_first(table: pd.DataFrame) -> np.ndarray:
     return np.lexsort((table["path"].to_numpy(str), -probability))
 
 
+def doubtful(called_wrong: int, n: int) -> str | None:
+    """What to tell whoever is about to act on most of the labels, or None.
+
+    Args:
+        called_wrong: Labels that are called wrong.
+        n: Of how many.
+    """
+    if called_wrong <= n / 2:
+        return None
+    return (
+        f"{called_wrong:,} of the {n:,} labels are called wrong: more likely the features do not see what "
+        "the labels mean, or the labels are not theirs. Look at some before acting on this"
+    )
+
+
 def outliers(table: pd.DataFrame) -> np.ndarray:
     """Which samples are like nothing else in the set, (n,) bool, by their `outlier_score`.
 

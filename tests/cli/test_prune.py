@@ -403,3 +403,14 @@ def test_auto_needs_scores_with_probabilities(blobs, done, run):
     assert "the scores have no value of mislabel_probability in any row" in result.stderr
     assert "score the samples again" in result.stderr
     assert not Path("diva-out/kept.csv").exists()
+
+
+@pytest.mark.parametrize("command", [("prune", "--keep", "auto"), ("relabel",)])
+def test_most_labels_being_wrong_is_a_warning(command, blobs, done):
+    data, _ = flipped(blobs)
+    done("score", data)
+    table = pd.read_csv("diva-out/scores.csv").assign(mislabel_probability=0.9)
+    table.to_csv("doubtful.csv", index=False)
+    result = done(*command, "doubtful.csv")
+    assert "150 of the 150 labels are called wrong" in " ".join(result.stderr.split())
+    assert "are called wrong:" not in done(*command, "diva-out/scores.csv", "--out", "fine").stderr

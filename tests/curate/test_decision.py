@@ -9,6 +9,7 @@ import torch
 
 from divacli.curate.decision import (
     Expectation,
+    doubtful,
     mislabelled,
     most_confused,
     outlier_threshold,
@@ -37,6 +38,11 @@ def test_more_likely_wrong_than_right():
     assert mislabelled(table, 0.1).tolist() == [True] * 4
     assert mislabelled(table, 0.1, budget=2).tolist() == [False, False, True, True]
     assert mislabelled(table, 0.5, budget=0).sum() == 0
+
+
+def test_most_labels_being_wrong_is_doubtful():
+    assert doubtful(50, 100) is None
+    assert "51 of the 100 labels are called wrong" in str(doubtful(51, 100))
 
 
 def test_of_equals_the_budget_takes_the_first_path():
