@@ -115,8 +115,7 @@ def predictable(task: RidgeTask) -> Tensor:
 
     The others are predicted by a fit that never saw their class.
     """
-    groups = torch.arange(len(task)) if task.groups is None else task.groups
-    number = torch.searchsorted(groups.sort().values, groups)
+    _, number = task.numbered_groups()
     present = task.weights > 0
     first = torch.full((task.n_classes,), len(task)).scatter_reduce(
         0, task.labels[present], number[present], "amin"

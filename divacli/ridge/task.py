@@ -137,6 +137,11 @@ class RidgeTask:
         """The width d of the features, without the intercept."""
         return int(self.features.shape[1])
 
+    def numbered_groups(self) -> tuple[Tensor, Tensor]:
+        """The group of each sample, or its row where it is left out alone, and a number in [0, n) of it."""
+        groups = torch.arange(len(self)) if self.groups is None else self.groups
+        return groups, torch.searchsorted(groups.sort().values, groups)
+
     def slices(self) -> Iterator[slice]:
         """The batches' rows, in order."""
         for start in range(0, len(self), self.batch_rows):

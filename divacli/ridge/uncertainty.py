@@ -157,8 +157,7 @@ def _validation_draw(validation: RidgeTask, fit: RidgeFit, loss: Loss, order: Te
 def _drawn(task: RidgeTask, order: Tensor) -> tuple[Batch, Tensor, Tensor, int]:
     """Evenly spaced whole groups of validation samples; `unit`, `groups` and `total` of a `_Draw`."""
     order = order[task.validation_mask[order] > 0]
-    groups = torch.arange(len(task)) if task.groups is None else task.groups
-    number = torch.searchsorted(groups.sort().values, groups)
+    groups, number = task.numbered_groups()
     # In the order of their first samples.
     first = torch.full((len(task),), len(task)).scatter_reduce(
         0, number[order], torch.arange(len(order)), "amin"
