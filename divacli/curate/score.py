@@ -28,15 +28,13 @@ from divacli.ridge import (
     NoiseFit,
     RidgeFit,
     RidgeTask,
-    derivative_errors,
-    diagnose,
     fit_noise,
-    loo_derivative,
     loo_predictions,
     noise_rows,
     predictable,
+    scores,
     significant,
-    validation_derivative,
+    validation_sums,
 )
 
 SCORE_COLUMNS = ("rank", "path", "label", "weight", "derivative", "loo_loss", "predicted_label")
@@ -93,22 +91,22 @@ def score(samples: Samples, options: SolveOptions, validation: Samples | None = 
     order = order_by_path(samples)
     judged = predictable(solution.solved)
     noise = _label_noise(solution.solved, fit, order, judged, options.seed)
-    loo, diagnosis = diagnose(solution.solved, fit, solution.loss, noise.model)
+    judges = order if validation is None else order_by_path(validation)
+    found = scores(
+        solution.solved,
+        fit,
+        ranking_fit,
+        solution.loss,
+        noise.model,
+        judges,
+        solution.solved_validation,
+    )
+    derivative, errors, loo, diagnosis = found.derivative, found.errors, found.loo, found.diagnosis
     # No verdict: an average label.
     diagnosis.mislabel_probability[~judged] = min(noise.rate, MORE_LIKELY_WRONG)
     extra: dict[str, Any] = {}
-    if solution.solved_validation is None:
-        derivative = loo_derivative(solution.solved, ranking_fit, solution.loss).derivative
-        judges = order
-    else:
-        derivative, _ = validation_derivative(
-            solution.solved, solution.solved_validation, ranking_fit, solution.loss
-        )
+    if solution.solved_validation is not None:
         extra = _validation_summary(solution, solution.solved_validation, fit)
-        judges = order_by_path(validation)  # type: ignore[arg-type]  # there is one
-    errors = derivative_errors(
-        solution.solved, ranking_fit, solution.loss, judges, solution.solved_validation
-    )
     table, order_of_table = _ranked(samples, solution, derivative, errors, loo, diagnosis)
     wrong = loo.predicted != solution.task.labels
     n, d = samples.features.shape
@@ -153,7 +151,7 @@ def _label_noise(
 
 
 def _validation_summary(solution: Solution, validation: RidgeTask, fit: RidgeFit) -> dict[str, Any]:
-    _, result = validation_derivative(solution.solved, validation, fit, solution.loss)
+    _, result = validation_sums(validation, fit.to(validation.dtype), solution.loss)
     wrong = result.predicted != validation.labels
     share = validation.validation_mask / validation.validation_mask.sum()
     return {

@@ -26,6 +26,7 @@ from divacli.ridge import (
     decompose,
     fit_inverse_temperature,
     fit_scaling,
+    in_eigenbasis,
     loo_predictions,
     ridge_path,
 )
@@ -77,7 +78,7 @@ class Solution:
     Attributes:
         task: As posed, (n, d).
         validation: A separate validation set as posed, or None for the leave-one-out loss.
-        solved: The task that was decomposed: `task`, or its kernel form where n < d.
+        solved: `task`, or its kernel form where n < d, in the coordinates of its eigenbasis.
         solved_validation: The validation set in the same coordinates.
         spectrum: Decomposition of `solved`.
         classes: Label of each class number.
@@ -121,10 +122,10 @@ def solve(samples: Samples, options: SolveOptions, validation: Samples | None = 
         span = Span(task)
         solved = span.task()
         solved_validation = None if validation_task is None else span.project(validation_task)
-    spectrum = decompose(solved)
+    spectrum, solved, [solved_validation] = in_eigenbasis(solved, decompose(solved), solved_validation)
     path = None
     if options.ridge is None:
-        path = ridge_path(solved, spectrum)
+        path = ridge_path(solved, spectrum, order=order_by_path(samples))
         ridge = float(path.ridges[path.best])
     else:
         ridge = options.ridge

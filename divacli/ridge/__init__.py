@@ -16,9 +16,11 @@ from divacli.ridge.derivative import (
     loo_derivative,
     loo_sums,
     validation_derivative,
+    validation_sums,
 )
 from divacli.ridge.diagnosis import Diagnosis, diagnose
 from divacli.ridge.dual import Span
+from divacli.ridge.eigen import in_eigenbasis
 from divacli.ridge.extension import Candidates, Extension, State
 from divacli.ridge.folds import split_in_folds
 from divacli.ridge.functional import loo_loss
@@ -37,6 +39,7 @@ from divacli.ridge.removal import Removal
 from divacli.ridge.reweighting import SIZES, LeftOut, choose_steps, left_out, stepped
 from divacli.ridge.rows import LinearOutput, Rows
 from divacli.ridge.scaling import SCALINGS, Scaling, fit_scaling
+from divacli.ridge.scores import Scores, scores
 from divacli.ridge.shares import ShareDerivative, choose_shares, differentiate_shares, share_weights
 from divacli.ridge.spectrum import RidgeFit, Spectrum
 from divacli.ridge.task import RidgeTask
@@ -69,6 +72,7 @@ __all__ = [
     "RobustCrossEntropy",
     "Rows",
     "Scaling",
+    "Scores",
     "ShareDerivative",
     "Span",
     "Spectrum",
@@ -89,6 +93,7 @@ __all__ = [
     "fit_inverse_temperature",
     "fit_noise",
     "fit_scaling",
+    "in_eigenbasis",
     "leave_one_out",
     "left_out",
     "loo_derivative",
@@ -102,9 +107,11 @@ __all__ = [
     "predictable",
     "ridge_grid",
     "ridge_path",
+    "scores",
     "share_weights",
     "significant",
     "split_in_folds",
     "stepped",
     "validation_derivative",
+    "validation_sums",
 ]

@@ -18,29 +18,42 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from divacli.ridge.groups import Influence
+from divacli.parallel import world
 from divacli.ridge.leave_one_out import LooResult, batch_residuals
 from divacli.ridge.losses import Loss
+from divacli.ridge.products import mirrored, quadratic
 from divacli.ridge.spectrum import RidgeFit
 from divacli.ridge.task import Batch, RidgeTask
+from divacli.ridge.walk import Sums, look, walk
 
 
 class LooSums:
     """The sums `P` and `M` over validation samples, and what they say of any training sample.
 
     Args:
-        fit: The ridge solution, in the dtype of the batches that will be added.
+        p: (r, k) float64.
+        m: (r, r) float64, symmetric.
     """
 
-    def __init__(self, fit: RidgeFit) -> None:
-        rank, k = fit.coef.shape
-        self._p = torch.zeros(rank, k, dtype=torch.float64, device=fit.coef.device)
-        self._m = torch.zeros(rank, rank, dtype=torch.float64, device=fit.coef.device)
+    def __init__(self, p: Tensor, m: Tensor) -> None:
+        self._p, self._m = p, m
 
-    def add(self, influence: Influence) -> None:
-        """Count validation samples in, whole groups of them."""
-        self._p += influence.whitened.T @ influence.pulled
-        self._m += influence.whitened.T @ influence.coupled
+    @staticmethod
+    def zeros(fit: RidgeFit) -> Sums:
+        """Sums of nothing, to add an `Influence` to."""
+        rank, k = fit.coef.shape
+        new = {"dtype": torch.float64, "device": fit.coef.device}
+        return [torch.zeros(rank, k, **new), torch.zeros(rank, rank, **new)]  # type: ignore[call-overload]
+
+    @classmethod
+    def of(cls, sums: Sums) -> LooSums:
+        """What was summed into `zeros`."""
+        p, m = sums
+        return cls(p, mirrored(m))
+
+    def to(self, dtype: torch.dtype) -> LooSums:
+        """The same sums in another dtype."""
+        return LooSums(self._p.to(dtype), self._m.to(dtype))
 
     def through_fit(self, whitened: Tensor, residuals: Tensor) -> Tensor:
         """(b,) what samples do to the loss by moving the fit: `- e . (phi P) - phi M phi'`.
@@ -50,16 +63,15 @@ class LooSums:
             residuals: (b, k) their training residuals `e`.
         """
         p, m = self._p.to(whitened), self._m.to(whitened)
-        return -(residuals * (whitened @ p)).sum(dim=1) - ((whitened @ m) * whitened).sum(dim=1)
+        return -(residuals * (whitened @ p)).sum(dim=1) - quadratic(whitened, m)
 
     def linear(self, whitened: Tensor) -> Tensor:
         """(b, k) `-phi P`: the part of `through_fit` that multiplies a sample's residual."""
         return -(whitened @ self._p.to(whitened))
 
     def mixed(self, whitened: Tensor, other: Tensor) -> Tensor:
-        """(b,) `-phi (M + M') psi'` for one `psi` (r,): the cross terms of `through_fit` at `phi + psi`."""
-        m = self._m.to(whitened)
-        return -(whitened @ (m @ other + other @ m))
+        """(b,) `-2 phi M psi'` for one `psi` (r,): the cross terms of `through_fit` at `phi + psi`."""
+        return -2 * (whitened @ (self._m.to(whitened) @ other))
 
 
 @dataclass(frozen=True)
@@ -90,7 +102,7 @@ def loo_derivative(task: RidgeTask, fit: RidgeFit, loss: Loss) -> DatasetDerivat
     """
     fit = fit.to(task.dtype)
     sums, own, loo = loo_sums(task, fit, loss)
-    return DatasetDerivative(own + _through_fit(task, fit, sums), loo)
+    return DatasetDerivative(own + through_fit(task, fit, sums), loo)
 
 
 def loo_sums(task: RidgeTask, fit: RidgeFit, loss: Loss) -> tuple[LooSums, Tensor, LooResult]:
@@ -107,40 +119,43 @@ def loo_sums(task: RidgeTask, fit: RidgeFit, loss: Loss) -> tuple[LooSums, Tenso
     Raises:
         SolveError: A sample's weighted leverage is one.
     """
-    sums = LooSums(fit)
     own = torch.zeros(len(task), dtype=torch.float64)
     loo = LooResult.empty(len(task))
-    for batch in task.whole_groups():
+
+    def visit(batch: Batch, sums: Sums) -> None:
         now = batch_residuals(fit, batch)
         influence = now.influence(batch, loss)
-        sums.add(influence)
+        influence.add_to(*sums)
         own[batch.rows] = influence.own.double().cpu()
         loo.record(batch, now, loss)
-    return sums, own, loo
+
+    sums = walk(task, lambda: LooSums.zeros(fit), visit, whole_groups=True)
+    return LooSums.of(sums), world().merged(own), loo.merged()
 
 
 class ValidationSums:
     """The sum `P = Zv' Gv` over separate validation samples, and what it says of any training sample.
 
     Args:
-        fit: The ridge solution, in the dtype of the batches that will be added.
-        loss: The validation loss.
+        p: (r, k) float64.
     """
 
-    def __init__(self, fit: RidgeFit, loss: Loss) -> None:
-        self._loss = loss
-        self._p = torch.zeros(fit.coef.shape, dtype=torch.float64, device=fit.coef.device)
+    def __init__(self, p: Tensor) -> None:
+        self._p = p
 
-    def add(self, whitened: Tensor, predictions: Tensor, labels: Tensor, mask: Tensor) -> None:
-        """Count a batch of validation samples in.
+    @staticmethod
+    def zeros(fit: RidgeFit) -> Sums:
+        """A sum of nothing."""
+        return [torch.zeros(fit.coef.shape, dtype=torch.float64, device=fit.coef.device)]
 
-        Args:
-            whitened: (b, r) `phi` of the validation samples.
-            predictions: (b, k) their predictions.
-            labels: (b, k) their one-hot labels.
-            mask: (b,) validation weights `v`.
-        """
-        self._p += whitened.T @ (mask[:, None] * self._loss.gradient(predictions, labels))
+    @classmethod
+    def of(cls, sums: Sums) -> ValidationSums:
+        """What was summed into `zeros`."""
+        return cls(*sums)
+
+    def to(self, dtype: torch.dtype) -> ValidationSums:
+        """The same sum in another dtype."""
+        return ValidationSums(self._p.to(dtype))
 
     def through_fit(self, whitened: Tensor, residuals: Tensor) -> Tensor:
         """(b,) derivative `e . (phi P)` for training samples, as in `LooSums.through_fit`."""
@@ -184,7 +199,7 @@ def validation_derivative(
     """
     fit = fit.to(task.dtype)
     sums, result = validation_sums(validation, fit, loss)
-    return _through_fit(task, fit, sums), result
+    return through_fit(task, fit, sums), result
 
 
 def validation_sums(
@@ -197,29 +212,42 @@ def validation_sums(
         fit: A ridge solution, in the dtype to compute in.
         loss: The validation loss.
     """
-    sums = ValidationSums(fit, loss)
     result = ValidationResult(
         torch.zeros(len(validation), dtype=torch.float64), torch.zeros(len(validation), dtype=torch.int64)
     )
-    for batch in validation.batches(fit.coef.dtype):
-        whitened, residuals = _training(fit, batch)
+
+    def visit(batch: Batch, sums: Sums) -> None:
+        whitened, residuals = training(fit, batch)
         predictions = batch.labels - residuals
-        sums.add(whitened, predictions, batch.labels, batch.mask)
+        sums[0].add_(whitened.T @ (batch.mask[:, None] * loss.gradient(predictions, batch.labels)))
         result.loss[batch.rows] = loss.value(predictions, batch.labels).double().cpu()
         result.predicted[batch.rows] = predictions.argmax(dim=1).cpu()
-    return sums, result
+
+    sums = walk(validation, lambda: ValidationSums.zeros(fit), visit, dtype=fit.coef.dtype)
+    for vector in (result.loss, result.predicted):
+        world().merged(vector)
+    return ValidationSums.of(sums), result
 
 
-def _through_fit(task: RidgeTask, fit: RidgeFit, sums: LooSums | ValidationSums) -> Tensor:
-    """(n,) float64 what each sample of a task does to a loss by moving the fit."""
+def through_fit(task: RidgeTask, fit: RidgeFit, sums: LooSums | ValidationSums) -> Tensor:
+    """(n,) float64 what each sample of a task does to a loss by moving the fit.
+
+    Args:
+        task: The samples.
+        fit: Their ridge solution, in the dtype to compute in.
+        sums: Over the validation samples.
+    """
     derivative = torch.zeros(len(task), dtype=torch.float64)
-    for batch in task.batches(fit.coef.dtype):
-        whitened, residuals = _training(fit, batch)
-        derivative[batch.rows] = sums.through_fit(whitened, residuals).double().cpu()
-    return derivative
+    sums = sums.to(fit.coef.dtype)
+
+    def visit(batch: Batch) -> None:
+        derivative[batch.rows] = sums.through_fit(*training(fit, batch)).double().cpu()
+
+    look(task, visit, dtype=fit.coef.dtype)
+    return world().merged(derivative)
 
 
-def _training(fit: RidgeFit, batch: Batch) -> tuple[Tensor, Tensor]:
+def training(fit: RidgeFit, batch: Batch) -> tuple[Tensor, Tensor]:
     """Whitened features (b, r) and residuals (b, k) `t - phi coef`; for a validation sample `y - f`."""
     whitened = fit.project(batch.features)
     return whitened, batch.targets - whitened @ fit.coef

@@ -19,11 +19,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from divacli.ridge.leave_one_out import LooResult, batch_residuals
+from divacli.parallel import world
+from divacli.ridge.leave_one_out import BatchResiduals, LooResult, batch_residuals
 from divacli.ridge.losses import Loss
 from divacli.ridge.noise import NoiseModel
 from divacli.ridge.spectrum import RidgeFit
-from divacli.ridge.task import RidgeTask
+from divacli.ridge.task import Batch, RidgeTask
+from divacli.ridge.walk import Sums, walk
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,54 @@ class Diagnosis:
     confusions: Tensor
 
 
+class Diagnostician:
+    """Enters what is found of batch after batch; `diagnosis` has it all.
+
+    Args:
+        task: The samples.
+        fit: Their ridge solution, in the task's dtype.
+        model: How their labels come about.
+    """
+
+    def __init__(self, task: RidgeTask, fit: RidgeFit, model: NoiseModel) -> None:
+        self._fit, self._model, self._labels = fit, model.to(task.device), task.labels
+        self._k, self._device = task.n_classes, task.device
+        self._numbers = torch.zeros(3, len(task), dtype=torch.float64)
+        self._suggested = torch.zeros(len(task), dtype=torch.int64)
+
+    def zeros(self) -> Sums:
+        """Sums of nothing: expected confusions (k, k), and squared distances from the mean."""
+        return [
+            torch.zeros(self._k, self._k, dtype=torch.float64, device=self._device),
+            torch.zeros(1, dtype=torch.float64, device=self._device),
+        ]
+
+    def enter(self, batch: Batch, now: BatchResiduals, sums: Sums) -> None:
+        """Judge a batch by its left-out predictions."""
+        confusions, total_distance = sums
+        labels = self._labels[batch.rows].to(self._device)
+        logs = self._model.calibration.logs(now.loo_predictions.double())
+        posterior = self._model.posterior_of(logs, labels)
+        confusions.index_add_(0, labels, posterior)
+        others = posterior.scatter(1, labels[:, None], -1.0).max(dim=1)
+        entropy = -(logs.exp() * logs).sum(dim=1) / math.log(self._k)
+        distance = (batch.features - self._fit.mean).double().square().sum(dim=1)
+        total_distance += distance.sum()
+        wrong = 1 - posterior.gather(1, labels[:, None])[:, 0]
+        self._numbers[:, batch.rows] = torch.stack(
+            [wrong, others.values, distance * entropy.clamp_min(0)]
+        ).cpu()
+        self._suggested[batch.rows] = others.indices.cpu()
+
+    def diagnosis(self, sums: Sums) -> Diagnosis:
+        """What was found, of the batches of all processes."""
+        confusions, total_distance = (part.cpu() for part in sums)
+        wrong, probability, outlier = world().merged(self._numbers)
+        if float(total_distance) > 0:
+            outlier *= len(outlier) / total_distance
+        return Diagnosis(wrong, world().merged(self._suggested), probability, outlier, confusions.T)
+
+
 def diagnose(task: RidgeTask, fit: RidgeFit, loss: Loss, model: NoiseModel) -> tuple[LooResult, Diagnosis]:
     """Leave every sample out and judge it: O(n d^2 + n k^2), in batches.
 
@@ -58,34 +108,14 @@ def diagnose(task: RidgeTask, fit: RidgeFit, loss: Loss, model: NoiseModel) -> t
     Raises:
         SolveError: A sample's weighted leverage is one.
     """
-    fit, model = fit.to(task.dtype), model.to(task.device)
-    n, k = len(task), task.n_classes
-    loo = LooResult.empty(n)
-    found = Diagnosis(
-        torch.zeros(n, dtype=torch.float64),
-        torch.zeros(n, dtype=torch.int64),
-        torch.zeros(n, dtype=torch.float64),
-        torch.zeros(n, dtype=torch.float64),
-        torch.zeros(k, k, dtype=torch.float64),
-    )
-    confusions = torch.zeros(k, k, dtype=torch.float64, device=task.device)
-    total_distance = 0.0
-    for batch in task.whole_groups():
+    fit = fit.to(task.dtype)
+    loo = LooResult.empty(len(task))
+    judge = Diagnostician(task, fit, model)
+
+    def visit(batch: Batch, sums: Sums) -> None:
         now = batch_residuals(fit, batch)
         loo.record(batch, now, loss)
-        labels = task.labels[batch.rows].to(task.device)
-        logs = model.calibration.logs(now.loo_predictions.double())
-        posterior = model.posterior_of(logs, labels)
-        confusions.index_add_(0, labels, posterior)
-        others = posterior.scatter(1, labels[:, None], -1.0).max(dim=1)
-        entropy = -(logs.exp() * logs).sum(dim=1) / math.log(k)
-        distance = (batch.features - fit.mean).double().square().sum(dim=1)
-        found.mislabel_probability[batch.rows] = (1 - posterior.gather(1, labels[:, None])[:, 0]).cpu()
-        found.suggested[batch.rows] = others.indices.cpu()
-        found.suggested_probability[batch.rows] = others.values.cpu()
-        found.outlier_score[batch.rows] = (distance * entropy.clamp_min(0)).cpu()
-        total_distance += float(distance.sum())
-    found.confusions.copy_(confusions.T)
-    if total_distance > 0:
-        found.outlier_score.mul_(n / total_distance)
-    return loo, found
+        judge.enter(batch, now, sums)
+
+    sums = walk(task, judge.zeros, visit, whole_groups=True)
+    return loo.merged(), judge.diagnosis(sums)

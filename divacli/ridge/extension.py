@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from divacli.parallel import world
 from divacli.ridge.calibration import RobustCrossEntropy, calibrate, calibration_rows
 from divacli.ridge.derivative import (
     LooSums,
@@ -26,8 +27,10 @@ from divacli.ridge.losses import Loss, SquaredLoss
 from divacli.ridge.moments import moments
 from divacli.ridge.path import ridge_path
 from divacli.ridge.problem import predictions
+from divacli.ridge.products import add_gram, mirrored
 from divacli.ridge.spectrum import RidgeFit
 from divacli.ridge.task import Batch, RidgeTask
+from divacli.ridge.walk import Sums, look, walk
 
 CHOICE_FACTOR = 10.0
 """Derivatives are taken at so many times the LOO-optimal ridge: a core is small, and its derivative noisy."""
@@ -122,13 +125,18 @@ class Extension:
         m = len(self._pool)
         derivative, likelihood, confidence = (torch.zeros(m, dtype=torch.float64) for _ in range(3))
         predicted = torch.zeros(m, dtype=torch.int64)
-        for batch in self._pool.batches():
+
+        def visit(batch: Batch) -> None:
             whitened, residuals, probabilities = self._of(batch)
             change = self._sums.through_fit(whitened, residuals)
             derivative[batch.rows] = change.double().cpu()
             likelihood[batch.rows] = (probabilities * batch.labels).sum(dim=1).double().cpu()
             best = probabilities.max(dim=1)
             predicted[batch.rows], confidence[batch.rows] = best.indices.cpu(), best.values.double().cpu()
+
+        look(self._pool, visit)
+        for vector in (derivative, likelihood, confidence, predicted):
+            world().merged(vector)
         trust, noise = torch.ones_like(likelihood), 0.0
         if self._labelled:
             trust, noise = trusted(likelihood, self._pool.n_classes)
@@ -189,8 +197,11 @@ class Extension:
         """
         fit = self._choice_fit
         rank = len(fit.coef)
-        found = torch.zeros(rank, rank, dtype=torch.float64, device=fit.coef.device)
-        for batch in self._judged.whole_groups():
+
+        def zeros() -> Sums:
+            return [torch.zeros(rank, rank, dtype=torch.float64, device=fit.coef.device)]
+
+        def visit(batch: Batch, sums: Sums) -> None:
             if self._validation is None:
                 now = batch_residuals(fit, batch)
                 whitened, predictions = now.left_out.residuals(now.whitened), now.loo_predictions
@@ -198,8 +209,9 @@ class Extension:
                 whitened = fit.project(batch.features)
                 predictions = batch.labels - batch.targets + whitened @ fit.coef
             scale = batch.mask * self._loss.curvature(predictions)
-            found += whitened.T @ (scale[:, None] * whitened)
-        return found
+            add_gram(sums[0], scale[:, None] * whitened, whitened)
+
+        return mirrored(*walk(self._judged, zeros, visit, whole_groups=True))
 
     def _calibrated(self, fit: RidgeFit) -> RobustCrossEntropy:
         """The cross-entropy whose temperature suits a fit's predictions of the judged samples."""

@@ -29,6 +29,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from divacli.ridge.products import add_gram
+
 
 @dataclass(frozen=True)
 class Influence:
@@ -37,18 +39,40 @@ class Influence:
     Attributes:
         whitened: (b, r) `phi`.
         pulled: (b, k) `U`.
-        coupled: (b, r) `(U R') D Phi`, over each sample's own group.
         own: (b,) `[H U] . R`: a weight moves the systems of its own group.
+        coupling: (b,) the factor by which `phi` becomes `(U R') D Phi`, of samples that are left out alone.
+        mixed: (b, r) `(U R') D Phi`, where groups mix their members' `phi`; then there is no `coupling`.
     """
 
     whitened: Tensor
     pulled: Tensor
-    coupled: Tensor
     own: Tensor
+    coupling: Tensor | None
+    mixed: Tensor | None
 
-    def __getitem__(self, rows: Tensor) -> Influence:
-        """The same for some rows of the batch: whole groups."""
-        return Influence(self.whitened[rows], self.pulled[rows], self.coupled[rows], self.own[rows])
+    def add_to(self, p: Tensor, m: Tensor) -> None:
+        """Add to the sums `P` (r, k) and `M` (r, r), float64; of `M` only the symmetric part, upper blocks.
+
+        What is made of `M` are quadratic forms, to which no other part of it contributes.
+        """
+        p += self.whitened.T @ self.pulled
+        if self.coupling is not None:
+            add_gram(m, self.whitened * self.coupling[:, None], self.whitened)
+        elif self.mixed is not None:
+            product = (self.whitened.T @ self.mixed).double()
+            m += (product + product.T) / 2
+
+    def coupled(self, products: Tensor, others: Tensor) -> Tensor:
+        """`(U R') D Phi psi'`, (b, m), for rows psi.
+
+        Args:
+            products: (b, m) `phi psi'`.
+            others: (m, r) psi.
+        """
+        if self.mixed is not None:
+            return self.mixed @ others.T
+        assert self.coupling is not None
+        return self.coupling[:, None] * products
 
 
 class Alone:
@@ -85,8 +109,9 @@ class Alone:
         return Influence(
             self._whitened,
             gradient / self._denominator[:, None],
-            self._whitened * (self._weights * scaled)[:, None],
             scaled * self._leverage,
+            self._weights * scaled,
+            None,
         )
 
 
@@ -119,17 +144,16 @@ class Together:
     def influence(self, gradient: Tensor, loo_residuals: Tensor) -> Influence:
         """Contributions to the derivative, as of `Alone`, at leave-out residuals `R` (b, k)."""
         whitened = self._whitened
-        found = Influence(
-            whitened, torch.empty_like(gradient), torch.empty_like(whitened), torch.empty_like(whitened[:, 0])
-        )
+        pulls, own = torch.empty_like(gradient), torch.empty_like(whitened[:, 0])
+        mixed = torch.empty_like(whitened)
         for system in self._systems:
             rows = system.rows
             residuals = loo_residuals[rows].double()
             pulled = system.inverse_transposed(gradient[rows].double())
-            found.pulled[rows] = pulled.to(gradient)
-            found.coupled[rows] = system.coupled(pulled, residuals).to(whitened)
-            found.own[rows] = (system.inner(pulled) * residuals).sum(dim=2).to(whitened)
-        return found
+            pulls[rows] = pulled.to(gradient)
+            mixed[rows] = system.coupled(pulled, residuals).to(whitened)
+            own[rows] = (system.inner(pulled) * residuals).sum(dim=2).to(whitened)
+        return Influence(whitened, pulls, own, None, mixed)
 
 
 class GroupedRows:

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from divacli.errors import SolveError
+from divacli.parallel import world
 from divacli.ridge.groups import Alone, Influence, Together, left_out
 from divacli.ridge.losses import Loss
 from divacli.ridge.spectrum import RidgeFit
 from divacli.ridge.task import Batch, RidgeTask, positions
+from divacli.ridge.walk import look
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,11 @@ def batch_residuals(fit: RidgeFit, batch: Batch) -> BatchResiduals:
 def residuals_of_whitened(fit: RidgeFit, whitened: Tensor, batch: Batch) -> BatchResiduals:
     """As `batch_residuals`, where the whitened features (b, r) are at hand already."""
     residuals = batch.targets - whitened @ fit.coef
-    leverage = whitened.square().sum(dim=1)
+    leverage = torch.linalg.vector_norm(whitened, dim=1).square()
     without = left_out(whitened, leverage, batch.weights, batch.blocks)
     position = without.undetermined()
     if position is not None:
-        row = position + batch.rows.start if isinstance(batch.rows, slice) else int(batch.rows[position])
+        row = int(batch.numbers[position])
         who = f"sample {row}" if batch.groups is None else f"the group of sample {row}"
         raise SolveError(
             f"{who} has a leverage of one at ridge {fit.ridge:g}: "
@@ -94,6 +96,12 @@ class LooResult:
         zeros = torch.zeros(n, dtype=torch.float64)
         return cls(zeros, torch.zeros(n, dtype=torch.int64), zeros.clone())
 
+    def merged(self) -> LooResult:
+        """With what other processes have entered."""
+        for vector in (self.loss, self.predicted, self.leverage):
+            world().merged(vector)
+        return self
+
     def record(self, batch: Batch, now: BatchResiduals, loss: Loss) -> None:
         """Enter one batch."""
         self.loss[batch.rows] = loss.value(now.loo_predictions, batch.labels).double().cpu()
@@ -105,9 +113,8 @@ def leave_one_out(task: RidgeTask, fit: RidgeFit, loss: Loss) -> LooResult:
     """LOO loss and prediction of every sample under `fit`, in one pass: O(n d^2)."""
     fit = fit.to(task.dtype)
     result = LooResult.empty(len(task))
-    for batch in task.whole_groups():
-        result.record(batch, batch_residuals(fit, batch), loss)
-    return result
+    look(task, lambda batch: result.record(batch, batch_residuals(fit, batch), loss), whole_groups=True)
+    return result.merged()
 
 
 def predictable(task: RidgeTask) -> Tensor:
@@ -134,14 +141,22 @@ def loo_predictions(task: RidgeTask, fit: RidgeFit, rows: Tensor) -> Tensor:
         rows: (m,) int64.
     """
     fit = fit.to(task.dtype)
-    found = torch.empty(len(rows), task.n_classes, dtype=torch.float64)
-    for part in task.parts():
-        inside, places = positions(part, rows)
-        if len(places) and isinstance(part, slice):
-            # Samples that are left out alone need no others.
-            predictions = batch_residuals(fit, task.batch(places + part.start)).loo_predictions
-            found[inside] = predictions.double().cpu()
-        elif len(places):
-            predictions = batch_residuals(fit, task.batch(part)).loo_predictions
-            found[inside] = predictions[places.to(task.device)].double().cpu()
-    return found
+    found = torch.zeros(len(rows), task.n_classes, dtype=torch.float64)
+    if task.groups is None:
+        # Samples that are left out alone need no others.
+        chosen = task.select(rows)
+
+        def alone(batch: Batch) -> None:
+            found[batch.rows] = batch_residuals(fit, batch).loo_predictions.double().cpu()
+
+        look(chosen, alone)
+    else:
+
+        def together(batch: Batch) -> None:
+            inside, places = positions(batch.rows, rows)
+            if len(places):
+                predictions = batch_residuals(fit, batch).loo_predictions
+                found[inside] = predictions[places.to(task.device)].double().cpu()
+
+        look(task, together, whole_groups=True)
+    return world().merged(found)

@@ -16,8 +16,11 @@ import torch
 from torch import Tensor
 
 from divacli.errors import SolveError
+from divacli.ridge.factor import cholesky, eigenbasis
+from divacli.ridge.products import add_gram, gram_dtype, mirrored
 from divacli.ridge.spectrum import RidgeFit, Spectrum, rounding, unusable_ridge
-from divacli.ridge.task import RidgeTask
+from divacli.ridge.task import Batch, RidgeTask
+from divacli.ridge.walk import Sums, walk
 
 _SUMS = ("gram", "cross", "first", "target_sum", "total_weight")
 
@@ -75,7 +78,7 @@ class Moments:
             SolveError: All weights are zero, or a feature is not finite.
         """
         gram, cross, mean, target_mean = self._centred()
-        eigenvalues, basis = torch.linalg.eigh(gram)
+        eigenvalues, basis = eigenbasis(gram)
         return Spectrum(
             mean, basis, eigenvalues.clamp_min(0), basis.T @ cross, target_mean, self.total_weight
         )
@@ -94,15 +97,13 @@ class Moments:
         # A bound of the largest eigenvalue, and below the squared pivots, one of the smallest.
         largest = float(torch.linalg.matrix_norm(gram))
         gram.diagonal().add_(ridge)
-        factor, failed = torch.linalg.cholesky_ex(gram)
-        pivots = factor.diagonal().square()
-        regular = not bool(failed) and bool((pivots > rounding(order) * (largest + ridge)).all())
-        if not (math.isfinite(ridge) and ridge >= 0 and regular):
+        found = cholesky(gram, cross) if math.isfinite(ridge) and ridge >= 0 else None
+        if found is None or not bool((found[1] > rounding(order) * (largest + ridge)).all()):
             raise unusable_ridge(ridge, largest, order)
-        eye = torch.eye(order, dtype=gram.dtype, device=gram.device)
-        basis = torch.linalg.solve_triangular(factor, eye, upper=False).T
-        coef = torch.linalg.solve_triangular(factor, cross, upper=False)
-        return RidgeFit.of(mean, basis, torch.ones_like(mean), coef, target_mean, self.total_weight, ridge)
+        inverse, _, coef = found
+        return RidgeFit.of(
+            mean, inverse.T, torch.ones_like(mean), coef, target_mean, self.total_weight, ridge
+        )
 
     def _combined(self, other: Moments, operation: Callable[[Any, Any], Any]) -> Moments:
         if self.intercept != other.intercept or not torch.equal(self.shift, other.shift):
@@ -146,32 +147,46 @@ def moments(task: RidgeTask, shift: Tensor | None = None) -> Moments:
         ValueError: A point other than zero without an intercept.
     """
     d, k = task.n_features, task.n_classes
-    gram, cross, first, target_sum, point = (
-        torch.zeros(*size, dtype=torch.float64, device=task.device)
-        for size in ((d, d), (d, k), (d,), (k,), (d,))
-    )
-    if shift is not None:
-        if not task.intercept and bool(shift.any()):
-            raise ValueError("without an intercept, features are taken from zero: expected no shift")
-        point = shift
-    total = 0.0
-    for batch in task.batches(torch.float64):
-        mass = float(batch.weights.sum())
-        if shift is None and task.intercept and total == 0 and mass > 0:
-            point = batch.weights @ batch.features / mass
-        centred = batch.features - point
+    if shift is not None and not task.intercept and bool(shift.any()):
+        raise ValueError("without an intercept, features are taken from zero: expected no shift")
+    dtype = torch.float64 if task.dtype == torch.float64 else gram_dtype(task.device)
+    # A point that the features' dtype has: it is subtracted there.
+    point = _first_mean(task).to(dtype).double() if shift is None else shift
+
+    def zeros() -> Sums:
+        return [
+            torch.zeros(*size, dtype=torch.float64, device=task.device)
+            for size in ((d, d), (d, k), (d,), (k,), (1,))
+        ]
+
+    def visit(batch: Batch, sums: Sums) -> None:
+        gram, cross, first, target_sum, total = sums
+        # Scaled in the task's dtype, as every other pass sees them.
+        present = batch.features.to(dtype) - point.to(dtype)
+        targets, weights = batch.targets.to(dtype), task.weights[batch.rows].to(present)
         # Over absent samples too, so that a feature of theirs that is not finite is found.
-        first += batch.weights @ centred
-        target_sum += batch.weights @ batch.targets
-        total += mass
-        present, targets, weights = centred, batch.targets, batch.weights
+        first += (weights @ present).double()
+        target_sum += (weights @ targets).double()
+        total += weights.double().sum()
         if not bool((weights > 0).all()):
             here = weights > 0
-            present, targets, weights = centred[here], targets[here], weights[here]
-        weighted = present * weights[:, None]
-        gram += weighted.T @ present
+            present, targets, weights = present[here], targets[here], weights[here]
+        weighted = present if bool((weights == 1).all()) else present * weights[:, None]
+        add_gram(gram, weighted, present)
         cross += weighted.T @ targets
-    return Moments(gram, cross, first, target_sum, total, point, task.intercept)
+
+    gram, cross, first, target_sum, total = walk(task, zeros, visit)
+    return Moments(mirrored(gram), cross, first, target_sum, float(total), point, task.intercept)
+
+
+def _first_mean(task: RidgeTask) -> Tensor:
+    """(d,) float64 weighted mean of the first batch that has one; zeros without an intercept."""
+    if task.intercept:
+        for rows in task.slices():
+            if bool((task.weights[rows] > 0).any()):
+                batch = task.batch(rows, torch.float64)
+                return batch.weights @ batch.features / batch.weights.sum()
+    return torch.zeros(task.n_features, dtype=torch.float64, device=task.device)
 
 
 def decompose(task: RidgeTask) -> Spectrum:

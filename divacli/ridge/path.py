@@ -1,4 +1,8 @@
-"""Choosing the ridge: the leave-one-out loss at many values of lambda from one eigendecomposition."""
+"""Choosing the ridge: the leave-one-out loss at many values of lambda from one eigendecomposition.
+
+The path is walked twice: at values two to a decade over seven decades, and at values eight to a decade around
+the best of them. The loss is a mean over samples, and of very many a part tells where it is smallest.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,21 @@ import torch
 from torch import Tensor
 
 from divacli.errors import SolveError
+from divacli.ridge.drawn import draw
 from divacli.ridge.groups import GroupedRows
 from divacli.ridge.spectrum import Spectrum
 from divacli.ridge.task import Batch, RidgeTask
+from divacli.ridge.walk import Sums, walk
 
-PATH_LENGTH = 29
-"""Values of lambda on the path: four to a decade over seven decades."""
+DECADES = 7
+"""Of the path, up to ten times the largest eigenvalue."""
+
+_COARSE, _FINE = 2, 8
+"""Values a decade: everywhere, and around the best."""
+
+PATH_SAMPLES = 65_536
+"""Validation samples that the loss is a mean over, at the most. Whatever else is said of the loss at the
+chosen ridge is over all."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +37,10 @@ class RidgePath:
     Attributes:
         ridges: (R,) float64, ascending.
         loss: (R,) mean LOO loss, weighted by the mask.
-        error: (R,) share of samples whose LOO prediction is another class, weighted by the mask.
     """
 
     ridges: Tensor
     loss: Tensor
-    error: Tensor
 
     @property
     def best(self) -> int:
@@ -43,7 +54,7 @@ class RidgePath:
 
 
 def ridge_grid(spectrum: Spectrum) -> Tensor:
-    """`PATH_LENGTH` ridges, four to a decade, up to ten times the largest eigenvalue.
+    """The coarse path: two ridges to a decade over `DECADES`, up to ten times the largest eigenvalue.
 
     Raises:
         SolveError: The features do not vary at all.
@@ -57,50 +68,77 @@ def ridge_grid(spectrum: Spectrum) -> Tensor:
             expected="features that differ between samples",
             hint="check the checkpoint and the feature layer",
         )
-    return 10 * largest * torch.logspace(-7, 0, PATH_LENGTH, dtype=torch.float64)
+    return 10 * largest * torch.logspace(-DECADES, 0, _COARSE * DECADES + 1, dtype=torch.float64)
 
 
-def ridge_path(task: RidgeTask, spectrum: Spectrum, ridges: Tensor | None = None) -> RidgePath:
-    """LOO loss and error at every ridge, in one pass over the samples: O(n d^2 + R n d k).
+def ridge_path(
+    task: RidgeTask, spectrum: Spectrum, ridges: Tensor | None = None, *, order: Tensor | None = None
+) -> RidgePath:
+    """LOO loss at every ridge, in two passes over the samples: O(n d^2 + R n d k), n at most `PATH_SAMPLES`.
 
     Args:
         task: The problem; its mask says which samples count.
         spectrum: Its decomposition.
-        ridges: (R,) ascending float64, default `ridge_grid(spectrum)`.
+        ridges: (R,) ascending float64, which are walked once; by default the coarse path and then the fine
+            one around its best.
+        order: (n,) row numbers in the order that samples are drawn in, where there are very many; by default
+            the rows' own.
     """
-    ridges = (ridge_grid(spectrum) if ridges is None else ridges).to(task.device)
-    inverse = 1 / spectrum.damped(ridges)
-    coefs = (inverse[:, :, None] * spectrum.cross).to(task.dtype)
-    n_ridges = len(ridges)
-    sums = torch.zeros(n_ridges, dtype=torch.float64, device=task.device)
-    wrong = torch.zeros_like(sums)
-    total = 0.0
-    for batch in task.whole_groups():
-        rotated = spectrum.rotate(batch.features)
-        leave_out = _leave_out(spectrum, inverse, batch, rotated)
-        losses = torch.empty(len(rotated), n_ridges, dtype=torch.float64, device=task.device)
-        truth = batch.labels.argmax(dim=1)
-        for index in range(n_ridges):
-            fitted = rotated @ coefs[index]
-            if spectrum.target_mean is not None:
-                fitted += spectrum.target_mean.to(fitted)
-            residual = leave_out(index, batch.targets - fitted)
-            losses[:, index] = residual.square().sum(dim=1).double()
-            wrong[index] += batch.mask.double() @ ((batch.labels - residual).argmax(dim=1) != truth).double()
-        mask = batch.mask.double()
-        sums += mask @ losses
-        total += float(mask.sum())
-    if total <= 0:
+    if float(task.validation_mask.sum()) <= 0:
         raise SolveError("no sample counts in the validation loss", expected="a positive validation mask")
-    return RidgePath(ridges.cpu(), sums.cpu() / total, wrong.cpu() / total)
+    if len(task) > PATH_SAMPLES:
+        order = torch.arange(len(task)) if order is None else order
+        task = task.select(draw(task, order, PATH_SAMPLES).rows)
+    if ridges is not None:
+        return RidgePath(ridges, _losses(task, spectrum, ridges))
+    grid = ridge_grid(spectrum)
+    coarse = RidgePath(grid, _losses(task, spectrum, grid))
+    fine = _between(coarse)
+    ridges, losses = torch.cat([grid, fine]), torch.cat([coarse.loss, _losses(task, spectrum, fine)])
+    ascending = ridges.argsort()
+    return RidgePath(ridges[ascending], losses[ascending])
 
 
-def _leave_out(
+def _between(coarse: RidgePath) -> Tensor:
+    """The fine path's values between the best of the coarse one and its neighbours."""
+    exponents = torch.arange(1 - _FINE // _COARSE, _FINE // _COARSE, dtype=torch.float64) / _FINE
+    ridges = coarse.ridges[coarse.best] * 10 ** exponents[exponents != 0]
+    return ridges[(ridges > coarse.ridges[0]) & (ridges < coarse.ridges[-1])]
+
+
+def _losses(task: RidgeTask, spectrum: Spectrum, ridges: Tensor) -> Tensor:
+    """Mean LOO loss at each ridge, (R,) float64 on the CPU."""
+    inverse = 1 / spectrum.damped(ridges.to(task.device))
+    coefs = (inverse[:, :, None] * spectrum.cross).to(task.dtype)
+
+    def zeros() -> Sums:
+        return [torch.zeros(len(ridges), dtype=torch.float64, device=task.device)]
+
+    def visit(batch: Batch, sums: Sums) -> None:
+        rotated = spectrum.rotate(batch.features)
+        square_of_left_out = _squares(spectrum, inverse, batch, rotated)
+        targets = batch.targets
+        if spectrum.target_mean is not None:
+            targets = targets - spectrum.target_mean.to(targets)
+        losses = torch.stack(
+            [
+                square_of_left_out(index, torch.addmm(targets, rotated, coef, alpha=-1))
+                for index, coef in enumerate(coefs)
+            ],
+            dim=1,
+        )
+        sums[0].add_(batch.mask.double() @ losses.double())
+
+    (sums,) = walk(task, zeros, visit, whole_groups=True)
+    return sums.cpu() / float(task.validation_mask.sum())
+
+
+def _squares(
     spectrum: Spectrum, inverse: Tensor, batch: Batch, rotated: Tensor
 ) -> Callable[[int, Tensor], Tensor]:
-    """What makes LOO residuals (b, k) of training residuals at the ridge of an index.
+    """What makes squared LOO residuals (b,) of training residuals (b, k) at the ridge of an index.
 
-    Where nothing else determines a prediction its residuals become large: the path goes on.
+    Where nothing else determines a prediction they become large: the path goes on.
 
     Args:
         spectrum: The decomposition.
@@ -113,11 +151,13 @@ def _leave_out(
         if spectrum.target_mean is not None:
             leverage += 1 / spectrum.total_weight
         denominator = (1 - batch.weights[:, None] * leverage).clamp_min(torch.finfo(rotated.dtype).eps)
-        return lambda index, residual: residual / denominator[:, index, None]
+        return lambda index, residual: (
+            torch.linalg.vector_norm(residual, dim=1) / denominator[:, index]
+        ).square()
     scale = inverse.sqrt()
     if spectrum.target_mean is not None:
         bias = torch.ones_like(rotated[:, :1])
         rotated = torch.cat([rotated, bias], dim=1)
         scale = torch.cat([scale, scale.new_full((len(scale), 1), spectrum.total_weight**-0.5)], dim=1)
     groups = GroupedRows(rotated, batch.weights, batch.blocks)
-    return lambda index, residual: groups.together(scale[index]).residuals(residual)
+    return lambda index, residual: groups.together(scale[index]).residuals(residual).square().sum(dim=1)

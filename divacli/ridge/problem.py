@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from divacli.parallel import world
 from divacli.ridge.calibration import RobustCrossEntropy, calibrate, calibration_rows
 from divacli.ridge.derivative import ValidationResult, loo_derivative, validation_derivative
 from divacli.ridge.leave_one_out import LooResult, loo_predictions
 from divacli.ridge.losses import Loss, SquaredLoss
 from divacli.ridge.moments import moments
 from divacli.ridge.spectrum import RidgeFit
-from divacli.ridge.task import RidgeTask, positions
+from divacli.ridge.task import Batch, RidgeTask
+from divacli.ridge.walk import look
 
 
 @dataclass(frozen=True)
@@ -101,14 +103,14 @@ def predictions(task: RidgeTask, fit: RidgeFit, rows: Tensor) -> Tensor:
         rows: (m,) int64.
     """
     fit = fit.to(task.dtype)
-    found = torch.empty(len(rows), task.n_classes, dtype=torch.float64)
-    for part in task.slices():
-        inside, places = positions(part, rows)
-        if len(places):
-            batch = task.batch(places + part.start)
-            outputs = batch.labels - batch.targets + fit.project(batch.features) @ fit.coef
-            found[inside] = outputs.double().cpu()
-    return found
+    found = torch.zeros(len(rows), task.n_classes, dtype=torch.float64)
+
+    def visit(batch: Batch) -> None:
+        outputs = batch.labels - batch.targets + fit.project(batch.features) @ fit.coef
+        found[batch.rows] = outputs.double().cpu()
+
+    look(task.select(rows), visit)
+    return world().merged(found)
 
 
 def _calibrated(problem: Problem, task: RidgeTask, fit: RidgeFit) -> RobustCrossEntropy:

@@ -11,24 +11,26 @@ what correlates is the derivative of the loss on new samples at the LOO optimum.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from divacli.ridge.derivative import LooSums, ValidationSums
+from divacli.parallel import world
+from divacli.ridge.derivative import ValidationSums
 from divacli.ridge.folds import split_in_folds
 from divacli.ridge.leave_one_out import residuals_of_whitened
 from divacli.ridge.losses import Loss
 from divacli.ridge.spectrum import RidgeFit, Spectrum
-from divacli.ridge.task import RidgeTask, positions
+from divacli.ridge.task import Batch, RidgeTask, positions
+from divacli.ridge.walk import Sums, walk
 
 FACTORS = (1.0, 10**0.5, 10.0, 10**1.5, 100.0, 10**2.5)
 """Candidates, as multiples of the LOO-optimal ridge; the correlation is flat around its maximum."""
 
-JUDGED = 4096
-"""Training samples that the correlation is taken over, evenly spaced; all validation samples count."""
+JUDGED = 256
+"""Training samples that the correlation is taken over, evenly spaced; all validation samples count. Of so few
+no matrix `M` is needed: `phi_j M phi_j'` is a sum of squares of products with the validation samples."""
 
 
 @dataclass(frozen=True)
@@ -77,81 +79,103 @@ def choose_ranking_ridge(
     order = torch.arange(len(task)) if order is None else order
     candidates = torch.tensor([best * factor for factor in FACTORS], dtype=torch.float64)
     fits = [spectrum.fit(float(ridge)).to(task.dtype) for ridge in candidates]
-    judged = order[:: max(1, -(-len(task) // JUDGED))].sort().values
+    judged = task.batch(order[:: max(1, -(-len(task) // JUDGED))].sort().values)
+    rotated = spectrum.rotate(judged.features)
+    sides = [_Judged(fit, fit.whiten(rotated), judged.targets) for fit in fits]
     if validation is None:
         half = split_in_folds(task.labels, order, seed, 2, task.groups)
-        halves = _loo_halves(task, spectrum, fits, loss, half, judged)
+        halves = _loo_halves(task, spectrum, fits, loss, half, sides, judged.numbers)
     else:
         validation_order = torch.arange(len(validation)) if validation_order is None else validation_order
         half = split_in_folds(validation.labels, validation_order, seed, 2, validation.groups)
-        halves = _validation_halves(task, validation, spectrum, fits, loss, half, judged)
+        halves = _validation_halves(validation, spectrum, fits, loss, half, sides)
     best_a, best_b = halves[0]
     agreement = torch.stack([(correlation(b, best_a) + correlation(a, best_b)) / 2 for a, b in halves])
     return RankingChoice(float(candidates[agreement.argmax()]), candidates, agreement)
 
 
+class _Judged:
+    """The judged samples under one fit.
+
+    Args:
+        fit: The ridge solution.
+        whitened: (m, r) their `phi`.
+        targets: (m, k) what they are fitted to.
+    """
+
+    def __init__(self, fit: RidgeFit, whitened: Tensor, targets: Tensor) -> None:
+        self.whitened = whitened
+        self.residuals = targets - whitened @ fit.coef
+
+
 def _loo_halves(
-    task: RidgeTask, spectrum: Spectrum, fits: list[RidgeFit], loss: Loss, half: Tensor, judged: Tensor
+    task: RidgeTask,
+    spectrum: Spectrum,
+    fits: list[RidgeFit],
+    loss: Loss,
+    half: Tensor,
+    judged: list[_Judged],
+    rows: Tensor,
 ) -> Tensor:
-    """Derivatives of each half's LOO loss at each fit for the judged samples, (C, 2, m) float64."""
-    sums = [(LooSums(fit), LooSums(fit)) for fit in fits]
-    derivative = torch.zeros(len(fits), 2, len(judged), dtype=torch.float64)
-    for batch in task.whole_groups():
-        inside, chosen = positions(batch.rows, judged)
-        in_half = half[batch.rows].to(task.device)
+    """Derivatives of each half's LOO loss at each fit for the judged samples `rows`, (C, 2, m) float64."""
+    own = torch.zeros(len(fits), 2, len(rows), dtype=torch.float64)
+
+    def visit(batch: Batch, sums: Sums) -> None:
+        pulls, squares = sums
+        inside, chosen = positions(batch.rows, rows)
+        side = torch.stack([half[batch.rows] == number for number in (0, 1)])
+        in_half = side.to(batch.features)
         rotated = spectrum.rotate(batch.features)
-        for index, fit in enumerate(fits):
+        for index, (fit, part) in enumerate(zip(fits, judged, strict=True)):
             now = residuals_of_whitened(fit, fit.whiten(rotated), batch)
             influence = now.influence(batch, loss)
-            for side in (0, 1):
-                sums[index][side].add(influence[(in_half == side).nonzero().squeeze(1)])
-                own = torch.where(in_half == side, influence.own, 0)
-                derivative[index, side, inside] = own.cpu()[chosen].double()
-    return derivative + _through_fits(task, spectrum, fits, sums, judged)
+            products = influence.whitened @ part.whitened.T
+            squares[index] += in_half @ (products * influence.coupled(products, part.whitened))
+            for number in (0, 1):
+                pulls[index, number] += products.T @ (in_half[number, :, None] * influence.pulled)
+            own[index, :, inside] = (side[:, chosen] * influence.own.cpu()[chosen]).double()
+
+    m, k = judged[0].residuals.shape
+    pulls, squares = walk(
+        task, lambda: _zeros(task, (len(fits), 2, m, k), (len(fits), 2, m)), visit, whole_groups=True
+    )
+    found = own.new_zeros(own.shape)
+    for index, part in enumerate(judged):
+        found[index] = -((pulls[index] * part.residuals).sum(dim=2) + squares[index]).cpu()
+    return found + world().merged(own)
 
 
 def _validation_halves(
-    task: RidgeTask,
     validation: RidgeTask,
     spectrum: Spectrum,
     fits: list[RidgeFit],
     loss: Loss,
     half: Tensor,
-    judged: Tensor,
+    judged: list[_Judged],
 ) -> Tensor:
-    """Derivatives of each half of a validation set, (C, 2, m) float64."""
-    sums = [(ValidationSums(fit, loss), ValidationSums(fit, loss)) for fit in fits]
-    for batch in validation.batches():
-        in_half = half[batch.rows].to(task.device)
+    """Derivatives of each half of a validation set for the judged samples, (C, 2, m) float64."""
+
+    def visit(batch: Batch, sums: Sums) -> None:
+        in_half = torch.stack([half[batch.rows] == number for number in (0, 1)]).to(batch.features)
         rotated = spectrum.rotate(batch.features)
         for index, fit in enumerate(fits):
             whitened = fit.whiten(rotated)
             predictions = batch.labels - batch.targets + whitened @ fit.coef
-            for side in (0, 1):
-                mask = torch.where(in_half == side, batch.mask, 0)
-                sums[index][side].add(whitened, predictions, batch.labels, mask)
-    return _through_fits(task, spectrum, fits, sums, judged)
+            gradient = batch.mask[:, None] * loss.gradient(predictions, batch.labels)
+            for number in (0, 1):
+                sums[0][index, number] += whitened.T @ (in_half[number, :, None] * gradient)
+
+    shape = (len(fits), 2, *fits[0].coef.shape)
+    (p,) = walk(validation, lambda: _zeros(validation, shape), visit)
+    found = [
+        [ValidationSums(side).through_fit(part.whitened, part.residuals).double().cpu() for side in sides]
+        for part, sides in zip(judged, p, strict=True)
+    ]
+    return torch.stack([torch.stack(sides) for sides in found])
 
 
-def _through_fits(
-    task: RidgeTask,
-    spectrum: Spectrum,
-    fits: list[RidgeFit],
-    sums: Sequence[tuple[LooSums | ValidationSums, LooSums | ValidationSums]],
-    judged: Tensor,
-) -> Tensor:
-    """What the judged samples do to each half's loss by moving each fit, (C, 2, m) float64."""
-    found = torch.zeros(len(fits), 2, len(judged), dtype=torch.float64)
-    for batch in task.batches():
-        inside, places = positions(batch.rows, judged)
-        chosen = places.to(task.device)
-        rotated, targets = spectrum.rotate(batch.features[chosen]), batch.targets[chosen]
-        for index, fit in enumerate(fits):
-            whitened = fit.whiten(rotated)
-            residuals = targets - whitened @ fit.coef
-            for side in (0, 1):
-                found[index, side, inside] = sums[index][side].through_fit(whitened, residuals).double().cpu()
-    return found
+def _zeros(task: RidgeTask, *shapes: tuple[int, ...]) -> Sums:
+    return [torch.zeros(shape, dtype=torch.float64, device=task.device) for shape in shapes]
 
 
 def correlation(a: Tensor, b: Tensor) -> Tensor:

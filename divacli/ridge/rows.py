@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import torch
@@ -19,6 +20,30 @@ class Rows(Protocol):
     def __getitem__(self, rows: slice | Tensor, /) -> Tensor:
         """Rows `start:stop`, or those of an int64 tensor (b,), as a floating-point tensor (b, width)."""
         ...
+
+
+class Staged(ABC):
+    """A matrix whose rows are read and then computed, so that reading may go ahead of the computing."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """The number of rows and their width."""
+        ...
+
+    @abstractmethod
+    def read(self, rows: slice | Tensor) -> Tensor | None:
+        """What has to be read for these rows, in any thread; None where nothing has."""
+        ...
+
+    @abstractmethod
+    def compute(self, rows: slice | Tensor, read: Tensor | None) -> Tensor:
+        """The rows, from what was read for them."""
+        ...
+
+    def __getitem__(self, rows: slice | Tensor, /) -> Tensor:
+        """Rows by a slice, or by numbers (b,) int64."""
+        return self.compute(rows, self.read(rows))
 
 
 class LinearOutput:
@@ -63,8 +88,42 @@ class Stacked:
         return self.first.shape[0] + self.second.shape[0], self.first.shape[1]
 
     def __getitem__(self, rows: slice | Tensor, /) -> Tensor:
-        """Rows by a slice, or by ascending numbers (b,) int64."""
+        """Rows by a slice, or by numbers (b,) int64."""
         numbers = torch.arange(self.shape[0])[rows]
-        above = self.first.shape[0]
-        parts = [self.first[numbers[numbers < above]], self.second[numbers[numbers >= above] - above]]
-        return torch.cat([part for part in parts if len(part)] or parts[:1])
+        above = numbers < self.first.shape[0]
+        parts = self.first[numbers[above]], self.second[numbers[~above] - self.first.shape[0]]
+        if not bool(above.diff().any()):
+            return parts[0] if bool(above.all()) else parts[1]
+        # Of each part in the order it was asked for; then in the order of all.
+        together = torch.cat([part.to(torch.promote_types(parts[0].dtype, parts[1].dtype)) for part in parts])
+        return together[(~above).long().argsort(stable=True).argsort()]
+
+
+class Selected(Staged):
+    """Some rows of a matrix, read when they are asked for.
+
+    Args:
+        whole: (n, width).
+        rows: (m,) int64 row numbers of it.
+    """
+
+    def __init__(self, whole: Rows, rows: Tensor) -> None:
+        self.whole = whole
+        self.rows = rows
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(m, width)."""
+        return len(self.rows), self.whole.shape[1]
+
+    def read(self, rows: slice | Tensor) -> Tensor | None:
+        """What the whole matrix reads for them."""
+        chosen = self.rows[rows]
+        return self.whole.read(chosen) if isinstance(self.whole, Staged) else self.whole[chosen]
+
+    def compute(self, rows: slice | Tensor, read: Tensor | None) -> Tensor:
+        """What the whole matrix computes from that."""
+        if isinstance(self.whole, Staged):
+            return self.whole.compute(self.rows[rows], read)
+        assert read is not None  # a matrix that computes nothing reads its rows
+        return read

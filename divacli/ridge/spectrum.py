@@ -25,7 +25,8 @@ class RidgeFit:
     Attributes:
         mean: (d,) weighted feature mean, zeros without an intercept.
         basis: (d, r) columns in which `A` is diagonal: orthonormal eigenvectors of the Gram matrix, or
-            `L'^-1` with the Cholesky factor of `A`, which are not orthonormal.
+            `L'^-1` with the Cholesky factor of `A`, which are not orthonormal; None where the features are
+            coordinates in that basis already, taken from the mean.
         scale: (r,) one over the square roots of the diagonal: of `eigenvalue + ridge`, or ones.
         bias_scale: `1 / sqrt(sum alpha)`, the whitened intercept column, or None without an intercept.
         coef: (r, k), or (r + 1, k) with an intercept: `A^-1 Z'DT` in whitened coordinates.
@@ -33,7 +34,7 @@ class RidgeFit:
     """
 
     mean: Tensor
-    basis: Tensor
+    basis: Tensor | None
     scale: Tensor
     bias_scale: float | None
     coef: Tensor
@@ -43,7 +44,7 @@ class RidgeFit:
     def of(
         cls,
         mean: Tensor,
-        basis: Tensor,
+        basis: Tensor | None,
         scale: Tensor,
         coef: Tensor,
         target_mean: Tensor | None,
@@ -68,19 +69,21 @@ class RidgeFit:
 
     def to(self, dtype: torch.dtype) -> RidgeFit:
         """The same fit with its matrices in another dtype."""
-        matrices = {name: getattr(self, name).to(dtype) for name in ("mean", "basis", "scale", "coef")}
-        return replace(self, **matrices)
+        matrices = {name: getattr(self, name).to(dtype) for name in ("mean", "scale", "coef")}
+        return replace(self, **matrices, basis=None if self.basis is None else self.basis.to(dtype))
 
     def project(self, features: Tensor) -> Tensor:
         """Whitened features (b, r) or (b, r + 1) of scaled features (b, d)."""
-        return self.whiten((features - self.mean) @ self.basis)
+        return self.whiten(features if self.basis is None else (features - self.mean) @ self.basis)
 
     def whiten(self, rotated: Tensor) -> Tensor:
         """Whitened features from coordinates (b, r) in the basis (`Spectrum.rotate`)."""
-        whitened = rotated * self.scale
         if self.bias_scale is None:
-            return whitened
-        return torch.cat([whitened, whitened.new_full((len(whitened), 1), self.bias_scale)], dim=1)
+            return rotated * self.scale
+        whitened = rotated.new_empty(len(rotated), len(self.scale) + 1)
+        torch.mul(rotated, self.scale, out=whitened[:, :-1])
+        whitened[:, -1] = self.bias_scale
+        return whitened
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,8 @@ class Spectrum:
 
     Attributes:
         mean: (d,) weighted feature mean, zeros without an intercept.
-        basis: (d, r) orthonormal columns Q.
+        basis: (d, r) orthonormal columns Q, or None where the features are coordinates in it already, taken
+            from the mean (`in_eigenbasis`).
         eigenvalues: (r,) ascending, >= 0.
         cross: (r, k) `Q' Z~'D T`.
         target_mean: (k,) weighted mean of the targets, or None without an intercept.
@@ -97,7 +101,7 @@ class Spectrum:
     """
 
     mean: Tensor
-    basis: Tensor
+    basis: Tensor | None
     eigenvalues: Tensor
     cross: Tensor
     target_mean: Tensor | None
@@ -105,6 +109,8 @@ class Spectrum:
 
     def rotate(self, features: Tensor) -> Tensor:
         """Coordinates (b, r) of scaled features (b, d) in the eigenbasis, in the features' dtype."""
+        if self.basis is None:
+            return features
         return (features - self.mean.to(features)) @ self.basis.to(features)
 
     def fit(self, ridge: float) -> RidgeFit:

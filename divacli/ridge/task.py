@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from divacli.errors import SolveError
 from divacli.ridge.groups import blocks_of, packed
-from divacli.ridge.rows import Rows
+from divacli.ridge.rows import Rows, Selected
 from divacli.ridge.scaling import Scaling
 
 BATCH_ROWS = 2048
@@ -30,6 +30,7 @@ class Batch:
         weights: (b,) sample weights `alpha`.
         mask: (b,) validation weights `v`.
         groups: (b,) group of each sample, or None where each is one of its own.
+        numbers: (b,) row numbers that messages call the samples by.
     """
 
     rows: slice | Tensor
@@ -39,6 +40,7 @@ class Batch:
     weights: Tensor
     mask: Tensor
     groups: Tensor | None
+    numbers: Tensor
 
     @cached_property
     def blocks(self) -> list[Tensor] | None:
@@ -85,6 +87,7 @@ class RidgeTask:
         batch_rows: Samples in memory at a time.
         groups: (n,) int64 group of each sample, any numbers: the leave-one-out prediction of a sample is then
             that of the fit without its whole group. By default each is a group of its own.
+        numbers: (n,) int64 row numbers that messages call the samples by; by default their own.
     """
 
     features: Rows
@@ -99,6 +102,7 @@ class RidgeTask:
     dtype: torch.dtype = torch.float32
     batch_rows: int = BATCH_ROWS
     groups: Tensor | None = None
+    numbers: Tensor | None = None
 
     def __post_init__(self) -> None:
         n = len(self)
@@ -142,6 +146,22 @@ class RidgeTask:
         groups = torch.arange(len(self)) if self.groups is None else self.groups
         return groups, torch.searchsorted(groups.sort().values, groups)
 
+    def select(self, rows: Tensor) -> RidgeTask:
+        """The same problem for some samples only, (m,) int64 row numbers.
+
+        Their groups are complete only if `rows` has all of them.
+        """
+        return replace(
+            self,
+            features=Selected(self.features, rows),
+            labels=self.labels[rows],
+            weights=self.weights[rows],
+            validation_mask=self.validation_mask[rows],
+            offset=None if self.offset is None else Selected(self.offset, rows),
+            groups=None if self.groups is None else self.groups[rows],
+            numbers=rows if self.numbers is None else self.numbers[rows],
+        )
+
     def slices(self) -> Iterator[slice]:
         """The batches' rows, in order."""
         for start in range(0, len(self), self.batch_rows):
@@ -151,22 +171,33 @@ class RidgeTask:
         """Rows of whole groups, at most `batch_rows` at a time unless one group has more."""
         return self.slices() if self.groups is None else packed(self.groups, self.batch_rows)
 
-    def batch(self, rows: slice | Tensor, dtype: torch.dtype | None = None) -> Batch:
-        """These samples on the computing device, in the task's dtype or in `dtype`."""
+    def raw(self, rows: slice | Tensor) -> Tensor:
+        """Features (b, d) as they are stored; in memory that a CUDA device copies from by itself."""
+        found = self.features[rows]
+        return found.pin_memory() if self.device.type == "cuda" and not found.is_cuda else found
+
+    def batch(
+        self, rows: slice | Tensor, dtype: torch.dtype | None = None, raw: Tensor | None = None
+    ) -> Batch:
+        """These samples on the computing device.
+
+        Args:
+            rows: Which.
+            dtype: Of the features; by default the task's.
+            raw: Their features as stored, where they were read before.
+        """
         dtype = dtype or self.dtype
-        features = self.scaling(self.features[rows].to(device=self.device, dtype=dtype))
+        raw = self.features[rows] if raw is None else raw
+        # To the device before the cast: fewer bytes travel.
+        features = self.scaling(raw.to(self.device, non_blocking=True).to(dtype))
         labels = torch.nn.functional.one_hot(self.labels[rows].to(self.device), self.n_classes).to(dtype)
         targets = labels if self.offset is None else labels - self.offset[rows].to(features)
         weights, mask = (vector[rows].to(features) for vector in (self.weights, self.validation_mask))
         groups = None if self.groups is None else self.groups[rows].to(self.device)
-        return Batch(rows, features, labels, targets, weights, mask, groups)
+        numbers = torch.arange(len(self)) if self.numbers is None else self.numbers
+        return Batch(rows, features, labels, targets, weights, mask, groups, numbers[rows])
 
     def batches(self, dtype: torch.dtype | None = None) -> Iterator[Batch]:
         """All samples in order, `batch_rows` at a time, whatever their groups."""
         for rows in self.slices():
             yield self.batch(rows, dtype)
-
-    def whole_groups(self) -> Iterator[Batch]:
-        """All samples in batches of whole groups, for what leaves them out; not in order."""
-        for rows in self.parts():
-            yield self.batch(rows)

@@ -30,12 +30,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from divacli.parallel import world
+from divacli.ridge.derivative import training
+from divacli.ridge.drawn import draw
+from divacli.ridge.groups import Influence
 from divacli.ridge.leave_one_out import batch_residuals
 from divacli.ridge.losses import Loss
 from divacli.ridge.spectrum import RidgeFit
 from divacli.ridge.task import Batch, RidgeTask
+from divacli.ridge.walk import look
 
-MOST_SAMPLES = 2048
+MOST_SAMPLES = 1024
 """Validation samples that standard errors are estimated from, at the most, unless one group has more."""
 
 FALSE_DISCOVERIES = 0.05
@@ -55,15 +60,14 @@ def derivative_errors(
         validation: A separate validation set.
     """
     fit = fit.to(task.dtype)
-    drawn = (
-        _loo_draw(task, fit, loss, order)
-        if validation is None
-        else _validation_draw(validation, fit, loss, order)
-    )
+    drawn = spread(task, fit, loss, order, validation)
     errors = torch.zeros(len(task), dtype=torch.float64)
-    for batch in task.batches():
-        errors[batch.rows] = drawn.errors(task, fit, batch, own=validation is None).double().cpu()
-    return errors
+
+    def visit(batch: Batch) -> None:
+        errors[batch.rows] = drawn.errors(batch, *training(fit, batch)).double().cpu()
+
+    look(task, visit)
+    return world().merged(errors)
 
 
 def significant(derivative: Tensor, errors: Tensor) -> Tensor:
@@ -89,48 +93,43 @@ def significant(derivative: Tensor, errors: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Draw:
+class Spread:
     """Validation samples that spread is measured over, on the computing device.
 
     Attributes:
-        whitened: (m, r) `phi`.
-        pulled: (m, k) `p`.
-        coupled: (m, r) `m`, or None where it is zero.
+        influence: What they contribute to derivatives.
         unit: (m,) int64 number of the draw in [0, u) that a sample belongs to: its group, or itself.
         groups: (u,) int64 what the samples of each draw have in common: their group, or their row.
         total: Number of draws that the loss sums over.
+        own: Whether training samples are validation samples as well, each without a share in its own
+            derivative; of which the groups are.
     """
 
-    whitened: Tensor
-    pulled: Tensor
-    coupled: Tensor | None
+    influence: Influence
     unit: Tensor
     groups: Tensor
     total: int
+    own: bool
 
-    def errors(self, task: RidgeTask, fit: RidgeFit, batch: Batch, *, own: bool) -> Tensor:
+    def errors(self, batch: Batch, whitened: Tensor, residuals: Tensor) -> Tensor:
         """Standard errors (b,) of the derivatives of training samples.
 
         Args:
-            task: They are of.
-            fit: The ridge solution.
-            batch: The training samples, consecutive.
-            own: Whether they are validation samples as well, each without a share in its own derivative.
+            batch: The samples.
+            whitened: (b, r) their `phi`.
+            residuals: (b, k) their training residuals.
         """
-        whitened = fit.project(batch.features)
-        residuals = batch.targets - whitened @ fit.coef
-        pull = self.pulled @ residuals.T
-        if self.coupled is not None:
-            pull += self.coupled @ whitened.T
-        parts = -(self.whitened @ whitened.T) * pull
+        products = self.influence.whitened @ whitened.T
+        pull = self.influence.coupled(products, whitened)
+        pull.addmm_(self.influence.pulled, residuals.T)
+        parts = products.mul_(pull).neg_()
         count = len(self.groups)
         if count < len(self.unit):
             parts = parts.new_zeros(count, parts.shape[1]).index_add_(0, self.unit, parts)
         others = torch.full_like(parts[0], count)
-        if own:
-            of = torch.arange(len(task))[batch.rows] if task.groups is None else task.groups[batch.rows]
-            mine = self.groups[:, None] == of.to(self.groups)
-            parts = parts.masked_fill(mine, 0)
+        if self.own:
+            mine = self.groups[:, None] == (self._rows_of(batch) if batch.groups is None else batch.groups)
+            parts = parts.masked_fill_(mine, 0)
             others = others - mine.sum(dim=0)
         # Sums over draws of the deviations from the mean over the other draws.
         mean = parts.sum(dim=0) / others.clamp_min(1)
@@ -138,34 +137,33 @@ class _Draw:
         # Of a single draw nothing is known of the spread: 0 / 0.
         return (self.total * torch.where(others < 2, 0.0, square) / (others - 1).clamp_min(0)).sqrt()
 
-
-def _loo_draw(task: RidgeTask, fit: RidgeFit, loss: Loss, order: Tensor) -> _Draw:
-    batch, unit, groups, total = _drawn(task, order)
-    influence = batch_residuals(fit, batch).influence(batch, loss)
-    return _Draw(influence.whitened, influence.pulled, influence.coupled, unit, groups, total)
+    def _rows_of(self, batch: Batch) -> Tensor:
+        assert isinstance(batch.rows, slice)  # samples in order
+        return torch.arange(batch.rows.start, batch.rows.stop, device=self.groups.device)
 
 
-def _validation_draw(validation: RidgeTask, fit: RidgeFit, loss: Loss, order: Tensor) -> _Draw:
-    batch, unit, groups, total = _drawn(validation, order)
-    whitened = fit.project(batch.features)
-    predictions = batch.labels - batch.targets + whitened @ fit.coef
-    # dL/d alpha_j = e_j . (phi_j P) has not the minus sign of a sample that is left out.
-    pulled = -batch.mask[:, None] * loss.gradient(predictions, batch.labels)
-    return _Draw(whitened, pulled, None, unit, groups, total)
+def spread(
+    task: RidgeTask, fit: RidgeFit, loss: Loss, order: Tensor, validation: RidgeTask | None = None
+) -> Spread:
+    """Draw the samples that standard errors are estimated from.
 
-
-def _drawn(task: RidgeTask, order: Tensor) -> tuple[Batch, Tensor, Tensor, int]:
-    """Evenly spaced whole groups of validation samples; `unit`, `groups` and `total` of a `_Draw`."""
-    order = order[task.validation_mask[order] > 0]
-    groups, number = task.numbered_groups()
-    # In the order of their first samples.
-    first = torch.full((len(task),), len(task)).scatter_reduce(
-        0, number[order], torch.arange(len(order)), "amin"
-    )
-    numbers = first.argsort(stable=True)[: int((first < len(task)).sum())]
-    chosen = numbers[:: max(1, -(-len(order) // MOST_SAMPLES))].sort().values
-    rows = torch.isin(number, chosen).nonzero()[:, 0]
-    unit = torch.searchsorted(chosen, number[rows]).to(task.device)
-    of_group = torch.empty(len(task), dtype=torch.int64)
-    of_group[number] = groups
-    return task.batch(rows), unit, of_group[chosen].to(task.device), len(numbers)
+    Args:
+        task: As of `derivative_errors`, and so are the others.
+        fit: In the task's dtype.
+        loss: The validation loss.
+        order: Of the validation samples.
+        validation: A separate validation set.
+    """
+    judged = task if validation is None else validation
+    drawn = draw(judged, order, MOST_SAMPLES)
+    batch = judged.batch(drawn.rows)
+    if validation is None:
+        influence = batch_residuals(fit, batch).influence(batch, loss)
+    else:
+        whitened, residuals = training(fit, batch)
+        # dL/d alpha_j = e_j . (phi_j P) has not the minus sign of a sample that is left out.
+        pulled = -batch.mask[:, None] * loss.gradient(batch.labels - residuals, batch.labels)
+        nothing = torch.zeros_like(whitened[:, 0])
+        influence = Influence(whitened, pulled, nothing, nothing, None)
+    places = drawn.unit.to(task.device), drawn.groups.to(task.device)
+    return Spread(influence, *places, drawn.total, validation is None)

@@ -149,14 +149,14 @@ def test_equal_derivatives_are_ranked_by_path(blobs, scores, monkeypatch):
     import divacli.curate.score as module
 
     data = blobs(n=12, path=np.array([f"{number * 7 % 12:02d}" for number in range(12)]))
-    true = module.loo_derivative
+    true = module.scores
 
     def coarse(*arguments):
         result = true(*arguments)
         result.derivative[:] = (torch.arange(12) % 2).double()
         return result
 
-    monkeypatch.setattr(module, "loo_derivative", coarse)
+    monkeypatch.setattr(module, "scores", coarse)
     found = scores(data.file)
     for value in (0, 1):
         paths = found["path"][found["derivative"] == value].tolist()
@@ -580,14 +580,14 @@ def test_verify_of_a_validation_loss(blobs, done):
 def test_verify_shows_a_corrupted_derivative(blobs, done, monkeypatch):
     import divacli.curate.score as module
 
-    true = module.loo_derivative
+    true = module.scores
 
     def wrong(*arguments):
         result = true(*arguments)
         result.derivative.mul_(-1)
         return result
 
-    monkeypatch.setattr(module, "loo_derivative", wrong)
+    monkeypatch.setattr(module, "scores", wrong)
     prediction, derivative = differences(done("score", blobs().file, "--verify", "10").stderr)
     assert prediction < 1e-5
     assert derivative > 1.5

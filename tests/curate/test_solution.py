@@ -60,8 +60,8 @@ def test_the_seed_draws_the_halves(gaussian):
 @pytest.mark.parametrize(("n", "d", "dual"), [(60, 6, False), (20, 30, True), (30, 30, False)])
 def test_the_form_is_chosen_by_samples_against_features(n, d, dual, gaussian):
     solution = solve(gaussian(n=n, d=d), SolveOptions(ridge=0.3))
-    assert (solution.solved is not solution.task) is dual
-    assert solution.solved.n_features <= max(n, d)
+    assert solution.solved.n_features == (n - 1 if dual else d)
+    assert solution.solved.dtype == (torch.float64 if dual else solution.task.dtype)
 
 
 def test_a_loss_that_is_none_is_an_error(gaussian):
@@ -92,7 +92,7 @@ def test_the_derivative_of_a_result_is_in_the_order_of_the_samples(gaussian):
 def test_the_calibration_is_at_the_minimum_with_one_random_label_more(gaussian):
     solution = solve(gaussian(), SolveOptions(loss="cross-entropy", ridge=1.0, dtype=torch.float64))
     best = solution.loss.inverse_temperature
-    predictions = loo_predictions(solution.task, solution.spectrum.fit(1.0), torch.arange(60))
+    predictions = loo_predictions(solution.solved, solution.spectrum.fit(1.0), torch.arange(60))
     hot = torch.nn.functional.one_hot(solution.task.labels).double()
     soft = (60 * hot + 1 / hot.shape[1]) / 61
     loss = {

@@ -1,0 +1,138 @@
+"""The processes that share one piece of work (torch.distributed); a single process is a world of one.
+
+Every process runs the same program on the same DATA, and each does its share of whatever is walked through
+sample by sample. What they learn is put together by the collectives below, so that all of them go on with
+the same numbers; the first one writes the results.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from divacli.errors import DivaError
+
+_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""What `torchrun` (or any launcher of PyTorch's kind) tells a process of its world."""
+
+_PATIENCE = timedelta(hours=12)
+"""How long a process waits for the others: one may be embedding while the rest have no images left."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Some processes, and which of them this one is.
+
+    Attributes:
+        rank: This process, from 0.
+        size: How many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that writes and talks."""
+        return self.rank == 0
+
+    def share_of(self, count: int, rank: int | None = None) -> range:
+        """Which of `count` pieces of work, in order, are a process's own; by default this one's."""
+        rank = self.rank if rank is None else rank
+        return range(rank * count // self.size, (rank + 1) * count // self.size)
+
+    def broadcast(self, tensor: Tensor, source: int = 0) -> Tensor:
+        """Give every process the tensor of one of them, in place."""
+        if self.size > 1:
+            distributed.broadcast(tensor, source)
+        return tensor
+
+    def merged(self, tensor: Tensor) -> Tensor:
+        """Give every process what any of them has found, in place.
+
+        Args:
+            tensor: Zero wherever another process has found something: sums with zeros are exact.
+        """
+        if self.size > 1:
+            distributed.all_reduce(tensor)
+        # As a sum of several does with a negative zero.
+        return tensor.add_(0)
+
+    def gathered(self, thing: Any) -> list[Any]:
+        """What every process has, in their order; any picklable object."""
+        if self.size == 1:
+            return [thing]
+        things: list[Any] = [None] * self.size
+        distributed.all_gather_object(things, thing)
+        return things
+
+    def wait(self) -> None:
+        """Return when every process has come here."""
+        self.gathered(None)
+
+
+def world() -> World:
+    """The world of this process."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return World()
+    return World(distributed.get_rank(), distributed.get_world_size())
+
+
+def launched(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether a launcher has started this process as one of several."""
+    return all(name in environment for name in _VARIABLES) and environment["WORLD_SIZE"] != "1"
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[World]:
+    """Join the world that a launcher has made, for as long as the block runs.
+
+    Processes talk over gloo, and about tensors on a CUDA device over NCCL.
+
+    Args:
+        device: That this process computes on.
+
+    Raises:
+        DivaError: The others cannot be reached.
+    """
+    if not launched():
+        yield World()
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    try:
+        distributed.init_process_group(backend, timeout=_PATIENCE)
+    except (ValueError, RuntimeError) as error:
+        raise DivaError(
+            f"the processes of this job cannot reach each other: {str(error).splitlines()[0]}",
+            expected="a launcher that sets " + ", ".join(_VARIABLES),
+            hint="start them with: torchrun --nproc-per-node N -m divacli ...",
+        ) from error
+    try:
+        yield world()
+    finally:
+        distributed.destroy_process_group()
+
+
+@contextmanager
+def all_threads() -> Iterator[None]:
+    """Compute with every core that this process may use, whatever its share of them is.
+
+    For what one process does while the others wait for it. It is also how factorisations, whose last digits
+    depend on the number of threads, give the same digits in any world on one machine.
+    """
+    before = torch.get_num_threads()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(cores)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,77 @@
+"""Sums of products of rows, `X' D X`: half of a symmetric matrix is computed, and it is summed in float64."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor
+
+_BLOCKS = 4
+"""Blocks of columns: on and above the diagonal there are 5/8 of a whole product's operations."""
+
+_WORTH_BLOCKS = 256
+"""Columns below which a whole product takes no longer than its blocks."""
+
+RUN_ROWS = 512
+"""Rows that a product in float32 sums before it is added to the float64 sum, where float64 is slow."""
+
+
+def gram_dtype(device: torch.device) -> torch.dtype:
+    """The dtype that Gram matrices are multiplied in: float64 unless the device is slow at it.
+
+    A processor, and a data-centre GPU with matrix units for float64, take at most twice as long as for
+    float32. Other GPUs take up to 64 times as long; there float32 products are summed in float64.
+    """
+    if device.type != "cuda":
+        return torch.float64
+    return torch.float64 if torch.cuda.get_device_capability(device) in ((8, 0), (9, 0)) else torch.float32
+
+
+def add_gram(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add `left' right`, known to be symmetric, to the blocks of `total` on and above its diagonal.
+
+    With float32 rows, products are summed in float32 over `RUN_ROWS` rows at a time, and their sums in
+    float64: the error of an entry stays below `1e-6 sum_i |left_i right_i|`, however many rows there are.
+
+    Args:
+        total: (d, d) float64; what is below the diagonal is completed by `mirrored`.
+        left: (b, d) rows.
+        right: (b, d) rows of the same dtype.
+    """
+    exact = left.dtype == total.dtype
+    for rows in (slice(None),) if exact else _runs(len(left)):
+        for start, stop in _blocks(len(total)):
+            target = total[start:stop, start:]
+            if exact:
+                target.addmm_(left[rows, start:stop].T, right[rows, start:])
+            else:
+                target += left[rows, start:stop].T @ right[rows, start:]
+
+
+def mirrored(total: Tensor) -> Tensor:
+    """The whole symmetric matrix, of which the upper blocks are given; in place."""
+    for start, stop in _blocks(len(total)):
+        total[stop:, start:stop] = total[start:stop, stop:].T
+    return total
+
+
+def quadratic(rows: Tensor, matrix: Tensor) -> Tensor:
+    """`x M x'` for every row x, (b,), with a symmetric M (d, d) of the rows' dtype."""
+    found = torch.zeros_like(rows[:, 0])
+    for start, stop in _blocks(len(matrix)):
+        part = rows[:, start:stop]
+        product = part @ matrix[start:stop, start:stop]
+        if stop < len(matrix):
+            product += 2 * (rows[:, stop:] @ matrix[stop:, start:stop])
+        found += (product * part).sum(dim=1)
+    return found
+
+
+def _blocks(d: int) -> list[tuple[int, int]]:
+    count = _BLOCKS if d >= _WORTH_BLOCKS else 1
+    return list(itertools.pairwise(index * d // count for index in range(count + 1)))
+
+
+def _runs(n: int) -> list[slice]:
+    return [slice(start, start + RUN_ROWS) for start in range(0, n, RUN_ROWS)]
