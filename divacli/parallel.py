@@ -8,7 +8,7 @@ the same numbers; the first one writes the results.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,9 +18,6 @@ import torch
 from torch import Tensor, distributed
 
 from divacli.errors import DivaError
-
-_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""What `torchrun` (or any launcher of PyTorch's kind) tells a process of its world."""
 
 _PATIENCE = timedelta(hours=12)
 """How long a process waits for the others: one may be embedding while the rest have no images left."""
@@ -51,7 +48,8 @@ class World:
     def broadcast(self, tensor: Tensor, source: int = 0) -> Tensor:
         """Give every process the tensor of one of them, in place."""
         if self.size > 1:
-            distributed.broadcast(tensor, source)
+            with _reaching():
+                distributed.broadcast(tensor, source)
         return tensor
 
     def merged(self, tensor: Tensor) -> Tensor:
@@ -61,7 +59,8 @@ class World:
             tensor: Zero wherever another process has found something: sums with zeros are exact.
         """
         if self.size > 1:
-            distributed.all_reduce(tensor)
+            with _reaching():
+                distributed.all_reduce(tensor)
         # As a sum of several does with a negative zero.
         return tensor.add_(0)
 
@@ -70,12 +69,9 @@ class World:
         if self.size == 1:
             return [thing]
         things: list[Any] = [None] * self.size
-        distributed.all_gather_object(things, thing)
+        with _reaching():
+            distributed.all_gather_object(things, thing)
         return things
-
-    def wait(self) -> None:
-        """Return when every process has come here."""
-        self.gathered(None)
 
 
 def world() -> World:
@@ -85,16 +81,10 @@ def world() -> World:
     return World(distributed.get_rank(), distributed.get_world_size())
 
 
-def launched(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether a launcher has started this process as one of several."""
-    return all(name in environment for name in _VARIABLES) and environment["WORLD_SIZE"] != "1"
+def join(device: torch.device) -> World:
+    """Join the world that a launcher has made; processes of one device, or of one each.
 
-
-@contextmanager
-def joined(device: torch.device) -> Iterator[World]:
-    """Join the world that a launcher has made, for as long as the block runs.
-
-    Processes talk over gloo, and about tensors on a CUDA device over NCCL.
+    They talk over gloo, and about tensors on a CUDA device over NCCL.
 
     Args:
         device: That this process computes on.
@@ -102,24 +92,32 @@ def joined(device: torch.device) -> Iterator[World]:
     Raises:
         DivaError: The others cannot be reached.
     """
-    if not launched():
-        yield World()
-        return
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    try:
+    with _reaching():
         distributed.init_process_group(backend, timeout=_PATIENCE)
-    except (ValueError, RuntimeError) as error:
-        raise DivaError(
-            f"the processes of this job cannot reach each other: {str(error).splitlines()[0]}",
-            expected="a launcher that sets " + ", ".join(_VARIABLES),
-            hint="start them with: torchrun --nproc-per-node N -m divacli ...",
-        ) from error
-    try:
-        yield world()
-    finally:
+    return world()
+
+
+def leave() -> None:
+    """Leave the world, where one was joined."""
+    if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+@contextmanager
+def _reaching() -> Iterator[None]:
+    """Say in our words that another process is gone."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        raise DivaError(
+            f"a process of this job has ended or cannot be reached ({str(error).splitlines()[0]})",
+            expected="all of its processes, to the end",
+            hint="look above for what happened to it (memory?), and start the job again: features that were "
+            "computed are kept, and it goes on from them",
+        ) from error
 
 
 @contextmanager

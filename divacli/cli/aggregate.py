@@ -17,6 +17,7 @@ from divacli.cli.options import (
     OutputOptions,
     ProblemOptions,
 )
+from divacli.files import require_present
 
 _PANEL = "Choice"
 
@@ -55,6 +56,9 @@ def register(app: typer.Typer) -> None:
         `diva aggregate images.npz --pool texts.npz --pool sketches.npz`
         """
         wanted = budget_value(choice.budget)
+        if [data, *pool, problem.val].count("-") > 1:
+            raise typer.BadParameter("only one of DATA, --pool and --val can be standard input (-)")
+        require_present(data, *pool, problem.val)
         from divacli.cli.output import Output
         from divacli.cli.session import Session
         from divacli.curate.aggregate import FEATURES, write_features
@@ -63,8 +67,6 @@ def register(app: typer.Typer) -> None:
         from divacli.errors import OutputError
         from divacli.report.extend import aggregate_summary
 
-        if [data, *pool, problem.val].count("-") > 1:
-            raise typer.BadParameter("only one of DATA, --pool and --val can be standard input (-)")
         target = Output(output)
         if target.folder is None:
             raise OutputError(

@@ -19,6 +19,7 @@ from divacli.cli.options import (
     WalkOptions,
     step_size_value,
 )
+from divacli.files import require_present
 
 if TYPE_CHECKING:
     from divacli.embed.augmentation import NamedTransform
@@ -61,6 +62,7 @@ def register(app: typer.Typer) -> None:
         `diva augment photos/ --transform RandAugment --transform aug.py:change --checkpoint model.ts`
         """
         size = step_size_value(walk.step_size)
+        require_present(data, problem.val)
         from divacli.cli.output import Output
         from divacli.cli.session import Session
         from divacli.curate.augment import AugmentOptions

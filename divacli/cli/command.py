@@ -14,6 +14,14 @@ from typing import Any
 import typer
 
 from divacli.cli.options import FrameOptions
+from divacli.cli.processes import (
+    Terminated,
+    ending_well,
+    leads,
+    may_speak,
+    require_shareable,
+    require_single,
+)
 from divacli.errors import DivaError
 
 if typing.TYPE_CHECKING:
@@ -21,7 +29,7 @@ if typing.TYPE_CHECKING:
 
 
 def command(
-    app: typer.Typer, name: str, without: tuple[str, ...] = ()
+    app: typer.Typer, name: str, without: tuple[str, ...] = (), *, shared: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a command whose parameters may be option groups (dataclasses).
 
@@ -32,6 +40,7 @@ def command(
         app: Takes the command.
         name: Of the command.
         without: Fields of the groups that are no options of this command and keep their defaults.
+        shared: Whether several processes may share its work.
     """
 
     def fields_of(group: type[Any]) -> list[dataclasses.Field[Any]]:
@@ -64,7 +73,13 @@ def command(
             for key, group in groups.items():
                 names = [field.name for field in fields_of(group)]
                 values[key] = group(**{name: values.pop(name) for name in names})
-            with answering_errors(debug=values["frame"].debug):
+            with answering_errors(debug=values["frame"].debug), ending_well():
+                if shared:
+                    require_shareable(name, *(values.get(source) for source in ("data", "pool")))
+                else:
+                    require_single(name)
+                if not leads():
+                    values["frame"] = dataclasses.replace(values["frame"], quiet=True)
                 function(**values)
 
         # What Typer reads of a callback.
@@ -92,12 +107,18 @@ def answering_errors(*, debug: bool) -> Iterator[None]:
     except DivaError as error:
         if debug:
             traceback.print_exc()
-        say(f"error: {error}", style="red")
+        if may_speak():
+            say(f"error: {error}", style="red")
         raise typer.Exit(1) from error
+    except Terminated as error:
+        if leads():
+            say("terminated; features that were computed are kept, and the same command goes on from them")
+        raise typer.Exit(143) from error
     except KeyboardInterrupt as error:
         if debug:
             traceback.print_exc()
-        say("interrupted; features that were computed are kept, and the same command goes on from them")
+        if leads():
+            say("interrupted; features that were computed are kept, and the same command goes on from them")
         raise typer.Exit(130) from error
     except BrokenPipeError as error:
         # Python would complain once more when it flushes the closed stream on exit.
@@ -107,19 +128,22 @@ def answering_errors(*, debug: bool) -> Iterator[None]:
     except MemoryError as error:
         if debug:
             traceback.print_exc()
-        say(
-            "error: out of memory\nto do: use a smaller --batch-size, fewer --workers, or a machine with more"
-        )
+        if may_speak():
+            say(
+                "error: out of memory\n"
+                "to do: use a smaller --batch-size, fewer --workers, or a machine with more"
+            )
         raise typer.Exit(1) from error
     except Exception as error:
         # What Typer raises for wrong usage, and to end a command, is for Typer to answer.
         if debug or isinstance(error, (typer.Exit, typer.Abort, typer.BadParameter)):
             raise
-        say(
-            f"error: {type(error).__name__}: {error}\n"
-            "expected: no such failure; this may be a mistake in diva\n"
-            "to do: run the same command with --debug and report what it shows"
-        )
+        if may_speak():
+            say(
+                f"error: {type(error).__name__}: {error}\n"
+                "expected: no such failure; this may be a mistake in diva\n"
+                "to do: run the same command with --debug and report what it shows"
+            )
         raise typer.Exit(1) from error
 
 
@@ -143,8 +167,9 @@ def say(message: str, style: str | None = None) -> None:
 
 
 def warn(message: str) -> None:
-    """Write one warning to standard error."""
-    say(f"warning: {message}", style="yellow")
+    """Write one warning to standard error, of several processes in the first."""
+    if leads():
+        say(f"warning: {message}", style="yellow")
 
 
 class RichProgress:

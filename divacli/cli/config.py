@@ -13,6 +13,8 @@ from typing import Any
 
 import typer
 
+from divacli.files import is_url
+
 _FILES = {"data", "checkpoint", "val", "cache_dir", "manifest", "test", "truth", "pool"}
 """Options that name a file or folder to be found beside the configuration."""
 
@@ -100,7 +102,7 @@ def _key(name: str) -> str:
 
 
 def _located(name: str, entry: Any, folder: Path) -> Any:
-    if name in _FILES and isinstance(entry, str) and entry != "-":
+    if name in _FILES and isinstance(entry, str) and entry != "-" and not is_url(entry):
         return str(folder / entry)
     if name in _FUNCTIONS and isinstance(entry, str) and ".py:" in entry:
         return str(folder / entry)

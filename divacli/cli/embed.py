@@ -6,12 +6,14 @@ import typer
 
 from divacli.cli.command import command, console
 from divacli.cli.options import ComputeOptions, Data, FrameOptions, NetworkOptions, OutputOptions
+from divacli.cli.processes import leads
+from divacli.files import require_present
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @command(app, "embed")
+    @command(app, "embed", shared=True)
     def embed(
         data: Data,
         network: NetworkOptions,
@@ -27,6 +29,7 @@ def register(app: typer.Typer) -> None:
         Example:
         `diva embed photos/ --model resnet50 --weights DEFAULT --out features/`
         """
+        require_present(data)
         from divacli.cli.output import Output
         from divacli.cli.session import Session
         from divacli.embed import write_store
@@ -41,7 +44,8 @@ def register(app: typer.Typer) -> None:
             )
         session = Session(network, compute, frame)
         samples = session.load(data)
-        write_store(samples, target.folder)
+        if leads():
+            write_store(samples, target.folder)
         target.table("failed", samples.failed, samples.manifest.folder)
         if not frame.quiet:
             n, d = samples.features.shape

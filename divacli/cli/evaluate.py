@@ -18,6 +18,7 @@ from divacli.cli.options import (
     OutputOptions,
     ProblemOptions,
 )
+from divacli.files import require_present
 
 if TYPE_CHECKING:
     import numpy as np
@@ -158,6 +159,7 @@ def register(app: typer.Typer) -> None:
         if [data, test, truth, pool, problem.val, *manifests].count("-") > 1:
             raise typer.BadParameter("only one of DATA and the options can be standard input (-)")
         shares = _fraction_values(fractions, curve)
+        require_present(data, test, truth, pool, problem.val, *manifests)
         from divacli.cli.output import Output
         from divacli.cli.session import Session
         from divacli.curate.evaluate import evaluate as evaluate_manifests

@@ -18,6 +18,7 @@ from divacli.cli.options import (
     OutputOptions,
     ProblemOptions,
 )
+from divacli.files import require_present
 
 if TYPE_CHECKING:
     from divacli.cli.output import Output
@@ -36,7 +37,7 @@ class PoolLabels(StrEnum):
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @command(app, "extend")
+    @command(app, "extend", shared=True)
     def extend(
         data: Data,
         pool: Annotated[
@@ -68,14 +69,15 @@ def register(app: typer.Typer) -> None:
         `diva extend labelled.csv --pool unlabelled/ --budget 100 --model resnet50 --weights DEFAULT`
         """
         wanted = budget_value(choice.budget)
+        if [data, pool, problem.val].count("-") > 1:
+            raise typer.BadParameter("only one of DATA, --pool and --val can be standard input (-)")
+        require_present(data, pool, problem.val)
         from divacli.cli.output import Output
         from divacli.cli.session import Session
         from divacli.curate.extend import ExtendOptions
         from divacli.curate.extend import extend as extend_core
         from divacli.report.extend import extend_summary
 
-        if [data, pool, problem.val].count("-") > 1:
-            raise typer.BadParameter("only one of DATA, --pool and --val can be standard input (-)")
         target = Output(output)
         session = Session(network, compute, frame, problem.group)
         options = session.solve_options(problem)

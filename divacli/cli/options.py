@@ -13,13 +13,15 @@ from typing import Annotated
 
 import typer
 
+from divacli.cli.completion import torchvision_names
 from divacli.cli.config import load_config
 
 Data = Annotated[
     str,
     typer.Argument(
         help="A folder with one sub-folder a class; a .csv, .tsv, .jsonl or .parquet with path,label; "
-        "- for such a table on standard input; an .npz with embedding and label; or a feature store.",
+        "- for such a table on standard input; an .npz with embedding and label; or a feature store. All but "
+        "images also at a URL, such as s3://bucket/features.npz.",
         metavar="DATA",
         show_default=False,
     ),
@@ -109,6 +111,7 @@ class NetworkOptions:
         str | None,
         typer.Option(
             help="A torchvision name, timm:NAME, clip:NAME, or FILE.py:FACTORY (which runs that file).",
+            autocompletion=torchvision_names,
             rich_help_panel=_NETWORK,
         ),
     ] = None
@@ -149,7 +152,7 @@ class ComputeOptions:
     batch_size: Annotated[
         int | None,
         typer.Option(
-            help="Images at a time. Default: 32 on the CPU and in training, 256 on CUDA.",
+            help="Images at a time; on CUDA fewer if they do not fit. Default: 32 in training, else chosen.",
             min=1,
             rich_help_panel=_COMPUTE,
         ),
@@ -157,12 +160,20 @@ class ComputeOptions:
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Processes that decode images. Default: one a core.", min=0, rich_help_panel=_COMPUTE
+            help="Processes that decode images and, on the CPU, run the network. Default: one a core.",
+            min=0,
+            rich_help_panel=_COMPUTE,
         ),
     ] = None
     amp: Annotated[
         bool, typer.Option(help="Mixed precision for the network on CUDA.", rich_help_panel=_COMPUTE)
     ] = True
+    compile: Annotated[
+        bool,
+        typer.Option(
+            help="Compile the network on CUDA: a minute first, then faster.", rich_help_panel=_COMPUTE
+        ),
+    ] = False
     cache_dir: Annotated[
         Path | None,
         typer.Option(
@@ -190,13 +201,14 @@ class ProblemOptions:
         ),
     ] = None
     ridge: Annotated[
-        str,
+        float | None,
         typer.Option(
-            help="auto, or the L2 penalty lambda on the features as scaled.",
+            help="auto (the default), or the L2 penalty lambda on the features as scaled.",
             metavar="auto|NUMBER",
+            parser=ridge_value,
             rich_help_panel=_SOLVE,
         ),
-    ] = "auto"
+    ] = None
     loss: Annotated[
         LossName | None,
         typer.Option(

@@ -1,4 +1,7 @@
-"""Where results go: files in a folder, written whole or not at all, or standard output."""
+"""Where results go: files in a folder, written whole or not at all, or standard output.
+
+Of several processes that share the work, the first one writes.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from divacli.cli.options import OutputOptions
+from divacli.cli.processes import leads
 from divacli.errors import OutputError
+from divacli.files import is_url
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,10 +27,16 @@ class Output:
         options: `--out` and `--format`.
 
     Raises:
-        OutputError: `--out` is a file, or a folder that cannot be written to.
+        OutputError: `--out` is a file, a URL, or a folder that cannot be written to.
     """
 
     def __init__(self, options: OutputOptions) -> None:
+        if is_url(options.out):
+            raise OutputError(
+                f"--out {options.out}",
+                expected="a folder in a file system of this machine",
+                hint="write the results there, and copy them",
+            )
         self.folder = None if options.out == "-" else Path(options.out)
         self._format = options.format.value
         self.written: list[str] = []
@@ -48,7 +59,7 @@ class Output:
         """
         from divacli.manifest import relocate, write_table
 
-        if self.folder is None and not main:
+        if not leads() or (self.folder is None and not main):
             return
         moved = relocate(table, origin, self.base)
         target = None if self.folder is None else self.folder / f"{name}.{self._format}"
@@ -60,7 +71,7 @@ class Output:
         """Write a table that is not one of samples, in a folder only."""
         from divacli.manifest import write_table
 
-        if self.folder is not None:
+        if self.folder is not None and leads():
             target = self.folder / f"{name}.{self._format}"
             write_table(table, target, self._format)  # type: ignore[arg-type]
             self.written.append(target.name)
@@ -71,7 +82,7 @@ class Output:
 
         from divacli.manifest import write_text
 
-        if self.folder is not None:
+        if self.folder is not None and leads():
             write_text(self.folder / name, json.dumps(content, indent=2, allow_nan=False) + "\n")
             self.written.append(name)
 
@@ -79,7 +90,7 @@ class Output:
         """Write a file of no text, in a folder only."""
         from divacli.manifest import write_bytes
 
-        if self.folder is not None:
+        if self.folder is not None and leads():
             write_bytes(self.folder / name, content)
             self.written.append(name)
 
@@ -87,6 +98,8 @@ class Output:
         """Write a command's main result where it is text and no table."""
         from divacli.manifest import write_text
 
+        if not leads():
+            return
         if self.folder is None:
             typer.echo(content, nl=False)
         else:

@@ -17,6 +17,7 @@ from divacli.cli.options import (
     OutputOptions,
     ProblemOptions,
 )
+from divacli.files import require_present
 
 
 class Criterion(StrEnum):
@@ -46,7 +47,7 @@ def keep_value(text: str | None) -> float | None:
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @command(app, "prune")
+    @command(app, "prune", shared=True)
     def prune(
         data: Data,
         network: NetworkOptions,
@@ -120,6 +121,7 @@ def register(app: typer.Typer) -> None:
             raise typer.BadParameter(
                 f"--threshold {threshold}: expected a probability in [0, 1), such as 0.5"
             )
+        require_present(data, problem.val)
         from divacli.cli.output import Output
         from divacli.cli.session import Session
         from divacli.curate.decision import doubtful

@@ -15,12 +15,13 @@ from divacli.cli.options import (
     OutputOptions,
     ProblemOptions,
 )
+from divacli.files import require_present
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @command(app, "relabel")
+    @command(app, "relabel", shared=True)
     def relabel(
         data: Data,
         network: NetworkOptions,
@@ -62,6 +63,7 @@ def register(app: typer.Typer) -> None:
             raise typer.BadParameter(
                 f"--threshold {threshold}: expected a probability in [0, 1), such as 0.5"
             )
+        require_present(data, problem.val)
         from divacli.cli.output import Output
         from divacli.cli.session import Session
         from divacli.curate.decision import doubtful

@@ -19,6 +19,7 @@ from divacli.cli.options import (
     WalkOptions,
     step_size_value,
 )
+from divacli.files import require_present
 
 _PANEL = "Steps"
 
@@ -34,7 +35,7 @@ class SharingName(StrEnum):
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @command(app, "reweight")
+    @command(app, "reweight", shared=True)
     def reweight(
         data: Data,
         network: NetworkOptions,
@@ -59,6 +60,7 @@ def register(app: typer.Typer) -> None:
         `diva reweight photos/ --checkpoint model.ts --validation balanced --per class`
         """
         size = step_size_value(walk.step_size)
+        require_present(data, problem.val)
         from divacli.cli.output import Output
         from divacli.cli.session import Session
         from divacli.curate.reweight import ReweightOptions

@@ -15,6 +15,8 @@ from divacli.cli.options import (
     OutputOptions,
     ProblemOptions,
 )
+from divacli.cli.processes import leads
+from divacli.files import require_present
 
 if TYPE_CHECKING:
     from divacli.cli.output import Output
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @command(app, "score")
+    @command(app, "score", shared=True)
     def score(
         data: Data,
         network: NetworkOptions,
@@ -62,6 +64,7 @@ def register(app: typer.Typer) -> None:
 
         `diva score labels.csv --checkpoint model.ts --by annotator --by class`
         """
+        require_present(data, problem.val)
         from divacli.cli.output import Output
         from divacli.cli.session import Session
         from divacli.curate.harm import harm_by
@@ -91,7 +94,8 @@ def register(app: typer.Typer) -> None:
         if warning is not None:
             warn(warning)
         try:
-            save_record(result, options, session.cache)
+            if leads():
+                save_record(result, options, session.cache)
         except OutputError as error:
             warn(f"{error.got}: diva prune on these scores will make no refit")
         if result.summary["n_unjudged"]:

@@ -17,8 +17,8 @@ from divacli.cli.options import (
     NetworkOptions,
     ProblemOptions,
     ValidationName,
-    ridge_value,
 )
+from divacli.cli.processes import launched
 from divacli.errors import listed
 
 if TYPE_CHECKING:
@@ -53,16 +53,19 @@ class Session:
     ) -> None:
         from divacli.embed import BackboneChoice, ExtractOptions
         from divacli.embed.device import resolve_device
+        from divacli.parallel import join
 
         self.quiet = frame.quiet
         self.progress = RichProgress(frame)
         self.cache = compute.cache_dir or default_cache()
         self.device = resolve_device(compute.device)
+        if launched():
+            join(self.device)
         self.choice: BackboneChoice = BackboneChoice(
             network.model, network.checkpoint, network.weights, network.layer, network.image_size
         )
         self._extract: ExtractOptions = ExtractOptions(
-            self.device, compute.batch_size, compute.workers, compute.amp
+            self.device, compute.batch_size, compute.workers, compute.amp, compute.compile, tell=warn
         )
         self._model = network.model
         self._network_named = network != NetworkOptions()
@@ -224,6 +227,7 @@ class Session:
         from divacli.curate.record import Scores
         from divacli.curate.score import score
         from divacli.embed import Samples, is_store, read_data
+        from divacli.embed.load import check_images
         from divacli.manifest import read_manifest
 
         options = self.solve_options(problem)
@@ -236,6 +240,8 @@ class Session:
                     "(--ridge, --loss, --val ...) change nothing. Give the images to score them anew"
                 )
             return Scores.recorded(opened, self.cache, options, self.progress, features=features)
+        if not isinstance(opened, Samples):
+            check_images(opened)
         samples, validation = self.load_both(opened, problem.val)
         return Scores.fresh(score(samples, options, validation), options)
 
@@ -248,7 +254,7 @@ class Session:
         from divacli.curate.solution import SolveOptions
 
         return SolveOptions(
-            ridge=ridge_value(problem.ridge),
+            ridge=problem.ridge,
             loss=(problem.loss or default_loss).value,
             scaling=problem.scaling.value,
             around_head=problem.around_head,

@@ -19,6 +19,7 @@ from divacli.cli.options import (
     step_size_value,
 )
 from divacli.errors import OutputError
+from divacli.files import require_present
 
 _TRAINING, _STEPS = "Training", "Steps of the weights"
 
@@ -129,6 +130,7 @@ def register(app: typer.Typer) -> None:
                 raise typer.BadParameter(f"{name} {value}: expected a number above 0")
         if [data, test].count("-") > 1:
             raise typer.BadParameter("only one of DATA and --test can be standard input (-)")
+        require_present(data, test)
         from divacli.cli.output import Output
         from divacli.cli.session import Session
         from divacli.curate.checkpoint import packed

@@ -69,7 +69,7 @@ def sample_names(samples: Samples) -> list[str]:
     files = [os.path.normpath(file) for file in manifest.files()]
     if "feature_source" not in manifest.table:
         return files
-    sources = [os.path.normpath(manifest.folder / source) for source in manifest.table["feature_source"]]
+    sources = [os.path.normpath(str(manifest.source(name))) for name in manifest.table["feature_source"]]
     return [f"{source}\0{path}" for source, path in zip(sources, manifest.table["path"], strict=True)]
 
 

@@ -313,7 +313,7 @@ def _places(manifest: Manifest) -> list[str]:
     """Where each sample is found: its file, or its name in an `.npz` file."""
     rows = zip(npz_sources(manifest), manifest.table["path"], manifest.files(), strict=True)
     return [
-        f"{os.path.realpath(manifest.folder / source)}\0{path}" if source else os.path.realpath(file)
+        f"{os.path.realpath(str(manifest.source(source)))}\0{path}" if source else os.path.realpath(file)
         for source, path, file in rows
     ]
 

@@ -26,6 +26,7 @@ from divacli.embed.progress import Progress, silent
 from divacli.embed.samples import SAMPLES_FILE, samples_in
 from divacli.embed.store import FeatureStore
 from divacli.errors import DivaError, StoreError
+from divacli.files import Place, place_of
 from divacli.manifest import Manifest, write_text
 from divacli.ridge import CrossEntropyLoss, Loss, SquaredLoss
 
@@ -116,7 +117,7 @@ class ScoreRecord:
         options: How the problem was posed.
     """
 
-    store: Path | None
+    store: Place | None
     ridge: float
     loss: Loss
     options: SolveOptions
@@ -138,7 +139,7 @@ def save_record(result: ScoreResult, options: SolveOptions, cache: Path) -> None
         "group": options.group,
         "balanced": options.balanced,
     }
-    place = _place(result.table, _sources(result.samples.manifest), cache)
+    place = _place(result.table, _sources(result.samples.manifest, cache), cache)
     write_text(place, json.dumps(content, indent=2) + "\n")
 
 
@@ -151,7 +152,7 @@ def find_record(manifest: Manifest, cache: Path, options: SolveOptions) -> Score
         options: Device and dtype to solve with; the rest is as it was.
     """
     try:
-        content = json.loads(_place(manifest.table, _sources(manifest), cache).read_text())
+        content = json.loads(_place(manifest.table, _sources(manifest, cache), cache).read_text())
         temperature = content["inverse_temperature"]
         posed = SolveOptions(
             loss=content["loss"],
@@ -163,7 +164,7 @@ def find_record(manifest: Manifest, cache: Path, options: SolveOptions) -> Score
             device=options.device,
         )
         ridge = float(content["ridge"])
-        store = None if content["store"] is None else Path(content["store"])
+        store = None if content["store"] is None else place_of(content["store"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     loss: Loss = SquaredLoss() if temperature is None else CrossEntropyLoss(temperature)
@@ -181,22 +182,22 @@ def recorded_samples(record: ScoreRecord, manifest: Manifest, cache: Path, progr
         return samples_of(manifest, nothing, ExtractOptions(torch.device("cpu")), cache)
     if record.store is None:
         raise StoreError("these scores came from features that the table does not name")
-    keys, unreadable = content_keys(manifest.files(), progress)
+    keys, unreadable = content_keys(manifest.files(), progress, cache)
     if unreadable:
         position, reason = next(iter(unreadable.items()))
         raise StoreError(f"{manifest.files()[position]} {reason}")
     return samples_in(FeatureStore(record.store), manifest, keys, {})
 
 
-def _sources(manifest: Manifest) -> list[str]:
+def _sources(manifest: Manifest, cache: Path) -> list[str]:
     """Digests of the `.npz` files and of the stores' sample tables that the rows name as their source."""
     if "feature_source" not in manifest.table:
         return []
     named = [
-        manifest.folder / source for source in manifest.table["feature_source"].fillna("").unique() if source
+        manifest.source(source) for source in manifest.table["feature_source"].fillna("").unique() if source
     ]
     files = [source / SAMPLES_FILE if is_store(source) else source for source in named]
-    keys, _ = content_keys([str(file) for file in files], silent)
+    keys, _ = content_keys([str(file) for file in files], silent, cache)
     return sorted(key.tobytes().hex() for key in keys)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from divacli.errors import DataError, listed
+from divacli.files import suffix_of
 from divacli.manifest import Manifest
 
 TRUE_LABEL = "true_label"
@@ -46,7 +47,7 @@ def right_labels(manifest: Manifest, truth: Manifest | None) -> np.ndarray | Non
 def npz_sources(manifest: Manifest) -> list[str]:
     """The `.npz` file of each row whose path is a name in one; "" of the others, whose path is a file."""
     sources = manifest.table.get("feature_source", pd.Series("", manifest.table.index))
-    return [source if source.lower().endswith(".npz") else "" for source in sources.fillna("")]
+    return [source if suffix_of(source) == "npz" else "" for source in sources.fillna("")]
 
 
 def _found(manifest: Manifest, truth: Manifest) -> pd.Series:

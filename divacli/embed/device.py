@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import torch
@@ -12,11 +13,13 @@ from divacli.errors import DivaError
 def resolve_device(name: str) -> torch.device:
     """The device that `auto`, `cpu`, `cuda` or `cuda:N` stands for.
 
+    Of several processes on one machine each takes the CUDA device of its own number, unless one is named.
+
     Raises:
         DivaError: It is none of these, or there is no such device.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", name):
         raise DivaError(f"--device {name}", expected="auto, cpu, cuda or cuda:N")
     kind, _, number = name.partition(":")
@@ -27,4 +30,6 @@ def resolve_device(name: str) -> torch.device:
             expected="one that exists",
             hint="use --device cpu, or check the driver with nvidia-smi",
         )
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]) % found)
     return torch.device(name)

@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
+import torch
 
-from divacli.embed.extract import ExtractOptions, extract
-from divacli.embed.keys import content_keys
+from divacli.embed.extract import ExtractOptions, extract, feature_identity
+from divacli.embed.keys import KEY_BYTES, content_keys
 from divacli.embed.progress import Progress, silent
 from divacli.embed.samples import Samples, failures_of, is_store, read_store, samples_in, undecodable
 from divacli.embed.sources import of_arrays, of_sources
 from divacli.embed.store import FeatureStore, identity_fingerprint
 from divacli.errors import DataError
+from divacli.files import place_of
 from divacli.manifest import Labels, Manifest, check_files, read_manifest
+from divacli.parallel import world
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,11 +133,20 @@ def read_data(data: str, *, stdin: BinaryIO | None = None, labels: Labels = "req
         DivaError: DATA is not usable.
     """
     if is_store(data):
-        return read_store(Path(data), data, labels=labels)
+        return read_store(place_of(data), data, labels=labels)
     manifest = read_manifest(data, stdin=stdin, labels=labels)
-    if "feature_source" not in manifest.table:
-        check_files(manifest)
+    check_images(manifest)
     return manifest
+
+
+def check_images(manifest: Manifest) -> None:
+    """Check that the files are there of samples that bring no features.
+
+    Raises:
+        DataError: Some are not.
+    """
+    if _sources(manifest) is None:
+        check_files(manifest)
 
 
 def samples_of(
@@ -146,7 +158,7 @@ def samples_of(
     strict: bool = False,
     progress: Progress = silent,
 ) -> Samples:
-    """As `load_samples`, of a manifest that has been read."""
+    """As `load_samples`, of a manifest whose images are there."""
     start = time.monotonic()
     sources = _sources(manifest)
     if manifest.embeddings is not None:
@@ -207,6 +219,19 @@ def _sources(manifest: Manifest) -> pd.Series | None:
     return sources if (sources != "").any() else None
 
 
+def _keys(files: list[str], progress: Progress, cache: Path) -> tuple[np.ndarray, dict[int, str]]:
+    """As `content_keys`, every process reading its share of the files."""
+    here = world()
+    own = here.share_of(len(files))
+    keys = np.zeros((len(files), KEY_BYTES), np.uint8)
+    keys[own.start : own.stop], unreadable = content_keys(files[own.start : own.stop], progress, cache)
+    failed: dict[int, str] = {}
+    for others in here.gathered({own.start + position: reason for position, reason in unreadable.items()}):
+        failed |= others
+    here.merged(torch.from_numpy(keys))
+    return keys, failed
+
+
 def _of_images(
     manifest: Manifest,
     choice: BackboneChoice,
@@ -216,14 +241,13 @@ def _of_images(
     progress: Progress,
     named: NamedTransform | None = None,
 ) -> Samples:
-    check_files(manifest)
     backbone = choice.backbone
-    identity = {**backbone.identity, "precision": options.precision}
+    identity = feature_identity(backbone, options)
     folder = cache / "features" / identity_fingerprint(identity)[:32]
     store = FeatureStore.create(folder, identity, backbone.n_features)
     store.save_head(backbone.head)
     files = manifest.files()
-    keys, failed = content_keys(files, progress)
+    keys, failed = _keys(files, progress, cache)
     wanted = np.array([position not in failed for position in range(len(files))])
     wanted &= store.positions(keys) < 0
     todo = np.flatnonzero(wanted)
@@ -232,9 +256,16 @@ def _of_images(
     todo = todo[np.sort(first)]
     reasons: dict[int, str] = {}
     if len(todo):
-        chosen = [files[position] for position in todo]
-        moved = backbone.to(options.device)
-        reasons = extract(moved, chosen, keys[todo], store, options, progress, strict=strict)
+        here = world()
+        own = todo[list(here.share_of(len(todo)))]
+        if len(own):
+            chosen = [files[position] for position in own]
+            moved = backbone.to(options.device)
+            unusable = extract(moved, chosen, keys[own], store, options, progress, strict=strict)
+            reasons = {here.share_of(len(todo))[position]: reason for position, reason in unusable.items()}
+        for others in here.gathered((reasons, store.written)):
+            reasons = reasons | others[0]
+            store.include(others[1])
         by_key = {keys[todo[position]].tobytes(): reason for position, reason in reasons.items()}
         failed |= {
             position: by_key[key.tobytes()] for position, key in enumerate(keys) if key.tobytes() in by_key

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,6 +13,7 @@ from divacli.embed.gathered import GatheredRows
 from divacli.embed.keys import digest_of
 from divacli.embed.store import STORE_FILE, FeatureStore
 from divacli.errors import DataError, StoreError, listed
+from divacli.files import Place, RemoteFile, place_of, suffix_of
 from divacli.manifest import Labels, Manifest, read_manifest, relocate
 
 SAMPLES_FILE = "samples.parquet"
@@ -44,7 +44,7 @@ class Samples:
     fingerprint: str
     keys: np.ndarray | None = None
     head: tuple[Tensor, Tensor] | None = None
-    store: Path | None = None
+    store: Place | None = None
     identity: dict[str, str] = field(default_factory=dict)
     embedded: int = 0
     seconds: float = 0.0
@@ -140,15 +140,22 @@ def samples_in(store: FeatureStore, manifest: Manifest, keys: np.ndarray, failed
     )
 
 
-def is_store(data: str | Path) -> bool:
-    """Whether DATA is a feature store."""
+def is_store(data: str | Place) -> bool:
+    """Whether DATA is a feature store.
+
+    Raises:
+        DataError: It is at a URL of which that cannot be told.
+    """
+    place = place_of(data) if isinstance(data, str) else data
+    if isinstance(place, RemoteFile) and suffix_of(place.url):
+        return False  # saves a question: a store has no suffix, and other DATA at a URL has one
     try:
-        return (Path(data) / STORE_FILE).exists()
+        return (place / STORE_FILE).exists()
     except OSError:  # a folder that may not be entered, or a name too long: `read_manifest` says so
         return False
 
 
-def read_store(folder: Path, name: str, *, labels: Labels = "required") -> Samples:
+def read_store(folder: Place, name: str, *, labels: Labels = "required") -> Samples:
     """The samples of a store made by `diva embed`.
 
     Args:
@@ -170,6 +177,7 @@ def read_store(folder: Path, name: str, *, labels: Labels = "required") -> Sampl
     manifest = read_manifest(str(folder / SAMPLES_FILE), labels=labels)
     hexadecimal = manifest.table["image_sha256"]
     keys = np.frombuffer(bytes.fromhex("".join(hexadecimal)), np.uint8).reshape(len(hexadecimal), -1)
-    table = manifest.table.drop(columns="image_sha256").assign(feature_source=".")
+    source = str(folder) if isinstance(folder, RemoteFile) else "."
+    table = manifest.table.drop(columns="image_sha256").assign(feature_source=source)
     manifest = replace(manifest, name=name, kind="store", table=table)
     return replace(samples_in(store, manifest, keys, {}), seconds=time.monotonic() - start)

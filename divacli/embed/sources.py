@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 
 from divacli.embed.gathered import GatheredRows, whole
-from divacli.embed.keys import digest_of, file_digest
+from divacli.embed.keys import digest_of
 from divacli.embed.samples import Samples, is_store, no_failures, read_store
 from divacli.embed.store import batched, require_same_identity
 from divacli.errors import DataError, listed
+from divacli.files import file_digest
 from divacli.manifest import ArrayFile, Manifest, read_manifest
 
 _CHECKED_ROWS = 1024
@@ -25,7 +26,7 @@ def of_arrays(manifest: Manifest, embeddings: ArrayFile | np.ndarray) -> Samples
     """
     rows = whole(embeddings)
     _require_finite(rows, manifest)
-    file = manifest.folder / str(manifest.table["feature_source"].iloc[0])
+    file = manifest.source(str(manifest.table["feature_source"].iloc[0]))
     return Samples(manifest, rows, no_failures(), file_digest(file).hex())
 
 
@@ -52,7 +53,7 @@ def of_sources(manifest: Manifest, sources: pd.Series) -> Samples:
     identity: dict[str, str] = {}
     for source in sorted(sources.unique()):
         here = (sources == source).to_numpy()
-        origin = manifest.folder / source
+        origin = manifest.source(source)
         wanted = manifest.table["path"][here]
         if is_store(origin):
             inner = read_store(origin, str(origin), labels="optional")

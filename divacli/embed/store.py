@@ -9,7 +9,8 @@ processes may write to one store: at worst a row is there twice.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +24,32 @@ from torch import Tensor
 from divacli.embed.gathered import GatheredRows
 from divacli.embed.keys import KEY_BYTES, digest_of
 from divacli.errors import StoreError
+from divacli.files import Place, RemoteFile, read_range, size_of
 from divacli.manifest import ArrayFile, write_bytes, write_text
 
 FORMAT = 1
 STORE_FILE = "store.json"
 _SHARD = "shard-*.safetensors"
 _HEAD = "head.safetensors"
+_HEADER_BYTES = 1024  # the header of a shard is shorter, so that one request brings it
+_REQUESTS = 16  # shards at a URL that are opened side by side
 
 
 class FeatureStore:
     """The features of many images under one backbone.
 
     Args:
-        folder: An existing store.
+        folder: An existing store; one at a URL can be read only.
 
     Raises:
+        DataError: A URL cannot be read.
         StoreError: No store, one of a later format, or a shard that is damaged.
+
+    Attributes:
+        written: Names of the shards that were appended.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Place) -> None:
         self.folder = folder
         self.about = _read_json(folder / STORE_FILE)
         if self.about.get("format") != FORMAT:
@@ -63,6 +71,7 @@ class FeatureStore:
         self._block: np.ndarray = np.zeros(0, np.int32)
         self._row: np.ndarray = np.zeros(0, np.int64)
         self._order: np.ndarray = np.zeros(0, np.int64)
+        self.written: list[str] = []
         self._load(sorted(folder.glob(_SHARD)))
 
     @classmethod
@@ -141,13 +150,33 @@ class FeatureStore:
         """
         content = encode_tensors({"features": np.ascontiguousarray(features, np.float32), "keys": keys})
         # Named by its content: two writers can neither overwrite nor mix each other's shards.
-        target = self.folder / f"shard-{digest_of(content)[:32]}.safetensors"
+        target = self._writable / f"shard-{digest_of(content)[:32]}.safetensors"
         write_bytes(target, content)
         self._load([target])
+        self.written.append(target.name)
+
+    def include(self, shards: Sequence[str]) -> None:
+        """Take in shards that another process has written to the folder.
+
+        Args:
+            shards: Their names, `written` of the other's store.
+
+        Raises:
+            StoreError: They are not here.
+        """
+        others = [self.folder / name for name in shards if name not in self.written]
+        missing = [place for place in others if not place.exists()]
+        if missing:
+            raise StoreError(
+                f"{self.folder} lacks {len(missing):,} files that another process of this job has written",
+                expected="one folder that all processes see",
+                hint="put it on a shared file system, with --cache-dir DIR",
+            )
+        self._load(others)
 
     def save_head(self, head: tuple[Tensor, Tensor] | None) -> None:
         """Keep the network's own last layer, (K, d) weight and (K,) bias, beside its features."""
-        target = self.folder / _HEAD
+        target = self._writable / _HEAD
         if head is not None and not target.exists():
             # The encoder takes an array's bytes as they lie, whatever its strides.
             weight, bias = (np.ascontiguousarray(part.detach().float().cpu().numpy()) for part in head)
@@ -172,10 +201,14 @@ class FeatureStore:
                 hint="delete that file and embed the images again",
             ) from error
 
-    def _load(self, shards: list[Path]) -> None:
+    @property
+    def _writable(self) -> Path:
+        assert isinstance(self.folder, Path)  # as `create` made it
+        return self.folder
+
+    def _load(self, shards: Sequence[Place]) -> None:
         keys, blocks, rows = [self._keys], [self._block], [self._row]
-        for shard in shards:
-            features, shard_keys = _open_shard(shard, int(self.about["n_features"]))
+        for features, shard_keys in _open_shards(shards, int(self.about["n_features"])):
             blocks.append(np.full(len(shard_keys), len(self._blocks), np.int32))
             rows.append(np.arange(len(shard_keys)))
             keys.append(shard_keys)
@@ -254,25 +287,34 @@ def _prefix(keys: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(keys[:, :8]).view(np.uint64)[:, 0]
 
 
-def _open_shard(path: Path, n_features: int) -> tuple[ArrayFile, np.ndarray]:
-    """Features (on disk) and keys of one shard."""
+def _open_shards(shards: Sequence[Place], n_features: int) -> Iterator[tuple[ArrayFile, np.ndarray]]:
+    """Features (where they lie) and keys of each shard."""
+    if not any(isinstance(shard, RemoteFile) for shard in shards):
+        for shard in shards:
+            yield _open_shard(shard, n_features)
+        return
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        yield from pool.map(lambda shard: _open_shard(shard, n_features), shards)
+
+
+def _open_shard(path: Place, n_features: int) -> tuple[ArrayFile, np.ndarray]:
+    """Features (where they lie) and keys of one shard."""
     try:
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            if size > 1 << 20:
-                raise ValueError("no header")
-            header = json.loads(file.read(size))
-            start = 8 + size
-            spans = {name: header[name]["data_offsets"] for name in ("features", "keys")}
-            m, d = header["features"]["shape"]
-            if (
-                header["features"]["dtype"] != "F32"
-                or d != n_features
-                or header["keys"]["shape"] != [m, KEY_BYTES]
-            ):
-                raise ValueError(f"features {header['features']}, keys {header['keys']}")
-            if path.stat().st_size != start + max(stop for _, stop in spans.values()):
-                raise ValueError("truncated")
+        beginning = read_range(path, 0, _HEADER_BYTES)
+        start = 8 + int.from_bytes(beginning[:8], "little")
+        if not 8 < start <= len(beginning):
+            raise ValueError("no header")
+        header = json.loads(beginning[8:start])
+        spans = {name: header[name]["data_offsets"] for name in ("features", "keys")}
+        m, d = header["features"]["shape"]
+        if (
+            header["features"]["dtype"] != "F32"
+            or d != n_features
+            or header["keys"]["shape"] != [m, KEY_BYTES]
+        ):
+            raise ValueError(f"features {header['features']}, keys {header['keys']}")
+        if size_of(path) != start + max(stop for _, stop in spans.values()):
+            raise ValueError("truncated")
         features = ArrayFile(path, start + spans["features"][0], (m, d), np.dtype(np.float32))
         keys = ArrayFile(path, start + spans["keys"][0], (m, KEY_BYTES), np.dtype(np.uint8))
         return features, keys[:]
@@ -284,7 +326,7 @@ def _open_shard(path: Path, n_features: int) -> tuple[ArrayFile, np.ndarray]:
         ) from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Place) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:

@@ -19,6 +19,7 @@ from divacli.embed.progress import Progress, silent
 from divacli.embed.samples import Samples, no_failures
 from divacli.embed.store import FeatureStore, batched, identity_fingerprint
 from divacli.errors import DataError, ModelError, listed
+from divacli.files import place_of, suffix_of
 from divacli.manifest import Manifest, manifest_of
 from divacli.manifest.columns import row_numbers
 from divacli.manifest.tabular import FORMATS, parse
@@ -62,7 +63,7 @@ def read_texts(data: str) -> Manifest:
             hint="name the column of texts text, and leave out or rename a column path",
         )
     numbered = raw.assign(path=[str(number) for number in range(len(raw))])
-    manifest = manifest_of(numbered, Path(data).parent, name=data, labels="optional")
+    manifest = manifest_of(numbered, place_of(data).parent, name=data, labels="optional")
     if not manifest.labelled:
         raise DataError(f"{data} has no labels", expected=_EXPECTED, hint="fill in the column label")
     table = manifest.table
@@ -175,11 +176,10 @@ def text_samples(
 
 
 def _parsed(data: str) -> pd.DataFrame:
-    path = Path(data)
-    suffix = path.suffix.lower().removeprefix(".")
+    suffix = suffix_of(data)
     if suffix not in FORMATS:
         raise DataError(f"{data} is no table of texts", expected=_EXPECTED)
-    return parse(path.read_bytes(), suffix, data)
+    return parse(place_of(data).read_bytes(), suffix, data)
 
 
 def _holds_texts(table: pd.DataFrame) -> bool:

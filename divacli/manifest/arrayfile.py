@@ -14,10 +14,14 @@ from typing import IO
 import numpy as np
 
 from divacli.errors import DataError
+from divacli.files import Place, RemoteFile
 
 _LOCAL_HEADER = struct.Struct(
     "<26xHH"
 )  # a zip member's own header ends with the lengths of name and extra field
+
+# Of a file at a URL, rows no further apart are read in one range: less than what a request costs.
+_GAP_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class ArrayFile:
 
     Rows are read with `pread` and not mapped: mapped pages count as resident memory and a truncated file
     would kill the process. Every access opens the file anew, so one object serves many threads and pickles.
+    Of a file at a URL ranges are asked for; rows that lie near one another come in one of them.
 
     Attributes:
         path: The file.
@@ -34,7 +39,7 @@ class ArrayFile:
         dtype: Type of the elements, in this machine's byte order.
     """
 
-    path: Path
+    path: Place
     offset: int
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -63,7 +68,7 @@ class ArrayFile:
         return cls(path, offset, shape, dtype)
 
     @classmethod
-    def from_npz(cls, path: Path, member: str) -> ArrayFile | np.ndarray:
+    def from_npz(cls, path: Place, member: str) -> ArrayFile | np.ndarray:
         """Open one array of an `.npz` file.
 
         Returns:
@@ -76,8 +81,9 @@ class ArrayFile:
             OSError: The file cannot be read.
             zipfile.BadZipFile: Not a zip file, or a damaged one.
             zlib.error: Damaged compressed data.
+            DataError: A URL that cannot be read.
         """
-        with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             info = archive.getinfo(f"{member}.npy")
             with archive.open(info) as stream:
                 shape, readable_in_place, dtype = read_npy_header(stream)
@@ -86,9 +92,8 @@ class ArrayFile:
             if held != stated and not dtype.hasobject:
                 raise ValueError(f"it holds {held:,} bytes where its header states {stated:,}")
             if readable_in_place and info.compress_type == zipfile.ZIP_STORED:
-                with path.open("rb") as file:
-                    file.seek(info.header_offset)
-                    lengths = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+                file.seek(info.header_offset)
+                lengths = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
                 data = info.header_offset + _LOCAL_HEADER.size + sum(lengths)
                 return cls(path, data + npy_header, shape, dtype)
             with archive.open(info) as stream:
@@ -122,6 +127,9 @@ class ArrayFile:
         if not block.size:
             return block
         row_bytes = block.nbytes // len(rows)
+        if isinstance(self.path, RemoteFile):
+            self._fetch(self.path, rows.astype(np.int64), block, row_bytes)
+            return block
         buffer = block.reshape(-1).view(np.uint8).data
         # Signed before the difference: unsigned row numbers would wrap around.
         breaks = np.flatnonzero(np.diff(rows.astype(np.int64)) != 1) + 1
@@ -140,12 +148,33 @@ class ArrayFile:
         while len(buffer):
             count = os.preadv(descriptor, [buffer], position)
             if not count:
-                raise DataError(
-                    f"{self.path} changed or was truncated while reading: it ends at byte {position:,}",
-                    expected=f"{len(buffer):,} bytes more",
-                    hint="write the file again, and let nothing else write to it meanwhile",
-                )
+                raise self._truncated(position, len(buffer))
             buffer, position = buffer[count:], position + count
+
+    def _fetch(self, file: RemoteFile, rows: np.ndarray, block: np.ndarray, row_bytes: int) -> None:
+        """Fill `block` with `rows`, (m,) int64, of a file at a URL."""
+        order = np.argsort(rows, kind="stable")
+        rows = rows[order]
+        breaks = np.flatnonzero(np.diff(rows) > 1 + _GAP_BYTES // row_bytes) + 1
+        spans = list(itertools.pairwise([0, *breaks.tolist(), len(rows)]))
+        ranges = [
+            (self.offset + int(rows[start]) * row_bytes, self.offset + (int(rows[stop - 1]) + 1) * row_bytes)
+            for start, stop in spans
+        ]
+        for (start, stop), (first, last), content in zip(
+            spans, ranges, file.read_ranges(ranges), strict=True
+        ):
+            if len(content) < last - first:
+                raise self._truncated(first + len(content), last - first - len(content))
+            found = np.frombuffer(content, self.dtype).reshape(-1, *self.shape[1:])
+            block[order[start:stop]] = found[rows[start:stop] - rows[start]]
+
+    def _truncated(self, end: int, missing: int) -> DataError:
+        return DataError(
+            f"{self.path} changed or was truncated while reading: it ends at byte {end:,}",
+            expected=f"{missing:,} bytes more",
+            hint="write the file again, and let nothing else write to it meanwhile",
+        )
 
 
 def read_npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:

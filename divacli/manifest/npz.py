@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from divacli.errors import DataError, listed
+from divacli.files import Place
 from divacli.manifest.arrayfile import ArrayFile, read_npy_header
 
 _PER_SAMPLE = ("label", "path", "weight", "group")
@@ -28,7 +28,7 @@ _UNREADABLE = (
 
 
 def read_npz(
-    file: Path, name: str, *, labels_required: bool = True
+    file: Place, name: str, *, labels_required: bool = True
 ) -> tuple[pd.DataFrame, ArrayFile | np.ndarray, list[str]]:
     """Read the table and open the embeddings of an `.npz` file.
 
@@ -50,7 +50,7 @@ def read_npz(
         DataError: Not an `.npz` file, or an array missing, of objects, or of a wrong type or shape.
     """
     try:
-        with zipfile.ZipFile(file) as archive:
+        with file.open("rb") as stream, zipfile.ZipFile(stream) as archive:
             members = [entry.removesuffix(".npy") for entry in archive.namelist() if entry.endswith(".npy")]
     except _UNREADABLE as error:
         raise DataError(
@@ -101,7 +101,7 @@ def read_npz(
     return table, embeddings, [f"{name}: arrays not used: {listed(unused)}."] if unused else []
 
 
-def _open(file: Path, member: str, name: str) -> ArrayFile | np.ndarray:
+def _open(file: Place, member: str, name: str) -> ArrayFile | np.ndarray:
     try:
         return ArrayFile.from_npz(file, member)
     except _UNREADABLE as error:
@@ -112,11 +112,15 @@ def _open(file: Path, member: str, name: str) -> ArrayFile | np.ndarray:
         ) from error
 
 
-def _column(file: Path, member: str, n: int) -> pd.Series | None:
+def _column(file: Place, member: str, n: int) -> pd.Series | None:
     """An array that diva does not know as a column of the table; None where it cannot be one."""
     try:
         # The header first: what else is in the file may be large.
-        with zipfile.ZipFile(file) as archive, archive.open(f"{member}.npy") as stream:
+        with (
+            file.open("rb") as opened,
+            zipfile.ZipFile(opened) as archive,
+            archive.open(f"{member}.npy") as stream,
+        ):
             shape, _, dtype = read_npy_header(stream)
         if shape != (n,) or dtype.kind not in _OF_NUMBERS_OR_TEXT:
             return None

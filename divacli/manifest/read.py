@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from divacli.errors import DataError
+from divacli.files import KINDS, Place, RemoteFile, joined, place_of, require_present, suffix_of
 from divacli.manifest.arrayfile import ArrayFile
 from divacli.manifest.columns import typed
 from divacli.manifest.folder import read_folder
@@ -24,9 +24,7 @@ from divacli.manifest.validate import validate
 Labels = Literal["required", "optional"]
 """Whether samples must have labels, of two classes at least, or may lack them as those of a pool may."""
 
-_KINDS = (
-    "a folder with one sub-folder a class, a .csv .tsv .jsonl .parquet or .npz file, or - for standard input"
-)
+_KINDS_AT_URL = "an .npz file, a .csv .tsv .jsonl .parquet table, or a feature store made by: diva embed"
 
 
 def read_manifest(data: str, *, stdin: BinaryIO | None = None, labels: Labels = "required") -> Manifest:
@@ -34,7 +32,8 @@ def read_manifest(data: str, *, stdin: BinaryIO | None = None, labels: Labels = 
 
     Args:
         data: A folder, a table, an `.npz` file, or "-" for a table on standard input, whose format is told
-            from its content and whose relative paths start from the current folder.
+            from its content and whose relative paths start from the current folder. A table or an `.npz` file
+            may lie at a URL that fsspec reads.
         stdin: Where "-" reads from; the process's own standard input by default.
         labels: "optional" also takes samples without labels (images directly in a folder, a table or an
             `.npz` file without the column label or with nothing in it), of one class, or all of weight 0.
@@ -46,16 +45,15 @@ def read_manifest(data: str, *, stdin: BinaryIO | None = None, labels: Labels = 
     if data == "-":
         return _read_stdin(stdin or sys.stdin.buffer, required)
     if not data:  # an unset shell variable; as a path it would be the current folder
-        raise DataError("DATA is an empty string", expected=_KINDS)
-    path = Path(data)
+        raise DataError("DATA is an empty string", expected=KINDS)
+    require_present(data)
+    path = place_of(data)
     try:
-        if path.is_dir():
+        if isinstance(path, Path) and path.is_dir():
             raw, warnings = read_folder(path, data, labels_required=required)
             return _checked(data, "folder", raw, path.resolve(), required, warnings)
-        if not path.exists():
-            raise _not_there(path)
         folder = path.parent.resolve()
-        suffix = path.suffix.lower().removeprefix(".")
+        suffix = suffix_of(data)
         if suffix == "npz":
             raw, embeddings, warnings = read_npz(path, data, labels_required=required)
             return _checked(data, "npz", raw, folder, required, warnings, embeddings)
@@ -63,11 +61,17 @@ def read_manifest(data: str, *, stdin: BinaryIO | None = None, labels: Labels = 
             return _checked(data, "table", parse(path.read_bytes(), suffix, data), folder, required)
     except OSError as error:
         raise DataError(f"{data} cannot be read: {error.strerror}", hint="make it readable") from error
-    raise DataError(f"{data} is no kind of DATA", expected=_KINDS)
+    if isinstance(path, RemoteFile):
+        raise DataError(
+            f"{data} is no kind of DATA that is read from a URL",
+            expected=_KINDS_AT_URL,
+            hint="mount or copy images, or run diva embed where they are and give its store",
+        )
+    raise DataError(f"{data} is no kind of DATA", expected=KINDS)
 
 
 def manifest_of(
-    table: pd.DataFrame, folder: Path, *, name: str = "the table", labels: Labels = "required"
+    table: pd.DataFrame, folder: Place, *, name: str = "the table", labels: Labels = "required"
 ) -> Manifest:
     """Check a table that is in memory just as one that was read from a file.
 
@@ -99,12 +103,14 @@ def _checked(
     name: str,
     kind: str,
     raw: pd.DataFrame,
-    folder: Path,
+    folder: Place,
     labels_required: bool,
     warnings: Sequence[str] = (),
     embeddings: ArrayFile | np.ndarray | None = None,
 ) -> Manifest:
     table, unused, column_warnings = typed(raw, name, labels_required=labels_required)
+    if isinstance(folder, RemoteFile):
+        table, folder = _located(table, folder), Path.cwd()
     manifest = Manifest(
         name,
         kind,
@@ -117,8 +123,13 @@ def _checked(
     return replace(manifest, warnings=(*warnings, *column_warnings, *validate(manifest)))
 
 
-def _not_there(path: Path) -> DataError:
-    present = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, present, n=1)
-    hint = f"did you mean {path.with_name(close[0])}?" if close else "check the spelling"
-    return DataError(f"{path} does not exist", expected=_KINDS, hint=hint)
+def _located(table: pd.DataFrame, folder: RemoteFile) -> pd.DataFrame:
+    """A table from a URL, with URLs in place of relative paths; names in an `.npz` file stay."""
+    if "feature_source" not in table:
+        return table.assign(path=[joined(folder, path) if path else "" for path in table["path"]])
+    sources = [joined(folder, source) if source else "" for source in table["feature_source"]]
+    paths = [
+        path if not path or suffix_of(source) == "npz" else joined(folder, path)
+        for path, source in zip(table["path"], sources, strict=True)
+    ]
+    return table.assign(path=paths, feature_source=sources)

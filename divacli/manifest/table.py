@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from divacli.errors import DataError, listed
+from divacli.files import Place, joined, place_of
 from divacli.manifest.arrayfile import ArrayFile
 
 
@@ -23,7 +23,8 @@ class Manifest:
         table: One row a sample, RangeIndex. Columns path (str, as written), label (str) and weight (float64,
             1 where not given), then group, split, id and feature_source where there are such, then all
             others. Where `feature_source` is not empty it names the `.npz` file or feature store that holds
-            the row's embedding, and the path need not be a file. Labels are all "" where there are none.
+            the row's embedding, and the path need not be a file. Either may be a URL. Labels are all "" where
+            there are none.
         folder: Absolute folder that relative paths and sources start from.
         unused: Names of columns that are kept, and not used unless an option names them.
         warnings: One sentence each.
@@ -80,9 +81,13 @@ class Manifest:
         return numbers.astype(np.int64)
 
     def files(self) -> list[str]:
-        """Absolute path of each row."""
+        """Absolute path, or URL, of each row."""
         folder = str(self.folder)
-        return [posixpath.join(folder, path) for path in self.table["path"]]
+        return [joined(folder, path) for path in self.table["path"]]
+
+    def source(self, name: str) -> Place:
+        """Where the `.npz` file or feature store lies that a cell of `feature_source` names."""
+        return place_of(joined(self.folder, name))
 
     def select(self, rows: np.ndarray) -> Manifest:
         """Keep some rows, in the order given.

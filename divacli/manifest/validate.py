@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from divacli.errors import DataError, listed
+from divacli.files import is_url
 from divacli.manifest.columns import row_numbers
 from divacli.manifest.table import Manifest
 
@@ -67,11 +68,18 @@ def check_files(manifest: Manifest) -> None:
     """Check that every row's file is there; rows whose `feature_source` holds their embedding need none.
 
     Raises:
-        DataError: A path that is not a regular file or a link to one.
+        DataError: A path that is not a regular file or a link to one, or a URL.
     """
     table = manifest.table
     wanted = table["feature_source"] == "" if "feature_source" in table else np.ones(len(table), bool)
     files = [file for file, want in zip(manifest.files(), wanted, strict=True) if want]
+    remote = [file for file in files if is_url(file)]
+    if remote:
+        raise DataError(
+            f"{manifest.name}: {len(remote):,} of {len(files):,} images lie at URLs: {listed(remote)}",
+            expected="images in a file system of this machine",
+            hint="mount or copy them, or run diva embed where they are and give its store as DATA",
+        )
     missing = [file for file in files if not os.path.isfile(file)]  # noqa: PTH113  # Path.is_file raises on some
     if missing:
         raise DataError(

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from divacli.errors import OutputError
+from divacli.files import is_url, suffix_of
 
 Format = Literal["csv", "jsonl", "parquet"]
 
@@ -73,7 +74,8 @@ def write_text(target: Path, text: str) -> None:
 def relocate(table: pd.DataFrame, folder: Path, target: Path) -> pd.DataFrame:
     """Rewrite paths so that the table means the same when it lies in another folder.
 
-    Absolute paths stay. So do paths of rows whose `feature_source` is an `.npz` file: they are names in it.
+    Absolute paths and URLs stay. So do paths of rows whose `feature_source` is an `.npz` file: they are names
+    in it.
 
     Args:
         table: Table with the column path, and optionally feature_source.
@@ -88,13 +90,15 @@ def relocate(table: pd.DataFrame, folder: Path, target: Path) -> pd.DataFrame:
         return table.copy()
 
     def moved(path: str) -> str:
-        return posixpath.normpath(posixpath.join(prefix, path)) if path else path
+        if not path or is_url(path):
+            return path
+        return posixpath.normpath(posixpath.join(prefix, path))
 
     paths = table["path"]
     if "feature_source" not in table:
         return table.assign(path=paths.map(moved))
     sources = table["feature_source"].fillna("")
-    names = sources.str.lower().str.endswith(".npz")
+    names = sources.map(suffix_of) == "npz"
     return table.assign(path=paths.where(names, paths.map(moved)), feature_source=sources.map(moved))
 
 

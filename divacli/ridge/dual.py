@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from divacli.errors import SolveError
+from divacli.ridge.factor import eigenbasis
 from divacli.ridge.scaling import Scaling
 from divacli.ridge.task import RidgeTask
 
@@ -37,7 +38,7 @@ class Span:
         kernel = centred @ centred.T
         if not bool(torch.isfinite(kernel).all()):
             raise SolveError("the features hold NaN or infinite values", expected="finite numbers")
-        squares, vectors = torch.linalg.eigh(kernel)
+        squares, vectors = eigenbasis(kernel)
         # Rounding of the kernel, and of the shift: equal features span nothing.
         eps = torch.finfo(torch.float64).eps
         rounding = len(rows) * (64 * eps * float(self._shift.norm())) ** 2

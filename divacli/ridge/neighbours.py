@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from divacli.parallel import World, world
 from divacli.ridge.rows import Rows
 from divacli.ridge.scaling import Scaling
 
@@ -107,9 +108,10 @@ def near_duplicates(
 
     points, everyone = _projected(unit, sample), torch.arange(n)
     close = torch.zeros(n, dtype=torch.bool)
-    for pairs, _ in _pairs_within(unit, points, torch.full((n,), ratio * typical), everyone, done):
+    radii = torch.full((n,), ratio * typical)
+    for pairs, _ in _pairs_within(unit, points, radii, everyone, done, world()):
         close[pairs] = True
-    rows = everyone[close]
+    rows = everyone[world().merged(close.byte()) > 0]
     local = neighbour_distances(unit, rows, references, last)[:, -1].clamp(ratio * typical, typical)
     for pairs, distances in _pairs_within(unit, points[rows.to(points.device)], ratio * local, rows):
         _connect(numbers, pairs)
@@ -182,6 +184,7 @@ def _pairs_within(
     radii: Tensor,
     numbers: Tensor,
     done: Callable[[int], None] = lambda rows: None,
+    here: World = World(),
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Pairs of rows that are closer than the radii of both, with their distances, some at a time.
 
@@ -191,6 +194,7 @@ def _pairs_within(
         radii: (m,).
         numbers: (m,) their ascending row numbers.
         done: Told how many rows more have been compared with all others.
+        here: The processes that share the rows: each finds the pairs of its own.
     """
     radii = radii.to(device=points.device, dtype=torch.float64)
     # What rounding may take from a squared distance of points of length 1 at the most.
@@ -202,7 +206,7 @@ def _pairs_within(
     left = torch.cat([-2 * coarse, torch.ones_like(squares)], dim=1)
     right = torch.cat([coarse, squares], dim=1)
     height, width = _TILE
-    for top in range(0, len(points), height):
+    for top in range(here.rank * height, len(points), here.size * height):
         for start in range(top, len(points), width):
             rows, columns = slice(top, top + height), slice(start, start + width)
             bound = left[rows] @ right[columns].T
@@ -225,7 +229,7 @@ def _pairs_within(
             near = distances < torch.minimum(radii[first], radii[second])
             pairs = torch.stack([first[near], second[near]], dim=1)
             yield numbers[pairs.cpu()], distances[near].cpu()
-        done(len(points[top : top + height]))
+        done(len(points[top : top + here.size * height]))
 
 
 def _connect(numbers: Tensor, pairs: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -9,35 +10,103 @@ import pytest
 
 import divacli
 
+COMMANDS = {
+    "score": "",
+    "prune": "--keep 0.9",
+    "relabel": "",
+    "reweight": "",
+    "extend": "--pool pool.csv",
+    "augment": "--transform hflip",
+    "aggregate": "--pool pool.csv",
+    "train": "",
+    "evaluate": "--test test.csv --curve remove",
+    "embed": "",
+}
+"""Each command on DATA, with the options that it cannot do without."""
+
+SLOW = ("torch", "torchvision", "pandas", "pyarrow", "numpy", "sklearn", "matplotlib", "PIL", "fsspec")
+
 FIRST = """
-import sys
+import json, sys
 from typer.testing import CliRunner
 from divacli.cli.app import app
-for line in ("", "--help", "--version", "score --help", "prune -h", "embed -h", "demo -h", "score",
-             "prune x.csv", "prune x.csv --keep 2", "score --nothing"):
+for line, expected in json.loads(sys.argv[1]):
     result = CliRunner().invoke(app, line.split())
-    loaded = [name for name in ("torch", "pandas", "numpy", "sklearn") if name in sys.modules]
-    print(line, result.exit_code, loaded, sep="|")
+    loaded = [name for name in sys.argv[2:] if name in sys.modules]
+    if (result.exit_code, loaded) != (expected, []):
+        print(line, result.exit_code, loaded, result.output, sep=" | ")
+print("done")
 """
 
 
-def test_help_and_wrong_usage_do_not_wait_for_torch():
-    found = subprocess.run(
-        [sys.executable, "-c", FIRST], capture_output=True, text=True, check=True, timeout=60
-    )
-    assert found.stdout.splitlines() == [
-        "|2|[]",
-        "--help|0|[]",
-        "--version|0|[]",
-        "score --help|0|[]",
-        "prune -h|0|[]",
-        "embed -h|0|[]",
-        "demo -h|0|[]",
-        "score|2|[]",
-        "prune x.csv|2|[]",
-        "prune x.csv --keep 2|2|[]",
-        "score --nothing|2|[]",
+def lines_of(command: str) -> list[tuple[str, int]]:
+    """Command lines that end at once, with their status."""
+    needed = COMMANDS[command]
+    lines = [
+        (f"{command} --help", 0),
+        (f"{command} -h", 0),
+        (command, 2),
+        (f"{command} none.csv {needed} --nothing", 2),
+        (f"{command} none.csv other.csv {needed}", 2),
+        (f"{command} none.csv {needed} --out", 2),
+        (f"{command} none.csv {needed} --batch-size many", 2),
+        (f"{command} none.csv {needed} --batch-size 0", 2),
+        (f"{command} none.csv {needed} --config none.yaml", 2),
+        (f"{command} none.csv {needed}", 1),
     ]
+    if command != "embed":
+        lines += [
+            (f"{command} none.csv {needed} --ridge abc", 2),
+            (f"{command} none.csv {needed} --ridge -1", 2),
+            (f"{command} none.csv {needed} --scaling half", 2),
+            (f"{command} none.csv {needed} --dtype float8", 2),
+            (f"{command} none.csv {needed} --ridge auto", 1),
+        ]
+    if command in ("reweight", "augment", "train"):
+        lines.append((f"{command} none.csv {needed} --step-size big", 2))
+    return lines
+
+
+OTHERS = [
+    ("", 2),
+    ("--help", 0),
+    ("--version", 0),
+    ("nothing", 2),
+    ("demo -h", 0),
+    ("demo --seed -1", 2),
+    ("prune none.csv", 2),
+    ("prune none.csv --keep 2", 2),
+    ("prune none.csv --keep auto --by loo_loss", 2),
+    ("relabel none.csv --threshold 1", 2),
+    ("extend none.csv", 2),
+    ("extend none.csv --pool x --budget 0", 2),
+    ("extend - --pool -", 2),
+    ("aggregate - --pool -", 2),
+    ("augment none.csv", 2),
+    ("train none.csv --lr 0", 2),
+    ("train none.csv --val x", 2),
+    ("evaluate none.csv --test x", 2),
+    ("evaluate none.csv --test x --curve add", 2),
+]
+
+
+def test_help_and_wrong_usage_wait_for_nothing_slow(tmp_path):
+    lines = OTHERS + [line for command in COMMANDS for line in lines_of(command)]
+    found = subprocess.run(
+        [sys.executable, "-c", FIRST, json.dumps(lines), *SLOW],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        cwd=tmp_path,
+    )
+    assert found.stdout == "done\n"
+
+
+def test_all_commands_are_looked_at():
+    from divacli.cli.app import app
+
+    assert {*COMMANDS, "demo"} == {command.name for command in app.registered_commands}
 
 
 def test_the_installed_module_answers():

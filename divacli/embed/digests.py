@@ -1,0 +1,115 @@
+"""Digests of files that were read before, so that a file that has not changed is not read again."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from divacli.errors import OutputError
+from divacli.manifest import write_bytes
+
+_ENTRY = np.dtype([("path", "<u8", 2), ("state", "<i8", 4), ("digest", "u1", 32)])
+_CHECK_BYTES = 32
+
+_SETTLED = 10 * 10**9
+"""A digest is remembered of files that last changed so many nanoseconds before they were looked at. Of one
+that changed later there may be two contents under one time stamp: clocks of file systems tick in up to two
+seconds, and that of a file server may differ from this machine's."""
+
+
+class KnownDigests:
+    """What is remembered of some files: one small file in a folder, for all files below the same folder.
+
+    A file is known again by its path, size, inode, and times of last change of its content (mtime) and of
+    anything (ctime, which no program can set). Several processes may remember at once: the last one wins, and
+    what the others knew is found out again. A damaged file counts as none.
+
+    Args:
+        files: Paths (n).
+        folder: Where it lies; made when something is remembered.
+
+    Attributes:
+        digests: (n, 32) uint8 SHA-256; zeros where unknown.
+        found: (n,) bool, which are known.
+    """
+
+    def __init__(self, files: Sequence[str], folder: Path) -> None:
+        self._files = files
+        self._started = time.time_ns()
+        self._state = _states(files)
+        self._paths = _names(files)
+        self._target = folder / f"{hashlib.sha256(os.fsencode(_top(files))).hexdigest()[:32]}.bin"
+        self._entries = _read(self._target)
+        place = np.searchsorted(self._entries["path"][:, 0], self._paths[:, 0])
+        place = place.clip(max=max(len(self._entries) - 1, 0))
+        same = self._entries[place] if len(self._entries) else np.zeros(len(files), _ENTRY)
+        self.found = (same["path"] == self._paths).all(axis=1) & (same["state"] == self._state).all(axis=1)
+        self.digests = np.where(self.found[:, None], same["digest"], np.uint8(0))
+
+    def remember(self, rows: np.ndarray, digests: np.ndarray) -> None:
+        """Keep digests for another time, of those files that have not changed while they were read.
+
+        Args:
+            rows: (m,) numbers of the files that were read.
+            digests: (m, 32) uint8.
+        """
+        state = self._state[rows]
+        changed = np.maximum(state[:, 1], state[:, 2])
+        settled = (state == _states([self._files[row] for row in rows])).all(axis=1)
+        settled &= (state[:, 0] >= 0) & (changed < self._started - _SETTLED)
+        rows, digests = rows[settled], digests[settled]
+        if not len(rows):
+            return
+        new = np.zeros(len(rows), _ENTRY)
+        new["path"], new["state"], new["digest"] = self._paths[rows], self._state[rows], digests
+        # The first of each path is kept.
+        entries = np.concatenate([new, _read(self._target)])
+        _, first = np.unique(entries["path"][:, 0], return_index=True)
+        content = entries[first].tobytes()
+        with contextlib.suppress(OutputError):  # a cache that cannot be written is none
+            write_bytes(self._target, hashlib.sha256(content).digest() + content)
+
+
+def _read(target: Path) -> np.ndarray:
+    """What is remembered, sorted by path; nothing where the file is missing or damaged."""
+    try:
+        data = target.read_bytes()
+    except OSError:
+        return np.zeros(0, _ENTRY)
+    check, content = data[:_CHECK_BYTES], data[_CHECK_BYTES:]
+    if hashlib.sha256(content).digest() != check or len(content) % _ENTRY.itemsize:
+        return np.zeros(0, _ENTRY)
+    return np.frombuffer(content, _ENTRY)
+
+
+def _top(files: Sequence[str]) -> str:
+    """The folder that all files lie below."""
+    # Of the first and last name in the alphabet, for whatever is between them begins alike.
+    return os.path.commonprefix([min(files), max(files)]).rpartition("/")[0] if files else ""  # noqa: RUF071
+
+
+def _names(files: Sequence[str]) -> np.ndarray:
+    """A digest of each path, (n, 2) uint64."""
+    names = b"".join(hashlib.blake2b(os.fsencode(file), digest_size=16).digest() for file in files)
+    return np.frombuffer(names, "<u8").reshape(-1, 2)
+
+
+def _states(files: Sequence[str]) -> np.ndarray:
+    """Size, mtime, ctime and inode of each file, (n, 4) int64; -1 where there is none."""
+    states = np.full((len(files), 4), -1, np.int64)
+    for row, file in enumerate(files):
+        with contextlib.suppress(OSError, ValueError):
+            found = os.stat(file)  # noqa: PTH116  # a third faster than Path, of a hundred thousand files
+            states[row] = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, _signed(found.st_ino))
+    return states
+
+
+def _signed(inode: int) -> int:
+    """The lower 63 bits: file systems on a network make use of all 64."""
+    return inode & ((1 << 63) - 1)
