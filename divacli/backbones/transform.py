@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms._presets import ImageClassification
+from torchvision.transforms.v2 import functional
 
 from divacli.errors import ModelError
 
@@ -16,8 +17,66 @@ Transform = Callable[[Image.Image], Tensor]
 
 _RESIZE_TO_CROP = 256 / 224
 
+DRAFT_MARGIN = 2
+"""A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as its shorter side stays so many times what
+it is resized to. At 2, features of photos keep a cosine of 0.9995 to those of all pixels, at 1 of 0.997."""
 
-def imagenet_transform(image_size: int | tuple[int, int] = 224) -> ImageClassification:
+
+class Preset(ImageClassification):
+    """torchvision's preparation of images, in two halves: 8-bit crops, and their normalisation as a batch.
+
+    Together they do what torchvision's preset does, bit for bit, as long as the shorter side of an image is
+    less than `least_side`. Only this transform, whose first step is known, may be given less than all pixels
+    of a larger one; a user's own never is. And larger ones are resized as tensors, in a third of the time:
+    fewer than one in a hundred values of a crop then differ, by 1 of 255.
+
+    Args:
+        like: Whose settings to take.
+    """
+
+    def __init__(self, like: ImageClassification) -> None:
+        super().__init__(crop_size=1)
+        self.crop_size, self.resize_size = list(like.crop_size), list(like.resize_size)
+        self.mean, self.std = list(like.mean), list(like.std)
+        self.interpolation, self.antialias = like.interpolation, like.antialias
+
+    @property
+    def least_side(self) -> int:
+        """Shorter side that a decoder which reduces an image must keep, in pixels."""
+        return DRAFT_MARGIN * int(self.resize_size[0])
+
+    def crop(self, image: Image.Image | Tensor) -> Tensor:
+        """Return the centre (3, h, w) of the resized image, uint8.
+
+        Args:
+            image: RGB; as a tensor (3, H, W) uint8, on any device.
+        """
+        if isinstance(image, Image.Image) and min(image.size) >= self.least_side:
+            image = functional.pil_to_tensor(image)
+        resized = functional.resize(
+            image, self.resize_size, interpolation=self.interpolation, antialias=self.antialias
+        )
+        centre = functional.center_crop(resized, self.crop_size)
+        return centre if isinstance(centre, Tensor) else functional.pil_to_tensor(centre)
+
+    def normalised(self, crops: Tensor) -> Tensor:
+        """Return crops (..., 3, h, w) uint8 as the network takes them, float32 in the same memory format."""
+        mean, std = (
+            torch.tensor(values, dtype=torch.float32, device=crops.device).view(-1, 1, 1)
+            for values in (self.mean, self.std)
+        )
+        return crops.float().div_(255).sub_(mean).div_(std)
+
+    def forward(self, image: Image.Image | Tensor) -> Tensor:
+        """Return an RGB image as the network takes it, (3, h, w) float32."""
+        return self.normalised(self.crop(image))
+
+    def __repr__(self) -> str:
+        """Print every setting that features depend on."""
+        return super().__repr__().removesuffix("\n)") + f"\n    draft_margin={DRAFT_MARGIN}\n)"
+
+
+def imagenet_transform(image_size: int | tuple[int, int] = 224) -> Preset:
     """Return ImageNet's resize, centre crop and normalisation.
 
     Args:
@@ -25,22 +84,23 @@ def imagenet_transform(image_size: int | tuple[int, int] = 224) -> ImageClassifi
             to 256/224 of the longer of them.
     """
     crop = (image_size, image_size) if isinstance(image_size, int) else image_size
-    preset = ImageClassification(crop_size=max(crop), resize_size=round(max(crop) * _RESIZE_TO_CROP))
+    preset = Preset(ImageClassification(crop_size=max(crop), resize_size=round(max(crop) * _RESIZE_TO_CROP)))
     preset.crop_size = list(crop)
     return preset
 
 
-def preset_transform(preset: ImageClassification, image_size: int | None) -> ImageClassification:
-    """Return a preset of torchvision at another image size.
+def preset_transform(preset: ImageClassification, image_size: int | None) -> Preset:
+    """Return a preset of torchvision, at another image size where one is given.
 
     Args:
-        preset: A fresh one; changed in place.
+        preset: As the weights have it.
         image_size: Side of the crop; the resize keeps its ratio to it. None: as the preset has it.
     """
+    made = Preset(preset)
     if image_size is not None:
-        preset.resize_size = [round(image_size * preset.resize_size[0] / preset.crop_size[0])]
-        preset.crop_size = [image_size]
-    return preset
+        made.resize_size = [round(image_size * preset.resize_size[0] / preset.crop_size[0])]
+        made.crop_size = [image_size]
+    return made
 
 
 def probe_images(transform: Transform, n: int) -> Tensor:

@@ -20,7 +20,7 @@ from divacli.ridge import near_duplicates
 DUPLICATE_COLUMNS = ("set", "path", "label", "kind", "similarity", "conflict")
 """Columns of the table of copies, in order; `feature_source` follows where the samples have one."""
 
-NEAR_SAMPLES = 200_000
+NEAR_SAMPLES = 50_000
 """Samples beyond which almost equal ones are looked for only where that is asked for: it takes minutes."""
 
 _ROWS = 2048
@@ -198,4 +198,6 @@ def _feature_numbers(samples: Samples) -> np.ndarray:
 
 
 def _numbered(values: Iterable[bytes]) -> np.ndarray:
-    return pd.factorize(np.array(list(values), dtype=object))[0].astype(np.int64)
+    """(n,) int64 equal for equal digests, by the order of their first ones."""
+    digests = np.frombuffer(b"".join(value[:16] for value in values), [("high", "u8"), ("low", "u8")])
+    return pd.factorize(np.unique(digests, return_inverse=True)[1])[0].astype(np.int64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import astuple, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 import divacli
 from divacli.curate.solution import SolveOptions, group_count, group_names
 from divacli.embed import Samples
-from divacli.embed.keys import digest_of
+from divacli.embed.keys import digest_of_all
 from divacli.manifest import Manifest
 
 
@@ -60,11 +60,15 @@ def left_out(about: Mapping[str, Any]) -> str:
 
 
 def _fingerprint(samples: Samples, options: SolveOptions, *others: Samples | None) -> str:
-    parts = [repr(astuple(replace(options, device=torch.device("cpu"))))]
-    for part in (samples, *others):
-        if part is not None:
-            table = part.manifest.table
-            parts += [part.fingerprint, *table["label"], *(f"{weight!r}" for weight in table["weight"])]
-            if options.group is not None and options.group in table:
-                parts += group_names(table[options.group]).tolist()
-    return digest_of(*(part.encode() for part in parts))
+    def parts() -> Iterator[str]:
+        yield repr(astuple(replace(options, device=torch.device("cpu"))))
+        for part in (samples, *others):
+            if part is not None:
+                table = part.manifest.table
+                yield part.fingerprint
+                yield from table["label"]
+                yield from (f"{weight!r}" for weight in table["weight"])
+                if options.group is not None and options.group in table:
+                    yield from group_names(table[options.group])
+
+    return digest_of_all(part.encode() for part in parts())

@@ -6,6 +6,7 @@ the cache under a digest of the scores, and pruning finds by it the features and
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from divacli.curate.prune import Prediction, predict
 from divacli.curate.score import ScoreResult
 from divacli.curate.solution import SolveOptions
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, is_store, samples_of
-from divacli.embed.keys import content_keys, digest_of
+from divacli.embed.keys import content_keys, digest_of_all
 from divacli.embed.progress import Progress, silent
 from divacli.embed.samples import SAMPLES_FILE, samples_in
 from divacli.embed.store import FeatureStore
@@ -203,7 +204,7 @@ def _sources(manifest: Manifest, cache: Path) -> list[str]:
 
 def _place(table: pd.DataFrame, sources: list[str], cache: Path) -> Path:
     """Where the note of a table lies: by its labels and scores in order, and the content of its sources."""
-    parts = [
+    parts = (
         f"{label}\0{derivative:.9g}\0{loss:.9g}".encode()
         for label, derivative, loss in zip(
             table["label"],
@@ -211,5 +212,6 @@ def _place(table: pd.DataFrame, sources: list[str], cache: Path) -> Path:
             table["loo_loss"].to_numpy(float),
             strict=True,
         )
-    ]
-    return cache / "runs" / f"{digest_of(*parts, *(source.encode() for source in sources))[:32]}.json"
+    )
+    digest = digest_of_all(itertools.chain(parts, (source.encode() for source in sources)))
+    return cache / "runs" / f"{digest[:32]}.json"

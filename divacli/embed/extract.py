@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from divacli.embed.allocator import keep_freed_memory
-from divacli.embed.loading import load_batches
+from divacli.backbones.transform import Preset
+from divacli.embed.batchsize import BatchSize, share_used
+from divacli.embed.forward import FeatureBatch, OneCore, on_device
+from divacli.embed.jpeg import TensorCrops, decodes_on
+from divacli.embed.loading import FORKS, LoadedBatch, process_batches
 from divacli.embed.progress import Progress
-from divacli.embed.store import FeatureStore, batched
-from divacli.errors import ModelError
+from divacli.embed.store import FeatureStore
 
 if TYPE_CHECKING:
     from divacli.backbones import Backbone
@@ -25,9 +27,16 @@ SHARD_ROWS = 4096
 SHARD_SECONDS = 10.0
 """A shard is written after so many rows or seconds, whichever comes first: what a kill can cost."""
 
-CPU_BLOCK = 4
-"""Images in one forward pass on the CPU, whatever the batch size. Kernels are chosen by the shape of their
+BLOCK_PIXELS = 16 * 224 * 224
+"""Pixels in one forward pass on the CPU, whatever the batch size. Kernels are chosen by the shape of their
 input, so features would differ in the last bits between batch sizes; and larger blocks are not faster."""
+
+CPU_BLOCK = 4
+"""Images in one pass of a network that is being trained on the CPU, by all cores together: larger blocks do
+not stay in the cache."""
+
+_CUDA_PIXELS = 256 * 224 * 224
+"""Pixels of the largest batch on CUDA that is tried by itself."""
 
 
 @dataclass(frozen=True)
@@ -36,24 +45,35 @@ class ExtractOptions:
 
     Attributes:
         device: Where the network runs.
-        batch_size: Images in memory at a time, and on CUDA in one forward pass; None: 32 on the CPU, 256 on
-            CUDA.
-        workers: Processes that decode; None: one a core.
+        batch_size: Images in memory at a time, and on CUDA at most in one forward pass: less where they do
+            not fit. On the CPU rounded up to whole blocks. None: as many as are fast.
+        workers: Processes that decode, and on the CPU run the network, each on one core; None: one a core; 0:
+            everything in this process.
         amp: Mixed precision (float16 autocast); on CUDA only.
+        compile: Let `torch.compile` make the network faster, which takes a minute first; on CUDA only.
+        tell: Told, in one sentence, of a batch size that turned out too large.
     """
 
     device: torch.device
     batch_size: int | None = None
     workers: int | None = None
     amp: bool = True
+    compile: bool = False
+    tell: Callable[[str], None] = field(default=lambda sentence: None, compare=False, repr=False)
 
     @property
     def precision(self) -> str:
         """What the features' last digits depend on; a part of their identity."""
-        return "float16 autocast" if self._mixed else "float32"
+        return "float16 autocast" if self.mixed else "float32"
 
     @property
-    def _mixed(self) -> bool:
+    def compiled(self) -> bool:
+        """Whether the network is compiled."""
+        return self.compile and self.device.type == "cuda"
+
+    @property
+    def mixed(self) -> bool:
+        """Whether precision is mixed."""
         return self.amp and self.device.type == "cuda"
 
     @contextlib.contextmanager
@@ -61,8 +81,8 @@ class ExtractOptions:
         """The arithmetic that `precision` names."""
         with (
             torch.inference_mode(),
-            torch.autocast(self.device.type, dtype=torch.float16, enabled=self._mixed),
-            torch.backends.cudnn.flags(allow_tf32=self._mixed, benchmark=self._mixed),
+            torch.autocast(self.device.type, dtype=torch.float16, enabled=self.mixed),
+            torch.backends.cudnn.flags(allow_tf32=self.mixed, benchmark=self.mixed),
         ):
             yield
 
@@ -97,20 +117,7 @@ def extract(
         ModelError: The network or its transform fails.
         OutputError: The store cannot be written.
     """
-    cuda = options.device.type == "cuda"
-    batch_size = options.batch_size or (256 if cuda else 32)
-    block = backbone.batch_size or (batch_size if cuda else CPU_BLOCK)
-    if not cuda:
-        keep_freed_memory()
-    batches = load_batches(
-        files,
-        keys,
-        backbone.transform,
-        backbone.image_shape,
-        batch_size=batch_size,
-        workers=options.workers,
-        pinned=cuda,
-    )
+    batches = _feature_batches(backbone.for_inference(compiled=options.compiled), files, keys, options)
     failed: dict[int, str] = {}
     pending_keys: list[np.ndarray] = []
     pending: list[np.ndarray] = []
@@ -128,7 +135,7 @@ def extract(
         with progress("embedding", len(files)) as advance, options.arithmetic():
             for batch in batches:
                 positions = batch.positions
-                features = _forward(backbone, batch.images, block, options.device)
+                features = batch.features
                 finite = np.isfinite(features).all(axis=1)
                 no_numbers = {
                     position: "the network gives NaN or infinite features for it"
@@ -151,22 +158,61 @@ def extract(
     return failed
 
 
-def _forward(backbone: Backbone, images: Tensor, block: int, device: torch.device) -> np.ndarray:
-    """Features (b, d) of images (b, 3, h, w), in blocks of one shape: the last is filled up with zeros."""
-    found = []
-    for part in batched(len(images), block):
-        try:
-            chunk = images[part].to(device, non_blocking=True)
-            if device.type == "cuda":
-                chunk = chunk.contiguous(memory_format=torch.channels_last)
-            missing = block - len(chunk)
-            if missing:
-                chunk = torch.cat([chunk, chunk.new_zeros(missing, *chunk.shape[1:])])
-            found.append(backbone.features(chunk)[: part.stop - part.start].cpu())
-        except torch.OutOfMemoryError as error:
-            raise ModelError(
-                f"out of memory on {device} with {block} images at a time",
-                expected="a batch that fits",
-                hint=f"use --batch-size {max(1, block // 2)}; what was embedded is kept",
-            ) from error
-    return torch.cat(found).numpy()
+def _feature_batches(
+    backbone: Backbone, files: Sequence[str], keys: np.ndarray, options: ExtractOptions
+) -> Iterator[FeatureBatch]:
+    """The features of images, in their order, by all cores or by a CUDA device."""
+    device = options.device
+    load = partial(process_batches, files, keys, backbone.transform, backbone.image_shape)
+    if device.type == "cpu":
+        most = backbone.batch_size or _within(BLOCK_PIXELS, 64, backbone)
+        if FORKS:
+            blocks = -(-(options.batch_size or most) // most)
+            network = OneCore(backbone, most, options.arithmetic)
+            yield from load(network, batch_size=blocks * most, workers=options.workers)
+            return
+    else:
+        most = backbone.batch_size or options.batch_size or _within(_CUDA_PIXELS, 4096, backbone)
+    chosen = backbone.batch_size is None and options.batch_size is None and not options.compiled
+    size = BatchSize(
+        most,
+        device,
+        options.tell if options.batch_size else None,
+        partial(share_used, device) if chosen and device.type == "cuda" else None,
+    )
+    crops = _crops(backbone, options)
+    batches = load(
+        _as_loaded,
+        batch_size=most,
+        workers=options.workers,
+        pinned=device.type == "cuda",
+        leave_jpeg=crops is not None,
+    )
+    yield from on_device(batches, backbone, size, crops, device)
+
+
+def _as_loaded(batch: LoadedBatch) -> LoadedBatch:
+    return batch
+
+
+def _within(pixels: int, most: int, backbone: Backbone) -> int:
+    """Images of a backbone's size that have about so many pixels together."""
+    _, height, width = backbone.image_shape
+    return max(1, min(most, pixels // (height * width)))
+
+
+def feature_identity(backbone: Backbone, options: ExtractOptions) -> dict[str, str]:
+    """Everything that the features of images depend on, as text."""
+    precision = f"{options.precision}, batch norms folded" + (", compiled" if options.compiled else "")
+    found = {**backbone.identity, "precision": precision}
+    if _crops(backbone, options) is not None:
+        found["decoder"] = "torchvision on CUDA for plain JPEG"
+    return found
+
+
+def _crops(backbone: Backbone, options: ExtractOptions) -> TensorCrops | None:
+    """What decodes on the device: with mixed precision only, for without it features are to be the CPU's."""
+    preset = backbone.transform
+    if options.mixed and isinstance(preset, Preset) and decodes_on(options.device):
+        return TensorCrops(preset, options.device)
+    return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -70,6 +70,11 @@ def _digest(file: str) -> bytes | str:
 
 def digest_of(*parts: bytes) -> str:
     """Hexadecimal SHA-256 of some byte strings, each counted with its length."""
+    return digest_of_all(parts)
+
+
+def digest_of_all(parts: Iterable[bytes]) -> str:
+    """As `digest_of`, of byte strings that need not be in memory together."""
     total = hashlib.sha256()
     for part in parts:
         total.update(len(part).to_bytes(8, "little"))

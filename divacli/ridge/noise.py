@@ -39,7 +39,7 @@ from divacli.ridge.folds import split_in_folds
 STRENGTHS = (math.inf, 1000.0, 300.0, 100.0, 30.0, 10.0, 3.0)
 """Pseudo-counts of the prior of a row of `M` that are tried in turn: from one rate to nearly free rows."""
 
-FIT_VALUES = 4_000_000
+FIT_VALUES = 2_000_000
 """Predictions (rows x classes) that the model is fitted to, at the most."""
 
 CHOICE_VALUES = 1_000_000

@@ -248,6 +248,7 @@ def test_worker_that_dies_is_explained_and_what_was_embedded_is_kept(
     model = write_network(DYING)
     backbone = load_backbone(model)
     save_red(Path(many[72]))
+    monkeypatch.setattr(extract_module, "BLOCK_PIXELS", 8 * 16 * 16)
     monkeypatch.setenv("TEST_SECONDS_A_FORWARD", seconds_a_forward)
     keys = content_keys(many, silent)[0]
     with pytest.raises(ModelError) as error:
@@ -271,10 +272,10 @@ def test_signals_are_left_as_they_were(embed: Callable, backbone: Backbone, many
 def test_failure_of_the_network_is_not_taken_for_a_dead_worker(
     store: FeatureStore, backbone: Backbone, few: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(images: Tensor) -> Tensor:
+    def broken(backbone: Backbone, images: Tensor) -> Tensor:
         raise RuntimeError("no kernel image")
 
-    monkeypatch.setattr(backbone, "features", broken)
+    monkeypatch.setattr(Backbone, "features", broken)
     with pytest.raises(RuntimeError, match=r"^no kernel image$"):
         extract(backbone, few, content_keys(few, silent)[0], store, ExtractOptions(CPU, workers=0), silent)
 
@@ -282,7 +283,7 @@ def test_failure_of_the_network_is_not_taken_for_a_dead_worker(
 def test_failure_of_the_loader_is_not_taken_for_a_dead_worker(
     store: FeatureStore, backbone: Backbone, few: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(data: bytes) -> None:
+    def broken(data: bytes, least_side: int | None) -> None:
         raise RuntimeError("out of file descriptors")
 
     monkeypatch.setattr(loading, "decode_image", broken)
@@ -293,10 +294,9 @@ def test_failure_of_the_loader_is_not_taken_for_a_dead_worker(
 def test_memory_that_a_worker_lacks_is_explained(
     store: FeatureStore, backbone: Backbone, many: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def greedy(data: bytes) -> None:
+    def greedy(data: bytes, least_side: int | None) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(loading, "_FEW", 0)
     monkeypatch.setattr(loading, "decode_image", greedy)
     with pytest.raises(ModelError) as error:
         extract(backbone, many, content_keys(many, silent)[0], store, ExtractOptions(CPU, workers=1), silent)
@@ -310,7 +310,9 @@ def test_interrupt_keeps_the_finished_batches(
     model: str,
     few: list[str],
     by_plain_loop: Callable,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(extract_module, "BLOCK_PIXELS", 4 * 16 * 16)
     done: list[int] = []
 
     @contextmanager
@@ -342,6 +344,7 @@ def test_a_shard_is_written_after_so_many_rows_or_seconds(
     seconds: float,
     shards: int,
 ) -> None:
+    monkeypatch.setattr(extract_module, "BLOCK_PIXELS", 4 * 16 * 16)
     monkeypatch.setattr(extract_module, "SHARD_ROWS", rows)
     monkeypatch.setattr(extract_module, "SHARD_SECONDS", seconds)
     extract(
