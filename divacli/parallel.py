@@ -74,10 +74,14 @@ class World:
         return things
 
 
+ALONE = World()
+"""A single process."""
+
+
 def world() -> World:
     """The world of this process."""
     if not (distributed.is_available() and distributed.is_initialized()):
-        return World()
+        return ALONE
     return World(distributed.get_rank(), distributed.get_world_size())
 
 

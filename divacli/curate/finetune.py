@@ -16,7 +16,7 @@ from torch.nn import functional
 from divacli.backbones import Backbone
 from divacli.backbones.layer import inputs_of, pooled
 from divacli.curate.parts import head_of, within
-from divacli.embed.extract import CPU_BLOCK
+from divacli.embed.options import CPU_BLOCK
 from divacli.errors import DivaError, ModelError
 from divacli.ridge import RidgeTask, Span, calibrate, decompose, loo_predictions, ridge_path
 from divacli.ridge.calibration import calibration_rows

@@ -42,9 +42,9 @@ from divacli.curate.solution import (
 from divacli.curate.tested import TestSet
 from divacli.embed import Samples
 from divacli.embed.allocator import keep_freed_memory
-from divacli.embed.extract import CPU_BLOCK
 from divacli.embed.gathered import whole
 from divacli.embed.keys import digest_of
+from divacli.embed.options import CPU_BLOCK
 from divacli.embed.progress import Progress, silent
 from divacli.embed.samples import failures_of, undecodable
 from divacli.errors import ModelError, listed

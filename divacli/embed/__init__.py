@@ -1,7 +1,7 @@
 """Features of every sample: computed once, kept on disk under the content of its image."""
 
-from divacli.embed.extract import ExtractOptions
 from divacli.embed.load import BackboneChoice, copies_of, load_samples, read_data, samples_of
+from divacli.embed.options import ExtractOptions
 from divacli.embed.samples import Samples, is_store, joined
 from divacli.embed.write import write_store
 

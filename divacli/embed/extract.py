@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from divacli.backbones.transform import Preset
 from divacli.embed.batchsize import BatchSize, share_used
 from divacli.embed.forward import FeatureBatch, OneCore, on_device
 from divacli.embed.jpeg import TensorCrops, decodes_on
 from divacli.embed.loading import FORKS, LoadedBatch, process_batches
+from divacli.embed.options import ExtractOptions
 from divacli.embed.progress import Progress
 from divacli.embed.store import FeatureStore
 
@@ -31,60 +29,8 @@ BLOCK_PIXELS = 16 * 224 * 224
 """Pixels in one forward pass on the CPU, whatever the batch size. Kernels are chosen by the shape of their
 input, so features would differ in the last bits between batch sizes; and larger blocks are not faster."""
 
-CPU_BLOCK = 4
-"""Images in one pass of a network that is being trained on the CPU, by all cores together: larger blocks do
-not stay in the cache."""
-
 _CUDA_PIXELS = 256 * 224 * 224
 """Pixels of the largest batch on CUDA that is tried by itself."""
-
-
-@dataclass(frozen=True)
-class ExtractOptions:
-    """How features are computed.
-
-    Attributes:
-        device: Where the network runs.
-        batch_size: Images in memory at a time, and on CUDA at most in one forward pass: less where they do
-            not fit. On the CPU rounded up to whole blocks. None: as many as are fast.
-        workers: Processes that decode, and on the CPU run the network, each on one core; None: one a core; 0:
-            everything in this process.
-        amp: Mixed precision (float16 autocast); on CUDA only.
-        compile: Let `torch.compile` make the network faster, which takes a minute first; on CUDA only.
-        tell: Told, in one sentence, of a batch size that turned out too large.
-    """
-
-    device: torch.device
-    batch_size: int | None = None
-    workers: int | None = None
-    amp: bool = True
-    compile: bool = False
-    tell: Callable[[str], None] = field(default=lambda sentence: None, compare=False, repr=False)
-
-    @property
-    def precision(self) -> str:
-        """What the features' last digits depend on; a part of their identity."""
-        return "float16 autocast" if self.mixed else "float32"
-
-    @property
-    def compiled(self) -> bool:
-        """Whether the network is compiled."""
-        return self.compile and self.device.type == "cuda"
-
-    @property
-    def mixed(self) -> bool:
-        """Whether precision is mixed."""
-        return self.amp and self.device.type == "cuda"
-
-    @contextlib.contextmanager
-    def arithmetic(self) -> Iterator[None]:
-        """The arithmetic that `precision` names."""
-        with (
-            torch.inference_mode(),
-            torch.autocast(self.device.type, dtype=torch.float16, enabled=self.mixed),
-            torch.backends.cudnn.flags(allow_tf32=self.mixed, benchmark=self.mixed),
-        ):
-            yield
 
 
 def extract(

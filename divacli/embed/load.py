@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 import torch
 
-from divacli.embed.extract import ExtractOptions, extract, feature_identity
 from divacli.embed.keys import KEY_BYTES, content_keys
+from divacli.embed.options import ExtractOptions
 from divacli.embed.progress import Progress, silent
 from divacli.embed.samples import Samples, failures_of, is_store, read_store, samples_in, undecodable
 from divacli.embed.sources import of_arrays, of_sources
@@ -241,6 +241,8 @@ def _of_images(
     progress: Progress,
     named: NamedTransform | None = None,
 ) -> Samples:
+    from divacli.embed.extract import extract, feature_identity
+
     backbone = choice.backbone
     identity = feature_identity(backbone, options)
     folder = cache / "features" / identity_fingerprint(identity)[:32]

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from divacli.embed.extract import ExtractOptions
 from divacli.embed.keys import KEY_BYTES, digest_of
+from divacli.embed.options import ExtractOptions
 from divacli.embed.progress import Progress, silent
 from divacli.embed.samples import Samples, no_failures
 from divacli.embed.store import FeatureStore, batched, identity_fingerprint

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from divacli.parallel import World, world
+from divacli.parallel import ALONE, World, world
 from divacli.ridge.rows import Rows
 from divacli.ridge.scaling import Scaling
 
@@ -184,7 +184,7 @@ def _pairs_within(
     radii: Tensor,
     numbers: Tensor,
     done: Callable[[int], None] = lambda rows: None,
-    here: World = World(),
+    here: World = ALONE,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Pairs of rows that are closer than the radii of both, with their distances, some at a time.
 

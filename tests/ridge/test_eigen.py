@@ -57,7 +57,7 @@ def test_answers_do_not_depend_on_coordinates(intercept, given, relative_error):
 
 def test_rows_are_rotated_once_as_long_as_there_is_room(make_problem, monkeypatch):
     task = make_problem(batch_rows=7).task
-    spectrum, turned, _ = in_eigenbasis(task, decompose(task))
+    _, turned, _ = in_eigenbasis(task, decompose(task))
     reads = []
     monkeypatch.setattr(type(task), "raw", lambda self, rows: reads.append(rows) or self.features[rows])
     first = [batch.features.clone() for batch in turned.batches()]
