@@ -8,6 +8,7 @@ the same numbers; the first one writes the results.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -116,8 +117,10 @@ def _reaching() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError) as error:
+        # Without the line of PyTorch's source before it and the advice after it.
+        reason = re.sub(r"^\[\S+\] ", "", str(error)).partition(". ")[0].partition("\n")[0]
         raise DivaError(
-            f"a process of this job has ended or cannot be reached ({str(error).splitlines()[0]})",
+            f"a process of this job has ended or cannot be reached ({reason})",
             expected="all of its processes, to the end",
             hint="look above for what happened to it (memory?), and start the job again: features that were "
             "computed are kept, and it goes on from them",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Annotated
 
 import typer
@@ -21,6 +22,7 @@ from divacli.cli import (
     score,
     train,
 )
+from divacli.cli.processes import launched, may_speak
 
 # Read by torch when it is imported, which the commands do later: threads that wait sleep instead of spinning.
 # On a machine with other work to do (the next command of a pipe, say) spinning makes small steps ten times
@@ -59,5 +61,16 @@ for module in (score, prune, relabel, reweight, extend, augment, aggregate, trai
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line; of several processes, which all see the same, one tells of wrong usage."""
+    if not launched():
+        app()
+    try:
+        status = app(standalone_mode=False)
+    except Exception as error:
+        # Typer keeps the class of wrong usage to itself.
+        if not hasattr(error, "exit_code"):
+            raise
+        if may_speak():
+            error.show()  # type: ignore[attr-defined]
+        status = error.exit_code
+    sys.exit(status)

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -20,6 +21,9 @@ _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 _SECONDS_TO_ASK = 2
 """How long a failing process tries to learn whether another one has spoken."""
+
+_SECONDS_TO_SPEAK = 1
+"""How long one that has nothing to add stays: when it ends, the launcher ends the one that speaks."""
 
 
 class Terminated(BaseException):
@@ -92,9 +96,12 @@ def may_speak() -> bool:
             timeout=timedelta(seconds=_SECONDS_TO_ASK),
         )
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        return store.add(f"divacli-spoken-{attempt}", 1) == 1
+        first = store.add(f"divacli-spoken-{attempt}", 1) == 1
     except (RuntimeError, ValueError):
         return True  # nobody to ask: rather twice than not at all
+    if not first:
+        time.sleep(_SECONDS_TO_SPEAK)
+    return first
 
 
 @contextmanager

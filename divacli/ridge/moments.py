@@ -162,7 +162,7 @@ def moments(task: RidgeTask, shift: Tensor | None = None) -> Moments:
     def visit(batch: Batch, sums: Sums) -> None:
         gram, cross, first, target_sum, total = sums
         # Scaled in the task's dtype, as every other pass sees them.
-        present = batch.features.to(dtype) - point.to(dtype)
+        present = batch.features - point.to(dtype)  # in the wider of the two dtypes
         targets, weights = batch.targets.to(dtype), task.weights[batch.rows].to(present)
         # Over absent samples too, so that a feature of theirs that is not finite is found.
         first += (weights @ present).double()

@@ -25,6 +25,9 @@ DECADES = 7
 _COARSE, _FINE = 2, 8
 """Values a decade: everywhere, and around the best."""
 
+_AT_ONCE = 5
+"""Ridges whose residuals are in memory together."""
+
 PATH_SAMPLES = 65_536
 """Validation samples that the loss is a mean over, at the most. Whatever else is said of the loss at the
 chosen ridge is over all."""
@@ -109,7 +112,9 @@ def _between(coarse: RidgePath) -> Tensor:
 def _losses(task: RidgeTask, spectrum: Spectrum, ridges: Tensor) -> Tensor:
     """Mean LOO loss at each ridge, (R,) float64 on the CPU."""
     inverse = 1 / spectrum.damped(ridges.to(task.device))
-    coefs = (inverse[:, :, None] * spectrum.cross).to(task.dtype)
+    k = spectrum.cross.shape[1]
+    # (r, R k): some ridges in one product are faster than one after the other.
+    coefs = (inverse.T[:, :, None] * spectrum.cross[:, None]).to(task.dtype).flatten(1)
 
     def zeros() -> Sums:
         return [torch.zeros(len(ridges), dtype=torch.float64, device=task.device)]
@@ -120,14 +125,11 @@ def _losses(task: RidgeTask, spectrum: Spectrum, ridges: Tensor) -> Tensor:
         targets = batch.targets
         if spectrum.target_mean is not None:
             targets = targets - spectrum.target_mean.to(targets)
-        losses = torch.stack(
-            [
-                square_of_left_out(index, torch.addmm(targets, rotated, coef, alpha=-1))
-                for index, coef in enumerate(coefs)
-            ],
-            dim=1,
-        )
-        sums[0].add_(batch.mask.double() @ losses.double())
+        for start in range(0, len(ridges), _AT_ONCE):
+            some = slice(start, min(start + _AT_ONCE, len(ridges)))
+            fitted = (rotated @ coefs[:, some.start * k : some.stop * k]).view(len(targets), -1, k)
+            losses = square_of_left_out(some, targets[:, None] - fitted)
+            sums[0][some] += batch.mask.double() @ losses.double()
 
     (sums,) = walk(task, zeros, visit, whole_groups=True)
     return sums.cpu() / float(task.validation_mask.sum())
@@ -135,8 +137,8 @@ def _losses(task: RidgeTask, spectrum: Spectrum, ridges: Tensor) -> Tensor:
 
 def _squares(
     spectrum: Spectrum, inverse: Tensor, batch: Batch, rotated: Tensor
-) -> Callable[[int, Tensor], Tensor]:
-    """What makes squared LOO residuals (b,) of training residuals (b, k) at the ridge of an index.
+) -> Callable[[slice, Tensor], Tensor]:
+    """What makes squared LOO residuals (b, R) of training residuals (b, R, k) at some of the ridges.
 
     Where nothing else determines a prediction they become large: the path goes on.
 
@@ -151,8 +153,8 @@ def _squares(
         if spectrum.target_mean is not None:
             leverage += 1 / spectrum.total_weight
         denominator = (1 - batch.weights[:, None] * leverage).clamp_min(torch.finfo(rotated.dtype).eps)
-        return lambda index, residual: (
-            torch.linalg.vector_norm(residual, dim=1) / denominator[:, index]
+        return lambda some, residuals: (
+            torch.linalg.vector_norm(residuals, dim=2) / denominator[:, some]
         ).square()
     scale = inverse.sqrt()
     if spectrum.target_mean is not None:
@@ -160,4 +162,12 @@ def _squares(
         rotated = torch.cat([rotated, bias], dim=1)
         scale = torch.cat([scale, scale.new_full((len(scale), 1), spectrum.total_weight**-0.5)], dim=1)
     groups = GroupedRows(rotated, batch.weights, batch.blocks)
-    return lambda index, residual: groups.together(scale[index]).residuals(residual).square().sum(dim=1)
+
+    def together(some: slice, residuals: Tensor) -> Tensor:
+        left_out = [
+            groups.together(factors).residuals(residual)
+            for factors, residual in zip(scale[some], residuals.unbind(dim=1), strict=True)
+        ]
+        return torch.stack(left_out, dim=1).square().sum(dim=2)
+
+    return together

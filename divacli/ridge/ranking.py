@@ -25,7 +25,7 @@ from divacli.ridge.spectrum import RidgeFit, Spectrum
 from divacli.ridge.task import Batch, RidgeTask, positions
 from divacli.ridge.walk import Sums, walk
 
-FACTORS = (1.0, 10**0.5, 10.0, 10**1.5, 100.0, 10**2.5)
+FACTORS = (1.0, 10**0.5, 10.0, 10**1.5, 100.0)
 """Candidates, as multiples of the LOO-optimal ridge; the correlation is flat around its maximum."""
 
 JUDGED = 256
