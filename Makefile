@@ -40,7 +40,7 @@ docs: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.solve
-	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.scaling
 	$(BIN)/python -m benchmarks.ridge_choice
 	$(BIN)/python -m benchmarks.mislabel
 	$(BIN)/python -m benchmarks.duplicates

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -43,3 +44,11 @@ def save(name: str, rows: list[dict[str, Any]], markdown: str | None = None) -> 
         target = RESULTS / f"{name}.{suffix}"
         target.write_text(text)
         print(f"wrote {target.relative_to(Path.cwd()) if target.is_relative_to(Path.cwd()) else target}")
+
+
+def peak_memory(program: str) -> int:
+    """Peak resident bytes of a Python program, from the kernel's own high-water mark. Linux only."""
+    report = "\nprint(next(l for l in open('/proc/self/status') if l.startswith('VmHWM')).split()[1])"
+    command = [sys.executable, "-c", program + report]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return int(done.stdout.split()[-1]) * 1024

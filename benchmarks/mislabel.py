@@ -45,8 +45,7 @@ from sklearn.metrics import (
 )
 
 import divacli
-from benchmarks.machine import RESULTS, description, require_shared, save
-from benchmarks.memory import peak_memory
+from benchmarks.machine import RESULTS, description, peak_memory, require_shared, save
 from benchmarks.mislabel_table import report
 from benchmarks.peers import TOOLS
 from benchmarks.reweight import annotated

@@ -4,7 +4,7 @@
 whole of `solve` is Gram matrix, eigenbasis, a path of 21 ridges, the ranking ridge, leave-one-out losses and
 the derivative of every sample. RidgeCV is given the same ridges and does no more than choose one. cleanlab's
 route is out-of-sample probabilities from five-fold cross-validated logistic regression and
-`find_label_issues`; where cleanlab is not installed, the cross-validation alone is timed, which is nearly all.
+`find_label_issues`; where cleanlab is not installed the cross-validation alone is timed, nearly all of it.
 """
 
 from __future__ import annotations
