@@ -41,6 +41,8 @@ docs: setup
 bench: setup
 	$(BIN)/python -m benchmarks.solve
 	$(BIN)/python -m benchmarks.scaling
+	$(BIN)/python -m benchmarks.embedding
+	$(BIN)/python -m benchmarks.cuda
 	$(BIN)/python -m benchmarks.ridge_choice
 	$(BIN)/python -m benchmarks.mislabel
 	$(BIN)/python -m benchmarks.duplicates

@@ -101,7 +101,8 @@ def main() -> None:
             rows.append({"n": SHARED, "d": D, "k": K, "processes": processes})
             rows[-1]["solve"] = scored(data, out, launcher, OMP_NUM_THREADS="1")["solve"]
             print(f"{processes} process(es) of one thread: solve {rows[-1]['solve']:.1f} s", flush=True)
-        same = filecmp.cmp(*(Path(folder) / f"shared-{p}" / "scores.csv" for p in (1, 2)), shallow=False)
+        one, two = (Path(folder) / f"shared-{processes}" / "scores.csv" for processes in (1, 2))
+        same = filecmp.cmp(one, two, shallow=False)
         print(f"speed-up {rows[-2]['solve'] / rows[-1]['solve']:.2f}; scores.csv is the same: {same}")
         rows[-1]["same_table"] = same
     save("scaling", rows)

@@ -101,8 +101,20 @@ def join(device: torch.device) -> World:
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     with _reaching():
-        distributed.init_process_group(backend, timeout=_PATIENCE)
+        store, rank, size = next(distributed.rendezvous("env://", timeout=_PATIENCE))
+        store = distributed.PrefixStore(f"divacli-{_attempt()}", store)
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
     return world()
+
+
+def _attempt() -> str:
+    """Which of a launcher's attempts this is.
+
+    `torchrun` restarts processes beside the store of those before them, where they would find the addresses
+    of the dead. Several machines do not count attempts alike: there it must be told to make new stores.
+    """
+    alone = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if alone else ""
 
 
 def leave() -> None:

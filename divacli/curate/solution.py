@@ -368,7 +368,7 @@ def offset_of(samples: Samples, n_classes: int, options: SolveOptions) -> Linear
             expected="the same number, in the order of the sorted labels",
             hint="leave --around-head out for a fresh head",
         )
-    return LinearOutput(samples.features, weight.cpu(), bias.cpu())
+    return LinearOutput(samples.features, weight.to(options.device), bias.to(options.device))
 
 
 def _calibrated(name: str, task: RidgeTask, spectrum: Spectrum, ridge: float, order: torch.Tensor) -> Loss:

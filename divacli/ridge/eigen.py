@@ -84,7 +84,10 @@ def in_eigenbasis(
     """
     room = KEPT_BYTES
     if task.device.type == "cuda":
-        room = int(_SHARE_OF_DEVICE * torch.cuda.mem_get_info(task.device)[0])
+        free, _ = torch.cuda.mem_get_info(task.device)
+        # And what earlier tensors have left to later ones.
+        free += torch.cuda.memory_reserved(task.device) - torch.cuda.memory_allocated(task.device)
+        room = int(_SHARE_OF_DEVICE * free)
     moved: list[RidgeTask] = []
     for part in (task, *(other for other in others if other is not None)):
         features = Rotated(part, spectrum, room // (1 + sum(other is not None for other in others)))

@@ -163,15 +163,18 @@ def moments(task: RidgeTask, shift: Tensor | None = None) -> Moments:
         gram, cross, first, target_sum, total = sums
         # Scaled in the task's dtype, as every other pass sees them.
         present = batch.features - point.to(dtype)  # in the wider of the two dtypes
-        targets, weights = batch.targets.to(dtype), task.weights[batch.rows].to(present)
+        # Looked at on the CPU, which has not to wait for the device to do so.
+        own = task.weights[batch.rows]
+        targets, weights = batch.targets.to(dtype), own.to(present)
         # Over absent samples too, so that a feature of theirs that is not finite is found.
         first += (weights @ present).double()
         target_sum += (weights @ targets).double()
         total += weights.double().sum()
-        if not bool((weights > 0).all()):
-            here = weights > 0
+        if not bool((own > 0).all()):
+            here = (own > 0).nonzero()[:, 0]
+            own, here = own[here], here.to(task.device)
             present, targets, weights = present[here], targets[here], weights[here]
-        weighted = present if bool((weights == 1).all()) else present * weights[:, None]
+        weighted = present if bool((own == 1).all()) else present * weights[:, None]
         add_gram(gram, weighted, present)
         cross += weighted.T @ targets
 

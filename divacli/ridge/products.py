@@ -7,8 +7,8 @@ import itertools
 import torch
 from torch import Tensor
 
-_BLOCK = 160
-"""Columns of a block, at the least: smaller ones are not multiplied at full speed."""
+_BLOCK, _CUDA_BLOCK = 160, 1024
+"""Columns of a block, at the least, and on a CUDA device: smaller ones are not multiplied at full speed."""
 
 _MOST_BLOCKS = 8
 """Blocks of columns: on and above the diagonal there are 9/16 of a whole product's operations."""
@@ -20,12 +20,14 @@ RUN_ROWS = 512
 def gram_dtype(device: torch.device) -> torch.dtype:
     """The dtype that Gram matrices are multiplied in: float64 unless the device is slow at it.
 
-    A processor, and a data-centre GPU with matrix units for float64, take at most twice as long as for
-    float32. Other GPUs take up to 64 times as long; there float32 products are summed in float64.
+    A processor, and a data-centre GPU with matrix units for float64 (A100, H100, H200, B200), take at most
+    twice as long as for float32. Other GPUs take up to 64 times as long; there float32 products are summed in
+    float64.
     """
     if device.type != "cuda":
         return torch.float64
-    return torch.float64 if torch.cuda.get_device_capability(device) in ((8, 0), (9, 0)) else torch.float32
+    fast = torch.cuda.get_device_capability(device) in ((8, 0), (9, 0), (10, 0))
+    return torch.float64 if fast else torch.float32
 
 
 def add_gram(total: Tensor, left: Tensor, right: Tensor) -> None:
@@ -39,9 +41,12 @@ def add_gram(total: Tensor, left: Tensor, right: Tensor) -> None:
         left: (b, d) rows.
         right: (b, d) rows of the same dtype.
     """
+    if total.is_cuda and gram_dtype(total.device) == torch.float64:
+        # Short runs do not fill such a device, and it is as fast at float64.
+        left, right = left.double(), right.double()
     exact = left.dtype == total.dtype
     for rows in (slice(None),) if exact else _runs(len(left)):
-        for start, stop in _blocks(len(total)):
+        for start, stop in column_blocks(len(total), total.device):
             target = total[start:stop, start:]
             if exact:
                 target.addmm_(left[rows, start:stop].T, right[rows, start:])
@@ -51,7 +56,7 @@ def add_gram(total: Tensor, left: Tensor, right: Tensor) -> None:
 
 def mirrored(total: Tensor) -> Tensor:
     """The whole symmetric matrix, of which the upper blocks are given; in place."""
-    for start, stop in _blocks(len(total)):
+    for start, stop in column_blocks(len(total), total.device):
         total[stop:, start:stop] = total[start:stop, stop:].T
     return total
 
@@ -59,7 +64,7 @@ def mirrored(total: Tensor) -> Tensor:
 def quadratic(rows: Tensor, matrix: Tensor) -> Tensor:
     """`x M x'` for every row x, (b,), with a symmetric M (d, d) of the rows' dtype."""
     found = torch.zeros_like(rows[:, 0])
-    for start, stop in _blocks(len(matrix)):
+    for start, stop in column_blocks(len(matrix), matrix.device):
         part = rows[:, start:stop]
         product = part @ matrix[start:stop, start:stop]
         if stop < len(matrix):
@@ -68,8 +73,10 @@ def quadratic(rows: Tensor, matrix: Tensor) -> Tensor:
     return found
 
 
-def _blocks(d: int) -> list[tuple[int, int]]:
-    count = min(max(d // _BLOCK, 1), _MOST_BLOCKS)
+def column_blocks(d: int, device: torch.device) -> list[tuple[int, int]]:
+    """First columns and ends of the blocks that symmetric products (d, d) are computed in."""
+    least = _CUDA_BLOCK if device.type == "cuda" else _BLOCK
+    count = min(max(d // least, 1), _MOST_BLOCKS)
     return list(itertools.pairwise(index * d // count for index in range(count + 1)))
 
 

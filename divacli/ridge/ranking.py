@@ -79,12 +79,13 @@ def choose_ranking_ridge(
     order = torch.arange(len(task)) if order is None else order
     candidates = torch.tensor([best * factor for factor in FACTORS], dtype=torch.float64)
     fits = [spectrum.fit(float(ridge)).to(task.dtype) for ridge in candidates]
-    judged = task.batch(order[:: max(1, -(-len(task) // JUDGED))].sort().values)
+    rows = order[:: max(1, -(-len(task) // JUDGED))].sort().values
+    judged = task.batch(rows)
     rotated = spectrum.rotate(judged.features)
     sides = [_Judged(fit, fit.whiten(rotated), judged.targets) for fit in fits]
     if validation is None:
         half = split_in_folds(task.labels, order, seed, 2, task.groups)
-        halves = _loo_halves(task, spectrum, fits, loss, half, sides, judged.numbers)
+        halves = _loo_halves(task, spectrum, fits, loss, half, sides, rows)
     else:
         validation_order = torch.arange(len(validation)) if validation_order is None else validation_order
         half = split_in_folds(validation.labels, validation_order, seed, 2, validation.groups)
@@ -124,8 +125,8 @@ def _loo_halves(
         pulls, squares = sums
         inside, chosen = positions(batch.rows, rows)
         side = torch.stack([half[batch.rows] == number for number in (0, 1)])
-        in_half = side.to(batch.features)
-        rotated = spectrum.rotate(batch.features)
+        in_half, places = side.to(batch.features), chosen.to(task.device)
+        rotated, found = spectrum.rotate(batch.features), []
         for index, (fit, part) in enumerate(zip(fits, judged, strict=True)):
             now = residuals_of_whitened(fit, fit.whiten(rotated), batch)
             influence = now.influence(batch, loss)
@@ -133,7 +134,8 @@ def _loo_halves(
             squares[index] += in_half @ (products * influence.coupled(products, part.whitened))
             for number in (0, 1):
                 pulls[index, number] += products.T @ (in_half[number, :, None] * influence.pulled)
-            own[index, :, inside] = (side[:, chosen] * influence.own.cpu()[chosen]).double()
+            found.append(influence.own[places])
+        own[:, :, inside] = side[:, chosen] * torch.stack(found).double().cpu()[:, None]
 
     m, k = judged[0].residuals.shape
     pulls, squares = walk(

@@ -51,8 +51,8 @@ class LinearOutput:
 
     Args:
         features: (n, d), as they enter the head: not scaled.
-        weight: (k, d) weight of the head.
-        bias: (k,) bias of the head.
+        weight: (k, d) weight of the head, on the device that its outputs are computed on.
+        bias: (k,) bias of the head, likewise.
     """
 
     def __init__(self, features: Rows, weight: Tensor, bias: Tensor) -> None:
@@ -67,7 +67,8 @@ class LinearOutput:
 
     def __getitem__(self, rows: slice | Tensor, /) -> Tensor:
         """Head outputs (b, k) of the rows, float64: they are differences' minuend and cost little."""
-        return self.features[rows].double() @ self.weight.double().T + self.bias.double()
+        features = self.features[rows].to(self.weight.device)
+        return features.double() @ self.weight.double().T + self.bias.double()
 
 
 class Stacked:

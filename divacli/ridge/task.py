@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
@@ -16,6 +16,15 @@ from divacli.ridge.scaling import Scaling
 
 BATCH_ROWS = 2048
 """Rows in memory at a time: enough for full-speed matrix products, a few dozen MB at 1,024 features."""
+
+CUDA_BATCH_ROWS = 32_768
+"""The same on a CUDA device, at the most: it has to be busy for longer than it takes to tell it more."""
+
+CUDA_BATCH_VALUES = 1 << 26
+"""Features and outputs in memory at a time on a CUDA device, at the most: with what is made of them, 5 GB."""
+
+_copying: Callable[[torch.device], torch.cuda.Stream] = cache(torch.cuda.Stream)
+"""The stream that rows come to a device on, while another one computes."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,19 @@ class Batch:
         return None if self.groups is None else blocks_of(self.groups)
 
 
+def default_batch_rows(device: torch.device, n_features: int, n_classes: int) -> int:
+    """Samples in memory at a time. The same on every device of a kind: processes that share work agree on it.
+
+    Args:
+        device: Where the computing is done.
+        n_features: d.
+        n_classes: k.
+    """
+    if device.type != "cuda":
+        return BATCH_ROWS
+    return max(BATCH_ROWS, min(CUDA_BATCH_ROWS, CUDA_BATCH_VALUES // (n_features + n_classes)))
+
+
 def positions(part: slice | Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Which rows lie in a part of a task, (m,) bool, and where those stand in it, int64.
 
@@ -84,7 +106,7 @@ class RidgeTask:
         intercept: Whether an unpenalised bias is fitted.
         device: Where the computing is done.
         dtype: Of the per-sample products, float32 or float64; sums over samples are always float64.
-        batch_rows: Samples in memory at a time.
+        batch_rows: Samples in memory at a time; by default as `default_batch_rows` says.
         groups: (n,) int64 group of each sample, any numbers: the leave-one-out prediction of a sample is then
             that of the fit without its whole group. By default each is a group of its own.
         numbers: (n,) int64 row numbers that messages call the samples by; by default their own.
@@ -100,7 +122,7 @@ class RidgeTask:
     intercept: bool = True
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
-    batch_rows: int = BATCH_ROWS
+    batch_rows: int = 0
     groups: Tensor | None = None
     numbers: Tensor | None = None
 
@@ -108,6 +130,9 @@ class RidgeTask:
         n = len(self)
         if self.validation_mask.numel() == 0:
             object.__setattr__(self, "validation_mask", torch.ones(n, dtype=torch.float64))
+        if not self.batch_rows:
+            rows = default_batch_rows(self.device, self.n_features, self.n_classes)
+            object.__setattr__(self, "batch_rows", rows)
         if self.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"dtype {self.dtype}: expected torch.float32 or torch.float64")
         for name, vector in (
@@ -172,9 +197,20 @@ class RidgeTask:
         return self.slices() if self.groups is None else packed(self.groups, self.batch_rows)
 
     def raw(self, rows: slice | Tensor) -> Tensor:
-        """Features (b, d) as they are stored; in memory that a CUDA device copies from by itself."""
+        """Features (b, d) as they are stored; for a CUDA device, on it, copied while it goes on computing.
+
+        The thread waits for the copy: it is one that reads ahead.
+        """
         found = self.features[rows]
-        return found.pin_memory() if self.device.type == "cuda" and not found.is_cuda else found
+        if self.device.type != "cuda" or found.is_cuda:
+            return found
+        stream = _copying(self.device)
+        with torch.cuda.stream(stream):
+            there = found.pin_memory().to(self.device, non_blocking=True)
+        stream.synchronize()
+        # The memory is the copies', and not theirs again before what is computed with it is done.
+        there.record_stream(torch.cuda.default_stream(self.device))
+        return there
 
     def batch(
         self, rows: slice | Tensor, dtype: torch.dtype | None = None, raw: Tensor | None = None
@@ -190,12 +226,14 @@ class RidgeTask:
         raw = self.features[rows] if raw is None else raw
         # To the device before the cast: fewer bytes travel.
         features = self.scaling(raw.to(self.device, non_blocking=True).to(dtype))
-        labels = torch.nn.functional.one_hot(self.labels[rows].to(self.device), self.n_classes).to(dtype)
+        classes = self.labels[rows].to(self.device)
+        labels = features.new_zeros(len(features), self.n_classes).scatter_(1, classes[:, None], 1.0)
         targets = labels if self.offset is None else labels - self.offset[rows].to(features)
         weights, mask = (vector[rows].to(features) for vector in (self.weights, self.validation_mask))
         groups = None if self.groups is None else self.groups[rows].to(self.device)
-        numbers = torch.arange(len(self)) if self.numbers is None else self.numbers
-        return Batch(rows, features, labels, targets, weights, mask, groups, numbers[rows])
+        own = torch.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+        numbers = own if self.numbers is None else self.numbers[own]
+        return Batch(rows, features, labels, targets, weights, mask, groups, numbers)
 
     def batches(self, dtype: torch.dtype | None = None) -> Iterator[Batch]:
         """All samples in order, `batch_rows` at a time, whatever their groups."""

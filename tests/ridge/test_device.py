@@ -38,6 +38,7 @@ from divacli.ridge import (
     scores,
     validation_derivative,
 )
+from divacli.ridge.task import BATCH_ROWS, CUDA_BATCH_ROWS, default_batch_rows
 
 DEVICE = torch.device("meta")
 """The name of the device that `Elsewhere` pretends to have; no tensor of it is ever made."""
@@ -96,7 +97,9 @@ class Elsewhere(TorchFunctionMode):
     @staticmethod
     def _require_one_place(name, tensors):
         if any(map(_there, tensors)) and any(part.ndim and not _there(part) for part in tensors):
-            shapes = ", ".join(f"{tuple(part.shape)} {'there' if _there(part) else 'here'}" for part in tensors)
+            shapes = ", ".join(
+                f"{tuple(part.shape)} {'there' if _there(part) else 'here'}" for part in tensors
+            )
             raise RuntimeError(f"{name}: tensors of two places: {shapes}")
 
 
@@ -125,6 +128,7 @@ def made(n, device, seed=0, d=6, k=3, **options):
     labels = torch.arange(n) % k
     features = random(n, d, seed=seed)
     features[torch.arange(n), labels] += 1.5
+    labels[::9] = (labels[::9] + 1) % k
     weights, mask = random(n, seed=seed + 1).square() + 0.2, random(n, seed=seed + 2).square()
     weights[3::7], mask[5::11] = 0.0, 0.0
     settings = {"validation_mask": mask, "dtype": torch.float64, "batch_rows": 16, "device": device}
@@ -277,3 +281,88 @@ def test_nothing_mixes_tensors_of_two_places(way, elsewhere):
     for name, values in expected.items():
         assert not _there(found[name]), name
         torch.testing.assert_close(found[name], values, rtol=1e-12, atol=1e-12, equal_nan=True)
+
+
+def test_elsewhere_is_where_the_computing_is_done(elsewhere):
+    task = made(60, elsewhere)
+    batch = task.batch(torch.arange(5))
+    assert all(map(_there, (batch.features, batch.labels, batch.weights, decompose(task).eigenvalues)))
+    assert not any(map(_there, (task.features, task.labels, task.batch(torch.arange(5)).numbers)))
+
+
+@pytest.mark.parametrize(
+    "mixed",
+    [
+        lambda here, there: here + there,
+        lambda here, there: torch.where(there > 0, there, here),
+        lambda here, there: here.__iadd__(there),
+        lambda here, there: here[there.long()],
+        lambda here, there: there.__setitem__(there > 0, here[:2]),
+        lambda here, there: there.index_add_(0, torch.arange(3), there),
+        lambda here, there: torch.cat([here, there]),
+        lambda here, there: (here.to(there) @ there).numpy(),
+    ],
+)
+def test_what_mixes_places_is_refused(mixed, elsewhere):
+    """Control of the test above."""
+    here, there = torch.ones(3), torch.ones(3, device=elsewhere)
+    there[torch.arange(3)] = there.cpu().to(elsewhere) * torch.tensor(2.0)
+    here[:] = there
+    with pytest.raises((RuntimeError, TypeError), match=r"places|indices|copied"):
+        mixed(here, there)
+
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+
+
+def relative(found, expected):
+    """The largest difference, over the largest value; what is not a number is so in both."""
+    assert torch.equal(found.isnan(), expected.isnan())
+    known = ~expected.isnan()
+    return float((found - expected)[known].abs().max() / expected[known].abs().max().clamp_min(1e-300))
+
+
+@needs_cuda
+@pytest.mark.parametrize("way", WAYS)
+def test_cuda_finds_what_the_cpu_finds(way):
+    """Within 1e-9 of the largest value (1e-6 after a search, or a kernel form), and 1e-4 in float32."""
+    compute, options = WAYS[way]
+    device = torch.device("cuda", torch.cuda.current_device())
+    found, expected = compute(device, **options), compute(torch.device("cpu"), **options)
+    searched = way.startswith(("extension", "reduction", "reweighting", "kernel form"))
+    tolerance = 1e-4 if "single" in way else 1e-6 if searched else 1e-9
+    for name, values in expected.items():
+        # Central differences lose half of the digits.
+        allowed = 1e-6 if name == "by differences" else tolerance
+        assert relative(found[name], values) < allowed, name
+
+
+@needs_cuda
+@pytest.mark.parametrize("resident", [True, False], ids=["resident", "read ahead"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
+def test_cuda_batches_of_any_size_find_what_the_cpu_finds(dtype, tolerance, resident):
+    """Of thousands of samples, with rows on the device or read by a thread that goes ahead."""
+
+    class Stored:
+        def __init__(self, tensor):
+            self._tensor, self.shape = tensor, tensor.shape
+
+        def __getitem__(self, rows):
+            return self._tensor[rows].clone()
+
+    expected = solved(made(5000, torch.device("cpu"), d=300, k=20, dtype=dtype), None, SquaredLoss())
+    device = torch.device("cuda", torch.cuda.current_device())
+    for batch_rows in (0, 512):
+        task = made(5000, device, d=300, k=20, dtype=dtype, batch_rows=batch_rows)
+        rows = task.features.to(device) if resident else Stored(task.features)
+        found = solved(replace(task, features=rows), None, SquaredLoss())
+        for name, values in expected.items():
+            assert relative(found[name], values) < tolerance, name
+
+
+def test_batches_are_larger_on_a_device_that_they_have_to_fill():
+    cuda = torch.device("cuda")
+    assert default_batch_rows(torch.device("cpu"), 512, 100) == BATCH_ROWS
+    assert default_batch_rows(cuda, 512, 100) == CUDA_BATCH_ROWS
+    assert BATCH_ROWS < default_batch_rows(cuda, 2048, 1000) < CUDA_BATCH_ROWS
+    assert default_batch_rows(cuda, 100_000, 20_000) == BATCH_ROWS
