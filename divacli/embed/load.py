@@ -241,7 +241,7 @@ def _of_images(
     progress: Progress,
     named: NamedTransform | None = None,
 ) -> Samples:
-    from divacli.embed.extract import extract, feature_identity
+    from divacli.embed.extract import feature_identity
 
     backbone = choice.backbone
     identity = feature_identity(backbone, options)
@@ -261,6 +261,8 @@ def _of_images(
         here = world()
         own = todo[list(here.share_of(len(todo)))]
         if len(own):
+            from divacli.embed.extract import extract
+
             chosen = [files[position] for position in own]
             moved = backbone.to(options.device)
             unusable = extract(moved, chosen, keys[own], store, options, progress, strict=strict)

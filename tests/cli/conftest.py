@@ -181,7 +181,7 @@ def refuse_to_compute(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         raise AssertionError("computed twice")
 
     def switch_on() -> None:
-        for name in ("curate.score.score", "backbones.load_backbone", "embed.load.extract"):
+        for name in ("curate.score.score", "backbones.load_backbone", "embed.extract.extract"):
             monkeypatch.setattr(f"divacli.{name}", refuse)
 
     return switch_on
