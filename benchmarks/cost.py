@@ -52,7 +52,7 @@ def operations(size: Size) -> dict[str, float]:
     candidate = fitted + 2 * judged * r * k + 2 * n * judged * (r + 2 * k + 2)
     derivative = 2 * (2 * fitted + squared)  # residuals, `P` and `M`; and what these say of every sample
     return {
-        "moments": 2 * n * d * d * half + 2 * n * d * k,
+        "moments": 2 * n * (d * d * half + d * k + d + k),
         # Golub and Van Loan, Matrix Computations, 8.3: all eigenvalues and eigenvectors.
         "eigenbasis": 9 * d**3 + 2 * d * d * k,
         "path": path_rotation + 2 * walked * d * size.ridges * (k + 1),

@@ -129,7 +129,14 @@ def main() -> None:
         ]
         start, path, parts, end = min(runs, key=lambda run: run[3] - run[0])
         bare = min(bare, seconds(lambda: features.T @ features, 5))  # noqa: B023
-        row: dict[str, Any] = {"n": n, "d": d, "k": k, "ridges": len(path.ridges), "gram": bare, "solve": end - start}
+        row: dict[str, Any] = {
+            "n": n,
+            "d": d,
+            "k": k,
+            "ridges": len(path.ridges),
+            "gram": bare,
+            "solve": end - start,
+        }
         row |= {"parts": parts, "ratio": row["solve"] / bare}
         if size in PEERS:
             row |= peers(task, path)

@@ -187,7 +187,7 @@ def pose(samples: Samples, options: SolveOptions, classes: list[str] | None = No
         device=options.device,
         dtype=options.dtype,
     )
-    scaling = fit_scaling(options.scaling, (samples.features[rows] for rows in task.slices()))
+    scaling = fit_scaling(options.scaling, (task.raw(rows) for rows in task.slices()))
     return replace(task, scaling=scaling, offset=offset_of(samples, len(classes), options))
 
 

@@ -44,8 +44,8 @@ _REFERENCES = 32_768
 _COARSE, _FINE = 64, 128
 """Principal directions by which the distances of all pairs are bounded, and then those of the pairs left."""
 
-_TILE = (1024, 4096)
-"""Pairs of rows that are bounded at a time."""
+_TILE, _CUDA_TILE = (1024, 4096), (4096, 16_384)
+"""Pairs of rows that are bounded at a time, and on a CUDA device, which fewer would not fill."""
 
 _BLOCK = 4096
 """Rows, or pairs, whose exact distances are taken at a time."""
@@ -205,7 +205,7 @@ def _pairs_within(
     squares = coarse.square().sum(dim=1, keepdim=True)
     left = torch.cat([-2 * coarse, torch.ones_like(squares)], dim=1)
     right = torch.cat([coarse, squares], dim=1)
-    height, width = _TILE
+    height, width = _CUDA_TILE if points.is_cuda else _TILE
     for top in range(here.rank * height, len(points), here.size * height):
         for start in range(top, len(points), width):
             rows, columns = slice(top, top + height), slice(start, start + width)

@@ -54,8 +54,8 @@ class Elsewhere(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
-        name = func.__self__.__name__ if func.__name__ == "__get__" else func.__name__
-        if name == "device":
+        name = func.__name__
+        if name == "__get__" and func.__self__ is Tensor.device:
             return DEVICE if _there(args[0]) else torch.device("cpu")
         if name in ("to", "cpu"):
             return self._moved(func, args, kwargs)
