@@ -1,0 +1,278 @@
+"""Several processes write what one writes, and end well when one of them does not."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from divacli.embed.store import FeatureStore
+from tests.cli.conftest import FACTORY, write_images
+
+N_IMAGES = 300
+
+MORTAL = """
+import os, signal, time
+
+class Transform:
+    '''Takes the whole process with it where the environment says so.'''
+    def __init__(self):
+        self.seen = 0
+
+    def __call__(self, image):
+        self.seen += 1
+        time.sleep(float(os.environ.get("TEST_SECONDS_AN_IMAGE", 0)))
+        fatal = os.environ.get("TEST_FATAL_IMAGE") == str(self.seen)
+        if fatal and (os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]) == ("1", "0"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return TRANSFORM(image)
+
+def make_mortal():
+    from divacli.embed import extract
+    extract.SHARD_ROWS = 32
+    return Net(), Transform()
+"""
+
+LAUNCHER = """
+import json, os, sys, traceback
+
+import sklearn.linear_model, torchvision
+from torch.distributed import TCPStore
+
+import divacli.backbones, divacli.cli.output, divacli.cli.session
+import divacli.curate.extend, divacli.curate.harm, divacli.curate.prune, divacli.curate.record
+import divacli.curate.reweight, divacli.curate.score, divacli.curate.verify
+import divacli.parallel, divacli.report.extend, divacli.report.reweight, divacli.report.terminal
+from divacli.cli.app import main
+
+def run(rank, size, arguments, messages, store):
+    os.dup2(os.open(messages, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size))
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(store.port))
+    os.environ.update(TORCHELASTIC_USE_AGENT_STORE="True", TORCHELASTIC_RESTART_COUNT="0")
+    sys.argv = ["diva", *arguments]
+    try:
+        main()
+    except SystemExit as error:
+        return error.code or 0
+    except BaseException:
+        traceback.print_exc()
+    return 99
+
+for jobs in json.loads(sys.argv[1]):
+    started = []
+    for name, size, arguments in jobs:
+        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        for rank in range(size):
+            child = os.fork()
+            if not child:
+                status = run(rank, size, arguments, f"{name}.messages", store)
+                sys.stderr.flush()
+                os._exit(status)
+            started.append((name, child, store))
+    for name, child, _ in started:
+        print(name, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+"""As torchrun does, each job in a world of its own with a store beside it; but the processes are forked from
+one that has imported everything: a job takes a second, not five. Jobs of one list run side by side."""
+
+COMMANDS = {
+    "score": "score set.npz --by class --dtype float64",
+    "groups": "score core.npz --group patient --loss cross-entropy --val set.npz --scaling standard",
+    "prune": "prune set.npz --keep auto",
+    "reweight": "reweight set.npz --validation balanced",
+    "extend": "extend core.npz --pool pool.npz --group patient --budget 60 --refit-every 20",
+    "images": "score photos --model net.py:make --group duplicates --workers 0",
+    "embed": "embed photos --model net.py:make_mortal --workers 0 --batch-size 64",
+}
+"""What is run in one process and in several. All rows of embeddings are in several batches."""
+
+FAILURES = {
+    "missing": ("score none.npz", 1, "none.npz does not exist"),
+    "checkpoint": ("score photos --model net.py:make --checkpoint set.npz", 1, "set.npz"),
+    "usage": ("score set.npz --ridge abc", 2, "'abc' is neither 'auto' nor a number >= 0"),
+    "command": ("train photos --model net.py:make", 1, "diva train runs in one process"),
+    "stdin": ("score -", 1, "diva score - in 2 processes"),
+    "pool": ("extend set.npz --pool -", 1, "diva extend - in 2 processes"),
+    "late": ("score set.npz --group colour", 1, "colour"),
+}
+"""Command lines that no process can run, their status, and what is said of it."""
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def gaussians(n: int, seed: int, prefix: str) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).normal(size=(3, 40)) / 2
+    truth = np.arange(n) % 3
+    return {
+        "embedding": (centres[truth] + generator.normal(size=(n, 40))).astype(np.float32),
+        "label": np.where(generator.random(n) < 0.1, (truth + 1) % 3, truth),
+        "path": np.array([f"{prefix}{number}" for number in range(n)]),
+    }
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with embeddings, images, some of them equal, and a network."""
+    folder = tmp_path_factory.mktemp("processes")
+    np.savez(folder / "set.npz", **gaussians(4200, 1, "s"))
+    np.savez(folder / "core.npz", **gaussians(4300, 2, "c"), patient=np.arange(4300) // 3)
+    np.savez(folder / "pool.npz", **gaussians(4100, 3, "p"), patient=np.arange(4100) // 2 + 1400)
+    write_images(folder / "photos", N_IMAGES, seed=0)
+    (folder / "photos/a/copy.png").write_bytes((folder / "photos/a/003.png").read_bytes())
+    (folder / "photos/b/broken.png").write_bytes(b"none")
+    (folder / "net.py").write_text(FACTORY + MORTAL)
+    return folder
+
+
+def environment() -> dict[str, str]:
+    # As torchrun has it: sums over samples differ in the last of 16 digits with the number of threads.
+    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+@pytest.fixture(scope="module")
+def statuses(place: Path) -> dict[str, list[int]]:
+    """The statuses of the processes of each job, after all have been run."""
+
+    def job(name: str, size: int, line: str, cache: str) -> tuple[str, int, list[str]]:
+        return name, size, [*line.split(), "--out", f"{name}-out", "--cache-dir", cache]
+
+    alone = [job(f"{name}-1", 1, line, "cache-1") for name, line in COMMANDS.items()]
+    failing = [job(name, 2, line, "cache-2") for name, (line, _, _) in FAILURES.items()]
+    shared = [job(f"{name}-2", 2, line, "cache-2") for name, line in COMMANDS.items()]
+    jobs = [alone, failing, *([one] for one in shared), [job("score-4", 4, COMMANDS["score"], "cache-4")]]
+    done = subprocess.run(
+        [sys.executable, "-c", LAUNCHER, json.dumps(jobs)],
+        cwd=place,
+        env=environment(),
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, list[int]] = {}
+    for name, status in (line.split() for line in done.stdout.splitlines()):
+        found.setdefault(name, []).append(int(status))
+    return found
+
+
+def content(folder: Path) -> dict[str, Any]:
+    """What a command has written, but for the times it took."""
+    found: dict[str, Any] = {}
+    for file in folder.rglob("*"):
+        if file.suffix == ".json":
+            found[str(file.relative_to(folder))] = {**json.loads(file.read_text()), "seconds": None}
+        elif file.is_file():
+            found[str(file.relative_to(folder))] = file.read_bytes()
+    return found
+
+
+@pytest.mark.parametrize(("name", "size"), [*((name, 2) for name in COMMANDS), ("score", 4)])
+def test_several_processes_write_what_one_writes(name, size, place, statuses):
+    messages = [(place / f"{name}-{number}.messages").read_text() for number in (1, size)]
+    assert statuses[f"{name}-1"] == [0], messages[0]
+    assert statuses[f"{name}-{size}"] == [0] * size, messages[1]
+    expected = content(place / f"{name}-1-out")
+    assert expected
+    assert content(place / f"{name}-{size}-out") == expected
+    # Said by one of them, in the same words.
+    assert without_times(messages[1]).replace(f"{name}-{size}", f"{name}-1") == without_times(messages[0])
+
+
+def without_times(messages: str) -> str:
+    return re.sub(r"\d+\.\d s", "", messages)
+
+
+def test_every_image_is_embedded_by_one_of_them(place, statuses):
+    assert json.loads((place / "images-2-out/summary.json").read_text())["n_embedded"] == N_IMAGES
+    stores = [FeatureStore(folder) for folder in place.glob("cache-2/features/*")]
+    assert [len(store) for store in stores] == [N_IMAGES] * 2
+    assert all(len(shards(place / f"cache-{size}")) >= 2 * size for size in (1, 2))
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_what_no_process_can_do_is_said_once(name, place, statuses):
+    _, status, message = FAILURES[name]
+    said = " ".join((place / f"{name}.messages").read_text().split())
+    assert statuses[name] == [status] * 2
+    assert said.count(message) == 1
+    assert said.lower().count("error: ") == 1
+    assert "Traceback" not in said
+    assert not content(place / f"{name}-out")
+
+
+def shards(cache: Path) -> list[Path]:
+    return sorted(cache.glob("features/*/shard-*.safetensors"))
+
+
+def torchrun(place: Path, *arguments: str, restarts: int = 0, **variables: str) -> tuple[int, str]:
+    """Status, and what our processes and torchrun have to say."""
+    done = subprocess.run(
+        [*TORCHRUN, "--max-restarts", str(restarts), "-m", "divacli", *arguments],
+        cwd=place,
+        env={**environment(), **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return done.returncode, done.stderr
+
+
+EMBED = COMMANDS["embed"].split()
+
+
+def test_a_killed_process_ends_the_job_and_what_was_embedded_is_kept(place):
+    status, said = torchrun(place, *EMBED, "--out", "killed", "--cache-dir", "kill", TEST_FATAL_IMAGE="100")
+    assert status != 0
+    ours, _, report = said.partition("ChildFailedError")
+    assert "Signal 9 (SIGKILL)" in report
+    assert ours.count("error: ") + ours.count("terminated; ") <= 1
+    assert ours.count("Traceback") == 1  # of torchrun itself
+    assert "divacli/" not in ours
+    assert not content(place / "killed")
+    assert len(shards(place / "kill")) == 1 + 3  # one batch of one process, all of the other's
+    assert not list(place.glob("kill/**/*.tmp"))
+
+
+def test_a_restarted_job_goes_on_from_what_was_kept(place, statuses):
+    run = (*EMBED, "--out", "restarted", "--cache-dir", "again")
+    status, said = torchrun(place, *run, restarts=1, TEST_FATAL_IMAGE="100")
+    assert status == 0, said
+    now = re.search(r"(\d+) embedded now", said)
+    assert now, said
+    assert 0 < int(now[1]) <= N_IMAGES - 64
+    assert content(place / "restarted") == content(place / "embed-1-out")
+
+
+def test_a_command_that_is_asked_to_end_keeps_what_it_embedded(place):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "divacli", "score", *EMBED[1:], "--out", "ended", "--cache-dir", "end"],
+        cwd=place,
+        env={**environment(), "TEST_SECONDS_AN_IMAGE": "0.02"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not shards(place / "end"):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 143, said
+    *before, last = said.splitlines()
+    assert last == "terminated; features that were computed are kept, and the same command goes on from them"
+    assert all(line.startswith("note: ") for line in before)
+    assert 1 <= len(shards(place / "end")) < 300 // 64
+    assert not content(place / "ended")
