@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -22,6 +21,9 @@ DUPLICATE_COLUMNS = ("set", "path", "label", "kind", "similarity", "conflict")
 
 NEAR_SAMPLES = 50_000
 """Samples beyond which almost equal ones are looked for only where that is asked for: it takes minutes."""
+
+_DIGEST = 16
+"""Bytes of a digest: enough that two samples never share one by chance."""
 
 _ROWS = 2048
 
@@ -117,7 +119,7 @@ def find_duplicates(
         near: Whether to look for almost equal features too, which takes time with the square of n.
     """
     features = _feature_numbers(samples)
-    content = features if samples.keys is None else _numbered(key.tobytes() for key in samples.keys)
+    content = features if samples.keys is None else _numbered(samples.keys)
     order = order_by_path(samples).numpy()
     # One of each that are equal, the first by path: a thousand copies of one frame cost no more than it.
     _, first = np.unique(features[order], return_index=True)
@@ -136,9 +138,17 @@ def find_duplicates(
 
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
-    labels = samples.manifest.table["label"].replace("", None)  # of an unlabelled pool
+    several = np.flatnonzero(np.bincount(joint)[joint] > 1)
+    copies = samples.select(several)
+    labels = copies.manifest.table["label"].replace("", None)  # of an unlabelled pool
     table = pd.DataFrame(
-        {"rank": rank, "name": sample_names(samples), "label": labels, "content": content, "joint": joint}
+        {
+            "rank": rank[several],
+            "name": sample_names(copies),
+            "label": labels,
+            "content": content[several],
+            "joint": joint[several],
+        }
     )
     sets = table.groupby("joint")
     about = sets[["name", "label", "content"]].nunique().assign(first=sets["rank"].min())
@@ -193,11 +203,14 @@ def with_sets(sets: list[Samples], found: Duplicates) -> list[Samples]:
 
 def _feature_numbers(samples: Samples) -> np.ndarray:
     """(n,) equal for equal feature rows."""
-    blocks = (samples.features[start : start + _ROWS].numpy() for start in range(0, len(samples), _ROWS))
-    return _numbered(hashlib.blake2b(row, digest_size=16).digest() for block in blocks for row in block)
+    digests = bytearray()
+    for start in range(0, len(samples), _ROWS):
+        for row in samples.features[start : start + _ROWS].numpy():
+            digests += hashlib.blake2b(row, digest_size=_DIGEST).digest()
+    return _numbered(np.frombuffer(digests, np.uint8).reshape(-1, _DIGEST))
 
 
-def _numbered(values: Iterable[bytes]) -> np.ndarray:
-    """(n,) int64 equal for equal digests, by the order of their first ones."""
-    digests = np.frombuffer(b"".join(value[:16] for value in values), [("high", "u8"), ("low", "u8")])
-    return pd.factorize(np.unique(digests, return_inverse=True)[1])[0].astype(np.int64)
+def _numbered(digests: np.ndarray) -> np.ndarray:
+    """(n,) int64 equal for equal digests (n, bytes) uint8, by the order of their first ones."""
+    parts = np.ascontiguousarray(digests[:, :_DIGEST]).view([("high", "u8"), ("low", "u8")])[:, 0]
+    return pd.factorize(np.unique(parts, return_inverse=True)[1])[0].astype(np.int64)
