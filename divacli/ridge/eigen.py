@@ -16,7 +16,7 @@ from divacli.ridge.scaling import Scaling
 from divacli.ridge.spectrum import Spectrum
 from divacli.ridge.task import RidgeTask
 
-KEPT_BYTES = 128 << 20
+KEPT_BYTES = 64 << 20
 """Rotated rows that are kept in main memory, at the most."""
 
 _SHARE_OF_DEVICE = 0.5
