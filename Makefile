@@ -25,7 +25,8 @@ demo: setup
 	$(BIN)/diva demo
 
 test: setup
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile \
+		--cov --cov-report=term:skip-covered --cov-fail-under=90
 	$(BIN)/python -m coverage report --include='divacli/ridge/*' --fail-under=100 --format=total
 
 lint: setup

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, distributed
 
 from divacli.errors import DivaError
+
+_T = TypeVar("_T")
 
 _PATIENCE = timedelta(hours=12)
 """How long a process waits for the others: one may be embedding while the rest have no images left."""
@@ -73,6 +75,30 @@ class World:
         with _reaching():
             distributed.all_gather_object(things, thing)
         return things
+
+    def agree(self, failure: DivaError | None) -> None:
+        """Raise in every process what any of them has failed of, so that all go on from the same place.
+
+        Args:
+            failure: This process's own, if it has failed. Of several that of the first process is raised.
+        """
+        for found in self.gathered(failure):
+            if found is not None:
+                raise found
+
+    def once(self, compute: Callable[[], _T]) -> _T:
+        """What the first process computes, with the cores of all, in every process; they wait for it.
+
+        Args:
+            compute: Gives a picklable object.
+        """
+        if self.size == 1:
+            return compute()
+        found = None
+        if self.leads:
+            with all_threads():
+                found = compute()
+        return cast(_T, self.gathered(found)[0])
 
 
 ALONE = World()

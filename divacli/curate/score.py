@@ -22,6 +22,7 @@ from divacli.curate.provenance import provenance
 from divacli.curate.solution import Solution, SolveOptions, order_by_path, solve
 from divacli.embed import Samples
 from divacli.manifest.columns import RESULTS
+from divacli.parallel import world
 from divacli.ridge import (
     Diagnosis,
     LooResult,
@@ -142,12 +143,9 @@ def _label_noise(
     task: RidgeTask, fit: RidgeFit, order: torch.Tensor, judged: torch.Tensor, seed: int
 ) -> NoiseFit:
     rows = noise_rows(order[judged[order]], task.n_classes)
-    return fit_noise(
-        loo_predictions(task, fit, rows),
-        task.labels[rows],
-        groups=None if task.groups is None else task.groups[rows],
-        seed=seed,
-    )
+    predictions = loo_predictions(task, fit, rows)
+    groups = None if task.groups is None else task.groups[rows]
+    return world().once(lambda: fit_noise(predictions, task.labels[rows], groups=groups, seed=seed))
 
 
 def _validation_summary(solution: Solution, validation: RidgeTask, fit: RidgeFit) -> dict[str, Any]:

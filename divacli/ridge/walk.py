@@ -9,12 +9,14 @@ process keeps at most one sum a level of that tree.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import torch
 from torch import Tensor
 
+from divacli.errors import DivaError
 from divacli.parallel import World, world
 from divacli.ridge.rows import Staged
 from divacli.ridge.task import Batch, RidgeTask
@@ -47,18 +49,27 @@ def walk(
 
     Returns:
         The sums over all samples, the same in every process.
+
+    Raises:
+        DivaError: What a visit, or reading, has raised in any process; in all of them.
     """
     here = world()
     parts: list[Part] = list(task.parts() if whole_groups else task.slices())
     leaves = _runs(parts, LEAVES)
     tree = _Tree()
     mine = here.share_of(len(leaves))
-    batches = ahead(task, [part for leaf in mine for part in leaves[leaf]], dtype)
-    for leaf in mine:
-        sums = zeros()
-        for _ in leaves[leaf]:
-            visit(next(batches), sums)
-        tree.add(0, leaf, sums)
+    failure = None
+    # Closed also where a visit fails: nothing is read any more then.
+    with closing(ahead(task, [part for leaf in mine for part in leaves[leaf]], dtype)) as batches:
+        try:
+            for leaf in mine:
+                sums = zeros()
+                for _ in leaves[leaf]:
+                    visit(next(batches), sums)
+                tree.add(0, leaf, sums)
+        except DivaError as error:
+            failure = error
+    here.agree(failure)
     if here.size > 1:
         tree = _gathered(here, tree, len(leaves), zeros)
     return tree.total() if leaves else zeros()
@@ -75,7 +86,9 @@ def look(
     walk(task, list, lambda batch, _: visit(batch), whole_groups=whole_groups, dtype=dtype)
 
 
-def ahead(task: RidgeTask, parts: Sequence[Part], dtype: torch.dtype | None = None) -> Iterator[Batch]:
+def ahead(
+    task: RidgeTask, parts: Sequence[Part], dtype: torch.dtype | None = None
+) -> Generator[Batch, None, None]:
     """Batches of a task, the features of the next one read while this one is worked on."""
     features = task.features
     if isinstance(features, Tensor):
