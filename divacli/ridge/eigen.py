@@ -83,7 +83,7 @@ def in_eigenbasis(
         others: In the same coordinates as the task; None stays None.
     """
     room = KEPT_BYTES
-    if task.device.type == "cuda":
+    if task.device.type == "cuda":  # pragma: no cover
         free, _ = torch.cuda.mem_get_info(task.device)
         # And what earlier tensors have left to later ones.
         free += torch.cuda.memory_reserved(task.device) - torch.cuda.memory_allocated(task.device)

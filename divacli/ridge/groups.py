@@ -58,7 +58,8 @@ class Influence:
         p += self.whitened.T @ self.pulled
         if self.coupling is not None:
             add_gram(m, self.whitened * self.coupling[:, None], self.whitened)
-        elif self.mixed is not None:
+        else:
+            assert self.mixed is not None
             product = (self.whitened.T @ self.mixed).double()
             m += (product + product.T) / 2
 

@@ -13,6 +13,9 @@ _BLOCK, _CUDA_BLOCK = 160, 1024
 _MOST_BLOCKS = 8
 """Blocks of columns: on and above the diagonal there are 9/16 of a whole product's operations."""
 
+_FAST_AT_FLOAT64 = ((8, 0), (9, 0), (10, 0))
+"""Compute capabilities of GPUs with matrix units for float64: A100, H100 and H200, B200."""
+
 RUN_ROWS = 512
 """Rows that a product in float32 sums before it is added to the float64 sum, where float64 is slow."""
 
@@ -20,13 +23,11 @@ RUN_ROWS = 512
 def gram_dtype(device: torch.device) -> torch.dtype:
     """The dtype that Gram matrices are multiplied in: float64 unless the device is slow at it.
 
-    A processor, and a data-centre GPU with matrix units for float64 (A100, H100, H200, B200), take at most
+    A processor, and a data-centre GPU with matrix units for float64, take at most
     twice as long as for float32. Other GPUs take up to 64 times as long; there float32 products are summed in
     float64.
     """
-    if device.type != "cuda":
-        return torch.float64
-    fast = torch.cuda.get_device_capability(device) in ((8, 0), (9, 0), (10, 0))
+    fast = device.type != "cuda" or torch.cuda.get_device_capability(device) in _FAST_AT_FLOAT64
     return torch.float64 if fast else torch.float32
 
 
@@ -41,7 +42,7 @@ def add_gram(total: Tensor, left: Tensor, right: Tensor) -> None:
         left: (b, d) rows.
         right: (b, d) rows of the same dtype.
     """
-    if total.is_cuda and gram_dtype(total.device) == torch.float64:
+    if total.is_cuda and gram_dtype(total.device) == torch.float64:  # pragma: no cover
         # Short runs do not fill such a device, and it is as fast at float64.
         left, right = left.double(), right.double()
     exact = left.dtype == total.dtype

@@ -202,8 +202,9 @@ class RidgeTask:
         The thread waits for the copy: it is one that reads ahead.
         """
         found = self.features[rows]
-        if self.device.type != "cuda" or found.is_cuda:
-            return found
+        return found if self.device.type != "cuda" or found.is_cuda else self._copied(found)
+
+    def _copied(self, found: Tensor) -> Tensor:  # pragma: no cover
         stream = _copying(self.device)
         with torch.cuda.stream(stream):
             there = found.pin_memory().to(self.device, non_blocking=True)

@@ -92,17 +92,16 @@ def ahead(
     """Batches of a task, the features of the next one read while this one is worked on."""
     features = task.features
     if isinstance(features, Tensor):
-        for part in parts:
-            yield task.batch(part, dtype)
-        return
-    read = features.read if isinstance(features, Staged) else task.raw
-    with ThreadPoolExecutor(1) as reader:
-        pending = [reader.submit(read, part) for part in parts[:1]]
-        for number, part in enumerate(parts):
-            found = pending.pop().result()
-            pending = [reader.submit(read, following) for following in parts[number + 1 : number + 2]]
-            raw = features.compute(part, found) if isinstance(features, Staged) else found
-            yield task.batch(part, dtype, raw)
+        yield from (task.batch(part, dtype) for part in parts)
+    else:
+        read = features.read if isinstance(features, Staged) else task.raw
+        with ThreadPoolExecutor(1) as reader:
+            pending = [reader.submit(read, part) for part in parts[:1]]
+            for number, part in enumerate(parts):  # pragma: no branch  # closed after the last one
+                found = pending.pop().result()
+                pending = [reader.submit(read, following) for following in parts[number + 1 : number + 2]]
+                raw = features.compute(part, found) if isinstance(features, Staged) else found
+                yield task.batch(part, dtype, raw)
 
 
 class _Tree:
