@@ -87,13 +87,11 @@ class World:
                 raise found
 
     def once(self, compute: Callable[[], _T]) -> _T:
-        """What the first process computes, with the cores of all, in every process; they wait for it.
+        """What the first process computes, with all cores of its machine, in every process; they wait for it.
 
         Args:
             compute: Gives a picklable object.
         """
-        if self.size == 1:
-            return compute()
         found = None
         if self.leads:
             with all_threads():

@@ -111,7 +111,7 @@ def answering_errors(*, debug: bool) -> Iterator[None]:
             say(f"error: {error}", style="red")
         raise typer.Exit(1) from error
     except Terminated as error:
-        if leads():
+        if leads() and may_speak():
             say("terminated; features that were computed are kept, and the same command goes on from them")
         raise typer.Exit(143) from error
     except KeyboardInterrupt as error:

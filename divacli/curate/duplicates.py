@@ -14,6 +14,7 @@ from divacli.curate.choice import sample_names
 from divacli.curate.solution import DUPLICATES_GROUP, order_by_path, require_same_features
 from divacli.embed import Samples, joined
 from divacli.embed.progress import Progress, silent
+from divacli.parallel import world
 from divacli.ridge import near_duplicates
 
 DUPLICATE_COLUMNS = ("set", "path", "label", "kind", "similarity", "conflict")
@@ -203,11 +204,14 @@ def with_sets(sets: list[Samples], found: Duplicates) -> list[Samples]:
 
 def _feature_numbers(samples: Samples) -> np.ndarray:
     """(n,) equal for equal feature rows."""
-    digests = bytearray()
-    for start in range(0, len(samples), _ROWS):
-        for row in samples.features[start : start + _ROWS].numpy():
-            digests += hashlib.blake2b(row, digest_size=_DIGEST).digest()
-    return _numbered(np.frombuffer(digests, np.uint8).reshape(-1, _DIGEST))
+    here = world()
+    digests = np.zeros((len(samples), _DIGEST), np.uint8)
+    for number in here.share_of(-(-len(samples) // _ROWS)):
+        part = slice(number * _ROWS, (number + 1) * _ROWS)
+        found = (hashlib.blake2b(row, digest_size=_DIGEST).digest() for row in samples.features[part].numpy())
+        digests[part] = np.frombuffer(b"".join(found), np.uint8).reshape(-1, _DIGEST)
+    here.merged(torch.from_numpy(digests))
+    return _numbered(digests)
 
 
 def _numbered(digests: np.ndarray) -> np.ndarray:

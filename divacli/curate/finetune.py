@@ -128,7 +128,7 @@ def closed_form_head(task: RidgeTask, order: Tensor, *, bias: bool) -> tuple[Ten
         span = Span(task)
         task, probe = span.task(), span.project(probe)
     spectrum = decompose(task)
-    path = ridge_path(task, spectrum)
+    path = ridge_path(task, spectrum, order=order)
     fit = spectrum.fit(float(path.ridges[path.best]))
     rows = calibration_rows(order, task.validation_mask, task.n_classes)
     left_out = loo_predictions(task, fit, rows)

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from divacli.curate.solution import SolveOptions, pose
+from divacli.curate.solution import SolveOptions, order_by_path, pose
 from divacli.embed import Samples
 from divacli.ridge import RidgeTask, Span, decompose, ridge_path
 
@@ -128,7 +128,7 @@ def ridge_outputs(training: Samples, others: Samples, options: SolveOptions) -> 
     spectrum = decompose(task)
     ridge = options.ridge
     if ridge is None:
-        path = ridge_path(task, spectrum)
+        path = ridge_path(task, spectrum, order=order_by_path(training))
         ridge = float(path.ridges[path.best])
     fit = spectrum.fit(ridge).to(task.dtype)
     return torch.cat([(fit.project(batch.features) @ fit.coef).cpu() for batch in predicted.batches()])

@@ -29,6 +29,7 @@ from divacli.embed.store import FeatureStore
 from divacli.errors import DivaError, StoreError
 from divacli.files import Place, place_of
 from divacli.manifest import Manifest, write_text
+from divacli.parallel import world
 from divacli.ridge import CrossEntropyLoss, Loss, SquaredLoss
 
 
@@ -84,14 +85,21 @@ class Scores:
             features: Whether these are looked for.
         """
         record = find_record(manifest, cache, options)
+        if not all(world().gathered(record is not None)):
+            record = None  # all processes make a refit, or none
         scores = cls(
             manifest.table, manifest.folder, None, None, record, "the cache knows nothing of these scores"
         )
         if record is None:
             return scores
+        samples, failure = None, None
         try:
             scores = replace(scores, about=grouping(manifest, record.options))
             samples = recorded_samples(record, manifest, cache, progress) if features else None
+        except DivaError as error:
+            failure = error
+        try:
+            world().agree(failure)
         except DivaError as error:
             return replace(scores, missing=error.got)
         return replace(scores, samples=samples, missing="" if features else "they were not looked for")

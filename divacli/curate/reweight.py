@@ -175,7 +175,7 @@ def problem_of(
         task, validation = span.task(), None if validation is None else span.project(validation)
     return Problem(
         task,
-        leave_one_out_ridge(task, options),
+        leave_one_out_ridge(task, options, order if validation is None else None),
         order,
         robust=options.loss == "cross-entropy",
         # Biases would take over what balancing is to do with weights.
@@ -209,11 +209,17 @@ def walk(problem: Problem, sizes: tuple[float, ...]) -> tuple[torch.Tensor, pd.D
     return weights, pd.DataFrame(rows)
 
 
-def leave_one_out_ridge(task: RidgeTask, options: SolveOptions) -> float:
-    """The ridge that was given, or the one with the smallest leave-one-out loss."""
+def leave_one_out_ridge(task: RidgeTask, options: SolveOptions, order: torch.Tensor | None = None) -> float:
+    """The ridge that was given, or the one with the smallest leave-one-out loss.
+
+    Args:
+        task: The samples.
+        options: What was given.
+        order: (n,) row numbers in the order that samples are drawn in; by default the rows' own.
+    """
     if options.ridge is not None:
         return options.ridge
-    path = ridge_path(task, decompose(task))
+    path = ridge_path(task, decompose(task), order=order)
     return float(path.ridges[path.best])
 
 

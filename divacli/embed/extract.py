@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,8 @@ def extract(
         written = time.monotonic()
 
     try:
-        with progress("embedding", len(files)) as advance, options.arithmetic():
+        # Closed at once where this fails: else worker processes stay until the traceback goes.
+        with closing(batches), progress("embedding", len(files)) as advance, options.arithmetic():
             for batch in batches:
                 positions = batch.positions
                 features = batch.features
@@ -106,7 +108,7 @@ def extract(
 
 def _feature_batches(
     backbone: Backbone, files: Sequence[str], keys: np.ndarray, options: ExtractOptions
-) -> Iterator[FeatureBatch]:
+) -> Generator[FeatureBatch, None, None]:
     """The features of images, in their order, by all cores or by a CUDA device."""
     device = options.device
     load = partial(process_batches, files, keys, backbone.transform, backbone.image_shape)

@@ -251,7 +251,9 @@ def _of_images(
     files = manifest.files()
     keys, failed = _keys(files, progress, cache)
     wanted = np.array([position not in failed for position in range(len(files))])
-    wanted &= store.positions(keys) < 0
+    # Missing for any of the processes: they may not see all files of a shared folder at the same moment.
+    missing = torch.from_numpy((store.positions(keys) < 0).astype(np.int64))
+    wanted &= world().merged(missing).numpy() > 0
     todo = np.flatnonzero(wanted)
     # Files of the same content need one pass.
     _, first = np.unique(keys[todo], axis=0, return_index=True)

@@ -14,6 +14,7 @@ from divacli.embed.store import batched, require_same_identity
 from divacli.errors import DataError, listed
 from divacli.files import file_digest
 from divacli.manifest import ArrayFile, Manifest, read_manifest
+from divacli.parallel import world
 
 _CHECKED_ROWS = 1024
 
@@ -112,12 +113,14 @@ def _require_finite(features: GatheredRows, manifest: Manifest) -> None:
     Raises:
         DataError: Which rows.
     """
-    n = features.shape[0]
-    bad = [
-        part.start + int(row)
-        for part in batched(n, _CHECKED_ROWS)
-        for row in (~features[part].isfinite().all(dim=1)).nonzero()
+    n, here = features.shape[0], world()
+    parts = list(batched(n, _CHECKED_ROWS))
+    own = [
+        parts[number].start + int(row)
+        for number in here.share_of(len(parts))
+        for row in (~features[parts[number]].isfinite().all(dim=1)).nonzero()
     ]
+    bad = [row for found in here.gathered(own) for row in found]
     if bad:
         raise DataError(
             f"{manifest.name}: {len(bad):,} of {n:,} embeddings hold NaN or infinite values, at the paths "

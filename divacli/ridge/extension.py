@@ -109,6 +109,7 @@ class Extension:
         self._judged = core if validation is None else validation
         self._rows = calibration_rows(order, self._judged.validation_mask, core.n_classes)
         self._given_ridge, self._robust, self._labelled = ridge, robust, labelled
+        self._order = order if validation is None else None  # of the core
         self._moments = moments(core)
         self._refit()
 
@@ -182,7 +183,7 @@ class Extension:
         spectrum = self._moments.decompose()
         ridge, factor = self._given_ridge, 1.0
         if ridge is None:
-            path = ridge_path(self._core, spectrum)
+            path = ridge_path(self._core, spectrum, order=self._order)
             ridge, factor = float(path.ridges[path.best]), CHOICE_FACTOR
         self._fit = spectrum.fit(ridge)
         self._choice_fit = spectrum.fit(factor * ridge).to(self._core.dtype)

@@ -113,8 +113,11 @@ def _losses(task: RidgeTask, spectrum: Spectrum, ridges: Tensor) -> Tensor:
     """Mean LOO loss at each ridge, (R,) float64 on the CPU."""
     inverse = 1 / spectrum.damped(ridges.to(task.device))
     k = spectrum.cross.shape[1]
+    together = [slice(i, min(i + _AT_ONCE, len(ridges))) for i in range(0, len(ridges), _AT_ONCE)]
     # (r, R k): some ridges in one product are faster than one after the other.
-    coefs = (inverse.T[:, :, None] * spectrum.cross[:, None]).to(task.dtype).flatten(1)
+    coefs = [
+        (inverse[some].T[:, :, None] * spectrum.cross[:, None]).to(task.dtype).flatten(1) for some in together
+    ]
 
     def zeros() -> Sums:
         return [torch.zeros(len(ridges), dtype=torch.float64, device=task.device)]
@@ -125,9 +128,8 @@ def _losses(task: RidgeTask, spectrum: Spectrum, ridges: Tensor) -> Tensor:
         targets = batch.targets
         if spectrum.target_mean is not None:
             targets = targets - spectrum.target_mean.to(targets)
-        for start in range(0, len(ridges), _AT_ONCE):
-            some = slice(start, min(start + _AT_ONCE, len(ridges)))
-            fitted = (rotated @ coefs[:, some.start * k : some.stop * k]).view(len(targets), -1, k)
+        for some, coef in zip(together, coefs, strict=True):
+            fitted = (rotated @ coef).view(len(targets), -1, k)
             losses = square_of_left_out(some, targets[:, None] - fitted)
             sums[0][some] += batch.mask.double() @ losses.double()
 
