@@ -6,9 +6,10 @@ import os
 # Before torch is imported: its threads are not to spin while another process has the core.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
@@ -76,3 +77,12 @@ def save_clip() -> Callable[..., Path]:
 def clip_folder(save_clip: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny CLIP model; not to be changed."""
     return save_clip(tmp_path_factory.mktemp("clip") / "tiny")
+
+
+@pytest.fixture
+def bucket() -> Iterator[fsspec.AbstractFileSystem]:
+    """A file system of fsspec with an empty folder, `memory://bucket`, that is gone after the test."""
+    system = fsspec.filesystem("memory")
+    system.mkdirs("/bucket", exist_ok=True)
+    yield system
+    system.rm("/bucket", recursive=True)

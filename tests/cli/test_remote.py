@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import fsspec
 import pandas as pd
 import pytest
 
 URL = "memory://bucket/features"
-
-
-@pytest.fixture
-def bucket() -> Iterator[fsspec.AbstractFileSystem]:
-    system = fsspec.filesystem("memory")
-    system.mkdirs("/bucket/features", exist_ok=True)
-    yield system
-    system.rm("/bucket", recursive=True)
 
 
 def test_an_npz_gives_the_scores_of_the_local_file(scores, blobs, bucket):

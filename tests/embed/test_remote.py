@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,14 +15,6 @@ from divacli.errors import DataError, StoreError
 from divacli.files import place_of
 
 NOBODY = BackboneChoice()
-
-
-@pytest.fixture
-def bucket() -> Iterator[fsspec.AbstractFileSystem]:
-    system = fsspec.filesystem("memory")
-    system.mkdirs("/bucket", exist_ok=True)
-    yield system
-    system.rm("/bucket", recursive=True)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -15,14 +14,6 @@ from divacli.manifest import ArrayFile, arrayfile, check_files, read_manifest, r
 from divacli.manifest.read import manifest_of
 
 EMBEDDING = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
-
-
-@pytest.fixture
-def bucket() -> Iterator[fsspec.AbstractFileSystem]:
-    system = fsspec.filesystem("memory")
-    system.mkdirs("/bucket/set", exist_ok=True)
-    yield system
-    system.rm("/bucket", recursive=True)
 
 
 def saved(tmp_path: Path, bucket: fsspec.AbstractFileSystem, save=np.savez, **more: object) -> str:
