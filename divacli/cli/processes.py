@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from types import FrameType
 
 from divacli.errors import DivaError
@@ -87,8 +88,6 @@ def may_speak() -> bool:
     from torch.distributed import TCPStore
 
     try:
-        from datetime import timedelta
-
         store = TCPStore(
             os.environ["MASTER_ADDR"],
             int(os.environ["MASTER_PORT"]),

@@ -261,14 +261,15 @@ def _of_images(
     reasons: dict[int, str] = {}
     if len(todo):
         here = world()
-        own = todo[list(here.share_of(len(todo)))]
+        share = here.share_of(len(todo))
+        own = todo[share.start : share.stop]
         if len(own):
             from divacli.embed.extract import extract
 
             chosen = [files[position] for position in own]
             moved = backbone.to(options.device)
             unusable = extract(moved, chosen, keys[own], store, options, progress, strict=strict)
-            reasons = {here.share_of(len(todo))[position]: reason for position, reason in unusable.items()}
+            reasons = {share[position]: reason for position, reason in unusable.items()}
         for others in here.gathered((reasons, store.written)):
             reasons = reasons | others[0]
             store.include(others[1])

@@ -88,10 +88,9 @@ def in_eigenbasis(
         # And what earlier tensors have left to later ones.
         free += torch.cuda.memory_reserved(task.device) - torch.cuda.memory_allocated(task.device)
         room = int(_SHARE_OF_DEVICE * free)
-    moved: list[RidgeTask] = []
-    for part in (task, *(other for other in others if other is not None)):
-        features = Rotated(part, spectrum, room // (1 + sum(other is not None for other in others)))
-        moved.append(replace(part, features=features, scaling=Scaling()))
+    parts = [task, *(other for other in others if other is not None)]
+    room //= len(parts)
+    moved = [replace(part, features=Rotated(part, spectrum, room), scaling=Scaling()) for part in parts]
     here = replace(spectrum, mean=torch.zeros_like(spectrum.eigenvalues), basis=None)
     rest = iter(moved[1:])
     return here, moved[0], [None if other is None else next(rest) for other in others]
