@@ -6,13 +6,14 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from divacli.errors import DataError
+from divacli.manifest.formulas import PATH_COLUMNS, restored, restored_path
 
 FORMATS = ("csv", "tsv", "jsonl", "parquet")
 
@@ -29,8 +30,9 @@ def parse(data: bytes, format: str, name: str) -> pd.DataFrame:
         name: How messages call it.
 
     Returns:
-        The table: str in every cell for CSV and TSV ("NA", "01" and "" stay as typed), JSON values for
-        JSON lines (None where a line lacks a key), the file's own types for Parquet.
+        The table: str in every cell for CSV and TSV ("NA", "01" and "" stay as typed; what keeps a cell from
+        being a formula is taken away), JSON values for JSON lines (None where a line lacks a key), the file's
+        own types for Parquet.
 
     Raises:
         DataError: Not such a file, or a damaged, ragged or empty one.
@@ -56,13 +58,18 @@ def recognise(data: bytes) -> str:
 
 
 def _parse_delimited(data: bytes, delimiter: str, name: str) -> pd.DataFrame:
+    text = _decode(data, name)
     # The csv module and not pandas: pandas fills short rows up and shifts long ones without a word.
-    reader = csv.reader(io.StringIO(_decode(data, name), newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        header = next(row for row in reader if row)
+        header = [restored(column) for column in next(row for row in reader if row)]
         rows = _whole_rows(reader, len(header), name)
+        marked = _marked_columns(text, header)
         blocks = [pd.DataFrame(columns=range(len(header)), dtype="str")]
         while block := list(itertools.islice(rows, _BLOCK)):
+            for position, original in marked.items():
+                for row in block:
+                    row[position] = original(row[position])
             blocks.append(pd.DataFrame(block, dtype="str"))
     except csv.Error as error:
         raise DataError(
@@ -71,6 +78,13 @@ def _parse_delimited(data: bytes, delimiter: str, name: str) -> pd.DataFrame:
         ) from error
     table = pd.concat(blocks[1:] or blocks, ignore_index=True)
     return table.set_axis(header, axis="columns")
+
+
+def _marked_columns(text: str, header: list[str]) -> dict[int, Callable[[str], str]]:
+    """The columns that may hold cells with a mark against formulas, and what takes it away."""
+    marks = {True: ("./", restored_path), False: ("'", restored)}
+    found = ((position, *marks[column in PATH_COLUMNS]) for position, column in enumerate(header))
+    return {position: original for position, mark, original in found if mark in text}
 
 
 def _whole_rows(reader: Iterator[list[str]], width: int, name: str) -> Iterator[list[str]]:

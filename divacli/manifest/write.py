@@ -10,7 +10,7 @@ import os
 import posixpath
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from divacli.errors import OutputError
 from divacli.files import is_url, suffix_of
+from divacli.manifest.formulas import PATH_COLUMNS, harmless, harmless_path
 
 Format = Literal["csv", "jsonl", "parquet"]
 
@@ -33,7 +34,8 @@ def write_table(
     """Write a table as UTF-8 text or Parquet; the same table always gives the same bytes.
 
     CSV and JSON lines keep 9 significant digits of a float, Parquet all. A missing value is an empty cell in
-    CSV and null elsewhere; JSON has no infinities, which become the strings "inf" and "-inf".
+    CSV and null elsewhere; JSON has no infinities, which become the strings "inf" and "-inf". No cell or name
+    of a column in CSV is a formula for a spreadsheet: see `divacli.manifest.formulas`.
 
     Args:
         table: Any table; its index is not written.
@@ -138,9 +140,12 @@ def _output_error(where: str, error: OSError) -> OutputError:
 
 
 def _csv(table: pd.DataFrame) -> bytes:
-    parts = [",".join(_csv_cell(str(name)) for name in table) + "\n"]
+    parts = [",".join(_csv_cell(str(name), harmless) for name in table) + "\n"]
     for rows in _blocks(table):
-        columns = [[_csv_cell(value) for value in _values(rows[name])] for name in rows]
+        columns = []
+        for name in rows:
+            safe = harmless_path if name in PATH_COLUMNS else harmless
+            columns.append([_csv_cell(value, safe) for value in _values(rows[name])])
         parts.append("".join(",".join(row) + "\n" for row in zip(*columns, strict=True)))
     return "".join(parts).encode()
 
@@ -150,10 +155,12 @@ def _blocks(table: pd.DataFrame) -> Iterator[pd.DataFrame]:
     return (table.iloc[start : start + _BLOCK_ROWS] for start in range(0, len(table), _BLOCK_ROWS))
 
 
-def _csv_cell(value: object) -> str:
+def _csv_cell(value: object, safe: Callable[[str], str]) -> str:
     if value is None:
         return ""
-    text = f"{value:.9g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.9g}"
+    text = safe(str(value))
     # Not the csv module: before Python 3.13 it leaves a lone "\r" unquoted, where readers break the line.
     if any(character in text for character in ',"\n\r'):
         return '"' + text.replace('"', '""') + '"'
