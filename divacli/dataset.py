@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, WeightedRandomSampler
 
 from divacli.embed.images import UndecodableImage, decode_image
 from divacli.errors import DataError
+from divacli.files import read_bytes
 from divacli.manifest import Labels, Manifest, check_files, manifest_of, read_manifest
 
 
@@ -79,7 +80,7 @@ class ManifestDataset(Dataset[tuple[Any, int]]):
         """
         file = self._files[index]
         try:
-            image = decode_image(Path(file).read_bytes())
+            image = decode_image(read_bytes(file))
         except (UndecodableImage, OSError) as error:
             reason = f"read: {error.strerror}" if isinstance(error, OSError) else f"decoded: {error}"
             raise DataError(

@@ -1,7 +1,8 @@
 """Files by their local path or by a URL: what is there, its bytes, and ranges of them.
 
-Local files are read by the operating system alone. A URL (`s3://`, `gs://`, `https://`, `memory://` ...) goes
-through fsspec, which is imported for the first of them.
+Local files are read by the operating system alone; their paths may go through an uncompressed tar file as
+through a folder. A URL (`s3://`, `gs://`, `https://`, `memory://` ...) goes through fsspec, which is imported
+for the first of them.
 """
 
 from __future__ import annotations
@@ -11,23 +12,29 @@ import difflib
 import fnmatch
 import functools
 import hashlib
+import os
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from divacli.errors import DataError, DivaError
+from divacli.tar import members, read_member, through_tar
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 KINDS = (
-    "a folder with one sub-folder a class, a .csv .tsv .jsonl .parquet or .npz file, or - for standard input"
+    "a folder with one sub-folder a class, a .csv .tsv .jsonl .parquet .npz or .tar file, "
+    "or - for standard input"
 )
 """What DATA may be on this machine."""
+
+STORE_FILE = "store.json"
+"""What a folder is a feature store by."""
 
 # With the caches and archives of fsspec before it, if any: filecache::s3://bucket/features.npz
 _URL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*::)*([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -42,6 +49,8 @@ _PACKAGES = {
     "hf": "huggingface_hub",
     **dict.fromkeys(("sftp", "ssh"), "paramiko"),
 }
+
+_BRACES = re.compile(r"\{(?:(?P<start>\d+)\.\.(?P<stop>\d+)|(?P<words>[^{}]*,[^{}]*))\}", re.ASCII)
 
 _DOWNLOAD = "download the file and give its path"
 
@@ -215,6 +224,44 @@ def suffix_of(name: str) -> str:
     return posixpath.splitext(_path_of(name))[1].lower().removeprefix(".")
 
 
+def read_bytes(file: str) -> bytes:
+    """All bytes of a sample's file.
+
+    Args:
+        file: As `Manifest.files` names it: a path, which may go through a tar file as through a folder, or a
+            URL.
+
+    Raises:
+        OSError: A local file cannot be read.
+        DataError: Another one cannot.
+    """
+    member = through_tar(file)
+    return place_of(file).read_bytes() if member is None else read_member(*member)
+
+
+def is_file(file: str) -> bool:
+    """Whether a path leads to a regular file, or to one in a tar file.
+
+    Raises:
+        DataError: The tar file is not usable.
+    """
+    member = through_tar(file)
+    if member is not None:
+        return member[1] in members(member[0])
+    return os.path.isfile(file)  # noqa: PTH113  # Path.is_file raises on some names
+
+
+def status_of(file: str) -> os.stat_result:
+    """What the file system says of a file; of one in a tar file, of the tar file.
+
+    Raises:
+        OSError: There is no such file.
+        ValueError: There can be none of that name.
+    """
+    member = through_tar(file)
+    return os.stat(file if member is None else member[0])  # noqa: PTH116  # a third faster than Path
+
+
 def read_range(place: Place, start: int, stop: int) -> bytes:
     """Some bytes of a file, less where it ends before.
 
@@ -248,6 +295,9 @@ def file_digest(place: Place) -> bytes:
     """
     if isinstance(place, RemoteFile):
         return place.digest()
+    member = through_tar(str(place))
+    if member is not None:
+        return hashlib.sha256(read_member(*member)).digest()
     with place.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").digest()
 
@@ -262,14 +312,37 @@ def require_present(*names: str | None) -> None:
         DataError: Which one.
     """
     for name in names:
-        if name and name != "-" and not is_url(name):
-            path = Path(_local(name))
+        if not name or name == "-" or is_url(name):
+            continue
+        for path in map(Path, shard_names(_local(name))):
             try:
                 there = path.exists()
             except OSError:  # such as a name too long: whoever reads it says so
                 continue
             if not there:
                 raise _not_there(path)
+
+
+def shard_names(data: str) -> Iterator[str]:
+    """The tar files that a pattern such as `shard-{000..012}.tar` stands for; of any other name, itself.
+
+    Args:
+        data: In braces two numbers to count between, as wide as they are written, or words between commas.
+    """
+    found = _BRACES.search(data)
+    if found is None or not data.lower().endswith(".tar") or os.path.lexists(data):
+        yield data
+        return
+    start, stop = found["start"], found["stop"]
+    if start is None:
+        parts: Iterable[str] = found["words"].split(",")
+    else:
+        digits = max(len(end) if end.startswith("0") else 1 for end in (start, stop))
+        first, last = int(start), int(stop)
+        numbers = range(first, last + 1) if first <= last else range(first, last - 1, -1)
+        parts = (f"{number:0{digits}d}" for number in numbers)
+    for part in parts:
+        yield from shard_names(data[: found.start()] + part + data[found.end() :])
 
 
 def _not_there(path: Path) -> DataError:

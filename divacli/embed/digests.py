@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from divacli.errors import OutputError
+from divacli.files import status_of
 from divacli.manifest import write_bytes
 
 _ENTRY = np.dtype([("path", "<u8", 2), ("state", "<i8", 4), ("digest", "u1", 32)])
@@ -105,7 +106,7 @@ def _states(files: Sequence[str]) -> np.ndarray:
     states = np.full((len(files), 4), -1, np.int64)
     for row, file in enumerate(files):
         with contextlib.suppress(OSError, ValueError):
-            found = os.stat(file)  # noqa: PTH116  # a third faster than Path, of a hundred thousand files
+            found = status_of(file)
             states[row] = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, _signed(found.st_ino))
     return states
 

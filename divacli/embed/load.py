@@ -50,6 +50,16 @@ class BackboneChoice:
     ) -> None:
         self._arguments = (model, checkpoint, weights, layer, image_size)
 
+    @property
+    def model(self) -> str | None:
+        """The model that was named."""
+        return self._arguments[0]
+
+    @property
+    def named(self) -> bool:
+        """Whether a network was named, in any way."""
+        return any(argument is not None for argument in self._arguments)
+
     @cached_property
     def backbone(self) -> Backbone:
         """The network.

@@ -24,7 +24,7 @@ from divacli.backbones.transform import Preset
 from divacli.embed.images import FailedCopy, UndecodableImage, decode_image
 from divacli.embed.jpeg import is_plain_jpeg
 from divacli.errors import DataError, ModelError
-from divacli.files import place_of
+from divacli.files import read_bytes
 
 if TYPE_CHECKING:
     from divacli.backbones.transform import Transform
@@ -92,7 +92,7 @@ class _Images(Dataset[_Loaded]):
     def __getitem__(self, position: int) -> _Loaded:
         file = self._files[position]
         try:
-            data = place_of(file).read_bytes()
+            data = read_bytes(file)
             if hashlib.sha256(data).digest() != self._keys[position].tobytes():
                 return position, "it changed while it was being read"
             if self._leave_jpeg and is_plain_jpeg(data):

@@ -11,7 +11,10 @@ class Progress(Protocol):
     """Opens one step of work: `with progress("embedding", 1000) as advance: advance(32)`."""
 
     def __call__(self, what: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-        """Start a step of `total` samples; the function it yields takes how many more are done."""
+        """Start a step of `total` parts, 0 where they cannot be counted.
+
+        The function it yields takes how many more are done.
+        """
         ...
 
 

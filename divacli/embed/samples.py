@@ -11,9 +11,9 @@ from torch import Tensor
 
 from divacli.embed.gathered import GatheredRows
 from divacli.embed.keys import digest_of
-from divacli.embed.store import STORE_FILE, FeatureStore
+from divacli.embed.store import FeatureStore
 from divacli.errors import DataError, StoreError, listed
-from divacli.files import Place, RemoteFile, place_of, suffix_of
+from divacli.files import STORE_FILE, Place, RemoteFile, place_of, suffix_of
 from divacli.manifest import Labels, Manifest, read_manifest, relocate
 
 SAMPLES_FILE = "samples.parquet"

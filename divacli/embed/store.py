@@ -24,11 +24,10 @@ from torch import Tensor
 from divacli.embed.gathered import GatheredRows
 from divacli.embed.keys import KEY_BYTES, digest_of
 from divacli.errors import StoreError
-from divacli.files import Place, RemoteFile, read_range, size_of
+from divacli.files import STORE_FILE, Place, RemoteFile, read_range, size_of
 from divacli.manifest import ArrayFile, write_bytes, write_text
 
 FORMAT = 1
-STORE_FILE = "store.json"
 _SHARD = "shard-*.safetensors"
 _HEAD = "head.safetensors"
 _HEADER_BYTES = 1024  # the header of a shard is shorter, so that one request brings it

@@ -136,6 +136,13 @@ def typed(
     return table, unknown, warnings
 
 
+def without_scores(table: pd.DataFrame) -> pd.DataFrame:
+    """The table without the columns of an earlier result, which hold only for the samples it had."""
+    if "derivative" not in table:
+        return table
+    return table.drop(columns=[name for name in table if name in RESULTS])
+
+
 def row_numbers(wrong: Iterable[bool]) -> str:
     """Name the rows where `wrong` holds as a person counts them: 1 is the first row below the header."""
     numbers = np.flatnonzero(np.asarray(wrong, bool)) + 1

@@ -50,7 +50,7 @@ def read_folder(folder: Path, name: str, *, labels_required: bool = True) -> tup
             images.append(path)
         else:
             others.append(path)
-    _check_names([*images, *classes], name)
+    check_names([*images, *classes], name)
 
     loose = sorted(path for path in images if "/" not in path)
     paths = sorted(path for path in images if "/" in path)
@@ -59,9 +59,13 @@ def read_folder(folder: Path, name: str, *, labels_required: bool = True) -> tup
     labels = [path.partition("/")[0] if "/" in path else "" for path in paths]
     if not paths:
         found = f"{len(loose):,} images without a class folder" if loose else "no images"
+        shards = sorted(path for path in others if path.lower().endswith(".tar"))
         raise DataError(
             f"{name} has {found} ({len(classes):,} sub-folders)",
             expected=_LAYOUT if labels_required else _LAYOUT_OPTIONAL,
+            hint=f"point at the folder with the shards: {name.rstrip('/')}/{shards[0].rpartition('/')[0]}"
+            if shards
+            else "",
         )
     used = set(labels)
     if used <= _SPLITS:
@@ -85,6 +89,15 @@ def read_folder(folder: Path, name: str, *, labels_required: bool = True) -> tup
     return pd.DataFrame(
         {"path": pd.Series(paths, dtype="str"), "label": pd.Series(labels, dtype="str")}
     ), warnings
+
+
+def has_images(folder: Path) -> bool:
+    """Whether there is an image anywhere below a folder, as `read_folder` looks for them.
+
+    Raises:
+        DataError: A folder cannot be listed.
+    """
+    return any(not is_folder and path.lower().endswith(IMAGE_SUFFIXES) for path, is_folder in _walk(folder))
 
 
 def _walk(top: Path) -> Iterator[tuple[str, bool]]:
@@ -114,7 +127,16 @@ def _walk(top: Path) -> Iterator[tuple[str, bool]]:
             ) from error
 
 
-def _check_names(paths: list[str], name: str) -> None:
+def check_names(paths: list[str], name: str) -> None:
+    """Refuse names that a table cannot hold.
+
+    Args:
+        paths: The names.
+        name: How messages call the data.
+
+    Raises:
+        DataError: Names that are not UTF-8.
+    """
     try:
         "\0".join(paths).encode()
     except UnicodeEncodeError:

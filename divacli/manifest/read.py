@@ -12,11 +12,22 @@ import numpy as np
 import pandas as pd
 
 from divacli.errors import DataError
-from divacli.files import KINDS, Place, RemoteFile, joined, place_of, require_present, suffix_of
+from divacli.files import (
+    KINDS,
+    Place,
+    RemoteFile,
+    joined,
+    place_of,
+    require_present,
+    shard_names,
+    suffix_of,
+)
 from divacli.manifest.arrayfile import ArrayFile
 from divacli.manifest.columns import typed
-from divacli.manifest.folder import read_folder
+from divacli.manifest.folder import has_images, read_folder
+from divacli.manifest.imagefolder import read_imagefolder
 from divacli.manifest.npz import read_npz
+from divacli.manifest.shards import is_shard, read_shards, shards_in
 from divacli.manifest.table import Manifest
 from divacli.manifest.tabular import FORMATS, parse, recognise
 from divacli.manifest.validate import validate
@@ -31,9 +42,10 @@ def read_manifest(data: str, *, stdin: BinaryIO | None = None, labels: Labels = 
     """Read the samples of a DATA argument and check everything but the files they name.
 
     Args:
-        data: A folder, a table, an `.npz` file, or "-" for a table on standard input, whose format is told
-            from its content and whose relative paths start from the current folder. A table or an `.npz` file
-            may lie at a URL that fsspec reads.
+        data: A folder (of classes, of images with Hugging Face's metadata, or of tar shards), a table, an
+            `.npz` file, a tar shard or a pattern of several, or "-" for a table on standard input, whose
+            format is told from its content and whose relative paths start from the current folder. A table or
+            an `.npz` file may lie at a URL that fsspec reads.
         stdin: Where "-" reads from; the process's own standard input by default.
         labels: "optional" also takes samples without labels (images directly in a folder, a table or an
             `.npz` file without the column label or with nothing in it), of one class, or all of weight 0.
@@ -50,8 +62,9 @@ def read_manifest(data: str, *, stdin: BinaryIO | None = None, labels: Labels = 
     path = place_of(data)
     try:
         if isinstance(path, Path) and path.is_dir():
-            raw, warnings = read_folder(path, data, labels_required=required)
-            return _checked(data, "folder", raw, path.resolve(), required, warnings)
+            return _read_directory(path, data, required)
+        if isinstance(path, Path) and is_shard(path.name):
+            return _read_pattern(path, data, required)
         folder = path.parent.resolve()
         suffix = suffix_of(data)
         if suffix == "npz":
@@ -68,6 +81,27 @@ def read_manifest(data: str, *, stdin: BinaryIO | None = None, labels: Labels = 
             hint="mount or copy images, or run diva embed where they are and give its store",
         )
     raise DataError(f"{data} is no kind of DATA", expected=KINDS)
+
+
+def _read_directory(path: Path, name: str, labels_required: bool) -> Manifest:
+    folder = path.resolve()
+    metadata = read_imagefolder(path, name)
+    if metadata is not None:
+        return _checked(metadata[1], "table", metadata[0], folder, labels_required)
+    if (shards := shards_in(path)) and not has_images(path):
+        raw, warnings = read_shards(folder, shards, name, labels_required=labels_required)
+        return _checked(name, "shards", raw, folder, labels_required, warnings)
+    raw, warnings = read_folder(path, name, labels_required=labels_required)
+    return _checked(name, "folder", raw, folder, labels_required, warnings)
+
+
+def _read_pattern(path: Path, name: str, labels_required: bool) -> Manifest:
+    # What the names have in common: braces may stand in the names of folders, too.
+    above = Path(str(path).partition("{")[0] + "_").parent
+    shards = [str(Path(shard).relative_to(above)) for shard in shard_names(str(path))]
+    folder = above.resolve()
+    raw, warnings = read_shards(folder, shards, name, labels_required=labels_required)
+    return _checked(name, "shards", raw, folder, labels_required, warnings)
 
 
 def manifest_of(

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from divacli.errors import DataError, listed
-from divacli.files import Place, joined, place_of
+from divacli.files import Place, joined, place_of, suffix_of
 from divacli.manifest.arrayfile import ArrayFile
 
 
@@ -19,7 +19,7 @@ class Manifest:
 
     Attributes:
         name: How messages call it: the argument as typed, or "standard input".
-        kind: "folder", "table" or "npz".
+        kind: "folder", "table", "npz", "shards" (tar files), or "store".
         table: One row a sample, RangeIndex. Columns path (str, as written), label (str) and weight (float64,
             1 where not given), then group, split, id and feature_source where there are such, then all
             others. Where `feature_source` is not empty it names the `.npz` file or feature store that holds
@@ -54,6 +54,13 @@ class Manifest:
         numbers = all(label.isascii() and label.isdigit() for label in labels)
         return sorted(labels, key=lambda label: (int(label) if numbers else 0, label))
 
+    @property
+    def names_only(self) -> np.ndarray:
+        """Which paths are names in an `.npz` file and lead to no file, (n,) bool."""
+        if "feature_source" not in self.table:
+            return np.zeros(len(self.table), bool)
+        return (self.table["feature_source"].map(suffix_of) == "npz").to_numpy(bool)
+
     def class_numbers(self, classes: list[str]) -> np.ndarray:
         """Number of each sample's class, (n,) int64.
 
@@ -81,7 +88,7 @@ class Manifest:
         return numbers.astype(np.int64)
 
     def files(self) -> list[str]:
-        """Absolute path, or URL, of each row."""
+        """Absolute path, which may lead into a tar file, or URL, of each row."""
         folder = str(self.folder)
         return [joined(folder, path) for path in self.table["path"]]
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 
 import numpy as np
 import pandas as pd
 
 from divacli.errors import DataError, listed
-from divacli.files import is_url
+from divacli.files import is_file, is_url
 from divacli.manifest.columns import row_numbers
 from divacli.manifest.table import Manifest
 
@@ -68,7 +67,7 @@ def check_files(manifest: Manifest) -> None:
     """Check that every row's file is there; rows whose `feature_source` holds their embedding need none.
 
     Raises:
-        DataError: A path that is not a regular file or a link to one, or a URL.
+        DataError: A path that is not a regular file, a link to one, or a member of a tar file; or a URL.
     """
     table = manifest.table
     wanted = table["feature_source"] == "" if "feature_source" in table else np.ones(len(table), bool)
@@ -80,7 +79,7 @@ def check_files(manifest: Manifest) -> None:
             expected="images in a file system of this machine",
             hint="mount or copy them, or run diva embed where they are and give its store as DATA",
         )
-    missing = [file for file in files if not os.path.isfile(file)]  # noqa: PTH113  # Path.is_file raises on some
+    missing = [file for file in files if not is_file(file)]
     if missing:
         raise DataError(
             f"{manifest.name}: {len(missing):,} of {len(files):,} files are not there: {listed(missing)}",

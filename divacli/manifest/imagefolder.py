@@ -1,0 +1,95 @@
+"""Read a folder in the layout `imagefolder` of Hugging Face: images, and a table of metadata that names them.
+
+Source: the class FolderBasedBuilder of the package datasets. It takes labels from sub-folders only where
+there is no metadata; here they also fill in for a missing column label.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from pathlib import Path
+
+import pandas as pd
+
+from divacli.errors import DataError, listed
+from divacli.manifest.tabular import FORMATS, parse
+
+FILE_NAME = "file_name"
+
+_METADATA = tuple(f"metadata.{format}" for format in FORMATS if format != "tsv")
+
+
+def read_imagefolder(folder: Path, name: str) -> tuple[pd.DataFrame, str] | None:
+    """Read the table of a folder of images, if it has one.
+
+    Args:
+        folder: The folder.
+        name: How messages call it.
+
+    Returns:
+        The table (path relative to `folder`, label where there is such a column or sub-folders tell it, and
+        all other columns) and its name; None where the folder has no metadata with the column `file_name`.
+
+    Raises:
+        OSError: The metadata cannot be read.
+        DataError: It is no table, there are two, it has a path beside the `file_name`, or only sub-folders
+            have metadata.
+    """
+    found = [(file, table) for file in _METADATA if (table := _metadata(folder, file, name)) is not None]
+    if len(found) > 1:
+        raise DataError(
+            f"{name} has metadata twice: {listed([file for file, _ in found])}",
+            expected="one of them",
+            hint="move the others elsewhere",
+        )
+    if not found:
+        _refuse_splits(folder, name)
+        return None
+    file, table = found[0]
+    called = f"{name.rstrip('/')}/{file}"
+    if "path" in table:
+        raise DataError(
+            f"{called} has both a column file_name and a column path",
+            expected="file_name alone, relative to the folder",
+            hint="rename the column path",
+        )
+    table = table.rename(columns={FILE_NAME: "path"})
+    if "label" not in table and (labels := _labels_of_folders(table["path"])) is not None:
+        table["label"] = labels
+    return table, called
+
+
+def _metadata(folder: Path, file: str, name: str) -> pd.DataFrame | None:
+    path = folder / file
+    if not os.path.isfile(path):  # noqa: PTH113  # Path.is_file raises where the folder may not be entered
+        return None
+    table = parse(path.read_bytes(), file.rpartition(".")[2], f"{name.rstrip('/')}/{file}")
+    return table if FILE_NAME in table else None
+
+
+def _labels_of_folders(paths: pd.Series) -> pd.Series | None:
+    """The folder of each file, where the files lie in several, equally deep."""
+    if not paths.map(lambda path: isinstance(path, str)).all():
+        return None
+    paths = paths.map(posixpath.normpath)
+    if paths.str.count("/").nunique() > 1:
+        return None
+    labels = paths.map(posixpath.dirname).map(posixpath.basename)
+    return labels if labels.nunique() > 1 else None
+
+
+def _refuse_splits(folder: Path, name: str) -> None:
+    """Refuse a folder whose sub-folders each have metadata: which of them is meant?"""
+    splits = sorted(
+        path.name
+        for path in folder.iterdir()
+        if any(_metadata(path, file, f"{name.rstrip('/')}/{path.name}") is not None for file in _METADATA)
+    )
+    if splits:
+        first = min(splits, key=lambda split: (not split.startswith("train"), split))
+        raise DataError(
+            f"{name} has metadata in its sub-folders {listed(splits)}, and none of its own",
+            expected="one split",
+            hint=f"point at one of them: {name.rstrip('/')}/{first}",
+        )

@@ -1,0 +1,129 @@
+"""Members of uncompressed tar files, each read by itself, by paths that go through the tar file."""
+
+from __future__ import annotations
+
+import functools
+import os
+import posixpath
+import re
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from divacli.errors import DataError, listed
+
+_THROUGH = re.compile(r"\.tar(?=/)", re.IGNORECASE)
+_AGAIN = "download or write it again"
+
+
+@dataclass(frozen=True)
+class Member:
+    """Where the content of a member lies in its tar file.
+
+    Attributes:
+        offset: Of its first byte.
+        size: In bytes.
+    """
+
+    offset: int
+    size: int
+
+
+def through_tar(file: str) -> tuple[str, str] | None:
+    """The tar file and the member that a path such as `shards/000.tar/cat/1.jpg` names; None of others."""
+    for found in _THROUGH.finditer(file):
+        tar = file[: found.end()]
+        if os.path.isfile(tar):  # noqa: PTH113  # Path.is_file raises on some names
+            return tar, _name(file[found.end() :])
+    return None
+
+
+def members(tar: str) -> Mapping[str, Member]:
+    """The plain files in a tar file, by name, in their order; looked up once in a process, unless it changes.
+
+    Raises:
+        OSError: It cannot be read.
+        DataError: It is no tar file, compressed, damaged or cut off, or has two members of one name.
+    """
+    found = Path(tar).stat()
+    return _members(tar, (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino))
+
+
+def read_member(tar: str, name: str) -> bytes:
+    """The content of a member.
+
+    The tar file is opened anew each time: nothing is shared between processes or threads.
+
+    Raises:
+        OSError: The tar file cannot be read.
+        DataError: As of `members`, or it has no such member.
+    """
+    member = members(tar).get(name)
+    if member is None:
+        raise DataError(f"{tar} has no member {name}", expected="the tar file that the table was made from")
+    with Path(tar).open("rb") as file:
+        file.seek(member.offset)
+        content = file.read(member.size)
+    if len(content) < member.size:
+        raise DataError(f"{tar} changed or was truncated while reading: {name} is not whole", hint=_AGAIN)
+    return content
+
+
+# Without a limit, for a data set has as many tar files as it has.
+@functools.cache
+def _members(tar: str, state: tuple[int, ...]) -> Mapping[str, Member]:
+    found: dict[str, Member] = {}
+    again = []
+    try:
+        with tarfile.open(tar, "r:") as archive:
+            for entry in archive:
+                if entry.isreg() and not entry.issparse():
+                    name = _name(entry.name)
+                    if name in found:
+                        again.append(name)
+                    found[name] = Member(entry.offset_data, entry.size)
+            end = archive.offset
+    except tarfile.TarError as error:
+        raise _unreadable(tar, str(error)) from error
+    # The module takes whatever is no header for the end, also where a copy was cut off between two members.
+    with Path(tar).open("rb") as file:
+        file.seek(end)
+        if file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+            raise _unreadable(tar, f"no end of the archive after {len(found):,} members, at byte {end:,}")
+    if again:
+        raise DataError(
+            f"{tar}: several members have the same name: {listed(again)}",
+            expected="one member for each name",
+            hint="write the shard again with different keys",
+        )
+    return found
+
+
+def _unreadable(tar: str, reason: str) -> DataError:
+    with Path(tar).open("rb") as file:
+        start = file.read(6)
+    packed = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
+    for magic, command in packed.items():
+        if start.startswith(magic):
+            return compressed(tar, command)
+    return DataError(f"{tar} is damaged or was cut off: {reason}", expected="a whole tar file", hint=_AGAIN)
+
+
+def compressed(tar: str, command: str = "gunzip") -> DataError:
+    """The error for a tar file that is compressed.
+
+    Args:
+        tar: Its name.
+        command: What unpacks it.
+    """
+    return DataError(
+        f"{tar} is compressed: its members cannot be read one by one",
+        expected="an uncompressed .tar file (images are compressed already)",
+        hint=f"unpack the archive but not its members, for example with: {command} {tar}",
+    )
+
+
+def _name(path: str) -> str:
+    """The name of a member as a path without `.` and `..` in it, which leads nowhere else."""
+    return posixpath.normpath(f"/{path.lstrip('/')}")[1:]
