@@ -11,13 +11,18 @@ import typer
 from divacli import __version__
 from divacli.cli import (
     aggregate,
+    apply,
     augment,
     demo,
     embed,
     evaluate,
+    export,
     extend,
+    plot,
     prune,
     relabel,
+    report,
+    review,
     reweight,
     score,
     train,
@@ -56,7 +61,24 @@ def _diva(
     pass
 
 
-for module in (score, prune, relabel, reweight, extend, augment, aggregate, train, evaluate, embed, demo):
+for module in (
+    score,
+    prune,
+    relabel,
+    apply,
+    export,
+    report,
+    review,
+    reweight,
+    extend,
+    augment,
+    aggregate,
+    train,
+    evaluate,
+    plot,
+    embed,
+    demo,
+):
     module.register(app)
 
 

@@ -73,6 +73,9 @@ def command(
             for key, group in groups.items():
                 names = [field.name for field in fields_of(group)]
                 values[key] = group(**{name: values.pop(name) for name in names})
+            output = values.get("output")
+            if output is not None and output.report and output.out == "-":
+                raise typer.BadParameter("--report: expected a folder to write the page into, not --out -")
             with answering_errors(debug=values["frame"].debug), ending_well():
                 if shared:
                     require_shareable(name, *(values.get(source) for source in ("data", "pool")))
@@ -81,6 +84,10 @@ def command(
                 if not leads():
                     values["frame"] = dataclasses.replace(values["frame"], quiet=True)
                 function(**values)
+                if output is not None and output.report and leads():
+                    from divacli.cli.report import report_on
+
+                    report_on(output.out, values["compute"].cache_dir, values["frame"])
 
         # What Typer reads of a callback.
         attributes = {
@@ -173,7 +180,7 @@ def warn(message: str) -> None:
 
 
 class RichProgress:
-    """A progress bar on standard error for each step, with rate and time left, where that is a terminal."""
+    """A line on standard error for each step, where that is a terminal."""
 
     def __init__(self, frame: FrameOptions) -> None:
         self._shown = not frame.quiet
@@ -181,27 +188,10 @@ class RichProgress:
     @contextlib.contextmanager
     def __call__(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
         """See `divacli.embed.progress.Progress`."""
-        screen = console()
-        if not self._shown or not screen.is_terminal:
+        if not self._shown:
             yield lambda done: None
             return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from divacli.report.progress import shown
 
-        rate = TextColumn("{task.fields[rate]}")
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            rate,
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=screen, transient=True) as progress:
-            task = progress.add_task(what, total=total, rate="")
-
-            def advance(done: int) -> None:
-                progress.advance(task, done)
-                speed = progress.tasks[task].speed
-                if speed:
-                    progress.update(task, rate=f"{speed:,.0f}/s")
-
+        with shown(console(), what, total) as advance:
             yield advance

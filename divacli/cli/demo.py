@@ -31,7 +31,8 @@ def register(app: typer.Typer) -> None:
         """Find planted label errors in real images, offline, in under a minute.
 
         Writes handwritten digits as PNG files, a tenth of them mislabelled, and a small network trained on
-        other digits; then scores and prunes them with the commands that it shows.
+        other digits; then scores and prunes them, and makes a page to look at, with the commands that it
+        shows.
         """
         from divacli.demo.digits import make_digits
         from divacli.manifest import read_manifest
@@ -54,7 +55,8 @@ def register(app: typer.Typer) -> None:
             *("--checkpoint", str(digits.checkpoint), "--out", str(out / "scores")),
         ]
         prune = ["prune", str(out / "scores" / "scores.csv"), "--keep", "auto", "--out", str(out / "pruned")]
-        for arguments in (score, prune):
+        report = ["report", str(out / "scores"), "--truth", str(out / "truth.csv")]
+        for arguments in (score, prune, report):
             shown(f"$ diva {shlex.join(arguments)}")
             status = app([*arguments, *shared], standalone_mode=False)
             if status:

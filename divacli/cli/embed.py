@@ -13,7 +13,7 @@ from divacli.files import require_present
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @command(app, "embed", shared=True)
+    @command(app, "embed", ("report",), shared=True)
     def embed(
         data: Data,
         network: NetworkOptions,

@@ -19,9 +19,10 @@ from divacli.cli.config import load_config
 Data = Annotated[
     str,
     typer.Argument(
-        help="A folder with one sub-folder a class; a .csv, .tsv, .jsonl or .parquet with path,label; "
-        "- for such a table on standard input; an .npz with embedding and label; or a feature store. All but "
-        "images also at a URL, such as s3://bucket/features.npz.",
+        help="A folder with one sub-folder a class, or with Hugging Face's metadata.csv; a .csv, .tsv, .jsonl "
+        "or .parquet with path,label; - for such a table on standard input; WebDataset shards "
+        "('train-{000..009}.tar'); an .npz with embedding and label; or a feature store. Tables, .npz and "
+        "stores also at a URL, such as s3://bucket/features.npz.",
         metavar="DATA",
         show_default=False,
     ),
@@ -268,6 +269,14 @@ class OutputOptions:
     format: Annotated[FormatName, typer.Option(help="Of the written tables.", rich_help_panel=_OUTPUT)] = (
         FormatName.csv
     )
+    report: Annotated[
+        bool,
+        typer.Option(
+            "--report",
+            help="Also write report.html, a page of the images that matter, to look at and decide on.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = False
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from divacli.curate.curve import Curve
 from divacli.curate.evaluate import Evaluation
-from divacli.report.plain import plain
+from divacli.report.plain import plain, shortened
 
 _NAME_WIDTH = 18
 
@@ -66,11 +66,6 @@ def curve_summary(curve: Curve) -> Iterator[RenderableType]:
             (str(learner), "bold"), f": test error in %, by fraction {curve.verb} and how chosen"
         )
         yield table
-
-
-def shortened(name: str, width: int) -> str:
-    """A name cut at its beginning: the end of a path says more."""
-    return name if len(name) <= width else "…" + name[1 - width :]
 
 
 def _percent(share: float) -> str:

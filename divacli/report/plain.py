@@ -12,4 +12,9 @@ def plain(text: str) -> Text:
 
 def ending(path: str, most: int = 32) -> Text:
     """A path without its beginning where it is long: its end says more."""
-    return plain(path if len(path) <= most else "…" + path[1 - most :])
+    return plain(shortened(path, most))
+
+
+def shortened(name: str, width: int) -> str:
+    """A name cut at its beginning: the end of a path says more."""
+    return name if len(name) <= width else "…" + name[1 - width :]

@@ -36,7 +36,7 @@ def curve(rules: list[str]) -> Curve:
 
 
 def texts(svg: bytes) -> str:
-    """What is written in a plot: glyphs are drawn, and the text stands in a comment beside them."""
+    """A plot, which is whole XML, and in which text is text."""
     ElementTree.fromstring(svg)
     return svg.decode()
 
@@ -52,7 +52,7 @@ def test_an_evaluation_names_its_sets_and_learners():
 def test_a_curve_names_its_rules():
     svg = texts(curve_plot(curve(["derivative", "random"])))
     for text in ("derivative", "random", "removed, in %", "test error in %"):
-        assert f"<!-- {text} -->" in svg
+        assert f">{text}</text>" in svg
     assert "band: spread over seeds" in svg
     assert "band" not in texts(curve_plot(curve(["derivative"])))
 

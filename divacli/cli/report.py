@@ -1,0 +1,86 @@
+"""`diva report`, and `--report` on commands that write results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from divacli.cli.command import RichProgress, command, console
+from divacli.cli.options import ComputeOptions, FrameOptions
+from divacli.files import require_present
+
+LIMIT = 60
+"""Samples of a list on the page, unless another number is asked for."""
+
+ONLY_CACHE = ("device", "batch_size", "workers", "amp", "compile", "strict")
+"""Options of computing that a command without any has no use for."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(app, "report", without=ONLY_CACHE)
+    def report(
+        compute: ComputeOptions,
+        frame: FrameOptions,
+        folder: Annotated[
+            Path, typer.Argument(metavar="DIR", help="A folder of results.", show_default="diva-out")
+        ] = Path("diva-out"),
+        out: Annotated[
+            Path | None, typer.Option("--out", "-o", help="The page. Default: report.html in DIR.")
+        ] = None,
+        limit: Annotated[int, typer.Option(help="Samples of a list at the most.", min=1)] = LIMIT,
+        truth: Annotated[
+            str | None,
+            typer.Option(
+                help="Table with the true labels; wrong ones are marked in the figures. Default: the column "
+                "true_label, where there is one."
+            ),
+        ] = None,
+    ) -> None:
+        """Make a page of the images that matter, to look at and decide on: one file, no server.
+
+        Writes report.html with the most harmful, the most useful and the probably mislabelled images, their
+        nearest neighbours, figures, and buttons and keys for decisions, which diva apply takes back.
+
+        Examples:
+        `diva report diva-out`
+
+        `diva report diva-out --limit 200 --out review.html`
+
+        `diva score photos/ --model resnet50 --weights DEFAULT --report`
+        """
+        require_present(truth)
+        _write(folder, out, compute.cache_dir, limit, truth, frame)
+
+
+def report_on(out: str, cache: Path | None, frame: FrameOptions) -> None:
+    """Write the page of what a command has just written.
+
+    Args:
+        out: Its `--out`.
+        cache: Its `--cache-dir`.
+        frame: Its progress and quiet.
+    """
+    _write(Path(out), None, cache, LIMIT, None, frame)
+
+
+def _write(
+    folder: Path, out: Path | None, cache: Path | None, limit: int, truth: str | None, frame: FrameOptions
+) -> None:
+    from divacli.cache import default_cache
+    from divacli.manifest import read_manifest
+    from divacli.report.page.write import REPORT, write_report
+    from divacli.report.results import read_results
+
+    results = read_results(folder)
+    known = None if truth is None else read_manifest(truth, labels="optional")
+    target = out or folder / REPORT
+    notes = write_report(results, target, limit, cache or default_cache(), RichProgress(frame), known)
+    if not frame.quiet:
+        screen = console()
+        for note in notes:
+            screen.print(f"note: {note}", markup=False, soft_wrap=True)
+        screen.print(f"wrote {target}: open it in a browser", markup=False, soft_wrap=True)

@@ -1,0 +1,84 @@
+"""`diva review`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from divacli.cli.command import RichProgress, command, console, say
+from divacli.cli.options import ComputeOptions, FrameOptions
+from divacli.cli.report import ONLY_CACHE
+from divacli.errors import OutputError
+from divacli.files import require_present
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(app, "review", without=ONLY_CACHE)
+    def review(
+        compute: ComputeOptions,
+        frame: FrameOptions,
+        folder: Annotated[
+            Path, typer.Argument(metavar="DIR", help="A folder of results.", show_default="diva-out")
+        ] = Path("diva-out"),
+        port: Annotated[int, typer.Option(help="0: any that is free.", min=0, max=65_535)] = 0,
+        browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+        truth: Annotated[
+            str | None,
+            typer.Option(help="Table with the true labels; wrong ones are marked in the figures."),
+        ] = None,
+    ) -> None:
+        """Look at all images of a result in a browser on this machine, and decide on them.
+
+        The page of diva report without its limit: every sample is on it, and images are read when they are
+        shown. Decisions are written to decisions.csv in DIR at once; diva apply takes them. Ctrl-C ends it,
+        and the same command goes on from there.
+
+        Examples:
+        `diva review diva-out`
+
+        `diva review diva-out --port 8765 --no-browser`
+
+        `ssh -L 8765:127.0.0.1:8765 gpubox diva review diva-out --port 8765 --no-browser`
+        """
+        require_present(truth)
+        import webbrowser
+
+        from divacli.cache import default_cache
+        from divacli.manifest import read_manifest
+        from divacli.report.page.review import DECISIONS, prepare
+        from divacli.report.page.server import HOST, ReviewServer
+        from divacli.report.results import read_results
+
+        results = read_results(folder)
+        known = None if truth is None else read_manifest(truth, labels="optional")
+        ready, notes = prepare(results, compute.cache_dir or default_cache(), RichProgress(frame), known)
+        try:
+            server = ReviewServer(ready, port)
+        except OSError as error:
+            raise OutputError(
+                f"port {port} of {HOST} cannot be used: {error.strerror}",
+                expected="a free port",
+                hint="leave --port out, or choose another one",
+            ) from error
+        with server:
+            for note in () if frame.quiet else notes:
+                say(f"note: {note}")
+            # The address is the result of this command: it is said whatever --quiet.
+            say(f"{server.address}\nopen it in a browser on this machine; Ctrl-C ends the review")
+            if browser:
+                webbrowser.open(server.address)
+            try:
+                server.serve_forever()
+            except KeyboardInterrupt:
+                console().print()
+        file = folder / DECISIONS
+        made = len(ready.decisions)
+        say(
+            f"{made:,} decisions in {file}; to apply them: diva apply DATA {file}"
+            if made
+            else "no decisions were made"
+        )

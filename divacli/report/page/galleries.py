@@ -1,0 +1,180 @@
+"""Which samples a page shows, in which lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from divacli.curate.decision import MORE_LIKELY_WRONG, errors_first, outliers
+from divacli.manifest import Manifest
+from divacli.report.results import Results
+
+WORTH_A_LOOK = 0.2
+"""Probability of a wrong label from which a sample is in the list of probable ones."""
+
+_AT_LEAST = 48
+"""Samples in that list all the same, one page of it, where fewer are so probable: see where wrong labels end."""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """A list of samples.
+
+    Attributes:
+        name: In the page.
+        title: For people.
+        about: One or two sentences: what is in it, in which order.
+        rows: (m,) int rows of the samples, the first ones to look at first.
+        total: How many there are where the list was cut.
+    """
+
+    name: str
+    title: str
+    about: str
+    rows: np.ndarray
+    total: int
+
+
+def all_samples(results: Results) -> Manifest:
+    """Every sample that the tables of a folder name, once, with the columns of the first table that has it.
+
+    Within one folder the same path is the same sample. Those of `scores` come first, in its order.
+    """
+    known = pd.Index([])
+    parts = []
+    for manifest in results.samples.values():
+        new = manifest.table[~manifest.table["path"].isin(known)]
+        parts.append(_with_scores(new))
+        known = known.append(pd.Index(new["path"]))
+    none = pd.DataFrame({"path": [], "label": [], "weight": []}, dtype=str)
+    table = pd.concat([part for part in parts if len(part)] or [none], ignore_index=True)
+    return Manifest(results.folder.name, "table", table, results.folder, labels_required=False)
+
+
+def _with_scores(table: pd.DataFrame) -> pd.DataFrame:
+    """Samples of a pool with what is known of them under the names that scores have."""
+    if "derivative" in table or "pool_derivative" not in table:
+        return table
+    return table.assign(
+        derivative=table["pool_derivative"],
+        mislabel_probability=1 - pd.to_numeric(table["label_probability"], errors="coerce"),
+        suggested_label=table["predicted_label"],
+    )
+
+
+def galleries(results: Results, samples: Manifest, limit: int | None) -> list[Gallery]:
+    """The lists that the tables of a folder give, none of them empty.
+
+    Args:
+        results: The folder.
+        samples: As of `all_samples`.
+        limit: Samples of a list at the most; None for all.
+    """
+    found = [*_of_scores(results, samples), *_of_decisions(results, samples)]
+    if limit is None:
+        rows = np.arange(len(samples.table))
+        found.append(Gallery("all", "All samples", "Every sample, as in the tables.", rows, len(rows)))
+    return [
+        Gallery(one.name, one.title, one.about, one.rows[:limit], len(one.rows))
+        for one in found
+        if len(one.rows)
+    ]
+
+
+def _of_scores(results: Results, samples: Manifest) -> Iterator[Gallery]:
+    """Lists by the scores of all samples, where these are there."""
+    if "scores" not in results.samples:
+        return
+    # The samples of scores come first, in the order of that table.
+    scores = results.samples["scores"].table
+    derivative = scores["derivative"].to_numpy(float)
+    if "mislabel_probability" in scores:
+        probability = scores["mislabel_probability"].to_numpy(float)
+        first = errors_first(scores)
+        called = int((probability > MORE_LIKELY_WRONG).sum())
+        yield _gallery(
+            "mislabelled",
+            "Probably mislabelled",
+            f"The labels most likely to be wrong first: {called:,} are more likely wrong than right, and "
+            "the next ones follow. Compare the image with the neighbours of its own label and of the "
+            "suggested one.",
+            first[: max(int((probability > WORTH_A_LOOK).sum()), _AT_LEAST)],
+        )
+    order = np.argsort(-derivative, kind="stable")
+    yield _gallery(
+        "harmful",
+        "Most harmful",
+        "The largest positive derivatives: more of such a sample raises the validation loss, removing it "
+        "lowers the summed loss by about its derivative. The bar shows it with its standard error.",
+        order[derivative[order] > 0],
+    )
+    yield _gallery(
+        "useful",
+        "Most useful",
+        "The most negative derivatives: removing such a sample raises the validation loss.",
+        order[::-1][derivative[order[::-1]] < 0],
+    )
+    if "outlier_score" in scores and len(scores):
+        found = outliers(scores)
+        odd = np.argsort(-scores["outlier_score"].to_numpy(float), kind="stable")
+        yield _gallery(
+            "outliers", "Outliers", "Like nothing else in the set: the oddest first.", odd[found[odd]]
+        )
+    copies = results.records.get("duplicates")
+    if copies is not None and len(copies):
+        conflict = copies["conflict"].astype(str).str.lower() == "true"
+        place = pd.Index(samples.table["path"]).get_indexer(pd.Index(copies["path"][conflict].astype(str)))
+        yield _gallery(
+            "conflicts",
+            "Copies that disagree",
+            "Copies of one image, exact or near, that have different labels; copies stand side by side.",
+            place[place >= 0],
+        )
+
+
+def _of_decisions(results: Results, samples: Manifest) -> Iterator[Gallery]:
+    """Lists by what commands decided."""
+    paths = pd.Index(samples.table["path"])
+
+    def rows(name: str) -> np.ndarray:
+        if name not in results.samples:
+            return np.array([], dtype=int)
+        return paths.get_indexer(pd.Index(results.samples[name].table["path"]))
+
+    yield _gallery(
+        "dropped", "Dropped by prune", "What diva prune left out, the worst first.", rows("dropped")
+    )
+    yield _gallery(
+        "changes",
+        "Called wrong by relabel",
+        "The most probable error first: corrected, or left as they are because no single class is more "
+        "probable (unclear) or none may be right (outlier).",
+        rows("changes"),
+    )
+    yield _gallery(
+        "selected", "Chosen by extend", "What was chosen from the pool, the first first.", rows("selected")
+    )
+    if "reweighted" in results.samples:
+        weight = results.samples["reweighted"].table["weight"].to_numpy(float)
+        order = np.argsort(weight, kind="stable")
+        place = rows("reweighted")
+        usual = float(np.median(weight))
+        yield _gallery(
+            "lowered",
+            "Lowest weights",
+            "The samples that diva reweight counts least.",
+            place[order[weight[order] < usual]],
+        )
+        yield _gallery(
+            "raised",
+            "Highest weights",
+            "The samples that diva reweight counts most.",
+            place[order[::-1][weight[order[::-1]] > usual]],
+        )
+
+
+def _gallery(name: str, title: str, about: str, rows: np.ndarray) -> Gallery:
+    return Gallery(name, title, about, rows, len(rows))

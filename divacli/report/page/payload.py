@@ -1,0 +1,187 @@
+"""What the page's script is given: samples by column, lists of their rows, thumbnails and neighbours."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pandas as pd
+
+from divacli.curate.truth import npz_sources
+from divacli.embed.progress import Progress
+from divacli.files import is_url
+from divacli.manifest import Manifest
+from divacli.report.page.galleries import Gallery
+from divacli.report.page.neighbours import Neighbours
+from divacli.report.page.thumbnails import SIDE, SMALL_SIDE, thumbnails
+from divacli.report.results import Results
+
+_NUMBERS = {
+    "derivative": "derivative",
+    "se": "derivative_se",
+    "loss": "loo_loss",
+    "wrong": "mislabel_probability",
+    "sure": "suggested_probability",
+    "outlier": "outlier_score",
+    "weight": "weight",
+}
+"""Columns of numbers in the page, and in tables."""
+
+_DIGITS = 6
+
+
+def class_names(table: pd.DataFrame) -> list[str]:
+    """Every label that a table gives or suggests, sorted as classes are."""
+    labels = [table[name] for name in ("label", "suggested_label") if name in table]
+    named = pd.DataFrame({"label": pd.concat(labels, ignore_index=True).fillna("")})
+    return Manifest("labels", "table", named, Path()).classes
+
+
+def places_of(manifest: Manifest) -> list[str]:
+    """What `decisions.csv` calls each sample: its file or URL, absolute; in an `.npz` file its name there."""
+    return [
+        path if named else file if is_url(file) else os.path.normpath(file)
+        for path, file, named in zip(manifest.table["path"], manifest.files(), _in_npz(manifest), strict=True)
+    ]
+
+
+def shown_paths(places: Sequence[str]) -> list[str]:
+    """Paths as people read them: without the folder that all of them lie in.
+
+    Args:
+        places: As of `places_of`.
+    """
+    folders = {place.rpartition("/")[0] for place in places}
+    common = os.path.commonpath(folders) if folders and all(map(os.path.isabs, folders)) else ""
+    return [place[len(common) :].removeprefix("/") for place in places] if common else list(places)
+
+
+def columns(manifest: Manifest, rows: np.ndarray, classes: list[str], folder: Path) -> dict[str, list[Any]]:
+    """Samples by column: texts, class numbers (-1: none), and numbers (null: unknown).
+
+    Args:
+        manifest: All samples.
+        rows: (m,) int, those that are wanted.
+        classes: The label of each class number.
+        folder: What links to the files start from.
+
+    Returns:
+        Lists of m: `path` (see `shown_paths`), `place` (see `places_of`), `link` to the file or null,
+        `label`, and where known `suggested`, `derivative`, `se`, `loss`, `wrong`, `sure`, `outlier`,
+        `weight`, `reason`.
+    """
+    table = manifest.table.iloc[rows]
+    index = pd.Index(classes)
+    all_places, named = places_of(manifest), _in_npz(manifest)
+    paths = shown_paths(all_places)
+    places = [all_places[row] for row in rows]
+    found: dict[str, list[Any]] = {
+        "path": [paths[row] for row in rows],
+        "place": places,
+        "link": [
+            None if named[row] else _link(place, folder) for row, place in zip(rows, places, strict=True)
+        ],
+        "label": index.get_indexer(pd.Index(table["label"])).tolist(),
+    }
+    if "suggested_label" in table:
+        found["suggested"] = index.get_indexer(pd.Index(table["suggested_label"].fillna(""))).tolist()
+    for name, column in _NUMBERS.items():
+        if column in table:
+            found[name] = _rounded(table[column])
+    reasons = [table[name].fillna("").astype(str) for name in ("reason", "action") if name in table]
+    if reasons:
+        found["reason"] = sum(reasons[1:], reasons[0]).tolist()
+    return found
+
+
+def lists(galleries: Sequence[Gallery], position: np.ndarray | None = None) -> list[dict[str, Any]]:
+    """The lists as the script wants them.
+
+    Args:
+        galleries: Lists of rows.
+        position: Where each row is among the samples of the page; None: where it was.
+    """
+    return [
+        {
+            "name": one.name,
+            "title": one.title,
+            "about": one.about,
+            "rows": (one.rows if position is None else position[one.rows]).tolist(),
+            "total": one.total,
+        }
+        for one in galleries
+    ]
+
+
+def key_of(results: Results, places: Sequence[str]) -> str:
+    """What a browser keeps decisions under: the same for every page of the same scores, however long."""
+    known = results.summaries.get("summary", {}).get("fingerprint")
+    if known:
+        return str(known)
+    return hashlib.sha256("\0".join(places).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def embedded(
+    results: Results,
+    samples: Manifest,
+    galleries: Sequence[Gallery],
+    neighbours: Neighbours | None,
+    folder: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Everything that a page which stands by itself shows, thumbnails within.
+
+    Args:
+        results: The folder.
+        samples: n samples.
+        galleries: Lists of their rows.
+        neighbours: Of the first of them, those that have scores.
+        folder: Where the page will lie.
+        progress: Of reading the images.
+    """
+    rows = np.unique(np.concatenate([one.rows for one in galleries])) if galleries else np.array([], int)
+    position = np.full(len(samples.table), -1)
+    position[rows] = np.arange(len(rows))
+    classes = class_names(samples.table)
+    files, paths = samples.files(), shown_paths(places_of(samples))
+    n_scored = 0 if neighbours is None else len(neighbours.labels)
+    scored = rows[rows < n_scored]
+    near = [] if neighbours is None else neighbours.of(scored)
+    others = np.unique([number for both in near for found in both for number, _ in found]).astype(int)
+    with progress("reading images", len(rows) + len(others)) as advance:
+        large = thumbnails([files[row] for row in rows], SIDE, advance)
+        small = thumbnails([files[row] for row in others], SMALL_SIDE, advance)
+    place = {int(row): number for number, row in enumerate(others)}
+    renumbered = [[[(place[number], cosine) for number, cosine in found] for found in both] for both in near]
+    return {
+        "served": False,
+        "key": key_of(results, places_of(samples)),
+        "classes": classes,
+        "samples": columns(samples, rows, classes, folder),
+        "galleries": lists(galleries, position),
+        "thumbnails": large,
+        # Samples with scores come first, so those without neighbours are at the end.
+        "near": renumbered,
+        "others": {"path": [paths[row] for row in others], "thumbnail": small},
+    }
+
+
+def _in_npz(manifest: Manifest) -> list[bool]:
+    return [bool(source) for source in npz_sources(manifest)]
+
+
+def _link(place: str, folder: Path) -> str:
+    """A sample's file as an address relative to the page, so that both can move together."""
+    if is_url(place):
+        return place
+    return quote(os.path.relpath(place, folder), errors="surrogateescape")
+
+
+def _rounded(numbers: pd.Series) -> list[float | None]:
+    values = pd.to_numeric(numbers, errors="coerce").to_numpy(float)
+    return [float(f"{value:.{_DIGITS}g}") if np.isfinite(value) else None for value in values]

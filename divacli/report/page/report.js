@@ -1,0 +1,557 @@
+"use strict";
+// The page of a report: lists of images, filters, and a decision for each. What comes from files (paths, labels)
+// enters the page as text only, never as HTML.
+(() => {
+  const PAGE = 48;
+  const MARKS = { keep: "Keep", drop: "Drop", relabel: "Relabel" };
+  const $ = (id) => document.getElementById(id);
+  const report = JSON.parse($("data").textContent);
+  const served = report.served;
+  const collator = new Intl.Collator("en", { numeric: true });
+  let samples; // columns, one entry a sample; see divacli/report/page/payload.py
+  let classes;
+  let decided = new Map(); // place -> {decision, label, given}
+  let undoable = [];
+  let gallery;
+  let rows = []; // samples of the list that pass the filters, sorted
+  let page = 0;
+  let current = 0; // position on the page of the card that keys act on
+
+  // ---- Light and dark -----------------------------------------------------------------------------------
+
+  const remembered = (() => {
+    try {
+      localStorage.setItem("diva-probe", "1");
+      localStorage.removeItem("diva-probe");
+      return localStorage;
+    } catch {
+      return null;
+    }
+  })();
+
+  function setTheme(dark) {
+    document.documentElement.dataset.theme = dark ? "dark" : "light";
+    $("theme").textContent = dark ? "Light" : "Dark";
+  }
+  const preference = matchMedia("(prefers-color-scheme: dark)");
+  const chosen = remembered?.getItem("diva-theme");
+  setTheme(chosen ? chosen === "dark" : preference.matches);
+  preference.addEventListener("change", (event) => remembered?.getItem("diva-theme") || setTheme(event.matches));
+  $("theme").addEventListener("click", () => {
+    const dark = document.documentElement.dataset.theme !== "dark";
+    setTheme(dark);
+    remembered?.setItem("diva-theme", dark ? "dark" : "light");
+  });
+
+  // ---- Decisions ----------------------------------------------------------------------------------------
+
+  const storageKey = `diva-decisions-${report.key}`;
+
+  function alertOf(text) {
+    $("alert").textContent = text;
+    $("alert").hidden = !text;
+  }
+
+  function say(text) {
+    $("said").textContent = text;
+  }
+
+  function restored() {
+    if (served) return new Map(report.decisions.map(([place, ...rest]) => [place, entry(...rest)]));
+    try {
+      return new Map(Object.entries(JSON.parse(remembered?.getItem(storageKey) ?? "{}")));
+    } catch {
+      return new Map();
+    }
+  }
+
+  const entry = (decision, label, given) => ({ decision, label, given });
+
+  let unsaved = Promise.resolve();
+  function save(place) {
+    if (!served) {
+      try {
+        if (!remembered) throw new Error("no storage");
+        remembered.setItem(storageKey, JSON.stringify(Object.fromEntries(decided)));
+      } catch {
+        alertOf("This browser does not keep decisions: download them before you close the page.");
+      }
+      return;
+    }
+    const made = decided.get(place);
+    const body = JSON.stringify({ place, ...(made ?? { decision: null }) });
+    unsaved = unsaved.then(async () => {
+      try {
+        const answer = await fetch("decision", { method: "POST", headers: { "Content-Type": "application/json" }, body });
+        if (!answer.ok) throw new Error(await answer.text());
+        alertOf("");
+      } catch (error) {
+        alertOf(`A decision is not saved: ${error.message}. Is diva review still running? Decisions of this page can be downloaded.`);
+      }
+    });
+  }
+
+  function decide(row, decision, label) {
+    const place = samples.place[row];
+    const given = classes[samples.label[row]];
+    undoable.push([row, decided.get(place)]);
+    decided.set(place, entry(decision, decision === "relabel" ? label : given, given));
+    save(place);
+    say(`${MARKS[decision]}${decision === "relabel" ? ` as ${label}` : ""}: ${samples.path[row]}`);
+  }
+
+  function undo() {
+    if (!undoable.length) return say("Nothing to undo");
+    const [row, before] = undoable.pop();
+    const place = samples.place[row];
+    if (before) decided.set(place, before);
+    else decided.delete(place);
+    save(place);
+    say(`Undone: ${samples.path[row]}`);
+    const position = rows.indexOf(row);
+    if (position >= 0) {
+      if (Math.floor(position / PAGE) !== page) showPage(Math.floor(position / PAGE));
+      focusCard(position % PAGE);
+    }
+    refresh();
+  }
+
+  // Cells that a spreadsheet would run as formulas, as divacli/manifest/formulas.py writes and reads them: a path
+  // gets "./" before it, other text an apostrophe.
+  const START = String.raw`(?:[ \t\n\r\f\v]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\n\r])`;
+  const NUMBER = /^ *[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|inf|infinity) *$/i;
+  const harmless = (text, mark) =>
+    new RegExp(`^(?:${mark.replace(".", "\\.")})*${START}`).test(text) && !NUMBER.test(text) ? mark + text : text;
+  const restoredCell = (text, mark) =>
+    text.startsWith(mark) && harmless(text.slice(mark.length), mark) === text ? text.slice(mark.length) : text;
+  const quoted = (text) => (/[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+  const line = (place, ...others) => [harmless(place, "./"), ...others.map((text) => harmless(text, "'"))].map(quoted).join(",") + "\n";
+
+  function download() {
+    const header = "path,decision,label,given_label\n";
+    const lines = [...decided].map(([place, made]) => line(place, made.decision, made.label, made.given));
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([header, ...lines.sort()], { type: "text/csv" }));
+    link.download = "decisions.csv";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    say(`${decided.size} decisions downloaded`);
+  }
+
+  function parsed(text) {
+    const table = [[""]];
+    let inQuotes = false;
+    for (let i = text.charCodeAt(0) === 0xfeff ? 1 : 0; i < text.length; i++) {
+      const c = text[i];
+      const row = table.at(-1);
+      if (inQuotes) {
+        if (c !== '"') row[row.length - 1] += c;
+        else if (text[i + 1] === '"') row[row.length - 1] += text[++i];
+        else inQuotes = false;
+      } else if (c === '"') inQuotes = true;
+      else if (c === ",") row.push("");
+      else if (c === "\n") table.push([""]);
+      else if (c !== "\r") row[row.length - 1] += c;
+    }
+    return table.filter((row) => row.length > 1);
+  }
+
+  async function load(file) {
+    const [header, ...lines] = parsed(await file.text());
+    const at = (name) => header?.indexOf(name) ?? -1;
+    if (["path", "decision", "label", "given_label"].some((name) => at(name) < 0)) {
+      return alertOf(`${file.name} has no columns path, decision, label and given_label: it was not made by this page.`);
+    }
+    const cell = (row, name) => restoredCell(row[at(name)] ?? "", name === "path" ? "./" : "'");
+    const read = lines.filter((row) => Object.hasOwn(MARKS, cell(row, "decision")));
+    for (const row of read) {
+      decided.set(cell(row, "path"), entry(cell(row, "decision"), cell(row, "label"), cell(row, "given_label")));
+      save(cell(row, "path"));
+    }
+    alertOf("");
+    say(`${read.length} decisions loaded`);
+    refresh();
+  }
+
+  // ---- Lists --------------------------------------------------------------------------------------------
+
+  const SORTS = {
+    list: ["as listed", null],
+    harmful: ["most harmful", (a, b) => samples.derivative[b] - samples.derivative[a]],
+    useful: ["most useful", (a, b) => samples.derivative[a] - samples.derivative[b]],
+    wrong: ["most probably wrong", (a, b) => samples.wrong[b] - samples.wrong[a]],
+    loss: ["largest LOO loss", (a, b) => samples.loss[b] - samples.loss[a]],
+    path: ["path", (a, b) => collator.compare(samples.path[a], samples.path[b])],
+  };
+  const NEEDS = { harmful: "derivative", useful: "derivative", wrong: "wrong", loss: "loss" };
+
+  function options(select, items) {
+    select.replaceChildren(...items.map(([value, text]) => new Option(text, value)));
+  }
+
+  function choose(name) {
+    gallery = report.galleries.find((one) => one.name === name) ?? report.galleries[0];
+    for (const button of $("galleries").children) button.setAttribute("aria-pressed", button.value === gallery.name);
+    $("about").textContent = gallery.about;
+    for (const [id, column] of [["by-label", "label"], ["by-suggested", "suggested"]]) {
+      const counts = new Map();
+      for (const row of samples[column] ? gallery.rows : []) {
+        const number = samples[column][row];
+        if (number >= 0) counts.set(number, (counts.get(number) ?? 0) + 1);
+      }
+      const names = [...counts].map(([number, n]) => [number, `${classes[number]} (${n})`]);
+      options($(id), [["", "all"], ...names.sort((a, b) => collator.compare(a[1], b[1]))]);
+      $(id).parentElement.hidden = !counts.size;
+    }
+    filter();
+  }
+
+  function filter() {
+    const [label, suggested, decision] = ["by-label", "by-suggested", "by-decision"].map((id) => $(id).value);
+    const wanted = $("search").value.toLowerCase();
+    rows = gallery.rows.filter((row) => {
+      if (label && samples.label[row] !== Number(label)) return false;
+      if (suggested && samples.suggested[row] !== Number(suggested)) return false;
+      const made = decided.get(samples.place[row])?.decision;
+      if (decision && (decision === "none" ? made : decision === "any" ? !made : made !== decision)) return false;
+      return !wanted || samples.path[row].toLowerCase().includes(wanted);
+    });
+    const order = SORTS[$("sort").value]?.[1];
+    if (order) rows = [...rows].sort(order);
+    showPage(0);
+  }
+
+  function showPage(number) {
+    const pages = Math.max(1, Math.ceil(rows.length / PAGE));
+    page = Math.min(Math.max(number, 0), pages - 1);
+    current = 0;
+    const shown = rows.slice(page * PAGE, (page + 1) * PAGE);
+    const scale = Math.max(0, ...shown.map((row) => Math.abs(samples.derivative?.[row] ?? 0) + (samples.se?.[row] ?? 0)));
+    $("cards").replaceChildren(...shown.map((row, position) => card(row, position, scale)));
+    $("page").textContent = rows.length ? `Page ${page + 1} of ${pages}` : "No image passes the filters";
+    $("previous").disabled = page === 0;
+    $("next").disabled = page >= pages - 1;
+    $("pager").hidden = rows.length > 0 && pages === 1;
+    tabStop();
+    refresh();
+    if (served && report.neighbours && shown.length) fetchNeighbours(shown);
+  }
+
+  // One question for all cards of a page: answering it takes one pass over the features of all samples.
+  async function fetchNeighbours(shown) {
+    const items = [...$("cards").children];
+    try {
+      const found = await (await fetch(`near?rows=${shown.join(",")}`)).json();
+      shown.forEach((row, position) => neighbours(items[position].querySelector(".near"), row, found[position]));
+    } catch {
+      // The cards say without neighbours what they can.
+    }
+  }
+
+  function refresh() {
+    const inList = gallery.rows.filter((row) => decided.has(samples.place[row])).length;
+    const more = gallery.total > gallery.rows.length ? ` (the first of ${gallery.total.toLocaleString("en")})` : "";
+    const shown = rows.length === gallery.rows.length ? "" : `${rows.length.toLocaleString("en")} shown of `;
+    $("progress").textContent =
+      `${shown}${gallery.rows.length.toLocaleString("en")} images${more}; ` +
+      `${inList.toLocaleString("en")} of them decided, ${decided.size.toLocaleString("en")} in all` +
+      (served ? "; saved in decisions.csv" : "");
+    $("download").disabled = !decided.size;
+    [...$("cards").children].forEach((item, position) => mark(item, rows[page * PAGE + position]));
+  }
+
+  // ---- Cards --------------------------------------------------------------------------------------------
+
+  const known = (column, row) => samples[column] && samples[column][row] !== null && samples[column][row] !== undefined;
+
+  // The class that the label may be in place of the given one; null where none is known.
+  function suggestion(row) {
+    const number = samples.suggested?.[row] ?? -1;
+    return number >= 0 && number !== samples.label[row] ? classes[number] : null;
+  }
+
+  function amount(value) {
+    const size = Math.abs(value);
+    return size >= 0.01 || size === 0 ? value.toFixed(size >= 100 ? 1 : size >= 1 ? 3 : 4) : value.toExponential(2);
+  }
+  const signed = (value) => (value > 0 ? "+" : value < 0 ? "−" : "") + amount(Math.abs(value));
+  const percent = (share) =>
+    share > 0.9995 ? "> 99.9 %" : share < 0.0005 ? "< 0.1 %" : `${(100 * share).toFixed(share > 0.995 || share < 0.005 ? 1 : 0)} %`;
+
+  function picture(image, source, side, missing) {
+    if (!source) return missing();
+    image.addEventListener("load", () => image.classList.toggle("tiny", Math.max(image.naturalWidth, image.naturalHeight) <= side));
+    image.addEventListener("error", missing);
+    image.src = source;
+  }
+
+  const thumbnail = (row) => (served ? (samples.image[row] ? `thumbnail/${row}` : null) : report.thumbnails[row]);
+
+  function card(row, position, scale) {
+    const item = $("card").content.firstElementChild.cloneNode(true);
+    const find = (selector) => item.querySelector(selector);
+    const article = find("article");
+    const given = classes[samples.label[row]];
+    const suggested = suggestion(row);
+    article.setAttribute("aria-label", `${samples.path[row]}, labelled ${given}${suggested ? `, suggested ${suggested}` : ""}`);
+    article.addEventListener("focus", () => { current = position; tabStop(); });
+
+    const image = find(".image img");
+    image.alt = "";
+    picture(image, thumbnail(row), 64, () => { image.hidden = true; find(".no-image").hidden = false; find(".image").disabled = !served; });
+    find(".image").setAttribute("aria-label", `See ${samples.path[row]} large`);
+    find(".image").addEventListener("click", () => zoom(row));
+
+    find(".given").textContent = given || "no label";
+    find(".suggested").textContent = suggested ?? "";
+    find(".arrow").hidden = suggested === null;
+    const verdict = [];
+    if (suggested && known("sure", row)) verdict.push(`${percent(samples.sure[row])} sure of ${suggested}`);
+    if (known("reason", row) && samples.reason[row]) verdict.push(samples.reason[row]);
+    find(".verdict").textContent = verdict.join("; ");
+
+    const figure = (name, text, kind) => {
+      const part = find(`.of-${name}`);
+      part.hidden = text === null;
+      part.querySelector("dd").textContent = text ?? "";
+      if (kind) part.querySelector("dd").className = kind;
+    };
+    const derivative = known("derivative", row) ? samples.derivative[row] : null;
+    const error = known("se", row) ? samples.se[row] : null;
+    const kind = derivative > 0 ? "harmful" : "useful";
+    figure("derivative", derivative === null ? null : `${signed(derivative)}${error === null ? "" : ` ± ${amount(error)}`}, ${kind}`, kind);
+    figure("loss", known("loss", row) ? amount(samples.loss[row]) : null);
+    figure("wrong", known("wrong", row) ? percent(samples.wrong[row]) : null);
+    figure("outlier", known("outlier", row) ? amount(samples.outlier[row]) : null);
+    figure("weight", known("weight", row) && samples.weight[row] !== 1 ? amount(samples.weight[row]) : null);
+    if (derivative !== null && scale > 0) find(".bar-of").append(bar(derivative, error ?? 0, scale));
+    find(".path").textContent = samples.path[row];
+    if (report.near?.[row]) neighbours(find(".near"), row, report.near[row]);
+
+    const relabel = find('[data-do="relabel"]');
+    relabel.textContent = suggested === null ? "Relabel" : `→ ${suggested}`;
+    relabel.hidden = suggested === null;
+    for (const button of item.querySelectorAll(".choice button")) {
+      const name = button.dataset.do;
+      const what = name === "other" ? "Another label for" : name === "relabel" ? `Relabel as ${suggested}:` : MARKS[name];
+      button.setAttribute("aria-label", `${button.textContent} (${what} ${samples.path[row]})`);
+      button.addEventListener("click", () => act(position, name));
+    }
+    return item;
+  }
+
+  function mark(item, row) {
+    const made = decided.get(samples.place[row]);
+    item.firstElementChild.dataset.decision = made?.decision ?? "";
+    item.querySelector(".state").textContent = !made ? "" : made.decision === "relabel" ? `relabel as ${made.label}` : made.decision;
+    for (const button of item.querySelectorAll(".choice button")) {
+      const other = made?.decision === "relabel" && made.label !== suggestion(row);
+      button.setAttribute("aria-pressed", other ? button.dataset.do === "other" : button.dataset.do === made?.decision);
+    }
+  }
+
+  function bar(derivative, error, scale) {
+    const shape = (name, attributes) => {
+      const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+      for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+      return made;
+    };
+    const x = (value) => 100 + (98 * value) / scale;
+    const svg = shape("svg", { viewBox: "0 0 200 12", preserveAspectRatio: "none", "aria-hidden": "true" });
+    const [low, high] = [x(Math.min(0, derivative)), x(Math.max(0, derivative))];
+    svg.append(
+      shape("line", { class: "zero", x1: 100, x2: 100, y1: 0, y2: 12 }),
+      shape("rect", { class: derivative > 0 ? "harm" : "use", x: low, width: Math.max(high - low, 0.5), y: 3, height: 6 }),
+      shape("line", { class: "span", x1: x(derivative - error), x2: x(derivative + error), y1: 6, y2: 6 }),
+    );
+    return svg;
+  }
+
+  function neighbours(place, row, near) {
+    const parts = [[classes[samples.label[row]], near[0]], [suggestion(row), near[1]]];
+    for (const [label, found] of parts) {
+      if (label === null || !found) continue;
+      const part = document.createElement("div");
+      const text = document.createElement("p");
+      text.textContent = found.length ? `nearest of ${label}: ${found.map((one) => one[1].toFixed(2)).join(", ")}` : `no other of ${label}`;
+      const list = document.createElement("ul");
+      for (const [number, cosine] of found) {
+        const item = document.createElement("li");
+        const image = document.createElement("img");
+        const path = served ? samples.path[number] : report.others.path[number];
+        image.alt = `labelled ${label}, similarity ${cosine.toFixed(2)}: ${path}`;
+        item.title = image.alt;
+        const source = served ? (samples.image[number] ? `thumbnail/${number}?small` : null) : report.others.thumbnail[number];
+        picture(image, source, 48, () => { image.remove(); item.textContent = cosine.toFixed(2); });
+        item.append(image);
+        list.append(item);
+      }
+      part.append(text, list);
+      place.append(part);
+    }
+  }
+
+  // ---- Keys and dialogs ---------------------------------------------------------------------------------
+
+  const cards = () => [...$("cards").querySelectorAll("article")];
+
+  function tabStop() {
+    cards().forEach((article, position) => { article.tabIndex = position === current ? 0 : -1; });
+  }
+
+  function focusCard(position) {
+    const all = cards();
+    if (!all.length) return;
+    current = Math.min(Math.max(position, 0), all.length - 1);
+    tabStop();
+    all[current].focus();
+    all[current].scrollIntoView({ block: "nearest" });
+  }
+
+  function columns() {
+    const all = cards();
+    const top = all[0]?.getBoundingClientRect().top;
+    const next = all.findIndex((one) => one.getBoundingClientRect().top > top + 1);
+    return next < 0 ? all.length : next;
+  }
+
+  function move(by) {
+    const focused = cards()[current] === document.activeElement;
+    const target = focused ? current + by : current;
+    const full = cards().length;
+    if (target >= full && (page + 1) * PAGE < rows.length) {
+      showPage(page + 1);
+      focusCard(0);
+    } else if (target < 0 && page > 0) {
+      showPage(page - 1);
+      focusCard(PAGE - 1);
+    } else focusCard(target);
+  }
+
+  function act(position, name) {
+    const row = rows[page * PAGE + position];
+    if (row === undefined) return;
+    current = position;
+    if (name === "other") return otherLabel(row);
+    const suggested = suggestion(row);
+    if (name === "relabel" && suggested === null) return otherLabel(row);
+    decide(row, name, suggested);
+    refresh();
+    focusCard(position);
+    move(1);
+  }
+
+  function otherLabel(row) {
+    const position = current;
+    $("relabel-label").value = decided.get(samples.place[row])?.decision === "relabel" ? decided.get(samples.place[row]).label : "";
+    newLabel();
+    $("relabel").returnValue = "";
+    $("relabel").onclose = () => {
+      const label = $("relabel-label").value.trim();
+      if ($("relabel").returnValue === "ok" && label) {
+        decide(row, label === classes[samples.label[row]] ? "keep" : "relabel", label);
+        refresh();
+        focusCard(position);
+        move(1);
+      } else focusCard(position);
+    };
+    $("relabel").showModal();
+  }
+
+  function newLabel() {
+    const label = $("relabel-label").value.trim();
+    $("relabel-new").textContent = label && !classes.includes(label) ? `“${label}” is a new class.` : "";
+  }
+
+  function zoom(row) {
+    const image = $("zoom-image");
+    const small = thumbnail(row);
+    const link = samples.link[row];
+    image.onload = () => image.classList.toggle("tiny", Math.max(image.naturalWidth, image.naturalHeight) <= 64);
+    image.onerror = () => { image.onerror = null; if (small) image.src = small; };
+    image.src = served ? `image/${row}` : link ?? small;
+    image.alt = samples.path[row];
+    $("zoom-title").textContent = samples.path[row];
+    $("zoom-file").hidden = link === null;
+    if (link !== null) $("zoom-file").href = served ? `image/${row}` : link;
+    $("zoom").onclose = () => focusCard(current);
+    $("zoom").showModal();
+  }
+
+  const KEYS = {
+    ArrowRight: () => move(1),
+    ArrowLeft: () => move(-1),
+    ArrowDown: () => move(columns()),
+    ArrowUp: () => move(-columns()),
+    k: () => act(current, "keep"),
+    d: () => act(current, "drop"),
+    r: () => act(current, "relabel"),
+    l: () => act(current, "other"),
+    u: undo,
+    "/": () => $("search").focus(),
+    "?": () => $("keys").showModal(),
+    "[": () => { showPage(page - 1); focusCard(0); },
+    "]": () => { showPage(page + 1); focusCard(0); },
+    Enter: () => zoom(rows[page * PAGE + current]),
+  };
+
+  document.addEventListener("keydown", (event) => {
+    const typing = event.target.closest?.("input, select, textarea, dialog, .plot, .scroll");
+    if (event.key === "Escape" && event.target === $("search")) return focusCard(current);
+    if (typing || event.ctrlKey || event.metaKey || event.altKey || !rows.length) return;
+    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    // Keys that buttons and links answer themselves; and decisions are of the card that has the focus.
+    const onCard = event.target.closest?.("#cards article");
+    if (key === "Enter" && event.target !== onCard) return;
+    if ("kdrl".includes(key) && !onCard) return focusCard(current);
+    if (Object.hasOwn(KEYS, key)) {
+      event.preventDefault();
+      KEYS[key]();
+    }
+  });
+
+  // ---- Start --------------------------------------------------------------------------------------------
+
+  function start() {
+    samples = report.samples;
+    classes = report.classes;
+    if (!report.galleries.length) return;
+    decided = restored();
+    $("galleries").append(
+      ...report.galleries.map((one) => {
+        const button = document.createElement("button");
+        button.type = "button";
+        button.value = one.name;
+        button.textContent = `${one.title} (${one.total.toLocaleString("en")})`;
+        button.addEventListener("click", () => choose(one.name));
+        return button;
+      }),
+    );
+    options($("sort"), Object.entries(SORTS).filter(([name]) => !NEEDS[name] || samples[NEEDS[name]]).map(([name, [text]]) => [name, text]));
+    options($("classes"), classes.map((name) => [name, ""]));
+    for (const id of ["by-label", "by-suggested", "by-decision", "sort"]) $(id).addEventListener("change", filter);
+    let typed;
+    $("search").addEventListener("input", () => { clearTimeout(typed); typed = setTimeout(filter, 120); });
+    $("previous").addEventListener("click", () => showPage(page - 1));
+    $("next").addEventListener("click", () => showPage(page + 1));
+    $("download").addEventListener("click", download);
+    $("load").addEventListener("click", () => $("file").click());
+    $("load").hidden = served;
+    $("file").addEventListener("change", async () => {
+      if ($("file").files[0]) await load($("file").files[0]);
+      $("file").value = "";
+    });
+    $("help").addEventListener("click", () => $("keys").showModal());
+    $("relabel-label").addEventListener("input", newLabel);
+    $("relabel-cancel").addEventListener("click", () => $("relabel").close());
+    $("reviewer").hidden = false;
+    choose(report.galleries[0].name);
+  }
+
+  if (served) {
+    fetch("data")
+      .then((answer) => answer.json())
+      .then((found) => { Object.assign(report, found); start(); })
+      .catch((error) => { $("review").append(`The samples could not be loaded: ${error.message}`); });
+  } else start();
+})();

@@ -1,0 +1,67 @@
+"""Small copies of images, made many at a time."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from PIL import Image
+
+from divacli.embed.images import UndecodableImage, decode_image
+from divacli.files import read_bytes
+
+SIDE = 224
+"""Longer side of a thumbnail in pixels, on a card."""
+
+SMALL_SIDE = 80
+"""Longer side of a neighbour's."""
+
+_TINY = 48
+"""Images with no longer side are kept as they are, without loss: their pixels are meant to be seen."""
+
+_QUALITY = 78
+
+
+def thumbnail(file: str, side: int = SIDE) -> bytes | None:
+    """A small upright copy of an image as WebP; None where there is no such image.
+
+    Args:
+        file: Absolute path, or URL.
+        side: Longer side at the most.
+    """
+    try:
+        image = decode_image(read_bytes(file), least_side=side)
+    except (UndecodableImage, OSError, ValueError):
+        return None
+    lossless = max(image.size) <= _TINY
+    if max(image.size) > max(side, _TINY if lossless else 0):
+        image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    content = io.BytesIO()
+    image.save(content, "WEBP", lossless=lossless, quality=_QUALITY, method=4)
+    return content.getvalue()
+
+
+def data_url(image: bytes | None) -> str | None:
+    """A thumbnail for the `src` of an image in the page."""
+    return None if image is None else f"data:image/webp;base64,{base64.b64encode(image).decode()}"
+
+
+def thumbnails(files: Sequence[str], side: int, advance: Callable[[int], None]) -> list[str | None]:
+    """The thumbnails of many files as data URLs, in order; threads decode side by side.
+
+    Args:
+        files: Absolute paths, or URLs.
+        side: Longer side at the most.
+        advance: Told of every one that is done.
+    """
+
+    def made(file: str) -> str | None:
+        found = data_url(thumbnail(file, side))
+        advance(1)
+        return found
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(made, files))

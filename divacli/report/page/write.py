@@ -1,0 +1,72 @@
+"""Make the report of a folder of results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from divacli.curate.truth import known_wrong
+from divacli.embed.progress import Progress
+from divacli.manifest import Manifest, write_text
+from divacli.report.page.galleries import all_samples, galleries
+from divacli.report.page.neighbours import Neighbours, find_neighbours
+from divacli.report.page.payload import class_names, embedded
+from divacli.report.page.render import page
+from divacli.report.results import Results
+
+REPORT = "report.html"
+"""Name of the page in the folder of results."""
+
+
+def write_report(
+    results: Results, target: Path, limit: int, cache: Path, progress: Progress, truth: Manifest | None = None
+) -> list[str]:
+    """Write the page of a folder of results.
+
+    Args:
+        results: The folder.
+        target: The file.
+        limit: Samples of a list at the most.
+        cache: Where features are looked for, of which the page shows neighbours.
+        progress: Of reading images.
+        truth: True labels, where they are known.
+
+    Returns:
+        Sentences on what the page lacks.
+
+    Raises:
+        DivaError: The tables are not usable, or the page cannot be written.
+    """
+    samples = all_samples(results)
+    neighbours, notes = neighbours_of(results, class_names(samples.table), cache, progress)
+    payload = embedded(
+        results, samples, galleries(results, samples, limit), neighbours, target.parent.resolve(), progress
+    )
+    write_text(target, page(results, payload, notes, wrong_labels(results, truth)))
+    return notes
+
+
+def neighbours_of(
+    results: Results, classes: list[str], cache: Path, progress: Progress
+) -> tuple[Neighbours | None, list[str]]:
+    """The neighbours of the samples with scores, or a note on why there are none."""
+    if "scores" not in results.samples:
+        return None, []
+    found, missing = find_neighbours(results.samples["scores"], cache, classes, progress)
+    if found is not None:
+        return found, []
+    return None, [
+        f"Neighbours are not shown: {missing}. They need the features that the scores were made from, which "
+        "diva score keeps in its cache."
+    ]
+
+
+def wrong_labels(results: Results, truth: Manifest | None) -> np.ndarray | None:
+    """Which samples of `scores` are known to have a wrong label, (n,) bool; None where nothing is known.
+
+    Raises:
+        DataError: The truth has no label for some of them.
+    """
+    scores = results.samples.get("scores")
+    return None if scores is None else known_wrong(scores, truth)

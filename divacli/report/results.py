@@ -1,0 +1,105 @@
+"""What commands left in a folder of results: their tables and summaries, read again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from divacli.errors import DataError
+from divacli.manifest import Manifest, manifest_of
+from divacli.manifest.tabular import parse
+
+SAMPLE_TABLES = ("scores", "dropped", "changes", "reweighted", "selected", "remaining")
+"""Tables with a row for each sample that the page knows how to show."""
+
+RECORDS = ("harm", "duplicates", "history", "evaluation", "curve")
+"""Tables of something else, or that repeat samples."""
+
+SUMMARIES = (
+    "summary",
+    "prune",
+    "relabel",
+    "reweight",
+    "augment",
+    "extend",
+    "aggregate",
+    "train",
+    "evaluation",
+)
+
+_FORMATS = ("csv", "jsonl", "parquet")
+
+
+@dataclass(frozen=True)
+class Results:
+    """The content of a folder of results.
+
+    Attributes:
+        folder: Absolute.
+        samples: Tables of samples by name, among `SAMPLE_TABLES`, that have a row.
+        records: Other tables by name, among `RECORDS`, their cells as the format gave them.
+        summaries: What the JSON files hold, by name, among `SUMMARIES`.
+    """
+
+    folder: Path
+    samples: dict[str, Manifest]
+    records: dict[str, pd.DataFrame]
+    summaries: dict[str, dict[str, Any]]
+
+
+def read_results(folder: Path) -> Results:
+    """Read what commands left in a folder; of a table in several formats the newest.
+
+    Raises:
+        DataError: It is no folder, holds no results, or one that cannot be read.
+    """
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder} {'is no folder' if folder.exists() else 'does not exist'}",
+            expected="a folder that a command wrote its results into, such as diva-out",
+            hint="diva score DATA --out DIR, then give DIR",
+        )
+    try:
+        tables = {
+            name: parse(file.read_bytes(), file.suffix[1:], str(file))
+            for name in (*SAMPLE_TABLES, *RECORDS)
+            # JSON lines without a row are an empty file.
+            if (file := _newest(folder, name)) is not None and file.stat().st_size
+        }
+        summaries = {
+            name: _summary(file) for name in SUMMARIES if (file := folder / f"{name}.json").is_file()
+        }
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
+    if not tables and not summaries:
+        raise DataError(
+            f"{folder} holds no results of diva",
+            expected="a folder with scores.csv, dropped.csv, selected.csv ... as commands write them",
+            hint="diva score DATA --out DIR, then give DIR",
+        )
+    samples = {
+        name: manifest_of(table, folder, labels="optional")
+        for name, table in tables.items()
+        if name in SAMPLE_TABLES and len(table)
+    }
+    records = {name: table for name, table in tables.items() if name in RECORDS}
+    return Results(folder.resolve(), samples, records, summaries)
+
+
+def _newest(folder: Path, name: str) -> Path | None:
+    found = [file for suffix in _FORMATS if (file := folder / f"{name}.{suffix}").is_file()]
+    return max(found, key=lambda file: file.stat().st_mtime_ns, default=None)
+
+
+def _summary(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{file} is no JSON: {error}", hint="run the command that wrote it again") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{file} holds no JSON object", hint="run the command that wrote it again")
+    return content

@@ -1,0 +1,168 @@
+"""What results say, in sentences: the same for the terminal and for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from divacli.curate.provenance import left_out
+
+UNTOLD = 0.5
+"""Width of the interval of a share beyond which it is no figure to show."""
+
+_PAIRS = 5
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence.
+
+    Attributes:
+        lead: Its beginning, where that matters most.
+        rest: What follows.
+    """
+
+    lead: str
+    rest: str = ""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One figure with its name."""
+
+    name: str
+    value: str
+
+
+def score_sentences(summary: Mapping[str, Any]) -> Iterator[Sentence]:
+    """What `summary.json` says.
+
+    Args:
+        summary: Its content.
+    """
+    n, harmful = summary["n_samples"], summary["n_harmful"]
+    failed = f", {summary['n_failed']:,} left out (see failed)" if summary["n_failed"] else ""
+    yield Sentence(
+        "",
+        f"{n:,} samples{failed}, {summary['n_classes']:,} classes, {summary['n_features']:,} features each.",
+    )
+    if summary.get("group") is not None:
+        yield Sentence("", f"Leave-group-out: {summary['n_groups']:,} groups of {summary['group']}.")
+    yield Sentence(
+        "",
+        f"{left_out(summary).capitalize()} loss {summary['loo_loss']:.4f}, error {summary['loo_error']:.1%} "
+        f"(ridge {summary['ridge']:.3g}; derivatives at ridge {summary['ranking_ridge']:.3g}).",
+    )
+    if "validation_loss" in summary:
+        yield Sentence(
+            "",
+            f"Validation loss {summary['validation_loss']:.4f}, error {summary['validation_error']:.1%} "
+            f"over {summary['n_validation']:,} samples: derivatives are of their loss.",
+        )
+    yield Sentence(
+        f"{harmful:,} samples ({harmful / n:.1%}) are harmful",
+        ": their derivative is positive, so more of them raises the loss and less lowers it; "
+        f"{summary['n_significant']:,} of them beyond noise.",
+    )
+    yield noise_sentence(summary)
+
+
+def noise_sentence(summary: Mapping[str, Any]) -> Sentence:
+    """How many labels are wrong."""
+    low, high = summary["noise_interval"]
+    found = f"{summary['noise_rate']:.1%} of the labels are wrong"
+    if high - low > UNTOLD:
+        found = "How many labels are wrong cannot be told"
+    return Sentence(
+        found,
+        f" by the label-noise model (between {low:.1%} and {high:.1%}); {summary['mislabelled']['n']:,} are "
+        f"more likely wrong than right; {summary['n_outliers']:,} samples are outliers.",
+    )
+
+
+def most_confused_words(summary: Mapping[str, Any]) -> str:
+    """The most frequent confusions, "" where there are none."""
+    return ", ".join(
+        f"{pair['given']} → {pair['suggested']} ({pair['expected']:.0f})"
+        for pair in summary["confusions"][:_PAIRS]
+    )
+
+
+def sentences(summaries: Mapping[str, Mapping[str, Any]]) -> Iterator[Sentence]:
+    """What all summaries of a folder say.
+
+    Args:
+        summaries: Content of the JSON files by name.
+    """
+    if "summary" in summaries:
+        yield from score_sentences(summaries["summary"])
+        if summaries["summary"]["confusions"]:
+            yield Sentence(
+                "", f"Most frequent, given → suggested: {most_confused_words(summaries['summary'])}."
+            )
+    if "prune" in summaries:
+        yield from _prune(summaries["prune"])
+    if "relabel" in summaries:
+        found = summaries["relabel"]
+        yield Sentence(
+            f"diva relabel corrected {found['n_corrected']:,} labels",
+            f"; {found['n_unclear']:,} stay because no single class is more probable, and "
+            f"{found['n_outliers']:,} as outliers. Wrong labels expected: {found['noise_rate']:.1%} before, "
+            f"{found['noise_rate_after']:.1%} after.",
+        )
+    if "reweight" in summaries:
+        yield _reweight(summaries["reweight"])
+    for name in ("extend", "aggregate"):
+        if name in summaries:
+            yield _choice(name, summaries[name])
+
+
+def tiles(summaries: Mapping[str, Mapping[str, Any]]) -> list[Tile]:
+    """The figures to see first."""
+    summary = summaries.get("summary")
+    if summary is None:
+        return []
+    low, high = summary["noise_interval"]
+    rate = f"{summary['noise_rate']:.1%}" if high - low <= UNTOLD else "unknown"
+    return [
+        Tile("samples", f"{summary['n_samples']:,}"),
+        Tile("leave-one-out error", f"{summary['loo_error']:.1%}"),
+        Tile("labels wrong, estimated", rate),
+        Tile("labels called wrong", f"{summary['mislabelled']['n']:,}"),
+        Tile("harmful samples", f"{summary['n_harmful']:,}"),
+        Tile("outliers", f"{summary['n_outliers']:,}"),
+    ]
+
+
+def _prune(prune: Mapping[str, Any]) -> Iterator[Sentence]:
+    n = prune["n_kept"] + prune["n_dropped"]
+    prediction = prune.get("prediction")
+    told = "."
+    if prediction is not None:
+        before, after = prediction["before"], prediction["after"]
+        told = (
+            f": by an exact refit the {left_out(prune)} loss of all samples goes from "
+            f"{before['loss'][0]:.4f} to {after['loss'][0]:.4f}, of those kept from "
+            f"{before['loss'][1]:.4f} to {after['loss'][1]:.4f}."
+        )
+    yield Sentence(f"diva prune kept {prune['n_kept']:,} of {n:,} samples", told)
+
+
+def _reweight(found: Mapping[str, Any]) -> Sentence:
+    history = found["history"]
+    return Sentence(
+        f"diva reweight took {len(history) - 1:,} steps",
+        f": mean {found['loss']} loss {history[0]['loss']:.4f} before, {history[-1]['loss']:.4f} after; "
+        f"{found['n_zero']:,} weights are 0, and the rest counts like {found['effective_samples']:,.0f} "
+        "samples of equal weight.",
+    )
+
+
+def _choice(name: str, found: Mapping[str, Any]) -> Sentence:
+    loss, error = found["loss"], found["error"]
+    return Sentence(
+        f"diva {name} chose {found['n_selected']:,} of {found['n_pool']:,} samples of the pool",
+        f": loss {loss['before']:.4f} before, {loss['after']:.4f} after; error {error['before']:.1%} before, "
+        f"{error['after']:.1%} after.",
+    )

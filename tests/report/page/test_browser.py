@@ -1,0 +1,304 @@
+"""The page in a real browser: nothing is loaded, nothing fails, and decisions come out as they were made."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pandas as pd
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+ALONE = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-gpu")
+"""The browser itself asks nobody for anything either."""
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        # A container's root has no sandbox to offer; the pages are our own.
+        found = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *ALONE])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def context(browser: Any) -> Iterator[Any]:
+    """A browser profile of its own."""
+    found = browser.new_context(accept_downloads=True, viewport={"width": 1280, "height": 900})
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def opened(context: Any) -> Iterator[Callable[[str], Any]]:
+    """Open an address; at the end of the test, the page must have had no error and loaded nothing else."""
+    trouble: list[str] = []
+
+    def show(address: str) -> Any:
+        page = context.new_page()
+        page.on("console", lambda message: trouble.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: trouble.append(f"error: {error}"))
+        page.on(
+            "request", lambda asked: trouble.append(f"request: {asked.url}") if outside(asked.url) else None
+        )
+        page.on("dialog", lambda dialog: trouble.append(f"dialog: {dialog.message}"))
+
+        def outside(url: str) -> bool:
+            return not (url.startswith(("data:", "blob:")) or url.startswith(address))
+
+        page.goto(address)
+        page.wait_for_selector("#cards article")
+        return page
+
+    yield show
+    assert trouble == []
+
+
+@pytest.fixture
+def report(opened: Callable[[str], Any], scored: Any, diva: Callable[..., Any], tmp_path: Path) -> Any:
+    """The report of plain results, open."""
+    return opened(written(scored, diva, tmp_path / "report.html"))
+
+
+def written(scored: Any, diva: Callable[..., Any], target: Path) -> str:
+    """Write the report of a folder of results, and give its address."""
+    diva("report", scored.folder, "--out", target, "--cache-dir", scored.data.parent / "cache")
+    return target.as_uri()
+
+
+def downloaded(page: Any, target: Path) -> Path:
+    with page.expect_download() as found:
+        page.click("#download")
+    assert found.value.suggested_filename == "decisions.csv"
+    found.value.save_as(target)
+    return target
+
+
+def paths(page: Any) -> list[str]:
+    return page.locator("#cards .path").all_text_contents()
+
+
+def choose(page: Any, title: str) -> None:
+    page.locator("#galleries button", has_text=title).click()
+
+
+def test_galleries_show_every_sample_with_its_thumbnail_and_neighbours(report: Any, scored: Any) -> None:
+    choose(report, "Most harmful")
+    table = pd.read_csv(scored.folder / "scores.csv")
+    harmful = table[table["derivative"] > 0]
+    assert [path.rpartition("/")[2] for path in paths(report)] == [
+        path.rpartition("/")[2] for path in harmful["path"]
+    ]
+    assert report.locator("#cards .image img").evaluate_all(
+        "images => images.every(image => image.complete && image.naturalWidth > 0 && !image.hidden)"
+    )
+    first = report.locator("#cards article").first
+    assert first.locator(".near li").count() == 6
+    assert (
+        first.locator(".near p").all_text_contents()[0].startswith(f"nearest of {harmful['label'].iloc[0]}:")
+    )
+    assert first.locator(".given").text_content() == harmful["label"].iloc[0]
+    assert first.locator(".suggested").text_content() == harmful["suggested_label"].iloc[0]
+
+
+def test_wrong_labels_are_found_by_the_first_list(report: Any, scored: Any) -> None:
+    assert report.locator("#galleries button").first.text_content().startswith("Probably mislabelled")
+    shown = [str(scored.folder.parent / "photos" / path) for path in paths(report)]
+    assert set(shown[: len(scored.wrong)]) == scored.wrong
+
+
+def test_filters_search_and_sorting(report: Any, scored: Any) -> None:
+    everything = paths(report)
+    report.select_option("#by-label", index=1)
+    assert 0 < len(paths(report)) < len(everything)
+    assert len(set(report.locator("#cards .given").all_text_contents())) == 1
+    report.select_option("#by-label", "")
+    report.fill("#search", everything[0].upper())
+    playwright.expect(report.locator("#cards article")).to_have_count(1)
+    report.fill("#search", "")
+    playwright.expect(report.locator("#cards article")).to_have_count(len(everything))
+    report.select_option("#sort", "path")
+    assert paths(report) == sorted(everything)
+    report.select_option("#sort", "harmful")
+    ranked = [path.rpartition("/")[2] for path in pd.read_csv(scored.folder / "scores.csv")["path"]]
+    assert paths(report) == [path for path in ranked if path in everything]
+
+
+def test_decisions_by_key_come_out_of_the_download_and_through_apply(
+    report: Any, scored: Any, diva: Callable[..., Any], tmp_path: Path
+) -> None:
+    shown = paths(report)
+    given = report.locator("#cards .given").all_text_contents()
+    suggested = report.locator("#cards .suggested").all_text_contents()
+    report.keyboard.press("ArrowRight")
+    for key in ("d", "r", "k", "d", "u"):
+        report.keyboard.press(key)
+    assert report.locator("#cards .state").all_text_contents()[:5] == [
+        "drop",
+        f"relabel as {suggested[1]}",
+        "keep",
+        "",
+        "",
+    ]
+    assert "3 of them decided" in report.locator("#progress").text_content()
+    file = downloaded(report, tmp_path / "decisions.csv")
+    found = pd.read_csv(file).set_index("path")
+    folder = scored.folder.parent / "photos"
+    assert dict(found["decision"]) == {
+        str(folder / shown[0]): "drop",
+        str(folder / shown[1]): "relabel",
+        str(folder / shown[2]): "keep",
+    }
+    assert found.loc[str(folder / shown[1]), ["label", "given_label"]].tolist() == [suggested[1], given[1]]
+    diva("apply", scored.data, file, "--out", tmp_path / "curated")
+    applied = pd.read_csv(tmp_path / "curated" / "applied.csv")
+    names = applied["path"].map(lambda path: path.rpartition("/")[2])
+    assert shown[0] not in set(names)
+    assert applied["label"][names == shown[1]].tolist() == [suggested[1]]
+    assert len(applied) == len(scored.files) - 1
+
+
+def test_an_interrupted_review_continues(
+    context: Any, opened: Callable[[str], Any], scored: Any, diva: Callable[..., Any], tmp_path: Path
+) -> None:
+    address = written(scored, diva, tmp_path / "report.html")
+    page = opened(address)
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("d")
+    page.close()
+    again = opened(address)
+    assert "1 of them decided" in again.locator("#progress").text_content()
+    assert again.locator("#cards .state").all_text_contents()[0] == "drop"
+    again.select_option("#by-decision", "none")
+    assert len(paths(again)) == 47  # of the 48 in the list
+
+
+def test_downloaded_decisions_are_loaded_by_another_browser(
+    browser: Any, report: Any, scored: Any, tmp_path: Path
+) -> None:
+    report.keyboard.press("ArrowRight")
+    report.keyboard.press("d")
+    report.keyboard.press("l")
+    report.fill("#relabel-label", '=quite, "new"')
+    report.keyboard.press("Enter")
+    states = report.locator("#cards .state").all_text_contents()
+    assert states[:2] == ["drop", 'relabel as =quite, "new"']
+    file = downloaded(report, tmp_path / "decisions.csv")
+    assert "\"'=quite" in file.read_text()
+    other = browser.new_context().new_page()
+    other.goto(report.url)
+    other.set_input_files("#file", file)
+    playwright.expect(other.locator("#progress")).to_contain_text("2 of them decided")
+    assert other.locator("#cards .state").all_text_contents() == states
+    other.set_input_files("#file", {"name": "x.csv", "mimeType": "text/csv", "buffer": b"a,b\n1,2\n"})
+    other.wait_for_selector("#alert:not([hidden])")
+    other.context.close()
+
+
+def test_hostile_names_appear_as_themselves_and_run_nothing(
+    opened: Callable[[str], Any],
+    make_scored: Callable[..., Any],
+    diva: Callable[..., Any],
+    hostile: tuple[str, ...],
+    tmp_path: Path,
+) -> None:
+    for start in range(0, len(hostile), 3):
+        names = hostile[start : start + 3]
+        found = make_scored(names, 21)
+        page = opened(written(found, diva, tmp_path / f"{start}.html"))
+        choose(page, "Most useful")
+        assert set(page.locator("#cards .given").all_text_contents()) <= set(names)
+        files = {file.name for file in found.files}
+        assert {path.rpartition("photos/")[2] for path in paths(page)} <= files
+        assert page.title() == "diva report: out"
+        page.keyboard.press("ArrowRight")
+        for _ in paths(page):
+            page.keyboard.press("r")
+        file = downloaded(page, tmp_path / f"{start}.csv")
+        diva("apply", found.data, file, "--out", tmp_path / f"{start}")
+        changed = pd.read_json(tmp_path / f"{start}" / "apply.json", typ="series")
+        assert changed["n_relabelled"] == len(pd.read_csv(file))
+
+
+def test_dark_and_light(report: Any) -> None:
+    def background() -> str:
+        return report.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    light = background()
+    report.click("#theme")
+    assert background() != light
+    report.reload()
+    assert background() != light
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_no_sideways_scrolling(report: Any, width: int) -> None:
+    report.set_viewport_size({"width": width, "height": 800})
+    assert report.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_accessible_names_roles_and_contrast(report: Any, theme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
+    report.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
+    found = axe.Axe().run(report)
+    assert found.violations_count == 0, found.generate_report()
+
+
+def test_keys_are_left_alone_while_somebody_types(report: Any) -> None:
+    report.click("#search")
+    report.keyboard.type("dkr")
+    assert report.input_value("#search") == "dkr"
+    assert "0 in all" in report.locator("#progress").text_content()
+
+
+def test_an_image_is_seen_large_from_its_own_file(
+    context: Any, scored: Any, diva: Callable[..., Any]
+) -> None:
+    page = context.new_page()
+    page.goto(written(scored, diva, scored.folder / "report.html"))
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    assert page.locator("#zoom").is_visible()
+    source = page.locator("#zoom-image").evaluate("image => image.src")
+    assert unquote(urlsplit(source).path) == str(scored.folder.parent / "photos" / paths(page)[0])
+    page.keyboard.press("Escape")
+    assert not page.locator("#zoom").is_visible()
+
+
+def test_the_keys_are_told(report: Any) -> None:
+    report.keyboard.press("?")
+    assert report.locator("#keys").is_visible()
+
+
+def test_the_page_prints(report: Any) -> None:
+    report.emulate_media(media="print")
+    assert not report.locator(".tools").is_visible()
+    assert report.locator("#cards article").first.is_visible()
+
+
+def test_served_decisions_are_on_disk_at_once(
+    opened: Callable[[str], Any], scored: Any, serving: Callable[..., str]
+) -> None:
+    page = opened(serving(scored))
+    choose(page, "All samples")
+    assert len(paths(page)) == 48  # of 63: the first page
+    page.keyboard.press("]")
+    assert len(paths(page)) == 15
+    page.wait_for_selector("#cards .near li")
+    page.keyboard.press("d")
+    playwright.expect(page.locator("#cards .state").first).to_have_text("drop")
+    file = scored.folder / "decisions.csv"
+    page.wait_for_timeout(300)  # the request that saves it is on its way
+    assert pd.read_csv(file)["decision"].tolist() == ["drop"]
+    page.reload()
+    page.wait_for_selector("#cards article")
+    assert "1 in all" in page.locator("#progress").text_content()
