@@ -9,11 +9,11 @@ import pandas as pd
 import torch
 
 from divacli.curate.kin import kin_of
-from divacli.curate.score import without_scores
 from divacli.curate.solution import SolveOptions
 from divacli.embed import Samples
 from divacli.errors import DataError, listed
 from divacli.manifest import relocate
+from divacli.manifest.columns import without_scores
 from divacli.ridge import Candidates
 
 

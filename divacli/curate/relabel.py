@@ -16,7 +16,8 @@ from divacli.curate.decision import (
     outliers,
     require_judged,
 )
-from divacli.curate.score import JUDGED_COLUMNS, SCORE_COLUMNS, without_scores
+from divacli.curate.labels import with_labels
+from divacli.curate.score import JUDGED_COLUMNS, SCORE_COLUMNS
 
 CHANGE_COLUMNS = (
     "path",
@@ -104,15 +105,4 @@ def relabel(
         ],
         "emptied": sorted(set(given) - set(labels)),
     }
-    return RelabelResult(_with_labels(table, labels), changes[columns], summary)
-
-
-def _with_labels(table: pd.DataFrame, labels: np.ndarray) -> pd.DataFrame:
-    """The manifest with other labels; where a correction was made before, the label before that is kept."""
-    given = table["label"]
-    if "given_label" in table:
-        known = table["given_label"]
-        given = known.where(known != "", given)
-    manifest = without_scores(table).drop(columns="given_label", errors="ignore").assign(label=labels)
-    manifest.insert(list(manifest).index("label") + 1, "given_label", given)
-    return manifest
+    return RelabelResult(with_labels(table, labels), changes[columns], summary)

@@ -11,7 +11,6 @@ import pandas as pd
 import torch
 
 from divacli.curate.provenance import provenance
-from divacli.curate.score import without_scores
 from divacli.curate.solution import (
     SolveOptions,
     balanced,
@@ -23,6 +22,7 @@ from divacli.curate.solution import (
 from divacli.embed import Samples
 from divacli.embed.progress import Progress, silent
 from divacli.errors import DataError
+from divacli.manifest.columns import without_scores
 from divacli.ridge import (
     SIZES,
     Problem,

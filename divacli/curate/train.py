@@ -33,7 +33,6 @@ from divacli.curate.finetune import Trainee, set_outputs
 from divacli.curate.joint import HISTORY, JointTraining, TrainOptions
 from divacli.curate.parts import active_names, head_of, trained_names
 from divacli.curate.provenance import provenance
-from divacli.curate.score import without_scores
 from divacli.curate.solution import (
     SolveOptions,
     class_numbers,
@@ -49,6 +48,7 @@ from divacli.embed.progress import Progress, silent
 from divacli.embed.samples import failures_of, undecodable
 from divacli.errors import ModelError, listed
 from divacli.manifest import Manifest
+from divacli.manifest.columns import without_scores
 
 __all__ = ["HISTORY", "TrainOptions", "TrainResult", "classes_beside", "train"]
 

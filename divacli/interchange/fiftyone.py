@@ -1,0 +1,52 @@
+"""FiftyOne: a table of fields, and a script that takes it there and brings decisions back.
+
+The script runs where FiftyOne is installed; here nothing imports it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from divacli.curate.decision import mislabelled
+from divacli.interchange.scored import require_images
+from divacli.manifest import Manifest
+
+TABLE = "fiftyone"
+SCRIPT = "import_fiftyone.py"
+
+_FIELDS = (
+    "suggested_label",
+    "suggested_probability",
+    "predicted_label",
+    "derivative",
+    "loo_loss",
+    "mislabel_probability",
+    "outlier_score",
+)
+
+
+def fields_of(scores: Manifest) -> pd.DataFrame:
+    """A row of fields for each sample, in the order of the table.
+
+    Args:
+        scores: The samples with scores.
+
+    Raises:
+        DataError: A sample is no image file.
+    """
+    require_images(scores, at_urls=False)
+    table = scores.table
+    fields = pd.DataFrame({"path": table["path"], "given_label": table["label"]})
+    for name in _FIELDS:
+        if name in table:
+            fields[name] = table[name]
+    if "mislabel_probability" in table:
+        fields["mislabelled"] = mislabelled(table)
+    return fields
+
+
+def script() -> str:
+    """The text of the script that is written beside the table."""
+    return Path(__file__).with_name(SCRIPT).read_text(encoding="utf-8")

@@ -1,0 +1,229 @@
+"""FiftyOne: the fields, and the script that takes them there and brings decisions back.
+
+The script runs against FiftyOne where that is installed with its database. Elsewhere it runs against a
+stand-in for the part of its API that the script uses, which shows that script and table agree, and that
+decisions come out, but not that FiftyOne works so.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import types
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from divacli.curate.apply import apply
+from divacli.curate.decision import mislabelled
+from divacli.errors import DataError
+from divacli.interchange.fiftyone import SCRIPT, fields_of, script
+from divacli.interchange.read import read_decisions
+from divacli.interchange.scored import read_scores
+from divacli.manifest import manifest_of, relocate, write_table
+
+
+class Classification:
+    """Stands in for `fiftyone.Classification`."""
+
+    def __init__(self, label=None, confidence=None):
+        self.label = label
+        self.confidence = confidence
+
+
+class Sample:
+    """Stands in for `fiftyone.Sample`."""
+
+    def __init__(self, filepath, tags=None):
+        self.fields = {"filepath": filepath, "tags": list(tags or [])}
+
+
+class Dataset:
+    """Stands in for `fiftyone.Dataset`, and for views of one."""
+
+    there: dict[str, Dataset] = {}  # noqa: RUF012  # one for all, as a database is
+
+    def __init__(self, name, persistent=False, samples=None):
+        self.samples = [] if samples is None else samples
+        if samples is None:
+            self.there[name] = self
+
+    def add_samples(self, samples):
+        self.samples += samples
+
+    def has_sample_field(self, path):
+        return any(path in sample.fields for sample in self.samples)
+
+    def values(self, path):
+        name, _, attribute = path.partition(".")
+        found = [sample.fields.get(name) for sample in self.samples]
+        return [getattr(value, attribute, None) for value in found] if attribute else found
+
+    def set_values(self, field_name, values, key_field):
+        keys = {sample.fields[key_field]: sample for sample in self.samples}
+        name, _, attribute = field_name.partition(".")
+        for key, value in values.items():
+            if attribute:
+                setattr(keys[key].fields[name], attribute, value)
+            else:
+                keys[key].fields[name] = value
+
+    def select_by(self, field, values):
+        return Dataset("", samples=[sample for sample in self.samples if sample.fields[field] in set(values)])
+
+    def tag_samples(self, tag):
+        for sample in self.samples:
+            sample.fields["tags"] = sorted({*sample.fields["tags"], tag})
+
+    def untag_samples(self, tag):
+        for sample in self.samples:
+            sample.fields["tags"] = [other for other in sample.fields["tags"] if other != tag]
+
+
+def stand_in() -> types.ModuleType:
+    module = types.ModuleType("fiftyone")
+    module.Classification, module.Sample, module.Dataset = Classification, Sample, Dataset
+    module.dataset_exists = lambda name: name in Dataset.there
+    module.load_dataset = lambda name: Dataset.there[name]
+    return module
+
+
+@pytest.fixture
+def fiftyone(monkeypatch):
+    """FiftyOne, or what stands in for it."""
+    try:
+        import fiftyone
+
+        for name in fiftyone.list_datasets():
+            if name.startswith("diva-test"):
+                fiftyone.delete_dataset(name)
+    except Exception:  # noqa: BLE001  # not there, or without its database
+        Dataset.there.clear()
+        fiftyone = stand_in()
+        monkeypatch.setitem(sys.modules, "fiftyone", fiftyone)
+    return fiftyone
+
+
+@pytest.fixture
+def exported(scores_file, tmp_path):
+    """What `diva export --to fiftyone` writes, and a way to run the script in it."""
+    scores = read_scores(str(scores_file))
+    folder = tmp_path / "to" / "fiftyone"
+    write_table(relocate(fields_of(scores), scores.folder, folder), folder / "fiftyone.jsonl", "jsonl")
+    (folder / SCRIPT).write_text(script())
+
+    def run(*arguments: object) -> None:
+        # From the written file, and not from the package.
+        spec = importlib.util.spec_from_file_location("import_fiftyone_written", folder / SCRIPT)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        module.main(["--dataset", "diva-test", *map(str, arguments)])
+
+    return scores, run
+
+
+def by_path(dataset, field: str) -> dict:
+    return dict(zip(dataset.values("filepath"), dataset.values(field), strict=True))
+
+
+def test_the_fields_of_the_samples(fiftyone, exported, tmp_path, hostile):
+    scores, run = exported
+    run()
+    dataset = fiftyone.load_dataset("diva-test")
+    paths = [str(tmp_path / "photos" / name / f"{name}.png") for name in hostile]
+    assert dataset.values("filepath") == paths
+    assert dataset.values("ground_truth.label") == hostile
+    assert dataset.values("suggested.label") == scores.table["suggested_label"].tolist()
+    assert dataset.values("suggested.confidence") == pytest.approx(
+        scores.table["suggested_probability"].tolist()
+    )
+    for name in ("derivative", "loo_loss", "mislabel_probability", "outlier_score"):
+        assert dataset.values(name) == pytest.approx(scores.table[name].tolist())
+    wrong = mislabelled(scores.table).tolist()
+    assert ["mislabelled" in tags for tags in dataset.values("tags")] == wrong
+
+
+def test_a_second_run_updates_and_keeps_what_a_person_did(fiftyone, exported, tmp_path, scores_file):
+    scores, run = exported
+    run()
+    dataset = fiftyone.load_dataset("diva-test")
+    first, second = dataset.values("filepath")[:2]
+    dataset.set_values("ground_truth.label", {first: "corrected"}, key_field="filepath")
+    dataset.select_by("filepath", [second]).tag_samples("drop")
+    calm = manifest_of(scores.table.assign(mislabel_probability=0.0, derivative=-1.0), scores.folder)
+    table = tmp_path / "to" / "fiftyone" / "fiftyone.jsonl"
+    write_table(relocate(fields_of(calm), calm.folder, table.parent), table, "jsonl")
+    run()
+    dataset = fiftyone.load_dataset("diva-test")
+    assert len(dataset.values("filepath")) == len(scores.table)
+    assert by_path(dataset, "ground_truth.label")[first] == "corrected"
+    assert by_path(dataset, "tags")[second] == ["drop"]
+    assert set(dataset.values("derivative")) == {-1.0}
+    assert not any("mislabelled" in tags for tags in dataset.values("tags"))
+
+
+def test_samples_of_others_stay_as_they_are(fiftyone, exported, tmp_path):
+    _, run = exported
+    dataset = fiftyone.Dataset("diva-test", persistent=True)
+    dataset.add_samples([fiftyone.Sample(filepath=str(tmp_path / "other.png"), tags=["keep", "mislabelled"])])
+    run()
+    dataset = fiftyone.load_dataset("diva-test")
+    assert by_path(dataset, "tags")[str(tmp_path / "other.png")] == ["keep", "mislabelled"]
+    run("--decisions", tmp_path / "decisions.csv")
+    assert "other.png" not in (tmp_path / "decisions.csv").read_text()
+
+
+@pytest.mark.parametrize("name", ["decisions.csv", "decisions.jsonl"])
+def test_the_round_trip(fiftyone, exported, tmp_path, hostile, name):
+    scores, run = exported
+    run()
+    dataset = fiftyone.load_dataset("diva-test")
+    paths = dataset.values("filepath")
+    for tag, numbers in (("drop", [0]), ("keep", [1]), ("relabel", range(2, len(paths)))):
+        dataset.select_by("filepath", [paths[number] for number in numbers]).tag_samples(tag)
+    # One is corrected by hand, the others get what was suggested.
+    dataset.set_values("ground_truth.label", {paths[2]: "=by hand"}, key_field="filepath")
+    run("--decisions", tmp_path / name)
+    result = apply(scores, read_decisions(str(tmp_path / name), scores.classes))
+    assert result.removed["label"].tolist() == hostile[:1]
+    suggested = scores.table["suggested_label"].tolist()
+    assert result.table["label"].tolist() == [hostile[1], "=by hand", *suggested[3:]]
+    assert result.table["given_label"].tolist() == hostile[1:]
+    if name.endswith("csv"):
+        assert '"\'=by hand"' in (tmp_path / name).read_text(), "no formula for a spreadsheet"
+
+
+def test_what_cannot_be_meant_ends_the_script(fiftyone, exported, tmp_path):
+    _, run = exported
+    target = tmp_path / "decisions.csv"
+    with pytest.raises(SystemExit, match="no dataset diva-test: run this script without --decisions first"):
+        run("--decisions", target)
+    run()
+    dataset = fiftyone.load_dataset("diva-test")
+    first = dataset.select_by("filepath", dataset.values("filepath")[:1])
+    first.tag_samples("drop")
+    first.tag_samples("keep")
+    with pytest.raises(SystemExit, match="has the tags keep and drop: leave one of them"):
+        run("--decisions", target)
+    assert not target.exists()
+
+
+def test_without_fiftyone_it_says_what_to_install(exported, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fiftyone", None)
+    with pytest.raises(SystemExit, match="pip install fiftyone"):
+        exported[1]()
+
+
+def test_the_script_needs_nothing_of_this_package():
+    assert "divacli" not in script().replace("diva apply", "")
+    assert Path(SCRIPT).name == "import_fiftyone.py"
+
+
+@pytest.mark.parametrize(
+    "columns", [{"path": ["0", "1"], "feature_source": "x.npz"}, {"path": ["s3://bucket/0", "s3://bucket/1"]}]
+)
+def test_samples_that_are_no_files(tmp_path, columns):
+    table = pd.DataFrame({**columns, "label": ["a", "b"], "derivative": 0.0})
+    with pytest.raises(DataError, match="the table: 2 "):
+        fields_of(manifest_of(table, tmp_path))
