@@ -44,6 +44,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.scaling
 	$(BIN)/python -m benchmarks.embedding
 	$(BIN)/python -m benchmarks.cuda
+	$(BIN)/python -m benchmarks.report
 	$(BIN)/python -m benchmarks.ridge_choice
 	$(BIN)/python -m benchmarks.mislabel
 	$(BIN)/python -m benchmarks.duplicates

@@ -16,11 +16,9 @@ from divacli.curate.score import ScoreResult
 from divacli.curate.verify import Verification
 from divacli.errors import listed
 from divacli.report.plain import ending, plain
+from divacli.report.words import Sentence, groups_sentences, most_confused_words, score_sentences
 
 _NOISY = 1e-6
-_UNTOLD = 0.5
-"""Width of the interval of a share beyond which it is no figure to show."""
-
 SHOWN = 5
 """Samples and classes named in a summary."""
 
@@ -28,29 +26,12 @@ SHOWN = 5
 def score_summary(result: ScoreResult, verification: Verification | None) -> Iterator[RenderableType]:
     """What was found, the sign, the most harmful and most useful samples, and where the harm lies."""
     summary = result.summary
-    n = summary["n_samples"]
-    harmful = summary["n_harmful"]
-    failed = f", {summary['n_failed']:,} left out (see failed)" if summary["n_failed"] else ""
-    yield Text(
-        f"{n:,} samples{failed}, {summary['n_classes']:,} classes, {summary['n_features']:,} features each; "
-        f"{summary['n_embedded']:,} embedded now",
-    )
-    yield from groups_line(summary)
-    yield Text(
-        f"{left_out(summary)} loss {summary['loo_loss']:.4f}, error {summary['loo_error']:.1%} "
-        f"(ridge {summary['ridge']:.3g}; derivatives at ridge {summary['ranking_ridge']:.3g})"
-    )
-    if "validation_loss" in summary:
-        yield Text(
-            f"validation loss {summary['validation_loss']:.4f}, error {summary['validation_error']:.1%} "
-            f"over {summary['n_validation']:,} samples: derivatives are of their loss"
-        )
-    yield Text.assemble(
-        (f"{harmful:,} samples ({harmful / n:.1%}) are harmful", "bold"),
-        ": their derivative is positive, so more of them raises the loss and less lowers it; "
-        f"{summary['n_significant']:,} of them beyond noise",
-    )
-    yield from _labels(summary)
+    first, *others = map(_sentence, score_sentences(summary))
+    yield first.append(f"; {summary['n_embedded']:,} embedded now")
+    yield from others[:-1]
+    yield others[-1].append(". To drop or correct them: diva prune --keep auto, diva relabel")
+    if summary["confusions"]:
+        yield Text("most frequent, given → suggested: ").append_text(plain(most_confused_words(summary)))
     yield Text("\nmost harmful", style="bold red")
     yield _samples(result.table.head(SHOWN))
     yield Text("\nmost useful", style="bold green")
@@ -71,24 +52,10 @@ def score_summary(result: ScoreResult, verification: Verification | None) -> Ite
             )
 
 
-def _labels(summary: Mapping[str, Any]) -> Iterator[Text]:
-    low, high = summary["noise_interval"]
-    called = summary["mislabelled"]
-    found = f"{summary['noise_rate']:.1%} of the labels are wrong"
-    if high - low > _UNTOLD:
-        found = "how many labels are wrong cannot be told"
-    yield Text.assemble(
-        (found, "bold"),
-        f" by the label-noise model (between {low:.1%} and {high:.1%}); {called['n']:,} are more likely "
-        f"wrong than right; {summary['n_outliers']:,} samples are outliers. To drop or correct them: "
-        "diva prune --keep auto, diva relabel",
-    )
-    most = [
-        f"{pair['given']} → {pair['suggested']} ({pair['expected']:.0f})"
-        for pair in summary["confusions"][:SHOWN]
-    ]
-    if most:
-        yield Text("most frequent, given → suggested: ").append_text(plain(", ".join(most)))
+def _sentence(sentence: Sentence) -> Text:
+    lead = plain(sentence.lead)
+    lead.stylize("bold")
+    return Text.assemble(lead, plain(sentence.rest))
 
 
 def groups_line(about: Mapping[str, Any]) -> Iterator[Text]:
@@ -97,8 +64,7 @@ def groups_line(about: Mapping[str, Any]) -> Iterator[Text]:
     Args:
         about: A summary, or as from `divacli.curate.provenance.grouping`.
     """
-    if about["group"] is not None:
-        yield Text(f"leave-group-out: {about['n_groups']:,} groups of ").append_text(plain(about["group"]))
+    yield from map(_sentence, groups_sentences(about))
 
 
 def automatic_summary(auto: Automatic) -> Iterator[RenderableType]:

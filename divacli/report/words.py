@@ -16,7 +16,7 @@ _PAIRS = 5
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence.
+    """A sentence, without the capital and the full stop that a page gives it.
 
     Attributes:
         lead: Its beginning, where that matters most.
@@ -45,27 +45,36 @@ def score_sentences(summary: Mapping[str, Any]) -> Iterator[Sentence]:
     failed = f", {summary['n_failed']:,} left out (see failed)" if summary["n_failed"] else ""
     yield Sentence(
         "",
-        f"{n:,} samples{failed}, {summary['n_classes']:,} classes, {summary['n_features']:,} features each.",
+        f"{n:,} samples{failed}, {summary['n_classes']:,} classes, {summary['n_features']:,} features each",
     )
-    if summary.get("group") is not None:
-        yield Sentence("", f"Leave-group-out: {summary['n_groups']:,} groups of {summary['group']}.")
+    yield from groups_sentences(summary)
     yield Sentence(
         "",
-        f"{left_out(summary).capitalize()} loss {summary['loo_loss']:.4f}, error {summary['loo_error']:.1%} "
-        f"(ridge {summary['ridge']:.3g}; derivatives at ridge {summary['ranking_ridge']:.3g}).",
+        f"{left_out(summary)} loss {summary['loo_loss']:.4f}, error {summary['loo_error']:.1%} "
+        f"(ridge {summary['ridge']:.3g}; derivatives at ridge {summary['ranking_ridge']:.3g})",
     )
     if "validation_loss" in summary:
         yield Sentence(
             "",
-            f"Validation loss {summary['validation_loss']:.4f}, error {summary['validation_error']:.1%} "
-            f"over {summary['n_validation']:,} samples: derivatives are of their loss.",
+            f"validation loss {summary['validation_loss']:.4f}, error {summary['validation_error']:.1%} "
+            f"over {summary['n_validation']:,} samples: derivatives are of their loss",
         )
     yield Sentence(
         f"{harmful:,} samples ({harmful / n:.1%}) are harmful",
         ": their derivative is positive, so more of them raises the loss and less lowers it; "
-        f"{summary['n_significant']:,} of them beyond noise.",
+        f"{summary['n_significant']:,} of them beyond noise",
     )
     yield noise_sentence(summary)
+
+
+def groups_sentences(about: Mapping[str, Any]) -> Iterator[Sentence]:
+    """That whole groups are left out, where they are.
+
+    Args:
+        about: A summary, or as from `divacli.curate.provenance.grouping`.
+    """
+    if about.get("group") is not None:
+        yield Sentence("", f"leave-group-out: {about['n_groups']:,} groups of {about['group']}")
 
 
 def noise_sentence(summary: Mapping[str, Any]) -> Sentence:
@@ -73,11 +82,11 @@ def noise_sentence(summary: Mapping[str, Any]) -> Sentence:
     low, high = summary["noise_interval"]
     found = f"{summary['noise_rate']:.1%} of the labels are wrong"
     if high - low > UNTOLD:
-        found = "How many labels are wrong cannot be told"
+        found = "how many labels are wrong cannot be told"
     return Sentence(
         found,
         f" by the label-noise model (between {low:.1%} and {high:.1%}); {summary['mislabelled']['n']:,} are "
-        f"more likely wrong than right; {summary['n_outliers']:,} samples are outliers.",
+        f"more likely wrong than right; {summary['n_outliers']:,} samples are outliers",
     )
 
 
@@ -99,17 +108,17 @@ def sentences(summaries: Mapping[str, Mapping[str, Any]]) -> Iterator[Sentence]:
         yield from score_sentences(summaries["summary"])
         if summaries["summary"]["confusions"]:
             yield Sentence(
-                "", f"Most frequent, given → suggested: {most_confused_words(summaries['summary'])}."
+                "", f"most frequent, given → suggested: {most_confused_words(summaries['summary'])}"
             )
     if "prune" in summaries:
         yield from _prune(summaries["prune"])
     if "relabel" in summaries:
         found = summaries["relabel"]
         yield Sentence(
-            f"diva relabel corrected {found['n_corrected']:,} labels",
+            f"{found['n_corrected']:,} labels corrected by diva relabel",
             f"; {found['n_unclear']:,} stay because no single class is more probable, and "
-            f"{found['n_outliers']:,} as outliers. Wrong labels expected: {found['noise_rate']:.1%} before, "
-            f"{found['noise_rate_after']:.1%} after.",
+            f"{found['n_outliers']:,} as outliers; wrong labels expected: {found['noise_rate']:.1%} before, "
+            f"{found['noise_rate_after']:.1%} after",
         )
     if "reweight" in summaries:
         yield _reweight(summaries["reweight"])
@@ -138,31 +147,31 @@ def tiles(summaries: Mapping[str, Mapping[str, Any]]) -> list[Tile]:
 def _prune(prune: Mapping[str, Any]) -> Iterator[Sentence]:
     n = prune["n_kept"] + prune["n_dropped"]
     prediction = prune.get("prediction")
-    told = "."
+    told = ""
     if prediction is not None:
         before, after = prediction["before"], prediction["after"]
         told = (
             f": by an exact refit the {left_out(prune)} loss of all samples goes from "
             f"{before['loss'][0]:.4f} to {after['loss'][0]:.4f}, of those kept from "
-            f"{before['loss'][1]:.4f} to {after['loss'][1]:.4f}."
+            f"{before['loss'][1]:.4f} to {after['loss'][1]:.4f}"
         )
-    yield Sentence(f"diva prune kept {prune['n_kept']:,} of {n:,} samples", told)
+    yield Sentence(f"{prune['n_kept']:,} of {n:,} samples kept by diva prune", told)
 
 
 def _reweight(found: Mapping[str, Any]) -> Sentence:
     history = found["history"]
     return Sentence(
-        f"diva reweight took {len(history) - 1:,} steps",
+        f"{len(history) - 1:,} steps taken by diva reweight",
         f": mean {found['loss']} loss {history[0]['loss']:.4f} before, {history[-1]['loss']:.4f} after; "
         f"{found['n_zero']:,} weights are 0, and the rest counts like {found['effective_samples']:,.0f} "
-        "samples of equal weight.",
+        "samples of equal weight",
     )
 
 
 def _choice(name: str, found: Mapping[str, Any]) -> Sentence:
     loss, error = found["loss"], found["error"]
     return Sentence(
-        f"diva {name} chose {found['n_selected']:,} of {found['n_pool']:,} samples of the pool",
+        f"{found['n_selected']:,} of {found['n_pool']:,} samples of the pool chosen by diva {name}",
         f": loss {loss['before']:.4f} before, {loss['after']:.4f} after; error {error['before']:.1%} before, "
-        f"{error['after']:.1%} after.",
+        f"{error['after']:.1%} after",
     )

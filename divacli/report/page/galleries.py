@@ -16,7 +16,7 @@ WORTH_A_LOOK = 0.2
 """Probability of a wrong label from which a sample is in the list of probable ones."""
 
 _AT_LEAST = 48
-"""Samples in that list all the same, one page of it, where fewer are so probable: see where wrong labels end."""
+"""Samples in that list all the same, a page of it, where fewer are so probable: to see where errors end."""
 
 
 @dataclass(frozen=True)

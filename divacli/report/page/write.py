@@ -57,8 +57,8 @@ def neighbours_of(
     if found is not None:
         return found, []
     return None, [
-        f"Neighbours are not shown: {missing}. They need the features that the scores were made from, which "
-        "diva score keeps in its cache."
+        f"neighbours are not shown: {missing}. They need the features that the scores were made from, which "
+        "diva score keeps in its cache"
     ]
 
 

@@ -71,8 +71,8 @@ def test_without_the_cache_there_are_no_neighbours_and_the_page_says_why(
 ) -> None:
     target = tmp_path / "report.html"
     result = diva("report", scored.folder, "--out", target, "--cache-dir", tmp_path / "empty")
-    assert "Neighbours are not shown" in result.stderr
-    assert "Neighbours are not shown" in target.read_text()
+    assert "eighbours are not shown" in result.stderr
+    assert "eighbours are not shown" in target.read_text()
     assert payload(target)["near"] == []
 
 

@@ -1,0 +1,53 @@
+"""How far the work is, as a line on a terminal or in a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
+
+
+@contextmanager
+def shown(screen: Console, what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A `divacli.embed.progress.Progress` on a screen: rate and time left, or the time that has passed.
+
+    Args:
+        screen: Where; nothing is shown where it can not be written over.
+        what: The name of the step.
+        total: Its parts; 0 where they cannot be counted.
+    """
+    if not (screen.is_terminal or screen.is_jupyter) or screen.is_dumb_terminal:
+        yield lambda done: None
+        return
+    name = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis"))
+    columns: list[ProgressColumn] = [SpinnerColumn(), name, TimeElapsedColumn()]
+    if total:
+        columns = [
+            name,
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[rate]}", table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
+        ]
+    with Progress(*columns, console=screen, transient=True, expand=bool(total)) as progress:
+        task = progress.add_task(what, total=total or None, rate="")
+
+        def advance(done: int) -> None:
+            progress.advance(task, done)
+            speed = progress.tasks[task].speed
+            if speed:
+                progress.update(task, rate=f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.2g}/s")
+
+        yield advance
