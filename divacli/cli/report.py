@@ -53,6 +53,8 @@ def register(app: typer.Typer) -> None:
         `diva score photos/ --model resnet50 --weights DEFAULT --report`
         """
         require_present(truth)
+        if out is not None and out.suffix.lower() not in (".html", ".htm"):
+            raise typer.BadParameter(f"--out {out}: expected the name of a page, such as report.html")
         _write(folder, out, compute.cache_dir, limit, truth, frame)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -45,11 +46,9 @@ def register(app: typer.Typer) -> None:
         `ssh -L 8765:127.0.0.1:8765 gpubox diva review diva-out --port 8765 --no-browser`
         """
         require_present(truth)
-        import webbrowser
-
         from divacli.cache import default_cache
         from divacli.manifest import read_manifest
-        from divacli.report.page.review import DECISIONS, prepare
+        from divacli.report.page.review import prepare
         from divacli.report.page.server import HOST, ReviewServer
         from divacli.report.results import read_results
 
@@ -69,14 +68,13 @@ def register(app: typer.Typer) -> None:
                 say(f"note: {note}")
             # The address is the result of this command: it is said whatever --quiet.
             say(f"{server.address}\nopen it in a browser on this machine; Ctrl-C ends the review")
-            if browser:
-                webbrowser.open(server.address)
-            try:
-                server.serve_forever()
-            except KeyboardInterrupt:
-                console().print()
-        file = folder / DECISIONS
-        made = len(ready.decisions)
+            with server.shown(folder) if browser else nullcontext():
+                try:
+                    server.serve_forever()
+                except KeyboardInterrupt:
+                    console().print()
+        ready.ledger.close()
+        file, made = ready.ledger.file, len(ready.ledger)
         say(
             f"{made:,} decisions in {file}; to apply them: diva apply DATA {file}"
             if made

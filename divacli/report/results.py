@@ -68,7 +68,7 @@ def read_results(folder: Path) -> Results:
             name: parse(file.read_bytes(), file.suffix[1:], str(file))
             for name in (*SAMPLE_TABLES, *RECORDS)
             # JSON lines without a row are an empty file.
-            if (file := _newest(folder, name)) is not None and file.stat().st_size
+            if (file := newest(folder, name)) is not None and file.stat().st_size
         }
         summaries = {
             name: _summary(file) for name in SUMMARIES if (file := folder / f"{name}.json").is_file()
@@ -86,11 +86,18 @@ def read_results(folder: Path) -> Results:
         for name, table in tables.items()
         if name in SAMPLE_TABLES and len(table)
     }
+    if "scores" in samples and not {"derivative", "loo_loss"} <= set(samples["scores"].table):
+        raise DataError(
+            f"{folder} holds a table called scores without derivative and loo_loss",
+            expected="scores.csv as diva score writes it",
+            hint="diva score DATA --out DIR, then give DIR",
+        )
     records = {name: table for name, table in tables.items() if name in RECORDS}
     return Results(folder.resolve(), samples, records, summaries)
 
 
-def _newest(folder: Path, name: str) -> Path | None:
+def newest(folder: Path, name: str) -> Path | None:
+    """The table of a name in a folder, in whichever format was written last; None where there is none."""
     found = [file for suffix in _FORMATS if (file := folder / f"{name}.{suffix}").is_file()]
     return max(found, key=lambda file: file.stat().st_mtime_ns, default=None)
 

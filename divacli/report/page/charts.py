@@ -88,7 +88,7 @@ def page_tables(results: Results) -> list[PageTable]:
 
 def _confusions(results: Results) -> Iterator[PageTable]:
     scores = results.samples.get("scores")
-    if scores is None or "mislabel_probability" not in scores.table:
+    if scores is None or not {"mislabel_probability", "suggested_label"} <= set(scores.table):
         return
     called = scores.table[mislabelled(scores.table)]
     if called.empty:

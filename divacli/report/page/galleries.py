@@ -51,6 +51,8 @@ def all_samples(results: Results) -> Manifest:
         known = known.append(pd.Index(new["path"]))
     none = pd.DataFrame({"path": [], "label": [], "weight": []}, dtype=str)
     table = pd.concat([part for part in parts if len(part)] or [none], ignore_index=True)
+    if "feature_source" in table:
+        table["feature_source"] = table["feature_source"].fillna("")
     return Manifest(results.folder.name, "table", table, results.folder, labels_required=False)
 
 

@@ -12,7 +12,6 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from divacli.curate.truth import npz_sources
 from divacli.embed.progress import Progress
 from divacli.files import is_url
 from divacli.manifest import Manifest
@@ -20,6 +19,7 @@ from divacli.report.page.galleries import Gallery
 from divacli.report.page.neighbours import Neighbours
 from divacli.report.page.thumbnails import SIDE, SMALL_SIDE, thumbnails
 from divacli.report.results import Results
+from divacli.tar import through_tar
 
 _NUMBERS = {
     "derivative": "derivative",
@@ -46,8 +46,20 @@ def places_of(manifest: Manifest) -> list[str]:
     """What `decisions.csv` calls each sample: its file or URL, absolute; in an `.npz` file its name there."""
     return [
         path if named else file if is_url(file) else os.path.normpath(file)
-        for path, file, named in zip(manifest.table["path"], manifest.files(), _in_npz(manifest), strict=True)
+        for path, file, named in zip(
+            manifest.table["path"], manifest.files(), manifest.names_only, strict=True
+        )
     ]
+
+
+def common_folder(places: Sequence[str]) -> str:
+    """The folder that all samples lie in, "" where they are not all files.
+
+    Args:
+        places: As of `places_of`.
+    """
+    folders = {place.rpartition("/")[0] for place in places}
+    return os.path.commonpath(folders) if folders and all(map(os.path.isabs, folders)) else ""
 
 
 def shown_paths(places: Sequence[str]) -> list[str]:
@@ -56,8 +68,7 @@ def shown_paths(places: Sequence[str]) -> list[str]:
     Args:
         places: As of `places_of`.
     """
-    folders = {place.rpartition("/")[0] for place in places}
-    common = os.path.commonpath(folders) if folders and all(map(os.path.isabs, folders)) else ""
+    common = common_folder(places)
     return [place[len(common) :].removeprefix("/") for place in places] if common else list(places)
 
 
@@ -77,14 +88,15 @@ def columns(manifest: Manifest, rows: np.ndarray, classes: list[str], folder: Pa
     """
     table = manifest.table.iloc[rows]
     index = pd.Index(classes)
-    all_places, named = places_of(manifest), _in_npz(manifest)
+    all_places, named = places_of(manifest), manifest.names_only
     paths = shown_paths(all_places)
     places = [all_places[row] for row in rows]
     found: dict[str, list[Any]] = {
         "path": [paths[row] for row in rows],
         "place": places,
         "link": [
-            None if named[row] else _link(place, folder) for row, place in zip(rows, places, strict=True)
+            None if named[row] or through_tar(place) else _link(place, folder)
+            for row, place in zip(rows, places, strict=True)
         ],
         "label": index.get_indexer(pd.Index(table["label"])).tolist(),
     }
@@ -119,11 +131,10 @@ def lists(galleries: Sequence[Gallery], position: np.ndarray | None = None) -> l
 
 
 def key_of(results: Results, places: Sequence[str]) -> str:
-    """What a browser keeps decisions under: the same for every page of the same scores, however long."""
-    known = results.summaries.get("summary", {}).get("fingerprint")
-    if known:
-        return str(known)
-    return hashlib.sha256("\0".join(places).encode("utf-8", "surrogateescape")).hexdigest()
+    """What a browser keeps decisions under: the same for every page of the same scores of the same files."""
+    fingerprint = str(results.summaries.get("summary", {}).get("fingerprint", ""))
+    parts = (fingerprint, common_folder(places)) if fingerprint else places
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def embedded(
@@ -148,7 +159,8 @@ def embedded(
     position = np.full(len(samples.table), -1)
     position[rows] = np.arange(len(rows))
     classes = class_names(samples.table)
-    files, paths = samples.files(), shown_paths(places_of(samples))
+    places = places_of(samples)
+    files, paths = samples.files(), shown_paths(places)
     n_scored = 0 if neighbours is None else len(neighbours.labels)
     scored = rows[rows < n_scored]
     near = [] if neighbours is None else neighbours.of(scored)
@@ -160,7 +172,8 @@ def embedded(
     renumbered = [[[(place[number], cosine) for number, cosine in found] for found in both] for both in near]
     return {
         "served": False,
-        "key": key_of(results, places_of(samples)),
+        "key": key_of(results, places),
+        "root": common_folder(places),
         "classes": classes,
         "samples": columns(samples, rows, classes, folder),
         "galleries": lists(galleries, position),
@@ -169,10 +182,6 @@ def embedded(
         "near": renumbered,
         "others": {"path": [paths[row] for row in others], "thumbnail": small},
     }
-
-
-def _in_npz(manifest: Manifest) -> list[bool]:
-    return [bool(source) for source in npz_sources(manifest)]
 
 
 def _link(place: str, folder: Path) -> str:

@@ -15,10 +15,9 @@ from markupsafe import Markup
 
 from divacli import __version__
 from divacli.report.page.charts import charts, page_tables
-from divacli.report.results import Results
+from divacli.report.page.ledger import DECISIONS
+from divacli.report.results import Results, newest
 from divacli.report.words import sentences, tiles
-
-_EXAMPLE = "diva apply DATA decisions.csv --out curated"
 
 
 def page(results: Results, payload: dict[str, Any], notes: list[str], wrong: np.ndarray | None) -> str:
@@ -33,6 +32,11 @@ def page(results: Results, payload: dict[str, Any], notes: list[str], wrong: np.
     style, script = _part("report.css"), _part("report.js")
     served = bool(payload["served"])
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(_part("report.html"))
+    if served:
+        where = "Every decision is written at once to a table"
+        decisions = shlex.quote(str(results.folder / DECISIONS))
+    else:
+        where, decisions = "Decisions stay in this browser. The download is a table", DECISIONS
     # Marked as safe: files of this package, and JSON in which no "<" is left that could end its element.
     text = template.render(
         title=f"diva report: {results.folder.name}",
@@ -45,22 +49,21 @@ def page(results: Results, payload: dict[str, Any], notes: list[str], wrong: np.
         sentences=[*sentences(results.summaries), *({"lead": "", "rest": note} for note in notes)],
         figures=charts(results, wrong),
         tables=page_tables(results),
-        next_step=(
-            "Every decision is written to decisions.csv in the folder of results at once."
-            if served
-            else "Decisions stay in this browser. The download is a table that diva applies to DATA, given "
-            "as it was given to diva score. Images without a decision stay as they are."
-        ),
-        next_command=(
-            f"diva apply DATA {shlex.quote(str(results.folder / 'decisions.csv'))} --out curated"
-            if served
-            else _EXAMPLE
-        ),
+        next_step=f"{where} that diva applies to the data that were scored. Images without a decision stay "
+        "as they are.",
+        next_command=f"diva apply {_decided_on(results)} {decisions} --out curated",
         footer=f"Made by diva {__version__}. A positive derivative is harmful: more of that sample raises "
         "the validation loss.",
     )
     # A folder's name may be no UTF-8.
     return text.encode("utf-8", "replace").decode()
+
+
+def _decided_on(results: Results) -> str:
+    """The DATA that decisions are about: of samples chosen from a pool the extended set, which has them."""
+    if "scores" in results.samples or "selected" not in results.samples:
+        return "DATA"
+    return shlex.quote(str(newest(results.folder, "extended") or results.folder / "extended.csv"))
 
 
 def _part(name: str) -> str:

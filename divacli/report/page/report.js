@@ -11,7 +11,7 @@
   let samples; // columns, one entry a sample; see divacli/report/page/payload.py
   let classes;
   let decided = new Map(); // place -> {decision, label, given}
-  let undoable = [];
+  const undoable = []; // [row or null, what was decided before, by place]
   let gallery;
   let rows = []; // samples of the list that pass the filters, sorted
   let page = 0;
@@ -46,6 +46,7 @@
   // ---- Decisions ----------------------------------------------------------------------------------------
 
   const storageKey = `diva-decisions-${report.key}`;
+  const RETRY = 3000;
 
   function alertOf(text) {
     $("alert").textContent = text;
@@ -56,64 +57,105 @@
     $("said").textContent = text;
   }
 
-  function restored() {
-    if (served) return new Map(report.decisions.map(([place, ...rest]) => [place, entry(...rest)]));
+  const entry = (decision, label, given) => ({ decision, label, given });
+  const entries = (list) => new Map(list.map(([place, ...made]) => [place, entry(...made)]));
+  const listed = (map) => [...map].map(([place, made]) => [place, made.decision, made.label, made.given]);
+
+  // Decisions that the browser keeps. Another tab may have made some since: each is changed by itself.
+  function stored() {
     try {
-      return new Map(Object.entries(JSON.parse(remembered?.getItem(storageKey) ?? "{}")));
+      return entries(JSON.parse(remembered?.getItem(storageKey) ?? "[]"));
     } catch {
       return new Map();
     }
   }
 
-  const entry = (decision, label, given) => ({ decision, label, given });
-
-  let unsaved = Promise.resolve();
-  function save(place) {
-    if (!served) {
-      try {
-        if (!remembered) throw new Error("no storage");
-        remembered.setItem(storageKey, JSON.stringify(Object.fromEntries(decided)));
-      } catch {
-        alertOf("This browser does not keep decisions: download them before you close the page.");
-      }
-      return;
+  function store(places) {
+    const all = stored();
+    for (const place of places) {
+      if (decided.has(place)) all.set(place, decided.get(place));
+      else all.delete(place);
     }
-    const made = decided.get(place);
-    const body = JSON.stringify({ place, ...(made ?? { decision: null }) });
-    unsaved = unsaved.then(async () => {
-      try {
-        const answer = await fetch("decision", { method: "POST", headers: { "Content-Type": "application/json" }, body });
-        if (!answer.ok) throw new Error(await answer.text());
-        alertOf("");
-      } catch (error) {
-        alertOf(`A decision is not saved: ${error.message}. Is diva review still running? Decisions of this page can be downloaded.`);
-      }
-    });
+    try {
+      if (!remembered) throw new Error("no storage");
+      remembered.setItem(storageKey, JSON.stringify(listed(all)));
+    } catch {
+      alertOf("This browser does not keep decisions: download them before you close the page.");
+    }
+  }
+
+  addEventListener("storage", (event) => {
+    if (served || event.key !== storageKey || !gallery) return;
+    decided = stored();
+    refresh();
+  });
+
+  // Decisions on their way to the server: all that are waiting go together, again and again until they arrive.
+  const pending = new Set();
+  let sending = false;
+  async function send() {
+    if (sending || !pending.size) return;
+    sending = true;
+    const batch = [...pending].map((place) => [place, decided.get(place)]);
+    const body = JSON.stringify(batch.map(([place, made]) => ({ place, ...(made ?? { decision: null }) })));
+    const headers = { "Content-Type": "application/json" };
+    let arrived = false;
+    try {
+      const answer = await fetch("decisions", { method: "POST", headers, body, keepalive: body.length < 60_000 });
+      if (!answer.ok) throw new Error(await answer.text());
+      for (const [place, made] of batch) if (decided.get(place) === made) pending.delete(place);
+      alertOf("");
+      arrived = true;
+    } catch (error) {
+      alertOf(`Decisions are not saved yet: ${error.message}. This page tries again; is diva review still running? They can be downloaded, too.`);
+    }
+    sending = false;
+    refresh();
+    if (arrived) send();
+    else setTimeout(send, RETRY);
+  }
+
+  addEventListener("beforeunload", (event) => {
+    if (pending.size) event.preventDefault();
+  });
+
+  function save(places) {
+    if (!served) return store(places);
+    for (const place of places) pending.add(place);
+    send();
+  }
+
+  // Change decisions in one step that can be undone: a map of places to what is decided, or to nothing.
+  function change(changes, row) {
+    undoable.push([row, new Map([...changes.keys()].map((place) => [place, decided.get(place)]))]);
+    put(changes);
+  }
+
+  function put(changes) {
+    for (const [place, made] of changes) {
+      if (made) decided.set(place, made);
+      else decided.delete(place);
+    }
+    save([...changes.keys()]);
   }
 
   function decide(row, decision, label) {
-    const place = samples.place[row];
-    const given = classes[samples.label[row]];
-    undoable.push([row, decided.get(place)]);
-    decided.set(place, entry(decision, decision === "relabel" ? label : given, given));
-    save(place);
+    const given = classes[samples.label[row]] ?? "";
+    change(new Map([[samples.place[row], entry(decision, decision === "relabel" ? label : given, given)]]), row);
     say(`${MARKS[decision]}${decision === "relabel" ? ` as ${label}` : ""}: ${samples.path[row]}`);
   }
 
   function undo() {
-    if (!undoable.length) return say("Nothing to undo");
+    if (!undoable.length) return say("There is nothing to undo.");
     const [row, before] = undoable.pop();
-    const place = samples.place[row];
-    if (before) decided.set(place, before);
-    else decided.delete(place);
-    save(place);
+    put(before);
+    refresh();
+    if (row === null) return say(`Undone: ${before.size} decisions are as they were.`);
     say(`Undone: ${samples.path[row]}`);
     const position = rows.indexOf(row);
-    if (position >= 0) {
-      if (Math.floor(position / PAGE) !== page) showPage(Math.floor(position / PAGE));
-      focusCard(position % PAGE);
-    }
-    refresh();
+    if (position < 0) return;
+    if (Math.floor(position / PAGE) !== page) showPage(Math.floor(position / PAGE));
+    focusCard(position % PAGE);
   }
 
   // Cells that a spreadsheet would run as formulas, as divacli/manifest/formulas.py writes and reads them: a path
@@ -159,17 +201,32 @@
   async function load(file) {
     const [header, ...lines] = parsed(await file.text());
     const at = (name) => header?.indexOf(name) ?? -1;
-    if (["path", "decision", "label", "given_label"].some((name) => at(name) < 0)) {
-      return alertOf(`${file.name} has no columns path, decision, label and given_label: it was not made by this page.`);
+    if (at("path") < 0 || at("decision") < 0) {
+      return alertOf(`${file.name} has no columns path and decision: it holds no decisions.`);
     }
     const cell = (row, name) => restoredCell(row[at(name)] ?? "", name === "path" ? "./" : "'");
-    const read = lines.filter((row) => Object.hasOwn(MARKS, cell(row, "decision")));
-    for (const row of read) {
-      decided.set(cell(row, "path"), entry(cell(row, "decision"), cell(row, "label"), cell(row, "given_label")));
-      save(cell(row, "path"));
+    const onPage = new Map(samples.place.map((place, row) => [place, row]));
+    const found = new Map();
+    const left = { "about other images": 0, "made when the label was another": 0, "without a decision": 0 };
+    let replaced = 0;
+    for (const row of lines) {
+      const place = cell(row, "path");
+      const decision = cell(row, "decision").trim().toLowerCase();
+      const given = onPage.has(place) ? (classes[samples.label[onPage.get(place)]] ?? "") : cell(row, "given_label");
+      const label = decision === "relabel" ? cell(row, "label") : given;
+      if (!onPage.has(place) && (served || !report.root || !place.startsWith(`${report.root}/`))) left["about other images"]++;
+      else if (!Object.hasOwn(MARKS, decision) || (decision === "relabel" && !label)) left["without a decision"]++;
+      else if (cell(row, "given_label") && cell(row, "given_label") !== given) left["made when the label was another"]++;
+      else {
+        const mine = decided.get(place);
+        if (mine && (mine.decision !== decision || mine.label !== label)) replaced++;
+        found.set(place, entry(decision, label, given));
+      }
     }
-    alertOf("");
-    say(`${read.length} decisions loaded`);
+    if (found.size) change(found, null);
+    const lost = Object.entries(left).filter(([, n]) => n).map(([why, n]) => `${n} ${why}`);
+    alertOf(lost.length ? `Of ${file.name} were left out: ${lost.join(", ")}.` : "");
+    say(`${found.size} decisions loaded${replaced ? `; ${replaced} of them replaced others` : ""}. U takes all of them back.`);
     refresh();
   }
 
@@ -255,7 +312,7 @@
     $("progress").textContent =
       `${shown}${gallery.rows.length.toLocaleString("en")} images${more}; ` +
       `${inList.toLocaleString("en")} of them decided, ${decided.size.toLocaleString("en")} in all` +
-      (served ? "; saved in decisions.csv" : "");
+      (!served ? "" : pending.size ? `; ${pending.size.toLocaleString("en")} not saved yet` : "; saved in decisions.csv");
     $("download").disabled = !decided.size;
     [...$("cards").children].forEach((item, position) => mark(item, rows[page * PAGE + position]));
   }
@@ -294,13 +351,13 @@
     const given = classes[samples.label[row]];
     const suggested = suggestion(row);
     article.setAttribute("aria-label", `${samples.path[row]}, labelled ${given}${suggested ? `, suggested ${suggested}` : ""}`);
-    article.addEventListener("focus", () => { current = position; tabStop(); });
+    article.addEventListener("focusin", () => { current = position; tabStop(); });
 
     const image = find(".image img");
     image.alt = "";
     picture(image, thumbnail(row), 64, () => { image.hidden = true; find(".no-image").hidden = false; find(".image").disabled = !served; });
     find(".image").setAttribute("aria-label", `See ${samples.path[row]} large`);
-    find(".image").addEventListener("click", () => zoom(row));
+    find(".image").addEventListener("click", () => { current = position; zoom(row); });
 
     find(".given").textContent = given || "no label";
     find(".suggested").textContent = suggested ?? "";
@@ -447,7 +504,7 @@
     newLabel();
     $("relabel").returnValue = "";
     $("relabel").onclose = () => {
-      const label = $("relabel-label").value.trim();
+      const label = meant($("relabel-label").value);
       if ($("relabel").returnValue === "ok" && label) {
         decide(row, label === classes[samples.label[row]] ? "keep" : "relabel", label);
         refresh();
@@ -458,8 +515,14 @@
     $("relabel").showModal();
   }
 
+  // The class that was typed. An input has no line breaks, and people type no outer spaces; labels may have both.
+  function meant(typed) {
+    const normal = (text) => text.trim().replaceAll(/\s+/g, " ");
+    return classes.find((name) => name === typed) ?? classes.find((name) => normal(name) === normal(typed)) ?? typed.trim();
+  }
+
   function newLabel() {
-    const label = $("relabel-label").value.trim();
+    const label = meant($("relabel-label").value);
     $("relabel-new").textContent = label && !classes.includes(label) ? `“${label}” is a new class.` : "";
   }
 
@@ -498,11 +561,13 @@
   document.addEventListener("keydown", (event) => {
     const typing = event.target.closest?.("input, select, textarea, dialog, .plot, .scroll");
     if (event.key === "Escape" && event.target === $("search")) return focusCard(current);
-    if (typing || event.ctrlKey || event.metaKey || event.altKey || !rows.length) return;
+    if (typing || event.ctrlKey || event.metaKey || event.altKey || !gallery) return;
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    // A key that is held down decides about one image.
+    if (event.repeat && "kdrlu".includes(key)) return;
     // Keys that buttons and links answer themselves; and decisions are of the card that has the focus.
     const onCard = event.target.closest?.("#cards article");
-    if (key === "Enter" && event.target !== onCard) return;
+    if (key === "Enter" && (!onCard || event.target !== onCard)) return;
     if ("kdrl".includes(key) && !onCard) return focusCard(current);
     if (Object.hasOwn(KEYS, key)) {
       event.preventDefault();
@@ -516,7 +581,7 @@
     samples = report.samples;
     classes = report.classes;
     if (!report.galleries.length) return;
-    decided = restored();
+    decided = served ? entries(report.decisions) : stored();
     $("galleries").append(
       ...report.galleries.map((one) => {
         const button = document.createElement("button");
@@ -536,7 +601,6 @@
     $("next").addEventListener("click", () => showPage(page + 1));
     $("download").addEventListener("click", download);
     $("load").addEventListener("click", () => $("file").click());
-    $("load").hidden = served;
     $("file").addEventListener("change", async () => {
       if ($("file").files[0]) await load($("file").files[0]);
       $("file").value = "";

@@ -9,14 +9,12 @@ import numpy as np
 from divacli.embed.progress import Progress
 from divacli.manifest import Manifest
 from divacli.report.page.galleries import all_samples, galleries
-from divacli.report.page.payload import class_names, columns, key_of, lists, places_of
+from divacli.report.page.ledger import SET_ASIDE, Ledger
+from divacli.report.page.payload import class_names, columns, common_folder, key_of, lists, places_of
 from divacli.report.page.render import page
-from divacli.report.page.server import Decisions, Review
+from divacli.report.page.server import Review
 from divacli.report.page.write import neighbours_of, wrong_labels
 from divacli.report.results import Results
-
-DECISIONS = "decisions.csv"
-"""Name of the file of decisions in the folder of results."""
 
 
 def prepare(
@@ -38,18 +36,25 @@ def prepare(
     """
     samples = all_samples(results)
     classes = class_names(samples.table)
-    neighbours, notes = neighbours_of(results, classes, cache, progress)
     places = places_of(samples)
-    found = columns(samples, np.arange(len(places)), classes, results.folder)
-    files = [
-        None if link is None else file for link, file in zip(found["link"], samples.files(), strict=True)
-    ]
+    ledger = Ledger(results.folder, samples, places)
+    neighbours, notes = neighbours_of(results, classes, cache, progress)
+    if ledger.set_aside:
+        notes.append(
+            "decisions that fit no sample of these results, or were made when it had another label, were "
+            f"moved to {SET_ASIDE}, which holds {ledger.set_aside:,} now"
+        )
+    files = [None if named else file for named, file in zip(samples.names_only, samples.files(), strict=True)]
     data = {
         "classes": classes,
-        "samples": {**found, "image": [file is not None for file in files]},
+        "root": common_folder(places),
+        "samples": {
+            **columns(samples, np.arange(len(places)), classes, results.folder),
+            "image": [file is not None for file in files],
+        },
         "galleries": lists(galleries(results, samples, None)),
         "neighbours": neighbours is not None,
     }
     told = {"served": True, "key": key_of(results, places)}
     html = page(results, told, notes, wrong_labels(results, truth))
-    return Review(html, data, files, neighbours, Decisions(results.folder / DECISIONS, places)), notes
+    return Review(html, data, files, neighbours, ledger), notes

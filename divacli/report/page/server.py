@@ -5,27 +5,26 @@ from __future__ import annotations
 import hmac
 import io
 import json
+import os
 import secrets
 import sys
-from collections.abc import Sequence
+import webbrowser
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Lock
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import numpy as np
-import pandas as pd
 
-from divacli.curate.decisions import ACTIONS, DECISION_COLUMNS, RELABEL, decisions_of
 from divacli.embed.images import UndecodableImage, decode_image
-from divacli.errors import OutputError
+from divacli.errors import DivaError
 from divacli.files import read_bytes
-from divacli.manifest import write_table
-from divacli.manifest.tabular import parse
+from divacli.report.page.ledger import Change, Ledger
 from divacli.report.page.neighbours import Neighbours
 from divacli.report.page.thumbnails import SIDE, SMALL_SIDE, thumbnail
 
@@ -34,61 +33,8 @@ HOST = "127.0.0.1"
 
 _LARGE_SIDE = 1600
 _MOST_ROWS = 512
-_MOST_BYTES = 65_536
+_MOST_BYTES = 1 << 26
 _REMEMBERED = 4096
-
-
-class Decisions:
-    """The decisions of a review, in a file that is whole at any time.
-
-    Args:
-        file: `decisions.csv`; decisions that it holds already are gone on from.
-        places: What it calls each sample.
-
-    Raises:
-        DataError: The file holds no decisions.
-    """
-
-    def __init__(self, file: Path, places: Sequence[str]) -> None:
-        self._file = file
-        self._places = set(places)
-        self._lock = Lock()
-        self._made: dict[str, tuple[str, str, str]] = {}
-        if file.exists():
-            found = decisions_of(parse(file.read_bytes(), "csv", str(file)), str(file), file.parent)
-            self._made = {
-                place: (decision, label, given)
-                for place, decision, label, given in found.table[list(DECISION_COLUMNS)].itertuples(
-                    index=False
-                )
-            }
-
-    def __len__(self) -> int:
-        return len(self._made)
-
-    def as_rows(self) -> list[list[str]]:
-        """Place, decision, label and given label of each."""
-        with self._lock:
-            return [[place, *made] for place, made in self._made.items()]
-
-    def make(self, place: str, decision: str | None, label: str, given: str) -> None:
-        """Make a decision, or take it back with None, and write all of them.
-
-        Raises:
-            ValueError: There is no such sample, or no such decision.
-            OutputError: The file cannot be written; the decision is not made.
-        """
-        if place not in self._places:
-            raise ValueError("no such sample")
-        if decision not in (None, *ACTIONS) or (decision == RELABEL and not label):
-            raise ValueError("no such decision")
-        with self._lock:
-            made = {other: row for other, row in self._made.items() if other != place}
-            if decision is not None:
-                made[place] = (decision, label, given)
-            rows = [(other, *row) for other, row in sorted(made.items())]
-            write_table(pd.DataFrame(rows, columns=list(DECISION_COLUMNS), dtype="str"), self._file, "csv")
-            self._made = made
 
 
 @dataclass(frozen=True)
@@ -100,14 +46,14 @@ class Review:
         data: Samples, lists and classes, as the script wants them, without decisions.
         files: (n,) the image file of each sample; None where it has none.
         neighbours: Of the first samples, those that have scores.
-        decisions: Made so far.
+        ledger: Decisions made so far, and the file they are in.
     """
 
     html: str
     data: dict[str, Any]
     files: Sequence[str | None]
     neighbours: Neighbours | None
-    decisions: Decisions
+    ledger: Ledger
 
     def near(self, rows: Sequence[int]) -> list[Any]:
         """Neighbours of some samples; null for those without scores."""
@@ -144,6 +90,25 @@ class ReviewServer(ThreadingHTTPServer):
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
+    @contextmanager
+    def shown(self, folder: Path) -> Iterator[None]:
+        """Open the page in the user's browser.
+
+        The command line of a browser is there for all users of the machine to see. So the browser is given a
+        file that only its owner can read, and that holds the address.
+
+        Args:
+            folder: Where that file lies as long as this lasts: where a browser in a sandbox can read it.
+        """
+        file = folder.resolve() / f"review-{secrets.token_hex(4)}.html"
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as page:
+            page.write(f'<meta http-equiv="refresh" content="0; url={self.address}">\n')
+        try:
+            webbrowser.open(file.as_uri())
+            yield
+        finally:
+            file.unlink(missing_ok=True)
+
     @property
     def address(self) -> str:
         """What to open in a browser."""
@@ -159,67 +124,74 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer with the page, its data, an image or neighbours."""
-        path = self._asked()
-        if path is None:
+        asked = self._asked()
+        if asked is None:
             return
+        path, query = asked
         name, _, argument = path.partition("/")
         review = self.server.review
         if path == "":
             self._send(review.html.encode(), "text/html; charset=utf-8")
         elif path == "data":
-            self._json({**review.data, "decisions": review.decisions.as_rows()})
+            self._json({**review.data, "decisions": review.ledger.as_rows()})
         elif path == "near":
-            self._json(review.near(self._rows(parse_qs(urlsplit(self.path).query).get("rows", [""])[0])))
+            self._json(review.near(self._rows(parse_qs(query).get("rows", [""])[0])))
         elif name == "thumbnail" and (file := self._file(argument)) is not None:
-            side = SMALL_SIDE if urlsplit(self.path).query == "small" else SIDE
-            self._image(self.server.thumbnail(file, side), "image/webp")
+            self._image(self.server.thumbnail(file, SMALL_SIDE if query == "small" else SIDE), "image/webp")
         elif name == "image" and (file := self._file(argument)) is not None:
             self._image(_large(file), "image/jpeg")
         else:
             self._refuse(HTTPStatus.NOT_FOUND)
 
     def do_POST(self) -> None:
-        """Make a decision."""
+        """Make decisions."""
         # The body is read, or else the connection closed, whatever the answer: the next request follows it.
-        length = self.headers.get("Content-Length", "")
-        if not length.isdigit() or int(length) > _MOST_BYTES:
+        length = _number(self.headers.get("Content-Length", ""))
+        if length is None or length > _MOST_BYTES:
             self.close_connection = True
             self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             return
-        body = self.rfile.read(int(length))
-        path = self._asked()
-        if path is None:
+        asked = self._asked()
+        if asked is None:
+            self.close_connection = True
             return
-        if path != "decision":
+        body = self.rfile.read(length)
+        if asked[0] != "decisions":
             self._refuse(HTTPStatus.NOT_FOUND)
             return
         try:
-            asked = json.loads(body)
-            self.server.review.decisions.make(
-                *(asked["place"], asked["decision"]),
-                *(str(asked.get(name, "")) for name in ("label", "given")),
-            )
-        except OutputError as error:
+            changes = [
+                Change(one["place"], one["decision"], str(one.get("label", ""))) for one in json.loads(body)
+            ]
+            self.server.review.ledger.make(changes)
+        except DivaError as error:
             self._failed(error, HTTPStatus.INSUFFICIENT_STORAGE)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             self._failed(error, HTTPStatus.BAD_REQUEST)
         else:
             self._json({})
 
-    def _asked(self) -> str | None:
-        """What is asked for below the secret; None, and an answer, where that or the host is wrong."""
+    def _asked(self) -> tuple[str, str] | None:
+        """Path below the secret, and query; None, and an answer, where the secret or the host is wrong."""
         port = self.server.server_address[1]
-        secret, _, path = urlsplit(self.path).path.removeprefix("/").partition("/")
+        path, _, query = self.path.partition("?")
+        secret, slash, below = path.removeprefix("/").partition("/")
         known = hmac.compare_digest(secret.encode(), self.server.secret.encode())
-        if known and self.headers.get("Host") in (f"{HOST}:{port}", f"localhost:{port}"):
-            return path
-        self._refuse(HTTPStatus.FORBIDDEN)
-        return None
+        if not known or self.headers.get("Host") not in (f"{HOST}:{port}", f"localhost:{port}"):
+            self._refuse(HTTPStatus.FORBIDDEN)
+            return None
+        if not slash:  # the page asks for what lies beside it
+            self.send_response(HTTPStatus.MOVED_PERMANENTLY)
+            self.send_header("Location", f"/{secret}/")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return None
+        return below, query
 
     def _rows(self, text: str) -> list[int]:
         n = len(self.server.review.files)
-        rows = [int(part) for part in text.split(",") if part.isdigit()]
-        return [row for row in rows if row < n][:_MOST_ROWS]
+        rows = (_number(part) for part in text.split(",")[:_MOST_ROWS])
+        return [row for row in rows if row is not None and row < n]
 
     def _file(self, argument: str) -> str | None:
         rows = self._rows(argument)
@@ -252,11 +224,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
 
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else None
+
+
 def _large(file: str) -> bytes | None:
     """An image as large as a screen, upright, in a format that every browser knows."""
     try:
         image = decode_image(read_bytes(file), least_side=_LARGE_SIDE)
-    except (UndecodableImage, OSError, ValueError):
+    except (UndecodableImage, DivaError, OSError, ValueError):
         return None
     image.thumbnail((_LARGE_SIDE, _LARGE_SIDE))
     content = io.BytesIO()

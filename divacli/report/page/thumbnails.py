@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from PIL import Image
 
 from divacli.embed.images import UndecodableImage, decode_image
+from divacli.errors import DivaError
 from divacli.files import read_bytes
 
 SIDE = 224
@@ -34,7 +35,7 @@ def thumbnail(file: str, side: int = SIDE) -> bytes | None:
     """
     try:
         image = decode_image(read_bytes(file), least_side=side)
-    except (UndecodableImage, OSError, ValueError):
+    except (UndecodableImage, DivaError, OSError, ValueError):
         return None
     lossless = max(image.size) <= _TINY
     if max(image.size) > max(side, _TINY if lossless else 0):

@@ -150,18 +150,25 @@ def scored(make_scored: Callable[..., Scored]) -> Scored:
 
 
 @pytest.fixture
-def serving() -> Iterator[Callable[[Scored], str]]:
-    """Serve the review of a folder of results, and give its address."""
+def serve() -> Iterator[Callable[[Scored], ReviewServer]]:
+    """Serve the review of a folder of results."""
     servers = []
 
-    def serve(scored: Scored) -> str:
+    def start(scored: Scored) -> ReviewServer:
         review, _ = prepare(read_results(scored.folder), scored.data.parent / "cache", silent)
         server = ReviewServer(review)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
-        return server.address
+        return server
 
-    yield serve
+    yield start
     for server in servers:
         server.shutdown()
         server.server_close()
+        server.review.ledger.close()
+
+
+@pytest.fixture
+def serving(serve: Callable[[Scored], ReviewServer]) -> Callable[[Scored], str]:
+    """Serve the review of a folder of results, and give its address."""
+    return lambda scored: serve(scored).address

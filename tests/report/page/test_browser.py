@@ -11,6 +11,8 @@ from urllib.parse import unquote, urlsplit
 import pandas as pd
 import pytest
 
+from divacli.errors import OutputError
+
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -199,7 +201,7 @@ def test_downloaded_decisions_are_loaded_by_another_browser(
     playwright.expect(other.locator("#progress")).to_contain_text("2 of them decided")
     assert other.locator("#cards .state").all_text_contents() == states
     other.set_input_files("#file", {"name": "x.csv", "mimeType": "text/csv", "buffer": b"a,b\n1,2\n"})
-    other.wait_for_selector("#alert:not([hidden])")
+    playwright.expect(other.locator("#alert")).to_contain_text("holds no decisions")
     other.context.close()
 
 
@@ -302,3 +304,140 @@ def test_served_decisions_are_on_disk_at_once(
     page.reload()
     page.wait_for_selector("#cards article")
     assert "1 in all" in page.locator("#progress").text_content()
+
+
+def states(page: Any) -> list[str]:
+    return page.locator("#cards .state").all_text_contents()
+
+
+def test_keys_decide_about_the_card_that_was_clicked_or_tabbed_to(
+    context: Any, scored: Any, diva: Callable[..., Any], tmp_path: Path
+) -> None:
+    page = context.new_page()
+    page.goto(written(scored, diva, tmp_path / "report.html"))
+    page.locator("#cards .image").nth(4).click()
+    page.keyboard.press("Escape")
+    page.keyboard.press("d")
+    assert states(page)[:6] == ["", "", "", "", "drop", ""]
+    page.locator("#cards article").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Tab")  # to the image of the second card
+    page.keyboard.press("k")
+    assert states(page)[:3] == ["", "keep", ""]
+
+
+def test_a_key_held_down_decides_about_one_image(report: Any) -> None:
+    report.keyboard.press("ArrowRight")
+    for _ in range(4):
+        report.keyboard.down("d")
+    report.keyboard.up("d")
+    assert states(report)[:3] == ["drop", "", ""]
+
+
+def test_two_tabs_add_up(
+    context: Any, opened: Callable[[str], Any], scored: Any, diva: Callable[..., Any], tmp_path: Path
+) -> None:
+    address = written(scored, diva, tmp_path / "report.html")
+    first, second = opened(address), opened(address)
+    first.keyboard.press("ArrowRight")
+    first.keyboard.press("d")
+    playwright.expect(second.locator("#progress")).to_contain_text("1 of them decided")
+    second.locator("#cards article").nth(2).focus()
+    second.keyboard.press("k")
+    playwright.expect(first.locator("#cards .state").nth(2)).to_have_text("keep")
+    first.reload()
+    assert states(first)[:3] == ["drop", "", "keep"]
+
+
+def test_loading_says_what_is_left_out_and_is_undone_in_one_step(
+    report: Any, scored: Any, tmp_path: Path
+) -> None:
+    folder = scored.folder.parent / "photos"
+    shown = paths(report)
+    report.keyboard.press("ArrowRight")
+    report.keyboard.press("k")
+    file = tmp_path / "theirs.csv"
+    rows = [
+        "path,decision,label,given_label",
+        f"{folder / shown[0]},Drop,,",
+        f"{folder / shown[1]},relabel,zebra,",
+        f"{folder / shown[2]},keep,zebra,zebra",
+        f"{folder / shown[3]},relabel,,",
+        "/home/bob/photos/x.png,drop,,",
+    ]
+    file.write_text("\n".join(rows) + "\n")
+    report.set_input_files("#file", file)
+    playwright.expect(report.locator("#alert")).to_contain_text(
+        "1 about other images, 1 made when the label was another, 1 without a decision"
+    )
+    assert states(report)[:4] == ["drop", "relabel as zebra", "", ""]
+    assert "1 of them replaced" in report.locator("#said").text_content()
+    report.locator("#cards article").first.focus()
+    report.keyboard.press("u")
+    assert states(report)[:4] == ["keep", "", "", ""]
+
+
+def test_copies_of_the_data_have_decisions_of_their_own(
+    opened: Callable[[str], Any], scored: Any, diva: Callable[..., Any], tmp_path: Path
+) -> None:
+    page = opened(written(scored, diva, tmp_path / "report.html"))
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("d")
+    other = tmp_path / "elsewhere"
+    shutil.copytree(scored.folder.parent, other)
+    diva("report", other / "out", "--cache-dir", other / "cache")
+    copy = opened((other / "out" / "report.html").as_uri())
+    assert "0 in all" in copy.locator("#progress").text_content()
+
+
+def test_another_label_with_spaces_and_breaks_is_the_class_itself(
+    opened: Callable[[str], Any], make_scored: Callable[..., Any], diva: Callable[..., Any], tmp_path: Path
+) -> None:
+    names = (" lead", "line\nbreak", "plain")
+    page = opened(written(make_scored(names, 21), diva, tmp_path / "report.html"))
+    page.locator("#cards article").first.focus()
+    given = page.locator("#cards .given").first.text_content()
+    wanted = next(name for name in names if name != given and name != "plain")
+    page.keyboard.press("l")
+    page.fill("#relabel-label", " ".join(wanted.split()))
+    assert page.locator("#relabel-new").text_content() == ""
+    page.keyboard.press("Enter")
+    assert states(page)[0] == f"relabel as {wanted}"
+
+
+def test_decisions_arrive_once_the_disk_has_room_again(
+    context: Any,
+    make_scored: Callable[..., Any],
+    serving: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scored = make_scored(n=21)
+    page = context.new_page()
+    page.goto(serving(scored))
+    page.wait_for_selector("#cards article")
+    page.locator("#cards article").first.focus()
+
+    def full(*arguments: object) -> None:
+        raise OutputError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("divacli.report.page.ledger.write_table", full)
+        page.keyboard.press("d")
+        playwright.expect(page.locator("#alert")).to_contain_text("no space left")
+        page.keyboard.press("d")
+        playwright.expect(page.locator("#progress")).to_contain_text("2 not saved yet")
+    playwright.expect(page.locator("#progress")).to_contain_text("saved in decisions.csv", timeout=10_000)
+    assert page.locator("#alert").is_hidden()
+    assert pd.read_csv(scored.folder / "decisions.csv")["decision"].tolist() == ["drop", "drop"]
+
+
+def test_decisions_of_a_page_are_loaded_into_a_review(
+    opened: Callable[[str], Any], make_scored: Callable[..., Any], serving: Callable[..., str], tmp_path: Path
+) -> None:
+    scored = make_scored(n=21)
+    page = opened(serving(scored))
+    file = tmp_path / "decisions.csv"
+    file.write_text("path,decision\n" + "".join(f"{image},drop\n" for image in scored.files[:3]))
+    page.set_input_files("#file", file)
+    playwright.expect(page.locator("#progress")).to_contain_text("3 in all; saved in decisions.csv")
+    assert len(pd.read_csv(scored.folder / "decisions.csv")) == 3

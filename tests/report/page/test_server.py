@@ -5,17 +5,18 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 import pytest
 from PIL import Image
 
-from divacli.errors import DataError
-from divacli.report.page.server import Decisions
+from divacli.errors import OutputError
+from divacli.report.page.server import ReviewServer
 
 
 @pytest.fixture
@@ -42,6 +43,8 @@ def ask(make_scored: Callable[..., Any], serving: Callable[..., str]) -> Callabl
         return found
 
     asked.scored = scored  # type: ignore[attr-defined]
+    asked.address = (address.hostname, address.port)  # type: ignore[attr-defined]
+    asked.root = address.path  # type: ignore[attr-defined]
     return asked
 
 
@@ -87,52 +90,97 @@ def test_others_and_other_things_are_refused(
     assert ask(path, host=host, root=root)[0] == status
 
 
-def test_a_decision_is_made_changed_and_taken_back(ask: Callable[..., Any]) -> None:
+def decide(ask: Callable[..., Any], *changes: tuple[str, str | None, str]) -> tuple[int, bytes]:
+    return ask("decisions", [dict(zip(("place", "decision", "label"), one, strict=True)) for one in changes])
+
+
+def test_decisions_are_made_changed_and_taken_back(ask: Callable[..., Any]) -> None:
     file = ask.scored.folder / "decisions.csv"  # type: ignore[attr-defined]
-    first, second = places(ask)[:2]
-    assert ask("decision", {"place": first, "decision": "drop", "label": "red", "given": "red"})[0] == 200
-    assert ask("decision", {"place": second, "decision": "relabel", "label": "=x", "given": "red"})[0] == 200
-    assert pd.read_csv(file)["decision"].tolist() == (
-        ["drop", "relabel"] if first < second else ["relabel", "drop"]
-    )
-    assert ask("decision", {"place": first, "decision": None})[0] == 200
-    assert json.loads(ask("data")[1])["decisions"] == [[second, "relabel", "=x", "red"]]
-    again = Decisions(file, places(ask))
-    assert again.as_rows() == [[second, "relabel", "=x", "red"]]
+    first, second = sorted(places(ask)[:2])
+    assert decide(ask, (first, "drop", ""), (second, "relabel", "=x"))[0] == 200
+    assert pd.read_csv(file)[["path", "decision"]].to_numpy().tolist() == [
+        [first, "drop"],
+        [second, "relabel"],
+    ]
+    assert decide(ask, (first, None, ""))[0] == 200
+    found = json.loads(ask("data")[1])["decisions"]
+    assert [row[:3] for row in found] == [[second, "relabel", "=x"]]
 
 
 @pytest.mark.parametrize(
     "body",
     [
-        {"place": "/etc/passwd", "decision": "drop", "label": "a", "given": "a"},
-        {"decision": "drop"},
-        {"place": 0, "decision": "explode"},
-        [],
+        [{"place": "/etc/passwd", "decision": "drop"}],
+        [{"decision": "drop"}],
+        [{"place": 0, "decision": "explode"}],
+        [{"place": 0, "decision": "relabel", "label": ""}],
+        [{"place": 0, "decision": "drop"}, {"place": "/etc/passwd", "decision": "drop"}],
+        [3],
+        3,
         b"{",
     ],
 )
-def test_what_is_no_decision_is_refused(ask: Callable[..., Any], body: object) -> None:
-    if isinstance(body, dict) and body.get("place") == 0:
-        body["place"] = places(ask)[0]
-    assert ask("decision", body)[0] == 400
+def test_what_is_no_decision_is_refused_whole(ask: Callable[..., Any], body: Any) -> None:
+    if isinstance(body, list) and isinstance(body[0], dict) and body[0].get("place") == 0:
+        body[0]["place"] = places(ask)[0]
+    assert ask("decisions", body)[0] == 400
+    assert json.loads(ask("data")[1])["decisions"] == []
     assert not (ask.scored.folder / "decisions.csv").exists()  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(
+    "request_line",
+    [b"GET http://[ HTTP/1.1\r\n\r\n", b"POST / HTTP/1.1\r\nContent-Length: \xb2\r\n\r\n", b"\r\n\r\n"],
+)
+def test_nonsense_is_answered_without_a_trace(
+    ask: Callable[..., Any], request_line: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_connection(ask.address, timeout=5) as connection:  # type: ignore[attr-defined]
+        connection.sendall(request_line)
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(4096):
+            pass
+    assert ask("data")[0] == 200
+    assert capfd.readouterr().err == ""
+
+
 def test_too_long_a_body_is_refused_unread(ask: Callable[..., Any]) -> None:
-    assert ask("decision", b" " * 70_000)[0] == 413
+    with socket.create_connection(ask.address, timeout=5) as connection:  # type: ignore[attr-defined]
+        connection.sendall(b"POST /x HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n")
+        assert b"413" in connection.recv(4096)
 
 
-def test_a_decision_that_cannot_be_written_is_not_made(ask: Callable[..., Any]) -> None:
-    (ask.scored.folder / "decisions.csv").mkdir()  # type: ignore[attr-defined]
+def test_the_address_without_its_last_slash_leads_to_the_page(ask: Callable[..., Any]) -> None:
+    root = ask.root.rstrip("/")  # type: ignore[attr-defined]
+    assert ask("", root=root)[0] == 301
+
+
+def test_a_decision_that_cannot_be_written_is_not_made(
+    ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = places(ask)[0]
-    status, message = ask("decision", {"place": place, "decision": "drop", "label": "a", "given": "a"})
-    assert status == 507
-    assert b"cannot be written" in message
-    assert json.loads(ask("data")[1])["decisions"] == []
+
+    def full(*arguments: object) -> None:
+        raise OutputError("decisions.csv cannot be written: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("divacli.report.page.ledger.write_table", full)
+        status, message = decide(ask, (place, "drop", ""))
+        assert (status, b"No space left" in message) == (507, True)
+        assert json.loads(ask("data")[1])["decisions"] == []
+    assert decide(ask, (place, "drop", ""))[0] == 200
 
 
-def test_a_file_that_holds_something_else_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "decisions.csv"
-    file.write_text("path,label\na,b\n")
-    with pytest.raises(DataError, match="decision"):
-        Decisions(file, ["a"])
+def test_the_address_is_not_on_a_command_line(
+    make_scored: Callable[..., Any], serve: Callable[..., ReviewServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored = make_scored(n=21)
+    server = serve(scored)
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    with server.shown(scored.folder):
+        file = Path(unquote(urlsplit(opened[0]).path))
+        assert server.secret not in opened[0]
+        assert server.address in file.read_text()
+        assert file.stat().st_mode & 0o077 == 0
+    assert not file.exists()
