@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.machine import SHARED, save
-from divacli.cli.session import default_cache
+from divacli.cache import default_cache
 from divacli.curate.augment import AugmentOptions, augment, merge, pose_merged
 from divacli.curate.evaluate import present
 from divacli.curate.learners import LogisticLearner

@@ -21,7 +21,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from sklearn.datasets import load_digits
 
 from benchmarks.machine import SHARED, require_shared, save
-from divacli.cli.session import default_cache
+from divacli.cache import default_cache
 from divacli.curate.duplicates import Duplicates, all_together, find_duplicates
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, load_samples
 from divacli.ridge import Rows, near_duplicates

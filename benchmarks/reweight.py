@@ -22,7 +22,7 @@ import torch
 from benchmarks.extend import flipped, relabelled, test_errors
 from benchmarks.machine import SHARED, require_shared, save
 from benchmarks.ridge_choice import features
-from divacli.cli.session import default_cache
+from divacli.cache import default_cache
 from divacli.curate.reweight import ReweightOptions, reweight
 from divacli.curate.solution import SolveOptions
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, load_samples

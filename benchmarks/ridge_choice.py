@@ -12,7 +12,7 @@ import torch
 from sklearn.metrics import f1_score, roc_auc_score
 
 from benchmarks.machine import SHARED, require_shared, save
-from divacli.cli.session import default_cache
+from divacli.cache import default_cache
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, load_samples
 from divacli.ridge import (
     SCALINGS,

@@ -2,22 +2,26 @@
 
 `diva --help` is the command line. From Python, `loo_loss` is the leave-one-out loss as a function that
 autograd can differentiate in sample weights and features; `divacli.ridge` holds the rest of the mathematics.
-`ManifestDataset` and `weighted_sampler` train on a table that a command wrote.
+`ManifestDataset` and `weighted_sampler` train on a table that a command wrote. `score` and `prune` are those
+commands, with results in memory.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["ManifestDataset", "__version__", "loo_loss", "weighted_sampler"]
+__all__ = ["ManifestDataset", "__version__", "loo_loss", "prune", "score", "weighted_sampler"]
 
 if TYPE_CHECKING:
+    from divacli.api import prune, score
     from divacli.dataset import ManifestDataset, weighted_sampler
     from divacli.ridge.functional import loo_loss
 
 _MODULES = {
     "ManifestDataset": "divacli.dataset",
     "loo_loss": "divacli.ridge.functional",
+    "prune": "divacli.api",
+    "score": "divacli.api",
     "weighted_sampler": "divacli.dataset",
 }
 

@@ -124,72 +124,24 @@ def register(app: typer.Typer) -> None:
         require_present(data, problem.val)
         from divacli.cli.output import Output
         from divacli.cli.session import Session
-        from divacli.curate.decision import doubtful
-        from divacli.curate.provenance import left_out
-        from divacli.curate.prune import called_good, choose_automatically, choose_kept, split
+        from divacli.curate.pruning import prune_automatically, prune_by
         from divacli.report.terminal import automatic_summary, prune_summary
 
         target = Output(output)
         session = Session(network, compute, frame, problem.group)
         scores = session.scored(data, problem)
-        auto = choose_automatically(scores.table, threshold, budget) if automatic else None
-        if auto is None:
-            choice = choose_kept(
-                scores.table, keep=fraction, threshold=threshold, by=by.value, stratify=stratify
-            )
-            column, rule = by.value, {"keep": fraction, "threshold": threshold, "stratify": stratify}
+        if automatic:
+            pruning = prune_automatically(scores, threshold, budget)
         else:
-            choice, column, rule = auto.choice, "mislabel_probability", auto.rule
-        prediction = scores.predict(choice.kept)
-        about = scores.about
-        judged = scores.table if auto is None else scores.table.assign(reason=auto.reasons())
-        kept, dropped = split(judged, choice.kept, column)
-        if scores.failed is not None:
-            target.table("failed", scores.failed, scores.origin)
-        target.table("dropped", dropped, scores.origin)
-        target.json(
-            "prune.json",
-            {
-                "n_kept": len(kept),
-                "n_dropped": len(dropped),
-                "by": column,
-                **rule,
-                **about,
-                "prediction": None if prediction is None else prediction.as_dict(),
-            },
-        )
-        target.table("kept", kept, scores.origin, main=True)
-        doubt = None if auto is None else doubtful(int(auto.mislabelled.sum()), len(scores.table))
-        if doubt is not None:
-            warn(doubt)
-        good = int((called_good(scores.table) & ~choice.kept).sum())
-        if fraction is not None and good:
-            warn(
-                f"{good:,} of the {len(dropped):,} dropped samples are useful by their derivative, and their "
-                "labels more likely right than wrong: --keep auto drops none of these"
-            )
-        if prediction is None:
-            warn(
-                f"no refit was made: {scores.missing}. The decision is complete; to see what it predicts, "
-                "give the images and the network instead"
-            )
-        elif auto is None and prediction.worse:
-            warn(
-                f"without the dropped samples the {left_out(about)} loss over all original samples rises by "
-                f"{prediction.change:.2g} (± {prediction.change_se:.2g}) from "
-                f"{prediction.before.loss[0]:.4g}: keeping everything is better by that measure; drop fewer"
-            )
-        elif auto is not None and prediction.worse_for_kept:
-            warn(
-                f"without the dropped samples the {left_out(about)} loss of those that stay rises from "
-                f"{prediction.before.loss[1]:.4g} to {prediction.after.loss[1]:.4g}: look at dropped.csv, "
-                "and use a higher --threshold or --budget if these are good"
-            )
+            pruning = prune_by(scores, keep=fraction, threshold=threshold, by=by.value, stratify=stratify)
+        pruning.write(target)
+        for warning in pruning.warnings():
+            warn(warning)
         if not frame.quiet:
             screen = console()
-            for part in automatic_summary(auto) if auto is not None else ():
+            for part in automatic_summary(pruning.auto) if pruning.auto is not None else ():
                 screen.print(part)
-            for part in prune_summary(choice, prediction, about):
+            for part in prune_summary(pruning.choice, pruning.prediction, scores.about):
                 screen.print(part)
             if target.written:
                 screen.print(f"wrote {', '.join(target.written)} in {target.folder}", markup=False)

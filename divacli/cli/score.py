@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -17,11 +17,6 @@ from divacli.cli.options import (
 )
 from divacli.cli.processes import leads
 from divacli.files import require_present
-
-if TYPE_CHECKING:
-    from divacli.cli.output import Output
-    from divacli.curate.duplicates import Duplicates
-    from divacli.curate.score import ScoreResult
 
 
 def register(app: typer.Typer) -> None:
@@ -67,53 +62,27 @@ def register(app: typer.Typer) -> None:
         require_present(data, problem.val)
         from divacli.cli.output import Output
         from divacli.cli.session import Session
-        from divacli.curate.harm import harm_by
-        from divacli.curate.provenance import left_out
-        from divacli.curate.record import save_record
-        from divacli.curate.score import score as score_samples
+        from divacli.curate.scoring import remember, score_data
         from divacli.curate.verify import verify as verify_result
         from divacli.embed import read_data
-        from divacli.errors import OutputError
         from divacli.report.harm import harm_summary
         from divacli.report.terminal import score_summary
 
         target = Output(output)
         session = Session(network, compute, frame, problem.group)
         options = session.solve_options(problem)
-        opened = read_data(data)
-        session.use(opened, by or ())
-        samples, validation = session.load_both(opened, problem.val)
-        result = score_samples(samples, options, validation)
+        scoring = score_data(session, read_data(data), options, problem.val, by or ())
+        result = scoring.result
         checked = verify_result(result, verify, options.seed) if verify else None
-        harm = harm_by(result, by, session.progress) if by else None
-        copies = session.duplicates_of(samples)
-        if harm is not None:
-            target.records("harm", harm.table)
-        write_scores(target, result, copies)
-        warning = copies.warning(result.solution.task.groups)
-        if warning is not None:
+        scoring.write(target)
+        forgotten = remember(scoring, session) if leads() else None
+        for warning in (*scoring.warnings(), *([forgotten] if forgotten else [])):
             warn(warning)
-        try:
-            if leads():
-                save_record(result, options, session.cache)
-        except OutputError as error:
-            warn(f"{error.got}: diva prune on these scores will make no refit")
-        if result.summary["n_unjudged"]:
-            warn(
-                f"the labels of {result.summary['n_unjudged']:,} samples cannot be judged: no other sample "
-                "(or group) has their class"
-            )
-        if result.solution.path is not None and result.solution.path.at_edge:
-            warn(
-                f"the {left_out(result.summary)} loss is smallest at the last ridge that was tried, "
-                f"{result.solution.ridge:.3g}: copies among the samples pull it down, features that say "
-                "nothing of the labels push it up. Look for them, or choose --ridge NUMBER yourself"
-            )
         if not frame.quiet:
             screen = console()
             for part in score_summary(result, checked):
                 screen.print(part)
-            for part in () if harm is None else harm_summary(harm):
+            for part in () if scoring.harm is None else harm_summary(scoring.harm):
                 screen.print(part)
             if target.written:
                 seconds = result.summary["seconds"]
@@ -122,12 +91,3 @@ def register(app: typer.Typer) -> None:
                     f"(embed {seconds['embed']:.1f} s, solve {seconds['solve']:.1f} s)",
                     markup=False,
                 )
-
-
-def write_scores(target: Output, result: ScoreResult, copies: Duplicates) -> None:
-    """Write the tables and the summary of a result."""
-    origin = result.samples.manifest.folder
-    target.table("failed", result.samples.failed, origin)
-    target.table("duplicates", copies.table, origin)
-    target.json("summary.json", {**result.summary, **copies.counts})
-    target.table("scores", result.table, origin, main=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from divacli.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
 
 MORE_LIKELY_WRONG = 0.5
 """Probability above which a label is called wrong: then it is more likely so than right."""

@@ -17,9 +17,9 @@ from divacli.curate.decision import (
     outliers,
     require_judged,
 )
-from divacli.curate.score import without_scores
 from divacli.curate.solution import SolveOptions, pose
 from divacli.embed import Samples
+from divacli.manifest.columns import without_scores
 from divacli.ridge import LooResult, Loss, RidgeTask, Span, decompose, leave_one_out
 
 CRITERIA = ("derivative", "loo_loss")

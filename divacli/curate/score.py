@@ -122,6 +122,7 @@ def score(samples: Samples, options: SolveOptions, validation: Samples | None = 
         "n_significant": int((table["significant"] & (table["derivative"] > 0)).sum()),
         "ridge": solution.ridge,
         "ranking_ridge": solution.ranking_ridge,
+        "ridge_path": _path(solution),
         "scaling": options.scaling,
         "loss": options.loss,
         "inverse_temperature": getattr(solution.loss, "inverse_temperature", None),
@@ -159,6 +160,12 @@ def _validation_summary(solution: Solution, validation: RidgeTask, fit: RidgeFit
     }
 
 
+def _path(solution: Solution) -> dict[str, list[float]] | None:
+    if solution.path is None:
+        return None
+    return {"ridge": solution.path.ridges.tolist(), "loss": solution.path.loss.tolist()}
+
+
 def _label_summary(
     table: pd.DataFrame, noise: NoiseFit, diagnosis: Diagnosis, classes: list[str], n_unjudged: int
 ) -> dict[str, Any]:
@@ -175,13 +182,6 @@ def _label_summary(
         "n_outliers": int(outliers(table).sum()),
         "n_unjudged": n_unjudged,
     }
-
-
-def without_scores(table: pd.DataFrame) -> pd.DataFrame:
-    """The table without the columns of an earlier result, which hold only for the samples it had."""
-    if "derivative" not in table:
-        return table
-    return table.drop(columns=[name for name in table if name in RESULTS])
 
 
 def _ranked(

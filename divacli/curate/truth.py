@@ -44,6 +44,26 @@ def right_labels(manifest: Manifest, truth: Manifest | None) -> np.ndarray | Non
     return (found == manifest.table["label"]).to_numpy()
 
 
+def known_wrong(manifest: Manifest, truth: Manifest | None = None) -> np.ndarray | None:
+    """Which of some samples are known to have a wrong label; their own column may be empty where it is not.
+
+    Args:
+        manifest: (n) the samples.
+        truth: As for `right_labels`.
+
+    Returns:
+        (n,) bool; None where there are no true labels.
+
+    Raises:
+        DataError: The truth has no label for some of the samples.
+    """
+    if truth is None and TRUE_LABEL in manifest.table:
+        own = manifest.table[TRUE_LABEL]
+        return ((own != "") & (own != manifest.table["label"])).to_numpy()
+    right = right_labels(manifest, truth)
+    return None if right is None else ~right
+
+
 def npz_sources(manifest: Manifest) -> list[str]:
     """The `.npz` file of each row whose path is a name in one; "" of the others, whose path is a file."""
     sources = manifest.table.get("feature_source", pd.Series("", manifest.table.index))

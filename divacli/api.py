@@ -1,0 +1,328 @@
+"""`diva score` and `diva prune` from Python: the same numbers, as tables and plots in memory."""
+
+from __future__ import annotations
+
+import html
+import math
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+import torch
+from rich.console import Console
+
+from divacli.cache import default_cache
+from divacli.curate.files import ResultFiles
+from divacli.curate.loader import Loader
+from divacli.curate.pruning import Pruning, prune_automatically, prune_by
+from divacli.curate.record import Scores
+from divacli.curate.scoring import Scoring, remember, score_data
+from divacli.curate.solution import SolveOptions
+from divacli.curate.truth import known_wrong
+from divacli.embed import BackboneChoice, ExtractOptions, Samples, read_data
+from divacli.embed.device import resolve_device
+from divacli.embed.load import check_images
+from divacli.embed.progress import silent
+from divacli.errors import DataError, DivaError
+from divacli.manifest import Format, Manifest, manifest_of
+from divacli.report.plots import plots_of
+from divacli.report.progress import shown
+from divacli.report.results import Results
+from divacli.report.terminal import SHOWN
+from divacli.report.words import score_sentences
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Data = str | os.PathLike[str] | pd.DataFrame | Manifest
+"""What the command line takes as DATA; or a table in memory, whose relative paths start from the current
+folder."""
+
+_SHOWN_COLUMNS = [
+    "rank",
+    "derivative",
+    "loo_loss",
+    "label",
+    "suggested_label",
+    "mislabel_probability",
+    "path",
+]
+
+
+@dataclass(frozen=True)
+class ScoreReport:
+    """What `diva score` finds, in memory.
+
+    Attributes:
+        table: One row a sample, most harmful first; the columns of `scores.csv`.
+        summary: What `summary.json` holds.
+        duplicates: The columns of `duplicates.csv`.
+        harm: The columns of `harm.csv`; None without `by`.
+    """
+
+    table: pd.DataFrame
+    summary: dict[str, Any]
+    duplicates: pd.DataFrame
+    harm: pd.DataFrame | None
+    _scoring: Scoring = field(repr=False)
+    _loader: Loader = field(repr=False)
+
+    def plot(self, kind: str = "histogram", *, by: str | None = None, truth: Data | None = None) -> Figure:
+        """Draw the scores.
+
+        Args:
+            kind: "histogram", "loss", "classes", "groups", "confusions" or "ridge", as of `diva plot`.
+            by: Of "groups", which column; by default the first one.
+            truth: True labels, as `--truth`; by default the column true_label, where there is one.
+
+        Raises:
+            DataError: There is no such kind, or it needs what was not computed.
+        """
+        scored = replace(self._scoring.result.samples.manifest, table=self.table, embeddings=None)
+        records = {}
+        if self.harm is not None:
+            records["harm"] = self.harm if by is None else self.harm[self.harm["by"] == by]
+        results = Results(scored.folder, {"scores": scored}, records, {"summary": self.summary})
+        true_labels = None if truth is None else _manifest(_opened(truth))
+        return plots_of(results, kind, known_wrong(scored, true_labels))[0][1]
+
+    def save(self, folder: str | os.PathLike[str], format: Format = "csv") -> list[str]:
+        """Write the files of `diva score` into a folder, and say which.
+
+        Args:
+            folder: Made where it does not exist.
+            format: Of the tables: "csv", "jsonl" or "parquet".
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        target = ResultFiles(Path(folder), format)
+        self._scoring.write(target)
+        forgotten = remember(self._scoring, self._loader)
+        if forgotten is not None:
+            _warn(forgotten)
+        return target.written
+
+    def _repr_html_(self) -> str:
+        sentences = " ".join(
+            f"<b>{html.escape(sentence.lead)}</b>{html.escape(sentence.rest)}."
+            for sentence in score_sentences(self.summary)
+        )
+        return f"<p>{sentences}</p><p>Most harmful:</p>{_html(self.table[_SHOWN_COLUMNS])}"
+
+
+@dataclass(frozen=True)
+class PruneReport:
+    """What `diva prune` decides, in memory.
+
+    Attributes:
+        kept: The samples that stay, in the order of DATA, without scores.
+        dropped: Those that go, worst first, with their scores.
+        summary: What `prune.json` holds.
+    """
+
+    kept: pd.DataFrame
+    dropped: pd.DataFrame
+    summary: dict[str, Any]
+    _pruning: Pruning = field(repr=False)
+
+    def save(self, folder: str | os.PathLike[str], format: Format = "csv") -> list[str]:
+        """Write the files of `diva prune` into a folder, and say which; as `ScoreReport.save`."""
+        target = ResultFiles(Path(folder), format)
+        self._pruning.write(target)
+        return target.written
+
+    def _repr_html_(self) -> str:
+        n, gone = len(self.kept) + len(self.dropped), len(self.dropped)
+        said = f"<p><b>{len(self.kept):,} of {n:,} samples kept, {gone:,} dropped</b></p>"
+        return said + _html(self.dropped[_SHOWN_COLUMNS]) if gone else said
+
+
+def score(
+    data: Data,
+    *,
+    model: str | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    weights: str | None = None,
+    layer: str | None = None,
+    image_size: int | None = None,
+    device: str = "auto",
+    batch_size: int | None = None,
+    workers: int | None = None,
+    amp: bool = True,
+    compile: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
+    strict: bool = False,
+    val: Data | None = None,
+    ridge: float | Literal["auto"] = "auto",
+    loss: Literal["squared", "cross-entropy"] = "squared",
+    validation: Literal["natural", "balanced"] = "natural",
+    group: str | None = None,
+    scaling: Literal["unit", "standard", "none"] = "unit",
+    around_head: bool = False,
+    dtype: Literal["float32", "float64"] = "float32",
+    seed: int = 0,
+    by: str | Sequence[str] = (),
+    progress: bool = False,
+) -> ScoreReport:
+    """Rank every sample by what it does to the validation loss, most harmful first, as `diva score` does.
+
+    Everything but `data` and `progress` is an option of the command and means the same. Warnings are those
+    of Python.
+
+    Args:
+        data: A folder of images with a sub-folder a class, a table, an `.npz` file, a feature store; or a
+            table in memory.
+        model: A torchvision name, `timm:NAME`, `clip:NAME` or `FILE.py:FACTORY`.
+        checkpoint: Its weights, or an archive.
+        weights: Published weights instead.
+        layer: The layer whose input the features are.
+        image_size: Side of the crop in pixels.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        batch_size: Images at a time.
+        workers: Processes that decode images; 0 for none.
+        amp: Mixed precision on CUDA.
+        compile: Compile the network on CUDA.
+        cache_dir: Where features are kept.
+        strict: Raise where an image cannot be decoded.
+        val: Differentiate the loss of this data instead of the leave-one-out loss.
+        ridge: The L2 penalty on the features as scaled.
+        loss: The validation loss.
+        validation: Whether every sample or every class counts equally in it.
+        group: Column whose equal values are left out together.
+        scaling: Of the features.
+        around_head: Linearise around the network's own head.
+        dtype: Of the solve.
+        seed: Of whatever is drawn at random.
+        by: What derivatives are summed over: "class", "pair", or columns.
+        progress: Show how far it is.
+
+    Raises:
+        DivaError: What the user can mend; its text says how.
+    """
+    choices = {
+        "loss": (loss, ("squared", "cross-entropy")),
+        "validation": (validation, ("natural", "balanced")),
+        "scaling": (scaling, ("unit", "standard", "none")),
+        "dtype": (dtype, ("float32", "float64")),
+    }
+    for name, (value, possible) in choices.items():
+        if value not in possible:
+            raise DivaError(f"{name}={value!r}", expected=f"one of {', '.join(possible)}")
+    if ridge != "auto" and not (isinstance(ridge, (int, float)) and 0 <= ridge < math.inf):
+        raise DivaError(f"ridge={ridge!r}", expected="'auto' or a number >= 0")
+    opened = _opened(data)
+    judged = None if val is None else _opened(val)
+    loader = Loader(
+        BackboneChoice(model, None if checkpoint is None else Path(checkpoint), weights, layer, image_size),
+        ExtractOptions(resolve_device(device), batch_size, workers, amp, compile, tell=_warn),
+        default_cache() if cache_dir is None else Path(cache_dir),
+        group,
+        strict=strict,
+        progress=_shown if progress else silent,
+        warn=_warn,
+        note=lambda note: None,
+    )
+    options = SolveOptions(
+        ridge=None if ridge == "auto" else ridge,
+        loss=loss,
+        scaling=scaling,
+        around_head=around_head,
+        group=loader.group_column,
+        balanced=validation == "balanced",
+        dtype=getattr(torch, dtype),
+        device=loader.device,
+        seed=seed,
+    )
+    scoring = score_data(loader, opened, options, judged, [by] if isinstance(by, str) else by)
+    for warning in scoring.warnings():
+        _warn(warning)
+    harm = None if scoring.harm is None else scoring.harm.table
+    return ScoreReport(scoring.result.table, scoring.summary, scoring.copies.table, harm, scoring, loader)
+
+
+def prune(
+    result: ScoreReport,
+    *,
+    keep: float | Literal["auto"] | None = None,
+    threshold: float | None = None,
+    budget: int | None = None,
+    by: Literal["derivative", "loo_loss"] = "derivative",
+    stratify: bool = False,
+) -> PruneReport:
+    """Drop harmful or wrongly labelled samples, and predict by an exact refit what that does.
+
+    As `diva prune` on what `diva score` has written; warnings are Python's.
+
+    Args:
+        result: The scores.
+        keep: Fraction of the samples to keep, in (0, 1]; "auto": drop labels that are more likely wrong than
+            right, and outliers.
+        threshold: Drop samples whose value is at least this; with "auto", labels that are wrong with more
+            than this probability.
+        budget: With "auto", drop so many at the most.
+        by: The value to drop by.
+        stratify: Keep the fraction of every class.
+
+    Raises:
+        DivaError: The options do not go together.
+    """
+    automatic = keep == "auto"
+    if automatic and (by != "derivative" or stratify):
+        raise DivaError("keep='auto' with by or stratify", expected="these with a fraction to keep")
+    if not automatic and (keep is None) == (threshold is None):
+        raise DivaError(
+            "keep and threshold", expected="one of keep=FRACTION, keep='auto' and threshold=VALUE"
+        )
+    if not automatic and budget is not None:
+        raise DivaError(f"budget={budget}", expected="a budget with keep='auto'")
+    if isinstance(keep, (int, float)) and not 0 < keep <= 1:
+        raise DivaError(f"keep={keep}", expected="'auto', or a fraction in (0, 1], such as 0.9")
+    scores = Scores.fresh(result._scoring.result, result._scoring.options)
+    if keep == "auto":
+        pruning = prune_automatically(scores, threshold, budget)
+    else:
+        pruning = prune_by(scores, keep=keep, threshold=threshold, by=by, stratify=stratify)
+    for warning in pruning.warnings():
+        _warn(warning)
+    return PruneReport(*pruning.tables, pruning.summary, pruning)
+
+
+def _opened(data: Data) -> Manifest | Samples:
+    if isinstance(data, (str, os.PathLike)):
+        return read_data(os.fspath(data))
+    if isinstance(data, pd.DataFrame):
+        data = manifest_of(data, Path.cwd())
+    if not isinstance(data, Manifest):
+        raise DataError(
+            f"data is a {type(data).__name__}",
+            expected="a path, a pandas table with the columns path and label, or a Manifest",
+        )
+    check_images(data)
+    return data
+
+
+def _manifest(opened: Manifest | Samples) -> Manifest:
+    return opened.manifest if isinstance(opened, Samples) else opened
+
+
+def _shown(what: str, total: int) -> Any:
+    return shown(Console(stderr=True), what, total)
+
+
+def _warn(message: str) -> None:
+    """Warn at the line that called this package."""
+    depth, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith("divacli."):
+        depth, frame = depth + 1, frame.f_back
+    warnings.warn(message, stacklevel=depth)
+
+
+def _html(table: pd.DataFrame) -> str:
+    rows = table.head(SHOWN)
+    return rows.to_html(escape=True, index=False, border=0, float_format=lambda value: f"{value:.4g}")

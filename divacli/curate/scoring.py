@@ -1,0 +1,103 @@
+"""All that `diva score` finds out of DATA: scores, copies, sums over groups, and what to warn of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from divacli.curate import score
+from divacli.curate.duplicates import Duplicates
+from divacli.curate.files import ResultFiles
+from divacli.curate.harm import HarmResult, harm_by
+from divacli.curate.loader import Loader
+from divacli.curate.provenance import left_out
+from divacli.curate.record import save_record
+from divacli.curate.solution import SolveOptions
+from divacli.embed import Samples
+from divacli.errors import OutputError
+from divacli.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Scored samples, and what goes with them.
+
+    Attributes:
+        result: Scores and summary.
+        options: How the problem was solved.
+        copies: Samples that are copies of others.
+        harm: Sums of derivatives, where they were asked for.
+    """
+
+    result: score.ScoreResult
+    options: SolveOptions
+    copies: Duplicates
+    harm: HarmResult | None
+
+    @property
+    def summary(self) -> dict[str, object]:
+        """What `summary.json` holds."""
+        return {**self.result.summary, **self.copies.counts}
+
+    def warnings(self) -> Iterator[str]:
+        """What the user should know, one sentence each."""
+        result = self.result
+        copies = self.copies.warning(result.solution.task.groups)
+        if copies is not None:
+            yield copies
+        if result.summary["n_unjudged"]:
+            yield (
+                f"the labels of {result.summary['n_unjudged']:,} samples cannot be judged: no other sample "
+                "(or group) has their class"
+            )
+        if result.solution.path is not None and result.solution.path.at_edge:
+            yield (
+                f"the {left_out(result.summary)} loss is smallest at the last ridge that was tried, "
+                f"{result.solution.ridge:.3g}: copies among the samples pull it down, features that say "
+                "nothing of the labels push it up. Look for them, or choose --ridge NUMBER yourself"
+            )
+
+    def write(self, target: ResultFiles) -> None:
+        """Write all tables and the summary."""
+        origin = self.result.samples.manifest.folder
+        if self.harm is not None:
+            target.records("harm", self.harm.table)
+        target.table("failed", self.result.samples.failed, origin)
+        target.table("duplicates", self.copies.table, origin)
+        target.json("summary.json", self.summary)
+        target.table("scores", self.result.table, origin, main=True)
+
+
+def score_data(
+    loader: Loader,
+    opened: Manifest | Samples,
+    options: SolveOptions,
+    validation: str | Manifest | Samples | None = None,
+    by: Sequence[str] = (),
+) -> Scoring:
+    """Embed and score samples.
+
+    Args:
+        loader: Of this run.
+        opened: What is scored.
+        options: How the problem is solved.
+        validation: DATA whose loss is differentiated in place of the leave-one-out loss.
+        by: What derivatives are summed over, as for `harm_by`.
+
+    Raises:
+        DivaError: The samples cannot be used, or the problem has no answer.
+    """
+    loader.use(opened, by)
+    samples, judged = loader.load_both(opened, validation)
+    result = score.score(samples, options, judged)
+    harm = harm_by(result, by, loader.progress) if by else None
+    return Scoring(result, options, loader.duplicates_of(samples), harm)
+
+
+def remember(scoring: Scoring, loader: Loader) -> str | None:
+    """Note in the cache what the scores were made from; the warning where that cannot be."""
+    try:
+        save_record(scoring.result, scoring.options, loader.cache)
+    except OutputError as error:
+        return f"{error.got}: diva prune on these scores will make no refit"
+    return None
