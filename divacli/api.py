@@ -29,7 +29,7 @@ from divacli.embed.device import resolve_device
 from divacli.embed.load import check_images
 from divacli.embed.progress import silent
 from divacli.errors import DataError, DivaError
-from divacli.manifest import Format, Manifest, manifest_of
+from divacli.manifest import Format, Manifest, manifest_of, read_manifest
 from divacli.report.plots import plots_of
 from divacli.report.progress import shown
 from divacli.report.results import Results
@@ -88,7 +88,7 @@ class ScoreReport:
         if self.harm is not None:
             records["harm"] = self.harm if by is None else self.harm[self.harm["by"] == by]
         results = Results(scored.folder, {"scores": scored}, records, {"summary": self.summary})
-        true_labels = None if truth is None else _manifest(_opened(truth))
+        true_labels = None if truth is None else _true_labels(truth)
         return plots_of(results, kind, known_wrong(scored, true_labels))[0][1]
 
     def save(self, folder: str | os.PathLike[str], format: Format = "csv") -> list[str]:
@@ -307,8 +307,11 @@ def _opened(data: Data) -> Manifest | Samples:
     return data
 
 
-def _manifest(opened: Manifest | Samples) -> Manifest:
-    return opened.manifest if isinstance(opened, Samples) else opened
+def _true_labels(data: Data) -> Manifest:
+    """A table of true labels, which may have them in a column true_label alone."""
+    if isinstance(data, pd.DataFrame):
+        return manifest_of(data, Path.cwd(), labels="optional")
+    return data if isinstance(data, Manifest) else read_manifest(os.fspath(data), labels="optional")
 
 
 def _shown(what: str, total: int) -> Any:
