@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from divacli.cli.options import ComputeOptions, FrameOptions
 from divacli.cli.report import ONLY_CACHE
 from divacli.errors import OutputError
 from divacli.files import require_present
+
+if TYPE_CHECKING:
+    from divacli.report.page.server import Review, ReviewServer
 
 
 def register(app: typer.Typer) -> None:
@@ -49,21 +52,12 @@ def register(app: typer.Typer) -> None:
         from divacli.cache import default_cache
         from divacli.manifest import read_manifest
         from divacli.report.page.review import prepare
-        from divacli.report.page.server import HOST, ReviewServer
         from divacli.report.results import read_results
 
         results = read_results(folder)
         known = None if truth is None else read_manifest(truth, labels="optional")
         ready, notes = prepare(results, compute.cache_dir or default_cache(), RichProgress(frame), known)
-        try:
-            server = ReviewServer(ready, port)
-        except OSError as error:
-            raise OutputError(
-                f"port {port} of {HOST} cannot be used: {error.strerror}",
-                expected="a free port",
-                hint="leave --port out, or choose another one",
-            ) from error
-        with server:
+        with closing(ready.ledger), _served(ready, port) as server:
             for note in () if frame.quiet else notes:
                 say(f"note: {note}")
             # The address is the result of this command: it is said whatever --quiet.
@@ -73,10 +67,27 @@ def register(app: typer.Typer) -> None:
                     server.serve_forever()
                 except KeyboardInterrupt:
                     console().print()
-        ready.ledger.close()
         file, made = ready.ledger.file, len(ready.ledger)
         say(
             f"{made:,} decisions in {file}; to apply them: diva apply DATA {file}"
             if made
             else "no decisions were made"
         )
+
+
+def _served(ready: Review, port: int) -> ReviewServer:
+    """The server of a review.
+
+    Raises:
+        OutputError: The port is taken, or not for this user.
+    """
+    from divacli.report.page.server import HOST, ReviewServer
+
+    try:
+        return ReviewServer(ready, port)
+    except OSError as error:
+        raise OutputError(
+            f"port {port} of {HOST} cannot be used: {error.strerror}",
+            expected="a free port",
+            hint="leave --port out, or choose another one",
+        ) from error
