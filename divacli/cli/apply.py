@@ -83,6 +83,7 @@ def register(app: typer.Typer) -> None:
         if materialize is not None and output.out == "-":
             raise typer.BadParameter("--materialize needs a folder: give it with --out DIR")
         require_present(data, decisions)
+        _require_apart(output, DATA=data, DECISIONS=decisions)
         from dataclasses import replace
         from pathlib import Path
 
@@ -133,6 +134,25 @@ def register(app: typer.Typer) -> None:
             if target.written:
                 made = [] if materialize is None else [f"{FOLDER}/"]
                 screen.print(f"wrote {', '.join([*target.written, *made])} in {target.folder}", markup=False)
+
+
+def _require_apart(output: OutputOptions, **sources: str | None) -> None:
+    """Refuse to write a result in the place of what it is made from, which would be lost."""
+    from divacli.errors import OutputError
+
+    if output.out == "-":
+        return
+    for name in (f"applied.{output.format.value}", f"removed.{output.format.value}", "apply.json"):
+        target = os.path.join(output.out, name)  # noqa: PTH118
+        for what, source in sources.items():
+            if not source or source == "-" or is_url(source):
+                continue
+            if os.path.realpath(str(place_of(source))) == os.path.realpath(target):
+                raise OutputError(
+                    f"{source} is {what}, and {target} would replace it",
+                    expected="a place for the results where nothing lies that they are made from",
+                    hint="choose another folder with --out",
+                )
 
 
 def rows_of(data: str) -> Manifest:

@@ -57,8 +57,8 @@ def decisions_of(raw: pd.DataFrame, name: str, folder: Place, warnings: Iterable
     """Check a table of decisions.
 
     Args:
-        raw: Columns path and decision, optionally label and given_label; others are not looked at. A row
-            with an empty decision is none.
+        raw: Columns path and decision, in small or capital letters, optionally label and given_label; others
+            are not looked at. A row with an empty decision is none.
         name: How messages call it.
         folder: Where relative paths start from.
         warnings: What was said about them so far.
@@ -76,14 +76,15 @@ def decisions_of(raw: pd.DataFrame, name: str, folder: Place, warnings: Iterable
             expected="columns path and decision (keep, drop or relabel), and label for what is relabelled; "
             "or a table of cleanlab with path and is_label_issue",
         )
-    table = pd.DataFrame({"path": read["path"], "decision": _text(read["decision"]).str.strip()})
+    typed_in = _text(read["decision"]).str.strip()
+    table = pd.DataFrame({"path": read["path"], "decision": typed_in.str.lower()})
     for column in ("label", "given_label"):
         table[column] = _text(read[column]) if column in read else ""
     unknown = ~table["decision"].isin(["", *ACTIONS])
     if unknown.any():
         raise DataError(
             f"{name}: unknown decisions in {row_numbers(unknown)}: "
-            f"{listed(sorted(map(repr, table['decision'][unknown].unique())))}",
+            f"{listed(sorted(map(repr, typed_in[unknown].unique())))}",
             expected=f"one of {', '.join(ACTIONS)}, or an empty cell where nothing is decided",
         )
     nowhere = (table["path"] == "") & (table["decision"] != "")
@@ -100,12 +101,23 @@ def decisions_of(raw: pd.DataFrame, name: str, folder: Place, warnings: Iterable
     return Decisions(name, decided, folder, tuple(warnings))
 
 
-def verdicts_of(decisions: Decisions, manifest: Manifest) -> Verdicts:
-    """What the decisions mean for each sample.
+def matched_rows(decisions: Decisions, manifest: Manifest) -> np.ndarray:
+    """Row of the sample that each decision is about, (m,) int64; -1 where it is about none or about several.
 
     A decision is about the sample whose file is the one that it names: by its place, and where no sample lies
     there, by the path as DATA itself writes it (the only way of rows in an `.npz` file), or by the place
     behind symbolic links.
+
+    Args:
+        decisions: The decisions, m of them.
+        manifest: The samples.
+    """
+    rows = _places(decisions, manifest)
+    return np.where(rows == _SEVERAL, _NOWHERE, rows)
+
+
+def verdicts_of(decisions: Decisions, manifest: Manifest) -> Verdicts:
+    """What the decisions mean for each sample; which one each is about, `matched_rows` tells.
 
     Args:
         decisions: The decisions.
@@ -167,19 +179,9 @@ def _text(cells: pd.Series) -> pd.Series:
 
 
 def _rows(decisions: Decisions, manifest: Manifest) -> np.ndarray:
-    """Row of the sample that each decision is about, (m,) int64."""
+    """Row of the sample that each decision is about, (m,) int64; refused where there is not one."""
+    rows = _places(decisions, manifest)
     paths = decisions.table["path"].tolist()
-    names = manifest.table["path"].tolist()
-    # Names in an .npz file are no places, even where a file is called so.
-    places = [
-        None if named else _normal(file)
-        for file, named in zip(manifest.files(), manifest.names_only, strict=True)
-    ]
-    wanted = [_normal(joined(decisions.folder, path)) for path in paths]
-    rows = _found(wanted, places)
-    rows = _otherwise(rows, paths, names)
-    if (rows == _NOWHERE).any():
-        rows = _otherwise(rows, _real(wanted), _real(places))
     if (rows == _SEVERAL).any():
         several = [path for path, row in zip(paths, rows, strict=True) if row == _SEVERAL]
         raise DataError(
@@ -194,9 +196,26 @@ def _rows(decisions: Decisions, manifest: Manifest) -> np.ndarray:
             f"{decisions.name}: {len(unknown):,} of {len(paths):,} decisions are about no sample of "
             f"{manifest.name}: {listed(unknown)}",
             expected=f"paths of its samples: absolute, relative to {decisions.folder}, or as it writes them, "
-            f"such as {names[0]}",
-            hint="give the DATA the decisions were made on, or leave these rows out",
+            f"such as {manifest.table['path'].iloc[0]}",
+            hint="they were perhaps made for an earlier version of it, before these samples were dropped: "
+            f"give that one as DATA, or delete their rows in {decisions.name}",
         )
+    return rows
+
+
+def _places(decisions: Decisions, manifest: Manifest) -> np.ndarray:
+    """Row of the sample that each decision is about, (m,) int64; `_NOWHERE`, or `_SEVERAL` rows."""
+    paths = decisions.table["path"].tolist()
+    # Names in an .npz file are no places, even where a file is called so.
+    places = [
+        None if named else _normal(file)
+        for file, named in zip(manifest.files(), manifest.names_only, strict=True)
+    ]
+    wanted = [_normal(joined(decisions.folder, path)) for path in paths]
+    rows = _found(wanted, places)
+    rows = _otherwise(rows, paths, manifest.table["path"].tolist())
+    if (rows == _NOWHERE).any():
+        rows = _otherwise(rows, _real(wanted), _real(places))
     return rows
 
 

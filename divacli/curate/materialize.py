@@ -37,8 +37,9 @@ METADATA = "metadata"
 # A name of a file or folder is at most 255 bytes long; some of them are left for what tells two apart.
 _LONGEST = 240
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f/\\%:]")
-# Hidden for whoever lists folders: everybody skips the first kind, Hugging Face the second one too.
-_HIDDEN = re.compile(r"^(?:\.|__)")
+# Hidden for whoever lists folders: everybody skips the first kind, Hugging Face the second one too. And what
+# is taken for the table that lies beside the folders of classes.
+_SPECIAL = re.compile(rf"\.|__|{METADATA}\.(?:csv|jsonl|parquet)\Z", re.IGNORECASE)
 
 # Words in names by which Hugging Face sorts files into splits; those without one are then left out.
 _SPLIT = re.compile(
@@ -50,12 +51,13 @@ _TORCHVISION = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff"
 def safe_name(text: str) -> str:
     """A text as the name of a file or folder, itself wherever that is harmless.
 
-    Separators, control characters, `:`, `%` and what would hide the name are percent-encoded, so that
-    different texts have different names and `urllib.parse.unquote` gives the text back; the empty text is
-    `%`. A name that would be too long is cut, and ends with a digest of the text.
+    Separators, control characters, `:` and `%` are percent-encoded, and so is the first character of what
+    would hide the name or is the name of a table of metadata. So different texts have different names, and
+    `urllib.parse.unquote` gives the text back; the empty text is `%`. A name that would be too long is cut,
+    and ends with a digest of the text.
     """
     encoded = _UNSAFE.sub(_percent, text)
-    if _HIDDEN.match(encoded):
+    if _SPECIAL.match(encoded):
         encoded = _percent(encoded[0]) + encoded[1:]
     if len(encoded.encode()) <= _LONGEST:
         return encoded or "%"

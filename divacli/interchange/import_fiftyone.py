@@ -27,28 +27,42 @@ NUMBERS = ("derivative", "loo_loss", "mislabel_probability", "outlier_score")
 FORMULA = re.compile("'*(?:[ \t\n\r\f\v]*[=+\\-@\uff1d\uff0b\uff0d\uff20]|[\t\n\r])")
 
 
-def update(dataset: Any, found: Iterable[dict[str, Any]], label_field: str) -> None:
+def known(dataset: Any, field: str) -> dict[str, Any]:
+    """What the samples have in a field, by file; nothing for those that have nothing there."""
+    if not dataset.has_sample_field(field.partition(".")[0]):
+        return {}
+    values = zip(dataset.values("filepath"), dataset.values(field), strict=True)
+    return {path: value for path, value in values if value is not None}
+
+
+def update(dataset: Any, found: Iterable[dict[str, Any]], label_field: str) -> int:
     """Give each sample of the dataset, by its file, the fields of its row; files that are new are added.
 
-    A label that the dataset has already stays: it may have been corrected there.
+    A label that the dataset has stays, for it may have been corrected there; unless it is the given one of
+    the last time, which follows. Samples of an earlier table that are not in this one lose their scores, and
+    keep the given label: if they come back it tells whether their tags still hold.
+
+    Returns:
+        How many samples lost their tags, for these were about something else: another given label; or to
+        relabel, another suggestion.
     """
     import fiftyone as fo
 
     rows = {row["path"]: row for row in found}
     there = set(dataset.values("filepath"))
     dataset.add_samples([fo.Sample(filepath=path) for path in rows if path not in there])
-    labelled = set()
-    if dataset.has_sample_field(label_field):
-        labels = zip(dataset.values("filepath"), dataset.values(f"{label_field}.label"), strict=True)
-        labelled = {path for path, label in labels if label is not None}
-    truth = {
-        path: fo.Classification(label=row["given_label"])
-        for path, row in rows.items()
-        if path not in labelled
-    }
-    fields = {
-        label_field: truth,
-        "given_label": {path: row["given_label"] for path, row in rows.items()},
+    given, suggested = known(dataset, "given_label"), known(dataset, "suggested.label")
+    labels, tags = known(dataset, f"{label_field}.label"), known(dataset, "tags")
+    outdated = []
+    for path in rows.keys() & given.keys():
+        relabelled = rows[path]["given_label"] != given[path]
+        # Whoever tagged it relabel without a label of their own meant the suggestion.
+        unmeant = (rows[path].get("suggested_label") or None) != suggested.get(path)
+        unmeant = unmeant and labels.get(path, given[path]) == given[path]
+        spent = ACTIONS if relabelled else ("relabel",) if unmeant else ()
+        if not set(spent).isdisjoint(tags.get(path, ())):
+            outdated.append(path)
+    judgements = {
         "suggested": {
             path: fo.Classification(label=row["suggested_label"], confidence=row.get("suggested_probability"))
             for path, row in rows.items()
@@ -59,32 +73,47 @@ def update(dataset: Any, found: Iterable[dict[str, Any]], label_field: str) -> N
             for name in NUMBERS
         },
     }
+    fields = {
+        label_field: {
+            path: fo.Classification(label=row["given_label"])
+            for path, row in rows.items()
+            if path not in labels or labels[path] == given.get(path) != row["given_label"]
+        },
+        "given_label": {path: row["given_label"] for path, row in rows.items()},
+        **{
+            name: {**(dict.fromkeys(given) if dataset.has_sample_field(name) else {}), **values}
+            for name, values in judgements.items()
+        },
+    }
     for name, values in fields.items():
         if values:
             dataset.set_values(name, values, key_field="filepath")
-    dataset.select_by("filepath", list(rows)).untag_samples("mislabelled")
+    dataset.select_by("filepath", list({**given, **rows})).untag_samples("mislabelled")
     wrong = [path for path, row in rows.items() if row.get("mislabelled")]
     if wrong:
         dataset.select_by("filepath", wrong).tag_samples("mislabelled")
+    if outdated:
+        dataset.select_by("filepath", outdated).untag_samples(ACTIONS)
+    return len(outdated)
 
 
 def decisions(dataset: Any, label_field: str) -> Iterator[tuple[str, str, str, str]]:
     """Rows path, decision, label and given_label of the samples with a tag keep, drop or relabel.
 
-    The new label of a sample to relabel is the one it has in the dataset where that was changed there, and
-    else the suggested one.
+    Only of those with scores: others were not in the last table. The new label of a sample to relabel is the
+    one it has in the dataset where that was changed there, and else the suggested one.
     """
-    names = ("filepath", "tags", f"{label_field}.label", "suggested.label", "given_label")
+    names = ("filepath", "tags", f"{label_field}.label", "suggested.label", "given_label", "derivative")
     missing = [name for name in ("suggested", "given_label") if not dataset.has_sample_field(name)]
     if missing:
         sys.exit(f"the dataset has no field {missing[0]}: run this script without --decisions first")
     columns = [dataset.values(name) for name in names]
-    for path, tags, label, suggested, given in zip(*columns, strict=True):
+    for path, tags, label, suggested, given, derivative in zip(*columns, strict=True):
         chosen = [action for action in ACTIONS if action in (tags or [])]
+        if given is None or derivative is None or not chosen:
+            continue
         if len(chosen) > 1:
             sys.exit(f"{path} has the tags {' and '.join(chosen)}: leave one of them")
-        if given is None or not chosen:
-            continue
         after = given
         if chosen == ["relabel"]:
             after = label if label and label != given else suggested
@@ -152,10 +181,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         row["path"] = os.path.abspath(folder / row["path"])  # noqa: PTH100  # links stay as they are
     known = fo.dataset_exists(options.dataset)
     dataset = fo.load_dataset(options.dataset) if known else fo.Dataset(options.dataset, persistent=True)
-    update(dataset, rows, options.label_field)
+    outdated = update(dataset, rows, options.label_field)
     sys.stdout.write(
         f"{len(rows)} samples in the dataset {options.dataset}: fiftyone app launch {options.dataset}\n"
     )
+    if outdated:
+        sys.stdout.write(
+            f"{outdated} samples lost their tag keep, drop or relabel, for it was about another label\n"
+        )
 
 
 if __name__ == "__main__":

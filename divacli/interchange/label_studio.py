@@ -121,15 +121,15 @@ def decisions_of_export(content: bytes, name: str) -> tuple[pd.DataFrame, list[s
         warnings.
 
     Raises:
-        DataError: It is no such export, or its tasks lack `data.path`.
+        DataError: It is no such export, its tasks lack `data.path`, or an annotation is damaged.
     """
     verdicts: dict[str, set[tuple[str, ...]]] = {}
     given: dict[str, str] = {}
-    for path, label, judged in _tasks(content, name):
+    for task, path, label, judged in _tasks(content, name):
         given[path] = label
         found = verdicts.setdefault(path, set())
         for annotation in judged:
-            verdict = _verdict(annotation)
+            verdict = _verdict(annotation, task)
             if verdict:
                 found.add(verdict)
     rows, differ, many = [], [], []
@@ -215,8 +215,8 @@ def _in_xml(character: str) -> bool:
     )
 
 
-def _tasks(content: bytes, name: str) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
-    """Path, given label and annotations of each task."""
+def _tasks(content: bytes, name: str) -> Iterator[tuple[str, str, str, list[dict[str, Any]]]]:
+    """What messages call it, path, given label and annotations of each task."""
     try:
         tasks = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -235,24 +235,48 @@ def _tasks(content: bytes, name: str) -> Iterator[tuple[str, str, list[dict[str,
             hint="in Label Studio choose Export, JSON (not JSON-MIN)",
         )
     for task in tasks:
+        where = f"{name}: task {task.get('id', '?')}"
         path, label = task["data"].get("path"), task["data"].get("given_label", "")
         if not isinstance(path, str) or not isinstance(label, str):
             raise DataError(
-                f"{name}: task {task.get('id', '?')} has no path in its data",
+                f"{where} has no path in its data",
                 expected="tasks that diva export --to label-studio has made",
                 hint='add "path" to the data of each task: the file of the image',
             )
-        yield path, label, task["annotations"]
+        yield where, path, label, task["annotations"]
 
 
-def _verdict(annotation: dict[str, Any]) -> tuple[str, ...]:
+def _verdict(annotation: dict[str, Any], task: str) -> tuple[str, ...]:
     """What an annotation decides: an action, and the classes chosen; empty for nothing."""
     if annotation.get("was_cancelled"):
         return ()
-    chosen: list[str] = []
-    for result in annotation.get("result") or []:
-        choices = (result.get("value") or {}).get("choices") or []
-        if result.get("from_name") == _DROP and choices:
-            return (DROP,)
-        chosen += choices
-    return (RELABEL, *sorted(set(chosen))) if chosen else ()
+    results = annotation.get("result", [])
+    parts = [_choices(result) for result in results] if isinstance(results, list) else [None]
+    chosen: set[str] = set()
+    dropped = False
+    for part in parts:
+        if part is None:
+            raise DataError(
+                f"{task} has an annotation that is not as Label Studio writes it: {str(results)[:80]}",
+                expected='a list such as [{"from_name": "label", "value": {"choices": ["cat"]}}]',
+                hint="export the project again, or correct the task",
+            )
+        control, choices = part
+        if control == _DROP:
+            dropped = dropped or bool(choices)
+        else:
+            chosen.update(choices)
+    if dropped:
+        return (DROP,)
+    return (RELABEL, *sorted(chosen)) if chosen else ()
+
+
+def _choices(result: object) -> tuple[object, list[str]] | None:
+    """The control that a part of an annotation is of, and what was chosen there; None where it is damaged."""
+    if not isinstance(result, dict):
+        return None
+    value = result.get("value", {})
+    choices = value.get("choices", []) if isinstance(value, dict) else None
+    if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
+        return None
+    return result.get("from_name"), choices

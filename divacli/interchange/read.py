@@ -11,7 +11,7 @@ from divacli.errors import DataError
 from divacli.files import Place, place_of, require_present, suffix_of
 from divacli.interchange.cleanlab import IS_ISSUE, LabelIssues, decisions_of_issues
 from divacli.interchange.label_studio import decisions_of_export
-from divacli.manifest.tabular import FORMATS, parse, recognise
+from divacli.manifest.tabular import FORMATS, parse, parse_delimited, recognise
 
 _KINDS = (
     "a .csv, .tsv, .jsonl or .parquet of decisions or of cleanlab's issues, Label Studio's .json, or - for "
@@ -42,11 +42,20 @@ def read_decisions(
     if format == "json":
         raw, warnings = decisions_of_export(content, name)
         return decisions_of(raw, name, folder, warnings)
-    raw = parse(content, format, name)
+    if format == "csv" and _has_semicolons(content):
+        raw = parse_delimited(content, ";", name)
+    else:
+        raw = parse(content, format, name)
     raw.columns = raw.columns.map(str)
     if "decision" not in raw and IS_ISSUE in raw:
         raw = decisions_of_issues(raw, name, classes, label_issues)
     return decisions_of(raw, name, folder)
+
+
+def _has_semicolons(content: bytes) -> bool:
+    """Whether a table of decisions has them between cells: of a spreadsheet where decimals have the comma."""
+    header = content.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")[0]
+    return {b"path", b"decision"} <= {cell.strip(b' "\r') for cell in header.split(b";")}
 
 
 def _read(source: str, stdin: BinaryIO | None) -> tuple[str, Place, bytes, str]:

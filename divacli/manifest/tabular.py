@@ -43,7 +43,7 @@ def parse(data: bytes, format: str, name: str) -> pd.DataFrame:
         return _parse_parquet(data, name)
     if format == "jsonl":
         return _parse_jsonl(data, name)
-    return _parse_delimited(data, "\t" if format == "tsv" else ",", name)
+    return parse_delimited(data, "\t" if format == "tsv" else ",", name)
 
 
 def recognise(data: bytes) -> str:
@@ -57,7 +57,12 @@ def recognise(data: bytes) -> str:
     return "tsv" if b"\t" in header and b"," not in header else "csv"
 
 
-def _parse_delimited(data: bytes, delimiter: str, name: str) -> pd.DataFrame:
+def parse_delimited(data: bytes, delimiter: str, name: str) -> pd.DataFrame:
+    """Read a table with one character between its cells, as `parse` does; it has a header at least.
+
+    Raises:
+        DataError: A damaged or ragged table, or none in UTF-8.
+    """
     text = _decode(data, name)
     # The csv module and not pandas: pandas fills short rows up and shifts long ones without a word.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)

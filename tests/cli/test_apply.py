@@ -210,6 +210,34 @@ def test_a_second_folder_is_refused_and_nothing_changes(images, decisions, run, 
     assert Path("diva-out/applied.csv").read_bytes() == before
 
 
+@pytest.mark.parametrize("linked", [False, True])
+def test_what_was_read_is_not_replaced(images, decisions, run, done, linked):
+    done("apply", images, decisions, "--out", "curated")
+    before = {file.name: file.read_bytes() for file in Path("curated").iterdir()}
+    write_decisions("second.csv", [(f"{images}/a/003.png", "drop", "", "")])
+    if linked:
+        Path("elsewhere").symlink_to("curated")
+    folder = "elsewhere" if linked else "curated"
+    for arguments in (
+        ["curated/applied.csv", "second.csv"],
+        ["curated/removed.csv", "--materialize", "copy"],
+        ["curated/applied.csv", "-"],
+        [images, "curated/applied.csv"],
+    ):
+        result = run("apply", *arguments, "--out", folder, stdin=Path("second.csv").read_bytes())
+        assert result.exit_code == 1
+        said = text_of(result)
+        name = next(str(argument) for argument in arguments if str(argument).startswith("curated"))
+        what = "DATA" if arguments[0] == name else "DECISIONS"
+        assert f"{name} is {what}, and {folder}/{Path(name).name} would replace it" in said
+        assert "to do: choose another folder with --out" in said
+        assert before == {file.name: file.read_bytes() for file in Path("curated").iterdir()}
+    done("apply", "curated/applied.csv", "second.csv", "--out", "again")
+    done("apply", "curated/applied.csv", "second.csv", "--out", "curated", "--format", "jsonl")
+    piped = done("apply", "curated/applied.csv", "second.csv", "--out", "-")
+    assert piped.stdout_bytes.count(b"\n") == 35
+
+
 def test_a_place_in_data_is_refused_and_not_made(tmp_path, images, run):
     import shutil
 

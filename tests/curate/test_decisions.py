@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from divacli.curate.decisions import Decisions, decisions_of, verdicts_of
+from divacli.curate.decisions import Decisions, decisions_of, matched_rows, verdicts_of
 from divacli.errors import DataError
 from divacli.files import RemoteFile
 from divacli.manifest import Manifest, manifest_of, read_manifest
@@ -140,7 +140,25 @@ def test_a_decision_about_no_sample_is_refused_by_name(tmp_path):
     assert "7 of 8 decisions are about no sample of the table: photos/0.jpg, photos/1.jpg" in message
     assert "photos/4.jpg and 2 more" in message
     assert "such as photos/0.png" in message
-    assert "to do: give the DATA the decisions were made on" in message
+    assert "perhaps made for an earlier version of it" in message
+    assert "delete their rows in decisions.csv" in message
+
+
+def test_rows_of_decisions_where_some_are_about_nothing(tmp_path, elsewhere):
+    (tmp_path / "photos").mkdir()
+    for row in range(4):
+        (tmp_path / "photos" / f"{row}.png").touch()
+    for row in (4, 5):
+        (tmp_path / "photos" / f"{row}.png").symlink_to("3.png")
+    (elsewhere / "photos").symlink_to(tmp_path / "photos")
+    (elsewhere / "one.png").symlink_to(tmp_path / "photos" / "3.png")
+    # By place, as DATA writes it, behind a link; then about no sample, and about three.
+    ways = ["../photos/2.png", "photos/1.png", "./photos/0.png", "9.png", "one.png"]
+    decisions = decided([(path, "drop") for path in ways], elsewhere)
+    found = matched_rows(decisions, data(tmp_path))
+    assert found.dtype == np.int64
+    assert found.tolist() == [2, 1, 0, -1, -1]
+    assert matched_rows(decided([("9.png", "")], elsewhere), data(tmp_path)).tolist() == []
 
 
 def test_decisions_that_differ_are_refused_and_equal_ones_are_one(tmp_path):
@@ -185,6 +203,14 @@ def test_nothing_decided_is_no_error(tmp_path):
         assert about(decisions, data(tmp_path)) == [""] * 6
 
 
+def test_decisions_as_they_are_typed(tmp_path):
+    rows = [("photos/0.png", "DROP", ""), ("photos/1.png", " Keep ", ""), ("photos/2.png", "Relabel", "x")]
+    table = pd.DataFrame(rows, columns=["path", "decision", "label"])
+    found = verdicts_of(decisions_of(table, "decisions.csv", tmp_path), data(tmp_path))
+    assert found.actions.tolist() == ["drop", "keep", "relabel", "", "", ""]
+    assert found.labels[2] == "x"
+
+
 def test_columns_of_others_mean_nothing(tmp_path):
     table = pd.DataFrame(
         {
@@ -211,7 +237,7 @@ def test_labels_may_be_numbers_in_a_typed_table(tmp_path):
     [
         ({"file": ["x"], "decision": ["drop"]}, "no column path"),
         ({"path": ["x"], "verdict": ["drop"]}, "no column decision"),
-        ({"path": ["x", "y"], "decision": ["keep", "remove"]}, r"unknown decisions in data row 2: 'remove'"),
+        ({"path": ["x", "y"], "decision": ["keep", "Remove"]}, r"unknown decisions in data row 2: 'Remove'"),
         ({"path": ["x", ""], "decision": ["keep", "drop"]}, "path is empty in data row 2"),
         ({"path": ["x"], "decision": ["relabel"]}, "label is empty in data row 1"),
         ({"path": ["x"], "decision": ["relabel"], "label": ["  "]}, "label is empty in data row 1"),

@@ -50,6 +50,9 @@ HOSTILE = [
     "long " * 100,
     "长" * 200,
     "null\0byte",
+    "metadata.csv",
+    "Metadata.JSONL",
+    "metadata.parquet",
 ]
 """Labels that try to leave the folder, to hide in it, or to be something else."""
 

@@ -72,13 +72,15 @@ class Dataset:
     def select_by(self, field, values):
         return Dataset("", samples=[sample for sample in self.samples if sample.fields[field] in set(values)])
 
-    def tag_samples(self, tag):
+    def tag_samples(self, tags):
+        tags = [tags] if isinstance(tags, str) else tags
         for sample in self.samples:
-            sample.fields["tags"] = sorted({*sample.fields["tags"], tag})
+            sample.fields["tags"] = sorted({*sample.fields["tags"], *tags})
 
-    def untag_samples(self, tag):
+    def untag_samples(self, tags):
+        tags = [tags] if isinstance(tags, str) else tags
         for sample in self.samples:
-            sample.fields["tags"] = [other for other in sample.fields["tags"] if other != tag]
+            sample.fields["tags"] = [tag for tag in sample.fields["tags"] if tag not in tags]
 
 
 def stand_in() -> types.ModuleType:
@@ -105,13 +107,18 @@ def fiftyone(monkeypatch):
     return fiftyone
 
 
-@pytest.fixture
-def exported(scores_file, tmp_path):
-    """What `diva export --to fiftyone` writes, and a way to run the script in it."""
-    scores = read_scores(str(scores_file))
-    folder = tmp_path / "to" / "fiftyone"
+def export(scores, folder: Path) -> None:
+    """What `diva export --to fiftyone` writes."""
     write_table(relocate(fields_of(scores), scores.folder, folder), folder / "fiftyone.jsonl", "jsonl")
     (folder / SCRIPT).write_text(script())
+
+
+@pytest.fixture
+def exported(scores_file, tmp_path):
+    """Scores that are exported, and a way to run the script that lies beside them."""
+    scores = read_scores(str(scores_file))
+    folder = tmp_path / "to" / "fiftyone"
+    export(scores, folder)
 
     def run(*arguments: object) -> None:
         # From the written file, and not from the package.
@@ -152,8 +159,7 @@ def test_a_second_run_updates_and_keeps_what_a_person_did(fiftyone, exported, tm
     dataset.set_values("ground_truth.label", {first: "corrected"}, key_field="filepath")
     dataset.select_by("filepath", [second]).tag_samples("drop")
     calm = manifest_of(scores.table.assign(mislabel_probability=0.0, derivative=-1.0), scores.folder)
-    table = tmp_path / "to" / "fiftyone" / "fiftyone.jsonl"
-    write_table(relocate(fields_of(calm), calm.folder, table.parent), table, "jsonl")
+    export(calm, tmp_path / "to" / "fiftyone")
     run()
     dataset = fiftyone.load_dataset("diva-test")
     assert len(dataset.values("filepath")) == len(scores.table)
@@ -161,6 +167,97 @@ def test_a_second_run_updates_and_keeps_what_a_person_did(fiftyone, exported, tm
     assert by_path(dataset, "tags")[second] == ["drop"]
     assert set(dataset.values("derivative")) == {-1.0}
     assert not any("mislabelled" in tags for tags in dataset.values("tags"))
+
+
+def second_round(scores, folder: Path, dropped: list[int] = [], **cells: dict[int, object]):  # noqa: B006
+    """Export scores anew: without some rows, and with other cells in some."""
+    table = scores.table.copy()
+    for column, changed in cells.items():
+        for row, cell in changed.items():
+            table.loc[row, column] = cell
+    again = manifest_of(table.drop(index=dropped), scores.folder)
+    export(again, folder)
+    return again
+
+
+def test_tags_that_were_carried_out_decide_nothing_in_the_second_round(
+    fiftyone, exported, tmp_path, hostile, capsys
+):
+    scores, run = exported
+    run()
+    dataset = fiftyone.load_dataset("diva-test")
+    paths = dataset.values("filepath")
+    for tag, numbers in (("drop", [0, 1]), ("keep", [2]), ("relabel", [3, 4, 5])):
+        dataset.select_by("filepath", [paths[number] for number in numbers]).tag_samples(tag)
+    dataset.set_values("ground_truth.label", {paths[3]: "by hand"}, key_field="filepath")
+    run("--decisions", tmp_path / "first.csv")
+    first = apply(scores, read_decisions(str(tmp_path / "first.csv"), scores.classes))
+    after = first.table["label"].tolist()[1:4]
+    assert after == ["by hand", *scores.table["suggested_label"][4:6]]
+    again = second_round(
+        scores,
+        tmp_path / "to" / "fiftyone",
+        dropped=[0, 1],
+        label=dict(zip((3, 4, 5), after, strict=True)),
+        suggested_label={3: "owl", 4: "owl", 5: "owl"},
+    )
+    capsys.readouterr()
+    run()
+    assert "3 samples lost their tag" in capsys.readouterr().out
+    dataset = fiftyone.load_dataset("diva-test")
+    # Whatever scores say of samples is not said of those that are gone.
+    for field in ("derivative", "suggested.label", "mislabel_probability"):
+        assert [value is None for value in dataset.values(field)] == [True, True] + [False] * (len(paths) - 2)
+    assert not any("mislabelled" in tags for tags in dataset.values("tags")[:2])
+    run("--decisions", tmp_path / "second.csv")
+    second = read_decisions(str(tmp_path / "second.csv"), again.classes)
+    assert second.table["path"].tolist() == [paths[2]]
+    assert apply(again, second).summary["n_relabelled"] == 0
+    # The label in the dataset was nobody's correction, and follows: to relabel anew takes the suggestion.
+    assert dataset.values("ground_truth.label")[3:6] == after
+    dataset.select_by("filepath", paths[3:6]).tag_samples("relabel")
+    run("--decisions", tmp_path / "third.csv")
+    third = apply(again, read_decisions(str(tmp_path / "third.csv"), again.classes))
+    assert third.table["label"].tolist() == [hostile[2], "owl", "owl", "owl", *hostile[6:]]
+
+
+def test_a_tag_lasts_as_long_as_what_it_was_given_for(fiftyone, exported, tmp_path):
+    scores, run = exported
+    run()
+    dataset = fiftyone.load_dataset("diva-test")
+    paths = dataset.values("filepath")
+    for tag, numbers in (("drop", [0]), ("keep", [1]), ("relabel", [2, 3, 4])):
+        dataset.select_by("filepath", [paths[number] for number in numbers]).tag_samples(tag)
+    dataset.set_values("ground_truth.label", {paths[2]: "by hand"}, key_field="filepath")
+    # Not applied yet, only scored anew: every suggestion is another one but the last.
+    second_round(scores, tmp_path / "to" / "fiftyone", suggested_label=dict.fromkeys(range(4), "owl"))
+    run()
+    run("--decisions", tmp_path / "decisions.csv")
+    found = read_decisions(str(tmp_path / "decisions.csv"), scores.classes).table
+    rows = zip(found["path"], found["decision"], found["label"], strict=True)
+    given, suggested = scores.table["label"], scores.table["suggested_label"]
+    assert list(rows) == [
+        (paths[0], "drop", given[0]),
+        (paths[1], "keep", given[1]),
+        (paths[2], "relabel", "by hand"),
+        (paths[4], "relabel", suggested[4]),
+    ]
+
+
+def test_a_sample_that_comes_back_has_its_tag_and_not_with_another_label(fiftyone, exported, tmp_path):
+    scores, run = exported
+    run()
+    dataset = fiftyone.load_dataset("diva-test")
+    paths = dataset.values("filepath")
+    dataset.select_by("filepath", paths[:2]).tag_samples("drop")
+    folder = tmp_path / "to" / "fiftyone"
+    second_round(scores, folder, dropped=[0, 1])
+    run()
+    second_round(scores, folder, label={1: "owl"})
+    run()
+    run("--decisions", tmp_path / "decisions.csv")
+    found = read_decisions(str(tmp_path / "decisions.csv"), scores.classes).table
+    assert found["path"].tolist() == paths[:1]
 
 
 def test_samples_of_others_stay_as_they_are(fiftyone, exported, tmp_path):

@@ -153,6 +153,8 @@ def test_what_annotators_decide(tmp_path):
         ("/6.png", "cat", [{**drop(), "result": [*drop()["result"], *choice("dog")["result"]]}]),
         ("/7.png", "cat", [{"result": []}]),
         ("/8.png", "cat", [choice("drop this image")]),
+        # Other parts of an interface that somebody has extended.
+        ("/9.png", "cat", [{"result": [{"type": "relation"}, {"from_name": "x", "value": {"text": ["y"]}}]}]),
     )
     table, warnings = decisions_of_export(content, "export.json")
     assert warnings == []
@@ -203,6 +205,22 @@ def test_nothing_annotated_is_no_decision(tmp_path):
         (b'[{"image": "x", "choice": "cat"}]', "no export of Label Studio"),
         (b'[{"data": {"image": "x"}, "annotations": []}]', "task [?] has no path in its data"),
         (b'[{"id": 7, "data": {"path": 1}, "annotations": []}]', "task 7 has no path in its data"),
+        *(
+            (
+                b'[{"id": 7, "data": {"path": "/0.png"}, "annotations": [{"result": %s}]}]' % result,
+                "task 7 has an annotation that is not as Label Studio writes it",
+            )
+            for result in (
+                b'"x"',
+                b"{}",
+                b'["x"]',
+                b'[{"from_name": "label", "value": ["cat"]}]',
+                b'[{"from_name": "label", "value": []}]',
+                b'[{"from_name": "label", "value": {"choices": "dog"}}]',
+                b'[{"from_name": "label", "value": {"choices": [3]}}]',
+                b'[{"from_name": "drop", "value": {"choices": true}}]',
+            )
+        ),
     ],
 )
 def test_what_is_no_export(content, message):

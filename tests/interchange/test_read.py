@@ -31,6 +31,10 @@ EXPORT = json.dumps(
         (DECISIONS, "csv", ("0.png", "drop", "", "")),
         (DECISIONS.replace(",", "\t"), "tsv", ("0.png", "drop", "", "")),
         ('{"path": "0.png", "decision": "drop"}\n', "jsonl", ("0.png", "drop", "", "")),
+        # As spreadsheets write it where the comma is for decimals.
+        ("\ufeffpath;decision;label\r\n0.png;relabel;a,b\r\n", "csv", ("0.png", "relabel", "a,b", "")),
+        ('"decision";"path"\n"drop";"0;1.png"\n', "csv", ("0;1.png", "drop", "", "")),
+        ("path,decision,x;y\n0.png,drop,1;2\n", "csv", ("0.png", "drop", "", "")),
         (ISSUES, "csv", ("0.png", "drop", "", "")),
         (EXPORT, "json", ("/0.png", "relabel", "dog", "cat")),
         # Whoever decided about issues by hand did so last.
