@@ -14,6 +14,7 @@ from divacli.cli import (
     apply,
     augment,
     demo,
+    doctor,
     embed,
     evaluate,
     export,
@@ -39,11 +40,28 @@ app = typer.Typer(
     help="Which training images hurt, which are mislabelled: dataset derivatives of your own folder.\n\n"
     "A positive derivative is harmful: more of that sample raises the validation loss. "
     "Start with `diva demo`.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
+
+
+GREETING = """\
+diva finds the training images that hurt and the labels that are wrong.
+
+  diva score photos/ --model resnet50 --weights DEFAULT
+      rank the images of a folder with one sub-folder a class, harmful first
+
+  diva report
+      look at them in a browser, with the neighbours that say why, and decide
+
+  diva prune diva-out/scores.csv --keep auto
+      drop wrong labels and outliers, and learn what an exact refit predicts
+
+diva demo shows all three on images that it makes. diva --help has every
+command, diva COMMAND --help its options and examples, and diva doctor says what
+diva sees of this machine."""
 
 
 def _version(value: bool) -> None:
@@ -54,11 +72,13 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _diva(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        typer.echo(GREETING)
 
 
 for module in (
@@ -78,6 +98,7 @@ for module in (
     plot,
     embed,
     demo,
+    doctor,
 ):
     module.register(app)
 

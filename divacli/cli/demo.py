@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from divacli.cli.command import command, console
+from divacli.cli.command import RichProgress, command, console
 from divacli.cli.options import FrameOptions
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ def register(app: typer.Typer) -> None:
         Writes handwritten digits as PNG files, a tenth of them mislabelled, and a small network trained on
         other digits; then scores and prunes them, and makes a page to look at, with the commands that it
         shows.
+
+        Example:
+        `diva demo --out digits/`
         """
         from divacli.demo.digits import make_digits
         from divacli.manifest import read_manifest
@@ -46,7 +49,7 @@ def register(app: typer.Typer) -> None:
         shown(
             "Handwritten digits: training a small network on one half, mislabelling a tenth of the other ..."
         )
-        digits = make_digits(out, seed)
+        digits = make_digits(out, seed, RichProgress(frame))
         wrong = int(digits.flipped.sum())
         shown(f"{len(digits.flipped)} images, {wrong} with a wrong label, in {out}\n")
         shared = ["--cache-dir", str(out / "cache"), *(["--quiet"] if frame.quiet else [])]

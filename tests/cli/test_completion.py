@@ -42,7 +42,7 @@ def in_zsh(line: str) -> str:
 
 
 def test_commands():
-    assert in_bash("diva re") == ["relabel", "reweight"]
+    assert in_bash("diva re") == ["relabel", "report", "review", "reweight"]
     assert {"score", "prune", "extend", "train", "embed", "demo"} <= set(in_bash("diva "))
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
 import divacli
 
@@ -68,7 +69,7 @@ def lines_of(command: str) -> list[tuple[str, int]]:
 
 
 OTHERS = [
-    ("", 2),
+    ("", 0),
     ("--help", 0),
     ("--version", 0),
     ("nothing", 2),
@@ -87,6 +88,15 @@ OTHERS = [
     ("train none.csv --val x", 2),
     ("evaluate none.csv --test x", 2),
     ("evaluate none.csv --test x --curve add", 2),
+    ("apply -h", 0),
+    ("apply none.csv", 2),
+    ("apply - -", 2),
+    ("apply none.csv none.csv", 1),
+    ("apply none.csv --materialize copy --out -", 2),
+    ("export -h", 0),
+    ("export none.csv", 2),
+    ("export none.csv --to cleanlab", 1),
+    ("export none.csv --to fiftyone --out -", 2),
 ]
 
 
@@ -106,7 +116,29 @@ def test_help_and_wrong_usage_wait_for_nothing_slow(tmp_path):
 def test_all_commands_are_looked_at():
     from divacli.cli.app import app
 
-    assert {*COMMANDS, "demo"} == {command.name for command in app.registered_commands}
+    others = {"apply", "demo", "doctor", "export", "plot", "report", "review"}
+    assert {*COMMANDS, *others} == {command.name for command in app.registered_commands}
+
+
+def test_without_a_command_it_greets_with_those_that_most_people_need():
+    from divacli.cli.app import app
+
+    result = CliRunner().invoke(app, [])
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("  diva ")] == ["score", "report", "prune"]
+    assert max(map(len, lines)) <= 80
+
+
+def test_every_command_has_examples_and_fits_80_columns(monkeypatch):
+    from divacli.cli.app import app
+
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERMINAL_WIDTH", "80")
+    for command in app.registered_commands:
+        shown = CliRunner().invoke(app, [command.name, "--help"]).stdout
+        assert f"diva {command.name}" in shown.partition("Example")[2], command.name
+        assert max(map(len, shown.splitlines())) <= 80, command.name
 
 
 def test_the_installed_module_answers():
@@ -122,10 +154,6 @@ def test_help_names_the_commands(run):
     for name in ("score", "prune", "embed", "demo"):
         assert f"│ {name} " in result.stdout
     assert "positive derivative is harmful" in " ".join(result.stdout.split())
-
-
-def test_no_arguments_show_the_same_help(run):
-    assert run().output.strip() == run("--help").output.strip()
 
 
 SHARED = [
