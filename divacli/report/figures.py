@@ -123,7 +123,14 @@ def derivative_against_loss(scores: pd.DataFrame, flipped: np.ndarray | None = N
         (SERIES[1], single & wrong, "wrong labels"),
     ):
         panel.plot(
-            loss[which], derivative[which], "o", color=colour, markersize=3, markeredgewidth=0, label=name
+            loss[which],
+            derivative[which],
+            "o",
+            color=colour,
+            markersize=3,
+            markeredgewidth=0,
+            clip_on=False,  # the outermost points lie on the edge
+            label=name,
         )
     if flipped is not None:
         panel.legend(frameon=False)

@@ -101,8 +101,8 @@ def _of_scores(results: Results, samples: Manifest) -> Iterator[Gallery]:
             "mislabelled",
             "Probably mislabelled",
             f"The labels most likely to be wrong first: {called:,} are more likely wrong than right, and "
-            "the next ones follow. Compare the image with the neighbours of its own label and of the "
-            "suggested one.",
+            "the next ones follow; in a small set wrong labels are among these, too. Compare the image with "
+            "the neighbours of its own label and of the suggested one.",
             first[: max(int((probability > WORTH_A_LOOK).sum()), _AT_LEAST)],
         )
     order = np.argsort(-derivative, kind="stable")
@@ -110,7 +110,8 @@ def _of_scores(results: Results, samples: Manifest) -> Iterator[Gallery]:
         "harmful",
         "Most harmful",
         "The largest positive derivatives: more of such a sample raises the validation loss, removing it "
-        "lowers the summed loss by about its derivative. The bar shows it with its standard error.",
+        "lowers the summed loss by about its derivative, which the bar shows with its standard error. "
+        "Harmful is not wrong: look whether the label is right.",
         order[derivative[order] > 0],
     )
     yield _gallery(

@@ -93,26 +93,27 @@
   // Decisions on their way to the server: all that are waiting go together, again and again until they arrive.
   const pending = new Set();
   let sending = false;
+  let failing = false;
   async function send() {
     if (sending || !pending.size) return;
     sending = true;
     const batch = [...pending].map((place) => [place, decided.get(place)]);
     const body = JSON.stringify(batch.map(([place, made]) => ({ place, ...(made ?? { decision: null }) })));
     const headers = { "Content-Type": "application/json" };
-    let arrived = false;
     try {
       const answer = await fetch("decisions", { method: "POST", headers, body, keepalive: body.length < 60_000 });
       if (!answer.ok) throw new Error(await answer.text());
       for (const [place, made] of batch) if (decided.get(place) === made) pending.delete(place);
-      alertOf("");
-      arrived = true;
+      if (failing) alertOf("");
+      failing = false;
     } catch (error) {
+      failing = true;
       alertOf(`Decisions are not saved yet: ${error.message}. This page tries again; is diva review still running? They can be downloaded, too.`);
     }
     sending = false;
     refresh();
-    if (arrived) send();
-    else setTimeout(send, RETRY);
+    if (failing) setTimeout(send, RETRY);
+    else send();
   }
 
   addEventListener("beforeunload", (event) => {
@@ -156,6 +157,7 @@
     if (position < 0) return;
     if (Math.floor(position / PAGE) !== page) showPage(Math.floor(position / PAGE));
     focusCard(position % PAGE);
+    if ($("zoom").open) zoom(row);
   }
 
   // Cells that a spreadsheet would run as formulas, as divacli/manifest/formulas.py writes and reads them: a path
@@ -278,12 +280,18 @@
     showPage(0);
   }
 
+  // The largest derivative of the list, with its error: bars are as long whatever the filters.
+  function largest() {
+    const sizes = (row) => Math.abs(samples.derivative?.[row] ?? 0) + (samples.se?.[row] ?? 0);
+    return gallery.rows.reduce((most, row) => Math.max(most, sizes(row)), 0);
+  }
+
   function showPage(number) {
     const pages = Math.max(1, Math.ceil(rows.length / PAGE));
     page = Math.min(Math.max(number, 0), pages - 1);
     current = 0;
     const shown = rows.slice(page * PAGE, (page + 1) * PAGE);
-    const scale = Math.max(0, ...shown.map((row) => Math.abs(samples.derivative?.[row] ?? 0) + (samples.se?.[row] ?? 0)));
+    const scale = largest();
     $("cards").replaceChildren(...shown.map((row, position) => card(row, position, scale)));
     $("page").textContent = rows.length ? `Page ${page + 1} of ${pages}` : "No image passes the filters";
     $("previous").disabled = page === 0;
@@ -307,7 +315,7 @@
 
   function refresh() {
     const inList = gallery.rows.filter((row) => decided.has(samples.place[row])).length;
-    const more = gallery.total > gallery.rows.length ? ` (the first of ${gallery.total.toLocaleString("en")})` : "";
+    const more = gallery.total > gallery.rows.length ? ` (the first of ${gallery.total.toLocaleString("en")}; diva review shows all)` : "";
     const shown = rows.length === gallery.rows.length ? "" : `${rows.length.toLocaleString("en")} shown of `;
     $("progress").textContent =
       `${shown}${gallery.rows.length.toLocaleString("en")} images${more}; ` +
@@ -348,7 +356,7 @@
     const item = $("card").content.firstElementChild.cloneNode(true);
     const find = (selector) => item.querySelector(selector);
     const article = find("article");
-    const given = classes[samples.label[row]];
+    const given = classes[samples.label[row]] ?? "";
     const suggested = suggestion(row);
     article.setAttribute("aria-label", `${samples.path[row]}, labelled ${given}${suggested ? `, suggested ${suggested}` : ""}`);
     article.addEventListener("focusin", () => { current = position; tabStop(); });
@@ -361,9 +369,10 @@
 
     find(".given").textContent = given || "no label";
     find(".suggested").textContent = suggested ?? "";
+    find(".suggested").classList.toggle("unlikely", known("wrong", row) && samples.wrong[row] <= 0.5);
     find(".arrow").hidden = suggested === null;
     const verdict = [];
-    if (suggested && known("sure", row)) verdict.push(`${percent(samples.sure[row])} sure of ${suggested}`);
+    if (suggested && known("sure", row)) verdict.push(`${suggested} is right: ${percent(samples.sure[row])}`);
     if (known("reason", row) && samples.reason[row]) verdict.push(samples.reason[row]);
     find(".verdict").textContent = verdict.join("; ");
 
@@ -392,7 +401,7 @@
       const name = button.dataset.do;
       const what = name === "other" ? "Another label for" : name === "relabel" ? `Relabel as ${suggested}:` : MARKS[name];
       button.setAttribute("aria-label", `${button.textContent} (${what} ${samples.path[row]})`);
-      button.addEventListener("click", () => act(position, name));
+      button.addEventListener("click", () => act(position, name, button.getAttribute("aria-pressed") === "true"));
     }
     return item;
   }
@@ -461,8 +470,8 @@
     if (!all.length) return;
     current = Math.min(Math.max(position, 0), all.length - 1);
     tabStop();
-    all[current].focus();
-    all[current].scrollIntoView({ block: "nearest" });
+    if (!$("zoom").open) all[current].focus();
+    all[current].scrollIntoView({ block: "nearest", behavior: "instant" });
   }
 
   function columns() {
@@ -473,7 +482,7 @@
   }
 
   function move(by) {
-    const focused = cards()[current] === document.activeElement;
+    const focused = $("zoom").open || cards()[current] === document.activeElement;
     const target = focused ? current + by : current;
     const full = cards().length;
     if (target >= full && (page + 1) * PAGE < rows.length) {
@@ -483,36 +492,63 @@
       showPage(page - 1);
       focusCard(PAGE - 1);
     } else focusCard(target);
+    if ($("zoom").open) zoom(rows[page * PAGE + current]);
   }
 
-  function act(position, name) {
+  // Cards that can be seen: a key never decides about another one.
+  function inView(article) {
+    const { top, bottom } = article.getBoundingClientRect();
+    return bottom > 60 && top < innerHeight - 20;
+  }
+
+  function focusVisible() {
+    const all = cards();
+    const first = inView(all[current] ?? document.body) ? current : all.findIndex(inView);
+    focusCard(first < 0 ? current : first);
+  }
+
+  // Decide about a card, and go to the next one; a button that is pressed already takes the decision back.
+  function act(position, name, pressed = false) {
     const row = rows[page * PAGE + position];
     if (row === undefined) return;
     current = position;
+    if (pressed && name !== "other") {
+      change(new Map([[samples.place[row], undefined]]), row);
+      say(`Undecided: ${samples.path[row]}`);
+      refresh();
+      return focusCard(position);
+    }
     if (name === "other") return otherLabel(row);
     const suggested = suggestion(row);
     if (name === "relabel" && suggested === null) return otherLabel(row);
-    decide(row, name, suggested);
+    settle(row, name, suggested);
+  }
+
+  function settle(row, name, label) {
+    const position = current;
+    decide(row, name, label);
     refresh();
-    focusCard(position);
+    if (page * PAGE + position + 1 >= rows.length) say(`${$("said").textContent}. This was the last image of the list.`);
+    if (!$("zoom").open) focusCard(position);
     move(1);
   }
 
   function otherLabel(row) {
     const position = current;
-    $("relabel-label").value = decided.get(samples.place[row])?.decision === "relabel" ? decided.get(samples.place[row]).label : "";
+    const made = decided.get(samples.place[row]);
+    $("relabel-label").value = made?.decision === "relabel" ? made.label : "";
+    $("relabel-path").textContent = samples.path[row];
+    $("relabel-image").hidden = !thumbnail(row);
+    $("relabel-image").src = thumbnail(row) ?? "data:,";
     newLabel();
     $("relabel").returnValue = "";
     $("relabel").onclose = () => {
       const label = meant($("relabel-label").value);
-      if ($("relabel").returnValue === "ok" && label) {
-        decide(row, label === classes[samples.label[row]] ? "keep" : "relabel", label);
-        refresh();
-        focusCard(position);
-        move(1);
-      } else focusCard(position);
+      focusCard(position);
+      if ($("relabel").returnValue === "ok" && label) settle(row, label === classes[samples.label[row]] ? "keep" : "relabel", label);
     };
     $("relabel").showModal();
+    $("relabel-label").focus();
   }
 
   // The class that was typed. An input has no line breaks, and people type no outer spaces; labels may have both.
@@ -524,9 +560,23 @@
   function newLabel() {
     const label = meant($("relabel-label").value);
     $("relabel-new").textContent = label && !classes.includes(label) ? `“${label}” is a new class.` : "";
+    delete $("relabel-new").dataset.confirmed;
+  }
+
+  // A new class may be a slip: it is asked for twice.
+  function confirmed(event) {
+    const label = meant($("relabel-label").value);
+    if (classes.includes(label) || $("relabel-new").dataset.confirmed) return;
+    event.preventDefault();
+    $("relabel-new").textContent = `“${label}” is a new class. Press Relabel, or Enter, once more to make it.`;
+    $("relabel-new").dataset.confirmed = "once";
   }
 
   function zoom(row) {
+    const suggested = suggestion(row);
+    $("zoom-labels").textContent = (classes[samples.label[row]] ?? "") + (suggested === null ? "" : ` → ${suggested}`);
+    const made = decided.get(samples.place[row]);
+    $("zoom-state").textContent = !made ? "" : `(${made.decision === "relabel" ? `relabel as ${made.label}` : made.decision})`;
     const image = $("zoom-image");
     const small = thumbnail(row);
     const link = samples.link[row];
@@ -538,7 +588,7 @@
     $("zoom-file").hidden = link === null;
     if (link !== null) $("zoom-file").href = served ? `image/${row}` : link;
     $("zoom").onclose = () => focusCard(current);
-    $("zoom").showModal();
+    if (!$("zoom").open) $("zoom").showModal();
   }
 
   const KEYS = {
@@ -558,17 +608,28 @@
     Enter: () => zoom(rows[page * PAGE + current]),
   };
 
+  const IN_ZOOM = ["ArrowRight", "ArrowLeft", "k", "d", "r", "u"];
+
+  let byPointer = false;
+  document.addEventListener("pointerdown", () => { byPointer = true; }, true);
+
   document.addEventListener("keydown", (event) => {
+    byPointer = false;
+    const zoomed = $("zoom").open && IN_ZOOM.includes(event.key.length === 1 ? event.key.toLowerCase() : event.key);
     const typing = event.target.closest?.("input, select, textarea, dialog, .plot, .scroll");
     if (event.key === "Escape" && event.target === $("search")) return focusCard(current);
-    if (typing || event.ctrlKey || event.metaKey || event.altKey || !gallery) return;
+    if ((typing && !zoomed) || event.ctrlKey || event.metaKey || event.altKey || !gallery) return;
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     // A key that is held down decides about one image.
     if (event.repeat && "kdrlu".includes(key)) return;
     // Keys that buttons and links answer themselves; and decisions are of the card that has the focus.
     const onCard = event.target.closest?.("#cards article");
     if (key === "Enter" && (!onCard || event.target !== onCard)) return;
-    if ("kdrl".includes(key) && !onCard) return focusCard(current);
+    if (["k", "d", "r", "l", "Enter"].includes(key) && !zoomed && (!onCard || !inView(onCard))) {
+      event.preventDefault();
+      say("This card is the one that keys decide about.");
+      return focusVisible();
+    }
     if (Object.hasOwn(KEYS, key)) {
       event.preventDefault();
       KEYS[key]();
@@ -594,7 +655,12 @@
     );
     options($("sort"), Object.entries(SORTS).filter(([name]) => !NEEDS[name] || samples[NEEDS[name]]).map(([name, [text]]) => [name, text]));
     options($("classes"), classes.map((name) => [name, ""]));
-    for (const id of ["by-label", "by-suggested", "by-decision", "sort"]) $(id).addEventListener("change", filter);
+    for (const id of ["by-label", "by-suggested", "by-decision", "sort"]) {
+      $(id).addEventListener("change", () => {
+        filter();
+        if (byPointer) $(id).blur(); // keys decide again, and do not choose in the filter
+      });
+    }
     let typed;
     $("search").addEventListener("input", () => { clearTimeout(typed); typed = setTimeout(filter, 120); });
     $("previous").addEventListener("click", () => showPage(page - 1));
@@ -607,6 +673,18 @@
     });
     $("help").addEventListener("click", () => $("keys").showModal());
     $("relabel-label").addEventListener("input", newLabel);
+    $("relabel-form").addEventListener("submit", confirmed);
+    for (const name of classes.length <= 40 ? classes : []) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = name;
+      button.addEventListener("click", () => { $("relabel-label").value = name; $("relabel").close("ok"); });
+      $("relabel-classes").append(button);
+    }
+    for (const button of $("zoom").querySelectorAll("[data-do]")) {
+      const name = button.dataset.do;
+      button.addEventListener("click", () => (name === "previous" ? move(-1) : name === "next" ? move(1) : act(current, name)));
+    }
     $("relabel-cancel").addEventListener("click", () => $("relabel").close());
     $("reviewer").hidden = false;
     choose(report.galleries[0].name);

@@ -191,6 +191,9 @@ def test_downloaded_decisions_are_loaded_by_another_browser(
     report.keyboard.press("l")
     report.fill("#relabel-label", '=quite, "new"')
     report.keyboard.press("Enter")
+    assert report.locator("#relabel").is_visible()
+    assert "is a new class" in report.locator("#relabel-new").text_content()
+    report.keyboard.press("Enter")
     states = report.locator("#cards .state").all_text_contents()
     assert states[:2] == ["drop", 'relabel as =quite, "new"']
     file = downloaded(report, tmp_path / "decisions.csv")
@@ -441,3 +444,58 @@ def test_decisions_of_a_page_are_loaded_into_a_review(
     page.set_input_files("#file", file)
     playwright.expect(page.locator("#progress")).to_contain_text("3 in all; saved in decisions.csv")
     assert len(pd.read_csv(scored.folder / "decisions.csv")) == 3
+
+
+def test_keys_decide_about_no_card_that_is_out_of_sight(report: Any) -> None:
+    report.locator("#cards article").first.focus()
+    report.evaluate("scrollTo({ top: document.body.scrollHeight / 2, behavior: 'instant' })")
+    playwright.expect(report.locator("#cards article").first).not_to_be_in_viewport()
+    report.keyboard.press("d")
+    assert "0 in all" in report.locator("#progress").text_content()
+    assert report.evaluate("document.activeElement.getBoundingClientRect().bottom") > 60
+    report.keyboard.press("d")
+    assert "1 in all" in report.locator("#progress").text_content()
+    assert states(report)[0] == ""
+
+
+def test_large_images_are_decided_on_one_after_the_other(
+    context: Any, scored: Any, diva: Callable[..., Any], tmp_path: Path
+) -> None:
+    page = context.new_page()
+    page.goto(written(scored, diva, tmp_path / "report.html"))
+    shown = paths(page)
+    page.locator("#cards .image").first.click()
+    page.keyboard.press("d")
+    assert page.locator("#zoom-title").text_content() == shown[1]
+    page.keyboard.press("ArrowRight")
+    page.locator("#zoom [data-do=keep]").click()
+    assert page.locator("#zoom-title").text_content() == shown[3]
+    page.keyboard.press("u")
+    assert page.locator("#zoom-title").text_content() == shown[2]
+    page.keyboard.press("Escape")
+    assert states(page)[:4] == ["drop", "", "", ""]
+
+
+def test_a_pressed_button_takes_its_decision_back(report: Any) -> None:
+    keep = report.locator("#cards [data-do=keep]").first
+    keep.click()
+    assert states(report)[0] == "keep"
+    keep.click()
+    assert states(report)[0] == ""
+    assert keep.get_attribute("aria-pressed") == "false"
+
+
+def test_another_label_is_a_click_on_its_class(report: Any) -> None:
+    given = report.locator("#cards .given").first.text_content()
+    report.locator("#cards [data-do=other]").first.click()
+    assert report.locator("#relabel-path").text_content() == paths(report)[0]
+    wanted = next(name for name in ("red", "green", "blue") if name != given)
+    report.locator("#relabel-classes button", has_text=wanted).click()
+    assert states(report)[0] == f"relabel as {wanted}"
+
+
+def test_cards_show_the_whole_image(report: Any) -> None:
+    assert report.locator("#cards .image img, #cards .near img").evaluate_all(
+        "images => images.every(image => getComputedStyle(image).objectFit === 'contain'"
+        " && image.clientHeight <= image.parentElement.clientHeight + 1)"
+    )
