@@ -284,10 +284,13 @@ def prune(
     if isinstance(keep, (int, float)) and not 0 < keep <= 1:
         raise DivaError(f"keep={keep}", expected="'auto', or a fraction in (0, 1], such as 0.9")
     scores = Scores.fresh(result._scoring.result, result._scoring.options)
+    progress = result._loader.progress
     if keep == "auto":
-        pruning = prune_automatically(scores, threshold, budget)
+        pruning = prune_automatically(scores, threshold, budget, progress=progress)
     else:
-        pruning = prune_by(scores, keep=keep, threshold=threshold, by=by, stratify=stratify)
+        pruning = prune_by(
+            scores, keep=keep, threshold=threshold, by=by, stratify=stratify, progress=progress
+        )
     for warning in pruning.warnings():
         _warn(warning)
     return PruneReport(*pruning.tables, pruning.summary, pruning)

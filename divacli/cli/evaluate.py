@@ -359,7 +359,7 @@ def _curve(
     from divacli.curate.score import score
 
     if given.pool is None:
-        points = removals(score(given.data, options, given.validation), fractions, seeds)
+        points = removals(score(given.data, options, given.validation, progress), fractions, seeds)
         verb = "removed"
     else:
         orders = {"derivative": by_derivative(options, given.validation, progress), "loss": by_loss(options)}

@@ -19,8 +19,8 @@ from divacli.cli.config import load_config
 Data = Annotated[
     str,
     typer.Argument(
-        help="A folder with one sub-folder a class, or with Hugging Face's metadata.csv; a .csv, .tsv, .jsonl "
-        "or .parquet with path,label; - for such a table on standard input; WebDataset shards "
+        help="A folder with one sub-folder a class, or with Hugging Face's metadata.csv; a .csv, .tsv, "
+        ".jsonl or .parquet with path,label; - for such a table on standard input; WebDataset shards "
         "('train-{000..009}.tar'); an .npz with embedding and label; or a feature store. Tables, .npz and "
         "stores also at a URL, such as s3://bucket/features.npz.",
         metavar="DATA",

@@ -131,9 +131,16 @@ def register(app: typer.Typer) -> None:
         session = Session(network, compute, frame, problem.group)
         scores = session.scored(data, problem)
         if automatic:
-            pruning = prune_automatically(scores, threshold, budget)
+            pruning = prune_automatically(scores, threshold, budget, progress=session.progress)
         else:
-            pruning = prune_by(scores, keep=fraction, threshold=threshold, by=by.value, stratify=stratify)
+            pruning = prune_by(
+                scores,
+                keep=fraction,
+                threshold=threshold,
+                by=by.value,
+                stratify=stratify,
+                progress=session.progress,
+            )
         pruning.write(target)
         for warning in pruning.warnings():
             warn(warning)

@@ -93,7 +93,7 @@ class Session(Loader):
         if not isinstance(opened, Samples):
             check_images(opened)
         samples, validation = self.load_both(opened, problem.val)
-        return Scores.fresh(score(samples, options, validation), options)
+        return Scores.fresh(score(samples, options, validation, self.progress), options)
 
     def solve_options(
         self, problem: ProblemOptions, default_loss: LossName = LossName.squared

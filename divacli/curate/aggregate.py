@@ -100,7 +100,8 @@ def aggregate(
     choice = extend(core, pool, options, replace(how, start_full=degenerate), validation, progress)
     rows = pd.Index(pool.manifest.table["path"])
     chosen, left = (rows.get_indexer(table["path"]) for table in (choice.selected, choice.remaining))
-    weights, tried, ridge = _modality_weights(core, pool, chosen, options, validation)
+    with progress("weighing the modalities", 0):
+        weights, tried, ridge = _modality_weights(core, pool, chosen, options, validation)
     factors = choice.selected["modality"].map(weights).to_numpy(float)
     selected = choice.selected.assign(weight=choice.selected["weight"] * factors)
     # From now on each path is a name among the features.

@@ -178,8 +178,9 @@ def augment(
     start = time.monotonic()
     transforms = tuple(named for named, _ in copies)
     made = [part for _, part in copies]
-    merged = merge(samples, made)
-    problem = pose_merged(samples, merged, options, validation)
+    with progress("choosing the ridge", 0):
+        merged = merge(samples, made)
+        problem = pose_merged(samples, merged, options, validation)
     choice = held_out = None
     steps = how.steps or (1 if how.size is not None else MOST_STEPS)
     if how.size is not None:
@@ -195,8 +196,10 @@ def augment(
                 tried=lambda: advance(1),
             )
         sizes = choice.sizes
-        held_out = _held_out(problem, choice, how, options)
-    shares, derivative, history = walk(problem, sizes)
+        with progress("testing the choice", 0):
+            held_out = _held_out(problem, choice, how, options)
+    with progress("weighing the copies", 0):
+        shares, derivative, history = walk(problem, sizes)
     if held_out is not None and held_out.untouched < (1 - _MARGIN) * held_out.stepped:
         shares = _untouched(shares)
     table = pd.DataFrame(

@@ -113,28 +113,31 @@ def extend(
     start = time.monotonic()
     check_pool(core, pool, options)
     everybody = shared_classes(core, pool)
-    task = pose(core, options, everybody)
     labelled = pool.manifest.labelled
-    posed_pool = pose_pool(task, pool, everybody, options)
-    held_out = None
-    if validation is not None:
-        held_out = pose_validation(task, core, validation, options, everybody)
     judged = core if validation is None else validation
     walk: Extension | Reduction
     order, robust = order_by_path(judged), options.loss == "cross-entropy"
-    if how.start_full:
-        walk = Reduction(task, posed_pool, order, ridge=options.ridge, robust=robust)
-    else:
-        walk = Extension(
-            task,
-            posed_pool,
-            order,
-            ridge=options.ridge,
-            robust=robust,
-            validation=held_out,
-            labelled=labelled,
-        )
-    reasons = barred_samples(core, pool, judged, options)
+    with progress("fitting the core", 0):
+        task = pose(core, options, everybody)
+        posed_pool = pose_pool(task, pool, everybody, options)
+        held_out = None
+        if validation is not None:
+            held_out = pose_validation(task, core, validation, options, everybody)
+        if how.start_full:
+            walk = Reduction(task, posed_pool, order, ridge=options.ridge, robust=robust)
+        else:
+            walk = Extension(
+                task,
+                posed_pool,
+                order,
+                ridge=options.ridge,
+                robust=robust,
+                validation=held_out,
+                labelled=labelled,
+            )
+    with progress("judging the pool", 0):
+        reasons = barred_samples(core, pool, judged, options)
+        candidates = first = walk.candidates()
     possible = torch.from_numpy((reasons == "").to_numpy(copy=True))
     n_possible = int(possible.sum())
     budget = n_possible if how.budget is None else min(how.budget, n_possible)
@@ -147,7 +150,6 @@ def extend(
     history = [{"batch": 0, "n_selected": len(pool) if how.start_full else 0, **vars(state)}]
     chosen: list[np.ndarray] = []
     batches: list[pd.DataFrame] = []
-    candidates = first = walk.candidates()
     n_chosen = 0
     with progress("choosing", budget) as advance:
         while n_chosen < budget:

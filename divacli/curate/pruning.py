@@ -22,6 +22,9 @@ from divacli.curate.prune import (
     split,
 )
 from divacli.curate.record import Scores
+from divacli.embed.progress import Progress, silent
+
+_REFIT = "refitting without what goes"
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,8 @@ class Pruning:
         elif auto is not None and prediction.worse_for_kept:
             yield (
                 f"without the dropped samples the {left_out(scores.about)} loss of those that stay rises "
-                f"from {prediction.before.loss[1]:.4g} to {prediction.after.loss[1]:.4g}: look at dropped.csv, "
-                "and use a higher --threshold or --budget if these are good"
+                f"from {prediction.before.loss[1]:.4g} to {prediction.after.loss[1]:.4g}: look at "
+                "dropped.csv, and use a higher --threshold or --budget if these are good"
             )
 
     def write(self, target: ResultFiles) -> None:
@@ -104,10 +107,13 @@ class Pruning:
         target.table("kept", kept, self.scores.origin, main=True)
 
 
-def prune_automatically(scores: Scores, threshold: float | None = None, budget: int | None = None) -> Pruning:
+def prune_automatically(
+    scores: Scores, threshold: float | None = None, budget: int | None = None, *, progress: Progress = silent
+) -> Pruning:
     """Drop labels that are more likely wrong than right, and outliers; see `choose_automatically`."""
     auto = choose_automatically(scores.table, threshold, budget)
-    prediction = scores.predict(auto.choice.kept)
+    with progress(_REFIT, 0):
+        prediction = scores.predict(auto.choice.kept)
     return Pruning(scores, auto.choice, auto, "mislabel_probability", auto.rule, prediction)
 
 
@@ -118,8 +124,11 @@ def prune_by(
     threshold: float | None = None,
     by: str = "derivative",
     stratify: bool = False,
+    progress: Progress = silent,
 ) -> Pruning:
     """Drop the samples with the largest values; see `choose_kept`."""
     choice = choose_kept(scores.table, keep=keep, threshold=threshold, by=by, stratify=stratify)
     rule = {"keep": keep, "threshold": threshold, "stratify": stratify}
-    return Pruning(scores, choice, None, by, rule, scores.predict(choice.kept))
+    with progress(_REFIT, 0):
+        prediction = scores.predict(choice.kept)
+    return Pruning(scores, choice, None, by, rule, prediction)

@@ -105,7 +105,8 @@ def reweight(
         SolveError: The problem has no answer.
     """
     start = time.monotonic()
-    problem = pose_problem(samples, options, validation, how.per)
+    with progress("choosing the ridge", 0):
+        problem = pose_problem(samples, options, validation, how.per)
     steps = how.steps or (MOST_STEPS[how.per] if how.size is None else 1)
     choice = None
     if how.size is not None:
@@ -116,7 +117,8 @@ def reweight(
                 problem, most=steps, n_folds=how.n_folds, seed=options.seed, tried=lambda: advance(1)
             )
         sizes = choice.sizes
-    weights, history = walk(problem, sizes)
+    with progress("weighing the samples", 0):
+        weights, history = walk(problem, sizes)
     table = without_scores(samples.manifest.table).assign(weight=weights.numpy())
     seconds = time.monotonic() - start
     summary = {

@@ -21,6 +21,7 @@ from divacli.curate.decision import (
 from divacli.curate.provenance import provenance
 from divacli.curate.solution import Solution, SolveOptions, order_by_path, solve
 from divacli.embed import Samples
+from divacli.embed.progress import Progress, silent
 from divacli.manifest.columns import RESULTS
 from divacli.parallel import world
 from divacli.ridge import (
@@ -74,34 +75,42 @@ class ScoreResult:
     derivative: np.ndarray
 
 
-def score(samples: Samples, options: SolveOptions, validation: Samples | None = None) -> ScoreResult:
+def score(
+    samples: Samples,
+    options: SolveOptions,
+    validation: Samples | None = None,
+    progress: Progress = silent,
+) -> ScoreResult:
     """Score samples by the derivative of their leave-one-out loss, or of a validation set's loss.
 
     Args:
         samples: What is scored.
         options: How the problem is solved.
         validation: A separate validation set.
+        progress: Told of every step.
 
     Raises:
         DivaError: The problem cannot be posed or solved.
     """
     start = time.monotonic()
-    solution = solve(samples, options, validation)
+    solution = solve(samples, options, validation, progress)
     fit = solution.spectrum.fit(solution.ridge)
     ranking_fit = solution.spectrum.fit(solution.ranking_ridge)
     order = order_by_path(samples)
     judged = predictable(solution.solved)
-    noise = _label_noise(solution.solved, fit, order, judged, options.seed)
+    with progress("estimating label noise", 0):
+        noise = _label_noise(solution.solved, fit, order, judged, options.seed)
     judges = order if validation is None else order_by_path(validation)
-    found = scores(
-        solution.solved,
-        fit,
-        ranking_fit,
-        solution.loss,
-        noise.model,
-        judges,
-        solution.solved_validation,
-    )
+    with progress("differentiating the loss", 0):
+        found = scores(
+            solution.solved,
+            fit,
+            ranking_fit,
+            solution.loss,
+            noise.model,
+            judges,
+            solution.solved_validation,
+        )
     derivative, errors, loo, diagnosis = found.derivative, found.errors, found.loo, found.diagnosis
     # No verdict: an average label.
     diagnosis.mislabel_probability[~judged] = min(noise.rate, MORE_LIKELY_WRONG)

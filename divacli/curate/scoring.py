@@ -89,7 +89,7 @@ def score_data(
     """
     loader.use(opened, by)
     samples, judged = loader.load_both(opened, validation)
-    result = score.score(samples, options, judged)
+    result = score.score(samples, options, judged, loader.progress)
     harm = harm_by(result, by, loader.progress) if by else None
     return Scoring(result, options, loader.duplicates_of(samples), harm)
 

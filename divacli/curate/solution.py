@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from divacli.embed import Samples
+from divacli.embed.progress import Progress, silent
 from divacli.embed.store import require_same_space
 from divacli.errors import DataError, ModelError, SolveError, listed
 from divacli.manifest import Manifest
@@ -102,46 +103,53 @@ class Solution:
     ranking: RankingChoice | None
 
 
-def solve(samples: Samples, options: SolveOptions, validation: Samples | None = None) -> Solution:
+def solve(
+    samples: Samples,
+    options: SolveOptions,
+    validation: Samples | None = None,
+    progress: Progress = silent,
+) -> Solution:
     """Pose the ridge problem of some samples, choose its ridge and factorise it.
 
     Args:
         samples: Training samples.
         options: How.
         validation: A separate validation set, whose loss is differentiated in place of the LOO loss.
+        progress: Told of every step.
 
     Raises:
         DataError: The validation set has labels or features that do not fit the samples.
         ModelError: `around_head` without a head of as many classes.
         SolveError: The problem has no answer.
     """
-    task = pose(samples, options)
-    validation_task = None if validation is None else pose_validation(task, samples, validation, options)
-    solved, solved_validation = task, validation_task
-    if len(task) < task.n_features:
-        span = Span(task)
-        solved = span.task()
-        solved_validation = None if validation_task is None else span.project(validation_task)
-    spectrum, solved, [solved_validation] = in_eigenbasis(solved, decompose(solved), solved_validation)
-    path = None
-    if options.ridge is None:
-        path = ridge_path(solved, spectrum, order=order_by_path(samples))
-        ridge = float(path.ridges[path.best])
-    else:
-        ridge = options.ridge
-    loss = _calibrated(options.loss, solved, spectrum, ridge, order_by_path(samples))
-    ranking = None
-    if options.ridge is None:
-        ranking = choose_ranking_ridge(
-            solved,
-            spectrum,
-            ridge,
-            loss,
-            options.seed,
-            validation=solved_validation,
-            order=order_by_path(samples),
-            validation_order=None if validation is None else order_by_path(validation),
-        )
+    with progress("factorising the features", 0):
+        task = pose(samples, options)
+        validation_task = None if validation is None else pose_validation(task, samples, validation, options)
+        solved, solved_validation = task, validation_task
+        if len(task) < task.n_features:
+            span = Span(task)
+            solved = span.task()
+            solved_validation = None if validation_task is None else span.project(validation_task)
+        spectrum, solved, [solved_validation] = in_eigenbasis(solved, decompose(solved), solved_validation)
+    path = ranking = None
+    with progress("choosing the ridge", 0):
+        if options.ridge is None:
+            path = ridge_path(solved, spectrum, order=order_by_path(samples))
+            ridge = float(path.ridges[path.best])
+        else:
+            ridge = options.ridge
+        loss = _calibrated(options.loss, solved, spectrum, ridge, order_by_path(samples))
+        if options.ridge is None:
+            ranking = choose_ranking_ridge(
+                solved,
+                spectrum,
+                ridge,
+                loss,
+                options.seed,
+                validation=solved_validation,
+                order=order_by_path(samples),
+                validation_order=None if validation is None else order_by_path(validation),
+            )
     return Solution(
         task,
         validation_task,

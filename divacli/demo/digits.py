@@ -13,6 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from divacli.demo import network
+from divacli.embed.progress import Progress, silent
 from divacli.manifest import write_bytes, write_table
 
 FLIPPED = 0.1
@@ -38,7 +39,7 @@ class DigitSet:
     flipped: np.ndarray
 
 
-def make_digits(folder: Path, seed: int = 0) -> DigitSet:
+def make_digits(folder: Path, seed: int = 0, progress: Progress = silent) -> DigitSet:
     """Train a network on one half of the digits and write the other half as PNG files with wrong labels.
 
     The handwritten digits of the UCI repository, 8 x 8 pixels each, come with scikit-learn.
@@ -46,6 +47,7 @@ def make_digits(folder: Path, seed: int = 0) -> DigitSet:
     Args:
         folder: Where to.
         seed: Of the split, the training and the flips.
+        progress: Told of every epoch.
 
     Raises:
         OutputError: The folder cannot be written.
@@ -58,7 +60,7 @@ def make_digits(folder: Path, seed: int = 0) -> DigitSet:
     write_bytes(factory, Path(network.__file__).read_bytes())
     checkpoint = folder / "checkpoint.pt"
     content = io.BytesIO()
-    torch.save(_trained(digits.images[training], digits.target[training], seed), content)
+    torch.save(_trained(digits.images[training], digits.target[training], seed, progress), content)
     write_bytes(checkpoint, content.getvalue())
 
     truth = digits.target[shown]
@@ -80,9 +82,11 @@ def _png(image: np.ndarray) -> Image.Image:
     return Image.fromarray(np.round(image * (255 / 16)).astype(np.uint8))
 
 
-def _trained(images: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, torch.Tensor]:
+def _trained(
+    images: np.ndarray, labels: np.ndarray, seed: int, progress: Progress
+) -> dict[str, torch.Tensor]:
     """Weights of the demonstration's network after a few seconds of training."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), progress("training", _EPOCHS) as advance:
         torch.manual_seed(seed)
         net, transform = network.digit_net()
         inputs = torch.stack([transform(_png(image).convert("RGB")) for image in images])
@@ -93,4 +97,5 @@ def _trained(images: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, tor
                 optimizer.zero_grad()
                 torch.nn.functional.cross_entropy(net(inputs[batch]), targets[batch]).backward()
                 optimizer.step()
+            advance(1)
     return net.state_dict()

@@ -253,7 +253,8 @@ def _of_images(
 ) -> Samples:
     from divacli.embed.extract import feature_identity
 
-    backbone = choice.backbone
+    with progress("loading the network", 0):
+        backbone = choice.backbone
     identity = feature_identity(backbone, options)
     folder = cache / "features" / identity_fingerprint(identity)[:32]
     store = FeatureStore.create(folder, identity, backbone.n_features)

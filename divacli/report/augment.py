@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from divacli.curate.augment import UNTOUCHED, AugmentResult
-from divacli.report.plain import plain
+from divacli.report.tables import add_numbers, add_words, cell, listing
 from divacli.report.terminal import groups_line
 
-_BAR = 30
+_BAR = 12
 _HEAD = """\
 # How often each transform of the training images is worth it, as `diva augment` found.
 # untouched: probability that an image stays as it is. snippet: the same as code.
@@ -53,15 +53,15 @@ def augmentation_yaml(result: AugmentResult) -> str:
 
 
 def _probabilities(result: AugmentResult) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("transform", overflow="ellipsis", no_wrap=True, max_width=32)
-    table.add_column("probability", justify="right")
-    table.add_column("derivative", justify="right")
-    table.add_column("")
+    table = listing()
+    add_words(table, "transform", 24)
+    for number in ("probability", "derivative"):
+        add_numbers(table, number)
+    table.add_column(no_wrap=True)
     for row in result.table.to_dict("records"):
         name = row["transform"]
         table.add_row(
-            Text(UNTOUCHED, style="italic") if name == UNTOUCHED else plain(name),
+            Text(UNTOUCHED, style="italic") if name == UNTOUCHED else cell(name),
             f"{row['probability']:.1%}",
             f"{row['derivative']:+.3g}",
             "█" * round(_BAR * row["probability"]),

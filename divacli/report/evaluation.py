@@ -6,12 +6,11 @@ from collections.abc import Iterator
 
 import pandas as pd
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from divacli.curate.curve import Curve
 from divacli.curate.evaluate import Evaluation
-from divacli.report.plain import plain, shortened
+from divacli.report.tables import PathCell, add_numbers, add_words, listing
 
 _NAME_WIDTH = 18
 
@@ -26,11 +25,11 @@ def evaluation_summary(evaluation: Evaluation) -> Iterator[RenderableType]:
     if recovered:
         yield Text("gap: share of the way from everything's error to the oracle's")
     for learner, rows in summary.groupby("learner", sort=False):
-        table = Table(box=None, pad_edge=False)
-        table.add_column("training set", overflow="ellipsis", no_wrap=True, max_width=_NAME_WIDTH)
-        columns = ["samples", "test error", "spread", "by class", "difference"]
+        table = listing()
+        add_words(table, "training set", _NAME_WIDTH)
+        columns = ["samples", "test error", "spread", "by\nclass", "difference"]
         for name in [*columns, *(["gap"] if recovered else [])]:
-            table.add_column(name, justify="right", no_wrap=True)
+            add_numbers(table, name)
         for number, row in enumerate(rows.to_dict("records")):
             cells = [
                 f"{row['n_train']:,}",
@@ -41,7 +40,7 @@ def evaluation_summary(evaluation: Evaluation) -> Iterator[RenderableType]:
             ]
             if recovered:
                 cells.append("" if pd.isna(row["recovered"]) else f"{row['recovered']:.0%}")
-            table.add_row(plain(shortened(row["training_set"], _NAME_WIDTH)), *cells)
+            table.add_row(PathCell(row["training_set"]), *cells)
         yield Text()
         yield Text(str(learner), style="bold")
         yield table
@@ -51,9 +50,7 @@ def curve_summary(curve: Curve) -> Iterator[RenderableType]:
     """One table for each learner: a line for each fraction, a column for each rule."""
     for learner, rows in curve.summary.groupby("learner", sort=False):
         rules = rows["rule"].unique().tolist()
-        table = Table(box=None, pad_edge=False)
-        for name in (curve.verb, *rules):
-            table.add_column(name, justify="right", no_wrap=True)
+        table = listing(curve.verb, *rules)
         for fraction, here in rows.groupby("fraction"):
             cells = {
                 row["rule"]: _percent(row["test_error"])

@@ -11,6 +11,7 @@ from rich.text import Text
 from divacli.curate.aggregate import AggregateResult
 from divacli.curate.extend import ExtendResult
 from divacli.report.plain import plain
+from divacli.report.tables import add_words, cell, listing
 from divacli.report.terminal import SHOWN, groups_line
 
 _STATES = 8
@@ -38,8 +39,8 @@ def extend_summary(result: ExtendResult) -> Iterator[RenderableType]:
     counts = result.remaining["reason"].value_counts()
     if len(counts):
         yield Text("\nwhy others were not chosen", style="bold")
-        reasons = Table(box=None, pad_edge=False, show_header=False)
-        reasons.add_column(justify="right")
+        reasons = listing("")
+        reasons.show_header = False
         reasons.add_column()
         for reason, count in counts.head(SHOWN).items():
             reasons.add_row(f"{count:,}", plain(str(reason)))
@@ -50,13 +51,11 @@ def aggregate_summary(result: AggregateResult) -> Iterator[RenderableType]:
     """As of an extension, with how many of each modality were chosen and what they weigh."""
     yield from extend_summary(result.choice)
     yield Text("\nmodalities", style="bold")
-    shown = Table(box=None, pad_edge=False)
-    for name in ("chosen", "of", "weight"):
-        shown.add_column(name, justify="right")
-    shown.add_column("modality", overflow="ellipsis", no_wrap=True)
+    shown = listing("chosen", "of", "weight")
+    add_words(shown, "modality")
     for name, part in result.summary["modalities"].items():
         shown.add_row(
-            f"{part['n_selected']:,}", f"{part['n_pool']:,}", f"{part['weight']:g}", plain(str(name))
+            f"{part['n_selected']:,}", f"{part['n_pool']:,}", f"{part['weight']:g}", cell(str(name))
         )
     yield shown
 
@@ -66,9 +65,7 @@ def _history(result: ExtendResult) -> Table:
     if len(history) > _STATES:
         spread = [round(i * (len(history) - 1) / (_STATES - 1)) for i in range(_STATES)]
         history = history.iloc[spread]
-    shown = Table(box=None, pad_edge=False)
-    for name in ("batch", "chosen", "loss", "error", "ridge"):
-        shown.add_column(name, justify="right")
+    shown = listing("batch", "chosen", "loss", "error", "ridge")
     for row in history.itertuples():
         shown.add_row(
             f"{row.batch}", f"{row.n_selected:,}", f"{row.loss:.4f}", f"{row.error:.1%}", f"{row.ridge:.3g}"

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from divacli.curate.harm import EXACT, HarmResult, far_off
 from divacli.report.plain import plain
+from divacli.report.tables import add_words, cell, listing
 from divacli.report.terminal import SHOWN
 
 _EMPTY_CELL = "(empty)"
@@ -42,10 +43,8 @@ def _values(rows: pd.DataFrame) -> Table:
     # Four digits of the largest number, and of the others as many decimals.
     decimals = 3 - math.floor(math.log10(largest)) if largest else 0
     amount = f"+,.{min(max(decimals, 0), 12)}f"
-    shown = Table(box=None, pad_edge=False)
-    for name in ("derivatives", "if removed", "samples", "harmful", "mislabelled"):
-        shown.add_column(name, justify="right")
-    shown.add_column("value", overflow="ellipsis", no_wrap=True)
+    shown = listing("derivatives", "if removed", "samples", "harmful", "mislabelled")
+    add_words(shown, "value")
     for row in rows.to_dict("records"):
         exact, n = row["loss_change_exact"], row["n_samples"]
         shown.add_row(
@@ -54,7 +53,7 @@ def _values(rows: pd.DataFrame) -> Table:
             f"{n:,}",
             f"{row['harmful'] / n:.1%}",
             f"{row['mislabelled'] / n:.1%}",
-            plain(row["value"] or _EMPTY_CELL),
+            cell(row["value"] or _EMPTY_CELL),
         )
     return shown
 

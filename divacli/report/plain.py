@@ -10,11 +10,6 @@ def plain(text: str) -> Text:
     return Text("".join(char if char.isprintable() else repr(char)[1:-1] for char in text))
 
 
-def ending(path: str, most: int = 32) -> Text:
-    """A path without its beginning where it is long: its end says more."""
-    return plain(shortened(path, most))
-
-
 def shortened(name: str, width: int) -> str:
     """A name cut at its beginning: the end of a path says more."""
     return name if len(name) <= width else "…" + name[1 - width :]

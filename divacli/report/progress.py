@@ -12,11 +12,22 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Column
+from rich.text import Text
+
+from divacli.report.tables import cell
+
+
+class _Name(ProgressColumn):
+    """Of the step: it gives way where the terminal is narrow."""
+
+    def render(self, task: Task) -> Text:
+        return cell(task.description)
 
 
 @contextmanager
@@ -31,16 +42,16 @@ def shown(screen: Console, what: str, total: int) -> Iterator[Callable[[int], No
     if not (screen.is_terminal or screen.is_jupyter) or screen.is_dumb_terminal:
         yield lambda done: None
         return
-    name = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis"))
-    columns: list[ProgressColumn] = [SpinnerColumn(), name, TimeElapsedColumn()]
+    columns: list[ProgressColumn] = [SpinnerColumn(), _Name()]
     if total:
-        columns = [
-            name,
+        columns += [
             BarColumn(bar_width=None),
             MofNCompleteColumn(table_column=Column(no_wrap=True)),
             TextColumn("{task.fields[rate]}", table_column=Column(no_wrap=True)),
             TimeRemainingColumn(table_column=Column(no_wrap=True)),
         ]
+    else:
+        columns.append(TimeElapsedColumn())
     with Progress(*columns, console=screen, transient=True, expand=bool(total)) as progress:
         task = progress.add_task(what, total=total or None, rate="")
 

@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from divacli.curate.relabel import RelabelResult
-from divacli.report.plain import ending, plain
+from divacli.report.plain import plain
+from divacli.report.tables import PathCell, add_numbers, add_words, cell, listing
 from divacli.report.terminal import SHOWN, groups_line
 
 
@@ -72,20 +73,19 @@ def _actions(summary: Mapping[str, Any]) -> Table:
 
 
 def _changes(rows: pd.DataFrame) -> Table:
-    shown = Table(box=None, pad_edge=False)
-    shown.add_column("wrong", justify="right")
+    shown = listing("wrong")
     for name in ("label", "suggested"):
-        shown.add_column(name, overflow="ellipsis", no_wrap=True, max_width=12)
-    shown.add_column("with", justify="right")
+        add_words(shown, name, 12)
+    add_numbers(shown, "with")
     shown.add_column("action", no_wrap=True)
-    shown.add_column("path", overflow="ellipsis", no_wrap=True)
+    add_words(shown, "path")
     for row in rows.to_dict("records"):
         shown.add_row(
             f"{row['mislabel_probability']:.1%}",
-            plain(row["label"]),
-            plain(row["suggested_label"]),
+            cell(row["label"]),
+            cell(row["suggested_label"]),
             f"{row['suggested_probability']:.1%}",
             row["action"],
-            ending(row["path"], 24),
+            PathCell(row["path"]),
         )
     return shown

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from divacli.curate.reweight import ReweightResult
-from divacli.report.plain import plain
+from divacli.report.tables import add_words, cell, listing
 from divacli.report.terminal import SHOWN, groups_line
 
 
@@ -40,9 +40,7 @@ def reweight_summary(result: ReweightResult) -> Iterator[RenderableType]:
 
 def _trials(result: ReweightResult) -> Table:
     assert result.choice is not None
-    shown = Table(box=None, pad_edge=False)
-    for name in ("step", "size", "loss", "gain", "± error", "wrong", ""):
-        shown.add_column(name, justify="right")
+    shown = listing("step", "size", "loss", "gain", "± error", "wrong", "")
     sizes = result.choice.sizes
     for trial in result.choice.trials:
         taken = trial.step <= len(sizes) and trial.size == sizes[trial.step - 1]
@@ -63,10 +61,8 @@ def _classes(table: pd.DataFrame) -> Table:
     weights = table.groupby("label")["weight"].agg(["mean", "sum", "size"]).sort_values("mean", kind="stable")
     weights["share"] = weights["sum"] / weights["sum"].sum()
     rows = weights if len(weights) <= 2 * SHOWN else pd.concat([weights.head(SHOWN), weights.tail(SHOWN)])
-    shown = Table(box=None, pad_edge=False)
-    for name in ("mean weight", "share of weight", "samples"):
-        shown.add_column(name, justify="right")
-    shown.add_column("label", overflow="ellipsis", no_wrap=True)
+    shown = listing("mean weight", "share of weight", "samples")
+    add_words(shown, "label")
     for row in rows.itertuples():
-        shown.add_row(f"{row.mean:.3f}", f"{row.share:.1%}", f"{row.size:,}", plain(str(row.Index)))
+        shown.add_row(f"{row.mean:.3f}", f"{row.share:.1%}", f"{row.size:,}", cell(str(row.Index)))
     return shown

@@ -15,7 +15,8 @@ from divacli.curate.prune import Automatic, Choice, Prediction
 from divacli.curate.score import ScoreResult
 from divacli.curate.verify import Verification
 from divacli.errors import listed
-from divacli.report.plain import ending, plain
+from divacli.report.plain import plain
+from divacli.report.tables import PathCell, add_numbers, add_words, cell, listing
 from divacli.report.words import Sentence, groups_sentences, most_confused_words, score_sentences
 
 _NOISY = 1e-6
@@ -99,9 +100,10 @@ def prune_summary(
     if prediction is None or stay == n:
         return
     yield from groups_line(about)
-    table = Table(box=None, pad_edge=False)
-    for name in ("over", "loss before", "after", "error before", "after"):
-        table.add_column(name, justify="left" if name == "over" else "right")
+    table = listing()
+    add_words(table, "over")
+    for number in ("loss before", "after", "error before", "after"):
+        add_numbers(table, number)
     for index, name in enumerate(("all original samples", "kept", "dropped")):
         table.add_row(
             name,
@@ -116,19 +118,17 @@ def prune_summary(
 
 
 def _samples(rows: pd.DataFrame) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("derivative", justify="right")
-    table.add_column("loo loss", justify="right")
-    table.add_column("label", overflow="ellipsis", no_wrap=True, max_width=16)
-    table.add_column("predicted", overflow="ellipsis", no_wrap=True, max_width=16)
-    table.add_column("path", overflow="ellipsis", no_wrap=True)
+    table = listing("derivative", "loo loss")
+    for name in ("label", "predicted"):
+        add_words(table, name, 16)
+    add_words(table, "path")
     for row in rows.itertuples():
         table.add_row(
             _signed(float(row.derivative)),  # type: ignore[arg-type]
             f"{row.loo_loss:.3f}",
-            plain(str(row.label)),
-            plain(str(row.predicted_label)),
-            ending(str(row.path)),
+            cell(str(row.label)),
+            cell(str(row.predicted_label)),
+            PathCell(str(row.path)),
         )
     return table
 
@@ -147,16 +147,14 @@ def _classes(table: pd.DataFrame) -> Table:
     )
     classes["share"] = classes["harmful"] / classes["samples"]
     classes = classes.sort_values(["share", "harmful"], ascending=False, kind="stable").head(SHOWN)
-    shown = Table(box=None, pad_edge=False)
-    for name in ("share", "harmful", "samples", "loo error"):
-        shown.add_column(name, justify="right")
-    shown.add_column("label", overflow="ellipsis", no_wrap=True)
+    shown = listing("share", "harmful", "samples", "loo error")
+    add_words(shown, "label")
     for row in classes.itertuples():
         shown.add_row(
             f"{row.share:.1%}",
             f"{row.harmful:,}",
             f"{row.samples:,}",
             f"{row.wrong:.1%}",
-            plain(str(row.Index)),
+            cell(str(row.Index)),
         )
     return shown

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from divacli.curate.train import TrainResult
+from divacli.report.tables import listing
 from divacli.report.terminal import groups_line
 
 
@@ -36,17 +37,15 @@ def train_summary(result: TrainResult) -> Iterator[RenderableType]:
 def _history(result: TrainResult) -> Table:
     columns = {
         "step": ("step", ",.0f"),
-        "train loss": ("train_loss", ".4f"),
-        "K-fold loss": ("kfold_loss", ".4f"),
-        "LOO error": ("loo_error", ".1%"),
-        "step size": ("step_size", "g"),
+        "train\nloss": ("train_loss", ".4f"),
+        "K-fold\nloss": ("kfold_loss", ".4f"),
+        "LOO\nerror": ("loo_error", ".1%"),
+        "step\nsize": ("step_size", "g"),
         "zero": ("zero", ".1%"),
     }
     if result.summary["n_test"] is not None:
-        columns["test error"] = ("test_error", ".1%")
-    shown = Table(box=None, pad_edge=False)
-    for name in columns:
-        shown.add_column(name, justify="right")
+        columns["test\nerror"] = ("test_error", ".1%")
+    shown = listing(*columns)
     for row in result.history.to_dict("records"):
         values = [(row[column], form) for column, form in columns.values()]
         best = row["step"] == result.summary["best"]["step"]

@@ -248,7 +248,7 @@ def test_progress_is_told_of_every_choice(draw):
         yield told.append
 
     extend(draw("core", 30, 1), draw("pool", 80, 2), WIDE, ExtendOptions(10, 4), progress=progress)
-    assert told == [("choosing", 10), 4, 4, 2]
+    assert told == [("fitting the core", 0), ("judging the pool", 0), ("choosing", 10), 4, 4, 2]
 
 
 def test_pools_that_do_not_fit(draw, tmp_path, load):

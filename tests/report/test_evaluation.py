@@ -11,7 +11,8 @@ from rich.console import Console
 
 from divacli.curate.curve import Curve
 from divacli.curate.evaluate import Evaluation
-from divacli.report.evaluation import curve_summary, evaluation_summary, shortened
+from divacli.report.evaluation import curve_summary, evaluation_summary
+from divacli.report.plain import shortened
 
 
 def shown(parts) -> list[str]:

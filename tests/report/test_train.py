@@ -53,8 +53,8 @@ def test_the_rows_and_what_is_kept():
 
 
 def test_without_a_test_set_there_is_no_column_for_it():
-    assert "test error" in shown(result(tested=True))
-    assert "test error" not in shown(result(tested=False))
+    assert " test\n" in shown(result(tested=True))
+    assert " test\n" not in shown(result(tested=False))
 
 
 def test_that_groups_are_left_out_is_said():
