@@ -587,7 +587,9 @@
     $("zoom-title").textContent = samples.path[row];
     $("zoom-file").hidden = link === null;
     if (link !== null) $("zoom-file").href = served ? `image/${row}` : link;
-    $("zoom").onclose = () => focusCard(current);
+    // The browser gives the focus back to the card that had it; the one that was seen last is to have it.
+    const position = current;
+    $("zoom").onclose = () => focusCard(position);
     if (!$("zoom").open) $("zoom").showModal();
   }
 

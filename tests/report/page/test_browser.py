@@ -474,6 +474,7 @@ def test_large_images_are_decided_on_one_after_the_other(
     assert page.locator("#zoom-title").text_content() == shown[2]
     page.keyboard.press("Escape")
     assert states(page)[:4] == ["drop", "", "", ""]
+    assert page.evaluate("document.activeElement.querySelector('.path')?.textContent") == shown[2]
 
 
 def test_a_pressed_button_takes_its_decision_back(report: Any) -> None:
