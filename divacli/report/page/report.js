@@ -610,7 +610,7 @@
     Enter: () => zoom(rows[page * PAGE + current]),
   };
 
-  const IN_ZOOM = ["ArrowRight", "ArrowLeft", "k", "d", "r", "u"];
+  const IN_ZOOM = ["ArrowRight", "ArrowLeft", "k", "d", "r", "l", "u"];
 
   let byPointer = false;
   document.addEventListener("pointerdown", () => { byPointer = true; }, true);

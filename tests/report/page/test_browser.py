@@ -472,6 +472,10 @@ def test_large_images_are_decided_on_one_after_the_other(
     assert page.locator("#zoom-title").text_content() == shown[3]
     page.keyboard.press("u")
     assert page.locator("#zoom-title").text_content() == shown[2]
+    page.keyboard.press("l")
+    page.locator("#relabel-classes button").first.click()
+    assert page.locator("#zoom-title").text_content() == shown[3]
+    page.keyboard.press("u")
     page.keyboard.press("Escape")
     assert states(page)[:4] == ["drop", "", "", ""]
     assert page.evaluate("document.activeElement.querySelector('.path')?.textContent") == shown[2]
