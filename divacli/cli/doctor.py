@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from divacli.cli.command import command
-from divacli.cli.options import ComputeOptions, FrameOptions
-from divacli.cli.report import ONLY_CACHE
+from divacli.cli.options import ONLY_CACHE, ComputeOptions, FrameOptions
 
 
 def register(app: typer.Typer) -> None:

@@ -6,7 +6,7 @@ A group is a dataclass whose fields carry Typer annotations; a command takes a g
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +23,24 @@ Data = Annotated[
         ".jsonl or .parquet with path,label; - for such a table on standard input; WebDataset shards "
         "('train-{000..009}.tar'); an .npz with embedding and label; or a feature store. Tables, .npz and "
         "stores also at a URL, such as s3://bucket/features.npz.",
+        metavar="DATA",
+        show_default=False,
+    ),
+]
+
+
+ResultsFolder = Annotated[
+    Path,
+    typer.Argument(
+        help="A folder that a command wrote its results into.", metavar="DIR", show_default="diva-out"
+    ),
+]
+
+TrueLabels = Annotated[
+    str | None,
+    typer.Option(
+        help="A table with the true labels: wrong ones have a colour of their own in the figures. Default: "
+        "the column true_label of the scores, where there is one.",
         metavar="DATA",
         show_default=False,
     ),
@@ -188,6 +206,10 @@ class ComputeOptions:
         bool,
         typer.Option("--strict", help="Stop where an image cannot be decoded.", rich_help_panel=_COMPUTE),
     ] = False
+
+
+ONLY_CACHE = tuple(field.name for field in fields(ComputeOptions) if field.name != "cache_dir")
+"""What to leave out of these options where a command computes no features, and only looks for them."""
 
 
 @dataclass(frozen=True)

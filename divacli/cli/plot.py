@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from divacli.cli.command import command, console
-from divacli.cli.options import FrameOptions, OutputOptions
+from divacli.cli.options import FrameOptions, OutputOptions, ResultsFolder, TrueLabels
 from divacli.files import require_present
 
 
@@ -38,13 +38,8 @@ def register(app: typer.Typer) -> None:
 
     @command(app, "plot")
     def plot(
-        folder: Annotated[
-            Path,
-            typer.Argument(
-                help="A folder that a command wrote its results into.", metavar="DIR", show_default=False
-            ),
-        ],
         frame: FrameOptions,
+        folder: ResultsFolder = Path("diva-out"),
         kind: Annotated[
             list[KindName] | None,
             typer.Option(
@@ -57,14 +52,7 @@ def register(app: typer.Typer) -> None:
             Path | None,
             typer.Option("--out", "-o", help="Folder for the plots. Default: DIR.", show_default=False),
         ] = None,
-        truth: Annotated[
-            str | None,
-            typer.Option(
-                help="A table with the true labels: wrong ones have a colour of their own. Default: the "
-                "column true_label of the scores, where there is one.",
-                metavar="DATA",
-            ),
-        ] = None,
+        truth: TrueLabels = None,
     ) -> None:
         """Draw results as files for papers and notebooks.
 

@@ -8,14 +8,11 @@ from typing import Annotated
 import typer
 
 from divacli.cli.command import RichProgress, command, console
-from divacli.cli.options import ComputeOptions, FrameOptions
+from divacli.cli.options import ONLY_CACHE, ComputeOptions, FrameOptions, ResultsFolder, TrueLabels
 from divacli.files import require_present
 
 LIMIT = 60
 """Samples of a list on the page, unless another number is asked for."""
-
-ONLY_CACHE = ("device", "batch_size", "workers", "amp", "compile", "strict")
-"""Options of computing that a command without any has no use for."""
 
 
 def register(app: typer.Typer) -> None:
@@ -25,20 +22,12 @@ def register(app: typer.Typer) -> None:
     def report(
         compute: ComputeOptions,
         frame: FrameOptions,
-        folder: Annotated[
-            Path, typer.Argument(metavar="DIR", help="A folder of results.", show_default="diva-out")
-        ] = Path("diva-out"),
+        folder: ResultsFolder = Path("diva-out"),
         out: Annotated[
             Path | None, typer.Option("--out", "-o", help="The page. Default: report.html in DIR.")
         ] = None,
         limit: Annotated[int, typer.Option(help="Samples of a list at the most.", min=1)] = LIMIT,
-        truth: Annotated[
-            str | None,
-            typer.Option(
-                help="Table with the true labels; wrong ones are marked in the figures. Default: the column "
-                "true_label, where there is one."
-            ),
-        ] = None,
+        truth: TrueLabels = None,
     ) -> None:
         """Make a page of the images that matter, to look at and decide on: one file, no server.
 

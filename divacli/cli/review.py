@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from divacli.cli.command import RichProgress, command, console, say
-from divacli.cli.options import ComputeOptions, FrameOptions
-from divacli.cli.report import ONLY_CACHE
+from divacli.cli.options import ONLY_CACHE, ComputeOptions, FrameOptions, ResultsFolder, TrueLabels
 from divacli.errors import OutputError
 from divacli.files import require_present
 
@@ -25,15 +24,10 @@ def register(app: typer.Typer) -> None:
     def review(
         compute: ComputeOptions,
         frame: FrameOptions,
-        folder: Annotated[
-            Path, typer.Argument(metavar="DIR", help="A folder of results.", show_default="diva-out")
-        ] = Path("diva-out"),
+        folder: ResultsFolder = Path("diva-out"),
         port: Annotated[int, typer.Option(help="0: any that is free.", min=0, max=65_535)] = 0,
         browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
-        truth: Annotated[
-            str | None,
-            typer.Option(help="Table with the true labels; wrong ones are marked in the figures."),
-        ] = None,
+        truth: TrueLabels = None,
     ) -> None:
         """Look at all images of a result in a browser on this machine, and decide on them.
 
