@@ -184,10 +184,13 @@ def embedded(
     }
 
 
-def _link(place: str, folder: Path) -> str:
-    """A sample's file as an address relative to the page, so that both can move together."""
+def _link(place: str, folder: Path) -> str | None:
+    """A sample's file as an address relative to the page, so that both can move together.
+
+    Of URLs only those that a browser may follow: a table may name anything, such as `javascript://`.
+    """
     if is_url(place):
-        return place
+        return place if place.startswith(("http://", "https://")) else None
     return quote(os.path.relpath(place, folder), errors="surrogateescape")
 
 

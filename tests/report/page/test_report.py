@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from divacli.manifest import manifest_of
 from divacli.report.page.galleries import all_samples, galleries
-from divacli.report.page.payload import shown_paths
+from divacli.report.page.payload import columns, shown_paths
 from divacli.report.page.thumbnails import thumbnail
 from divacli.report.results import read_results
 
@@ -224,3 +225,16 @@ def test_a_thumbnail_is_small_upright_and_keeps_tiny_pixels(tmp_path: Path) -> N
     assert np.array_equal(np.asarray(opened("tiny.png", 16).convert("RGB")), pixels)
     assert opened("lying.jpg", 100).size == (50, 100)
     assert thumbnail(str(tmp_path / "none.png")) is None
+
+
+def test_links_lead_to_files_and_pages_alone(tmp_path: Path) -> None:
+    paths = [
+        "a b.png",
+        "javascript:alert(1).png",
+        "javascript://%0aalert(1)",
+        "s3://b/1.png",
+        "https://h/2.png",
+    ]
+    table = pd.DataFrame({"path": paths, "label": ["x", "y", "x", "y", "x"]})
+    found = columns(manifest_of(table, tmp_path), np.arange(5), ["x", "y"], tmp_path)
+    assert found["link"] == ["a%20b.png", "javascript%3Aalert%281%29.png", None, None, "https://h/2.png"]
