@@ -194,8 +194,9 @@ def test_downloaded_decisions_are_loaded_by_another_browser(
     assert report.locator("#relabel").is_visible()
     assert "is a new class" in report.locator("#relabel-new").text_content()
     report.keyboard.press("Enter")
+    playwright.expect(report.locator("#cards .state").nth(1)).to_have_text('relabel as =quite, "new"')
     states = report.locator("#cards .state").all_text_contents()
-    assert states[:2] == ["drop", 'relabel as =quite, "new"']
+    assert states[0] == "drop"
     file = downloaded(report, tmp_path / "decisions.csv")
     assert "\"'=quite" in file.read_text()
     other = browser.new_context().new_page()
@@ -405,6 +406,10 @@ def test_another_label_with_spaces_and_breaks_is_the_class_itself(
     page.fill("#relabel-label", " ".join(wanted.split()))
     assert page.locator("#relabel-new").text_content() == ""
     page.keyboard.press("Enter")
+    # A line break in a label is shown as a space.
+    playwright.expect(page.locator("#cards .state").first).to_have_text(
+        f"relabel as {' '.join(wanted.split())}"
+    )
     assert states(page)[0] == f"relabel as {wanted}"
 
 
@@ -474,11 +479,12 @@ def test_large_images_are_decided_on_one_after_the_other(
     assert page.locator("#zoom-title").text_content() == shown[2]
     page.keyboard.press("l")
     page.locator("#relabel-classes button").first.click()
-    assert page.locator("#zoom-title").text_content() == shown[3]
+    playwright.expect(page.locator("#zoom-title")).to_have_text(shown[3])
     page.keyboard.press("u")
     page.keyboard.press("Escape")
+    playwright.expect(page.locator("#zoom")).to_be_hidden()
     assert states(page)[:4] == ["drop", "", "", ""]
-    assert page.evaluate("document.activeElement.querySelector('.path')?.textContent") == shown[2]
+    playwright.expect(page.locator("#cards article").nth(2)).to_be_focused()
 
 
 def test_a_pressed_button_takes_its_decision_back(report: Any) -> None:
@@ -496,7 +502,7 @@ def test_another_label_is_a_click_on_its_class(report: Any) -> None:
     assert report.locator("#relabel-path").text_content() == paths(report)[0]
     wanted = next(name for name in ("red", "green", "blue") if name != given)
     report.locator("#relabel-classes button", has_text=wanted).click()
-    assert states(report)[0] == f"relabel as {wanted}"
+    playwright.expect(report.locator("#cards .state").first).to_have_text(f"relabel as {wanted}")
 
 
 def test_cards_show_the_whole_image(report: Any) -> None:
