@@ -87,7 +87,7 @@ def command(
                 if output is not None and output.report and leads():
                     from divacli.cli.report import report_on
 
-                    report_on(output.out, values["compute"].cache_dir, values["frame"])
+                    report_on(output.out, values["compute"].cache, values["frame"])
 
         # What Typer reads of a callback.
         attributes = {

@@ -28,11 +28,10 @@ def register(app: typer.Typer) -> None:
 
         `diva doctor --json > doctor.json`
         """
-        from divacli.cache import default_cache
         from divacli.doctor import check_up
         from divacli.report.doctor import checkup_json, checkup_lines
 
-        found = check_up(compute.cache_dir or default_cache())
+        found = check_up(compute.cache)
         typer.echo(checkup_json(found) if json else checkup_lines(found))
         if found.problems:
             raise typer.Exit(1)

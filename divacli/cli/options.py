@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from divacli.cache import default_cache
 from divacli.cli.completion import torchvision_names
 from divacli.cli.config import load_config
 
@@ -206,6 +207,11 @@ class ComputeOptions:
         bool,
         typer.Option("--strict", help="Stop where an image cannot be decoded.", rich_help_panel=_COMPUTE),
     ] = False
+
+    @property
+    def cache(self) -> Path:
+        """Where features are kept, named or not."""
+        return self.cache_dir or default_cache()
 
 
 ONLY_CACHE = tuple(field.name for field in fields(ComputeOptions) if field.name != "cache_dir")

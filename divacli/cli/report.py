@@ -44,24 +44,23 @@ def register(app: typer.Typer) -> None:
         require_present(truth)
         if out is not None and out.suffix.lower() not in (".html", ".htm"):
             raise typer.BadParameter(f"--out {out}: expected the name of a page, such as report.html")
-        _write(folder, out, compute.cache_dir, limit, truth, frame)
+        _write(folder, out, compute.cache, limit, truth, frame)
 
 
-def report_on(out: str, cache: Path | None, frame: FrameOptions) -> None:
+def report_on(out: str, cache: Path, frame: FrameOptions) -> None:
     """Write the page of what a command has just written.
 
     Args:
         out: Its `--out`.
-        cache: Its `--cache-dir`.
+        cache: Where it keeps features.
         frame: Its progress and quiet.
     """
     _write(Path(out), None, cache, LIMIT, None, frame)
 
 
 def _write(
-    folder: Path, out: Path | None, cache: Path | None, limit: int, truth: str | None, frame: FrameOptions
+    folder: Path, out: Path | None, cache: Path, limit: int, truth: str | None, frame: FrameOptions
 ) -> None:
-    from divacli.cache import default_cache
     from divacli.manifest import read_manifest
     from divacli.report.page.write import REPORT, write_report
     from divacli.report.results import read_results
@@ -69,7 +68,7 @@ def _write(
     results = read_results(folder)
     known = None if truth is None else read_manifest(truth, labels="optional")
     target = out or folder / REPORT
-    notes = write_report(results, target, limit, cache or default_cache(), RichProgress(frame), known)
+    notes = write_report(results, target, limit, cache, RichProgress(frame), known)
     if not frame.quiet:
         screen = console()
         for note in notes:

@@ -43,14 +43,13 @@ def register(app: typer.Typer) -> None:
         `ssh -L 8765:127.0.0.1:8765 gpubox diva review diva-out --port 8765 --no-browser`
         """
         require_present(truth)
-        from divacli.cache import default_cache
         from divacli.manifest import read_manifest
         from divacli.report.page.review import prepare
         from divacli.report.results import read_results
 
         results = read_results(folder)
         known = None if truth is None else read_manifest(truth, labels="optional")
-        ready, notes = prepare(results, compute.cache_dir or default_cache(), RichProgress(frame), known)
+        ready, notes = prepare(results, compute.cache, RichProgress(frame), known)
         with closing(ready.ledger), _served(ready, port) as server:
             for note in () if frame.quiet else notes:
                 say(f"note: {note}")

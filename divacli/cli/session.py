@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from divacli.cache import default_cache
 from divacli.cli.command import RichProgress, say, warn
 from divacli.cli.options import (
     ComputeOptions,
@@ -58,7 +57,7 @@ class Session(Loader):
             ExtractOptions(
                 device, compute.batch_size, compute.workers, compute.amp, compute.compile, tell=warn
             ),
-            compute.cache_dir or default_cache(),
+            compute.cache,
             group,
             strict=compute.strict,
             progress=RichProgress(frame),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -78,12 +78,8 @@ def galleries(results: Results, samples: Manifest, limit: int | None) -> list[Ga
     found = [*_of_scores(results, samples), *_of_decisions(results, samples)]
     if limit is None:
         rows = np.arange(len(samples.table))
-        found.append(Gallery("all", "All samples", "Every sample, as in the tables.", rows, len(rows)))
-    return [
-        Gallery(one.name, one.title, one.about, one.rows[:limit], len(one.rows))
-        for one in found
-        if len(one.rows)
-    ]
+        found.append(_gallery("all", "All samples", "Every sample, as in the tables.", rows))
+    return [replace(one, rows=one.rows[:limit]) for one in found if one.total]
 
 
 def _of_scores(results: Results, samples: Manifest) -> Iterator[Gallery]:

@@ -72,11 +72,14 @@ def shown_paths(places: Sequence[str]) -> list[str]:
     return [place[len(common) :].removeprefix("/") for place in places] if common else list(places)
 
 
-def columns(manifest: Manifest, rows: np.ndarray, classes: list[str], folder: Path) -> dict[str, list[Any]]:
+def columns(
+    manifest: Manifest, all_places: Sequence[str], rows: np.ndarray, classes: list[str], folder: Path
+) -> dict[str, list[Any]]:
     """Samples by column: texts, class numbers (-1: none), and numbers (null: unknown).
 
     Args:
         manifest: All samples.
+        all_places: As of `places_of`.
         rows: (m,) int, those that are wanted.
         classes: The label of each class number.
         folder: What links to the files start from.
@@ -88,8 +91,7 @@ def columns(manifest: Manifest, rows: np.ndarray, classes: list[str], folder: Pa
     """
     table = manifest.table.iloc[rows]
     index = pd.Index(classes)
-    all_places, named = places_of(manifest), manifest.names_only
-    paths = shown_paths(all_places)
+    named, paths = manifest.names_only, shown_paths(all_places)
     places = [all_places[row] for row in rows]
     found: dict[str, list[Any]] = {
         "path": [paths[row] for row in rows],
@@ -175,7 +177,7 @@ def embedded(
         "key": key_of(results, places),
         "root": common_folder(places),
         "classes": classes,
-        "samples": columns(samples, rows, classes, folder),
+        "samples": columns(samples, places, rows, classes, folder),
         "galleries": lists(galleries, position),
         "thumbnails": large,
         # Samples with scores come first, so those without neighbours are at the end.

@@ -13,6 +13,7 @@
   let decided = new Map(); // place -> {decision, label, given}
   const undoable = []; // [row or null, what was decided before, by place]
   let gallery;
+  let scale = 0; // of the bars: the largest derivative of the list, with its error
   let rows = []; // samples of the list that pass the filters, sorted
   let page = 0;
   let current = 0; // position on the page of the card that keys act on
@@ -252,6 +253,7 @@
     gallery = report.galleries.find((one) => one.name === name) ?? report.galleries[0];
     for (const button of $("galleries").children) button.setAttribute("aria-pressed", button.value === gallery.name);
     $("about").textContent = gallery.about;
+    scale = largest();
     for (const [id, column] of [["by-label", "label"], ["by-suggested", "suggested"]]) {
       const counts = new Map();
       for (const row of samples[column] ? gallery.rows : []) {
@@ -280,7 +282,7 @@
     showPage(0);
   }
 
-  // The largest derivative of the list, with its error: bars are as long whatever the filters.
+  // Bars are as long whatever the filters and the page.
   function largest() {
     const sizes = (row) => Math.abs(samples.derivative?.[row] ?? 0) + (samples.se?.[row] ?? 0);
     return gallery.rows.reduce((most, row) => Math.max(most, sizes(row)), 0);
@@ -291,8 +293,7 @@
     page = Math.min(Math.max(number, 0), pages - 1);
     current = 0;
     const shown = rows.slice(page * PAGE, (page + 1) * PAGE);
-    const scale = largest();
-    $("cards").replaceChildren(...shown.map((row, position) => card(row, position, scale)));
+    $("cards").replaceChildren(...shown.map(card));
     $("page").textContent = rows.length ? `Page ${page + 1} of ${pages}` : "No image passes the filters";
     $("previous").disabled = page === 0;
     $("next").disabled = page >= pages - 1;
@@ -352,7 +353,7 @@
 
   const thumbnail = (row) => (served ? (samples.image[row] ? `thumbnail/${row}` : null) : report.thumbnails[row]);
 
-  function card(row, position, scale) {
+  function card(row, position) {
     const item = $("card").content.firstElementChild.cloneNode(true);
     const find = (selector) => item.querySelector(selector);
     const article = find("article");
@@ -390,7 +391,7 @@
     figure("wrong", known("wrong", row) ? percent(samples.wrong[row]) : null);
     figure("outlier", known("outlier", row) ? amount(samples.outlier[row]) : null);
     figure("weight", known("weight", row) && samples.weight[row] !== 1 ? amount(samples.weight[row]) : null);
-    if (derivative !== null && scale > 0) find(".bar-of").append(bar(derivative, error ?? 0, scale));
+    if (derivative !== null && scale > 0) find(".bar-of").append(bar(derivative, error ?? 0));
     find(".path").textContent = samples.path[row];
     if (report.near?.[row]) neighbours(find(".near"), row, report.near[row]);
 
@@ -416,7 +417,7 @@
     }
   }
 
-  function bar(derivative, error, scale) {
+  function bar(derivative, error) {
     const shape = (name, attributes) => {
       const made = document.createElementNS("http://www.w3.org/2000/svg", name);
       for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);

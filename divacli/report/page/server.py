@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import io
 import json
 import os
 import secrets
@@ -21,17 +20,14 @@ from urllib.parse import parse_qs
 
 import numpy as np
 
-from divacli.embed.images import UndecodableImage, decode_image
 from divacli.errors import DivaError
-from divacli.files import read_bytes
 from divacli.report.page.ledger import Change, Ledger
 from divacli.report.page.neighbours import Neighbours
-from divacli.report.page.thumbnails import SIDE, SMALL_SIDE, thumbnail
+from divacli.report.page.thumbnails import SIDE, SMALL_SIDE, large, thumbnail
 
 HOST = "127.0.0.1"
 """Nobody but this machine is answered."""
 
-_LARGE_SIDE = 1600
 _MOST_ROWS = 512
 _MOST_BYTES = 1 << 26
 _REMEMBERED = 4096
@@ -139,7 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif name == "thumbnail" and (file := self._file(argument)) is not None:
             self._image(self.server.thumbnail(file, SMALL_SIDE if query == "small" else SIDE), "image/webp")
         elif name == "image" and (file := self._file(argument)) is not None:
-            self._image(_large(file), "image/jpeg")
+            self._image(large(file), "image/jpeg")
         else:
             self._refuse(HTTPStatus.NOT_FOUND)
 
@@ -226,15 +222,3 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else None
-
-
-def _large(file: str) -> bytes | None:
-    """An image as large as a screen, upright, in a format that every browser knows."""
-    try:
-        image = decode_image(read_bytes(file), least_side=_LARGE_SIDE)
-    except (UndecodableImage, DivaError, OSError, ValueError):
-        return None
-    image.thumbnail((_LARGE_SIDE, _LARGE_SIDE))
-    content = io.BytesIO()
-    image.save(content, "JPEG", quality=92)
-    return content.getvalue()

@@ -24,6 +24,7 @@ _TINY = 48
 """Images with no longer side are kept as they are, without loss: their pixels are meant to be seen."""
 
 _QUALITY = 78
+_LARGE_SIDE, _LARGE_QUALITY = 1600, 92
 
 
 def thumbnail(file: str, side: int = SIDE) -> bytes | None:
@@ -33,15 +34,29 @@ def thumbnail(file: str, side: int = SIDE) -> bytes | None:
         file: Absolute path, or URL.
         side: Longer side at the most.
     """
-    try:
-        image = decode_image(read_bytes(file), least_side=side)
-    except (UndecodableImage, DivaError, OSError, ValueError):
+    image = _decoded(file, side)
+    if image is None:
         return None
     lossless = max(image.size) <= _TINY
-    if max(image.size) > max(side, _TINY if lossless else 0):
+    if not lossless:
         image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
     content = io.BytesIO()
     image.save(content, "WEBP", lossless=lossless, quality=_QUALITY, method=4)
+    return content.getvalue()
+
+
+def large(file: str) -> bytes | None:
+    """An image as large as a screen, upright, as JPEG; None where there is no such image.
+
+    Args:
+        file: Absolute path, or URL.
+    """
+    image = _decoded(file, _LARGE_SIDE)
+    if image is None:
+        return None
+    image.thumbnail((_LARGE_SIDE, _LARGE_SIDE))
+    content = io.BytesIO()
+    image.save(content, "JPEG", quality=_LARGE_QUALITY)
     return content.getvalue()
 
 
@@ -66,3 +81,10 @@ def thumbnails(files: Sequence[str], side: int, advance: Callable[[int], None]) 
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(made, files))
+
+
+def _decoded(file: str, side: int) -> Image.Image | None:
+    try:
+        return decode_image(read_bytes(file), least_side=side)
+    except (UndecodableImage, DivaError, OSError, ValueError):
+        return None

@@ -15,7 +15,7 @@ from PIL import Image
 
 from divacli.manifest import manifest_of
 from divacli.report.page.galleries import all_samples, galleries
-from divacli.report.page.payload import columns, shown_paths
+from divacli.report.page.payload import columns, places_of, shown_paths
 from divacli.report.page.thumbnails import thumbnail
 from divacli.report.results import read_results
 
@@ -236,5 +236,6 @@ def test_links_lead_to_files_and_pages_alone(tmp_path: Path) -> None:
         "https://h/2.png",
     ]
     table = pd.DataFrame({"path": paths, "label": ["x", "y", "x", "y", "x"]})
-    found = columns(manifest_of(table, tmp_path), np.arange(5), ["x", "y"], tmp_path)
+    samples = manifest_of(table, tmp_path)
+    found = columns(samples, places_of(samples), np.arange(5), ["x", "y"], tmp_path)
     assert found["link"] == ["a%20b.png", "javascript%3Aalert%281%29.png", None, None, "https://h/2.png"]
