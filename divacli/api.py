@@ -19,8 +19,10 @@ from rich.console import Console
 from divacli.cache import default_cache
 from divacli.curate.files import ResultFiles
 from divacli.curate.loader import Loader
+from divacli.curate.pruning import FILES as PRUNE_FILES
 from divacli.curate.pruning import Pruning, prune_automatically, prune_by
 from divacli.curate.record import Scores
+from divacli.curate.scoring import FILES as SCORE_FILES
 from divacli.curate.scoring import Scoring, remember, score_data
 from divacli.curate.solution import SolveOptions
 from divacli.curate.truth import known_wrong
@@ -91,18 +93,22 @@ class ScoreReport:
         true_labels = None if truth is None else _true_labels(truth)
         return plots_of(results, kind, known_wrong(scored, true_labels))[0][1]
 
-    def save(self, folder: str | os.PathLike[str], format: Format = "csv") -> list[str]:
+    def save(
+        self, folder: str | os.PathLike[str], format: Format = "csv", *, overwrite: bool = False
+    ) -> list[str]:
         """Write the files of `diva score` into a folder, and say which.
 
         Args:
             folder: Made where it does not exist.
             format: Of the tables: "csv", "jsonl" or "parquet".
+            overwrite: Replace such files where they are there already.
 
         Raises:
-            OutputError: It cannot be written.
+            OutputError: It cannot be written, or holds such files.
         """
-        target = ResultFiles(Path(folder), format)
-        self._scoring.write(target)
+        with ResultFiles(Path(folder), format, SCORE_FILES, overwrite=overwrite) as target:
+            self._scoring.write(target)
+            target.finish("score")
         forgotten = remember(self._scoring, self._loader)
         if forgotten is not None:
             _warn(forgotten)
@@ -131,10 +137,13 @@ class PruneReport:
     summary: dict[str, Any]
     _pruning: Pruning = field(repr=False)
 
-    def save(self, folder: str | os.PathLike[str], format: Format = "csv") -> list[str]:
+    def save(
+        self, folder: str | os.PathLike[str], format: Format = "csv", *, overwrite: bool = False
+    ) -> list[str]:
         """Write the files of `diva prune` into a folder, and say which; as `ScoreReport.save`."""
-        target = ResultFiles(Path(folder), format)
-        self._pruning.write(target)
+        with ResultFiles(Path(folder), format, PRUNE_FILES, overwrite=overwrite) as target:
+            self._pruning.write(target)
+            target.finish("prune")
         return target.written
 
     def _repr_html_(self) -> str:
@@ -189,7 +198,7 @@ def score(
         amp: Mixed precision on CUDA.
         compile: Compile the network on CUDA.
         cache_dir: Where features are kept.
-        strict: Raise where an image cannot be decoded.
+        strict: Raise where a sample has no features of use, instead of leaving it out.
         val: Differentiate the loss of this data instead of the leave-one-out loss.
         ridge: The L2 penalty on the features as scaled.
         loss: The validation loss.

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import fnmatch
 import functools
 import hashlib
 import os
 import posixpath
 import re
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from divacli.errors import DataError, DivaError
-from divacli.tar import members, read_member, through_tar
+from divacli.tar import MAX_BYTES, members, read_member, through_tar
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -33,12 +36,19 @@ KINDS = (
 )
 """What DATA may be on this machine."""
 
+NO_REGULAR_FILE = "no regular file but a pipe, a socket or a device"
+
 STORE_FILE = "store.json"
 """What a folder is a feature store by."""
 
 # With the caches and archives of fsspec before it, if any: filecache::s3://bucket/features.npz
 _URL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*::)*([A-Za-z][A-Za-z0-9+.-]*)://")
 _LOCAL = ("file", "local")
+
+# User and password before the host; a signature or a token in the query or fragment.
+_SECRETS = re.compile(
+    r"(?P<start>[A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/?#]*@)?(?P<address>[^\s?#]*)(?:[?#]\S*)?"
+)
 
 # What to install for a protocol that fsspec leaves to another package.
 _PACKAGES = {
@@ -200,6 +210,11 @@ def is_url(name: str) -> bool:
     return found is not None and not (found.end() == len(found[1]) + 3 and found[1].lower() in _LOCAL)
 
 
+def without_secrets(text: str) -> str:
+    """A name or a sentence, without what the URLs in it may hold beside the address: passwords and keys."""
+    return _SECRETS.sub(r"\g<start>\g<address>", text)
+
+
 def place_of(name: str) -> Place:
     """Where a file that is called so lies; `file:///home/a` is the path `/home/a`."""
     return RemoteFile(name) if is_url(name) else Path(_local(name))
@@ -232,11 +247,40 @@ def read_bytes(file: str) -> bytes:
             URL.
 
     Raises:
-        OSError: A local file cannot be read.
+        OSError: A local file cannot be read, is no regular file, or larger than any image.
         DataError: Another one cannot.
     """
     member = through_tar(file)
-    return place_of(file).read_bytes() if member is None else read_member(*member)
+    if member is not None:
+        return read_member(*member)
+    place = place_of(file)
+    if isinstance(place, RemoteFile):
+        return place.read_bytes()
+    with _opened(place, MAX_BYTES) as stream:
+        return stream.read()
+
+
+def _opened(path: Path, most: int | None) -> BufferedReader:
+    """Open a regular file and nothing else: a pipe or a device may never end, or never answer.
+
+    Args:
+        path: The file, or a link to it.
+        most: The bytes it may have.
+
+    Raises:
+        OSError: It is none, or too large.
+    """
+    found = path.stat()
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):  # of a folder `open` says so
+        raise OSError(errno.EINVAL, NO_REGULAR_FILE, str(path))
+    if most is not None and found.st_size > most:
+        raise OSError(errno.EFBIG, f"{found.st_size:,} bytes, the limit is {most:,}", str(path))
+    # Where a pipe has taken the file's place since, opening it does not wait for a writer.
+    return open(path, "rb", opener=_without_waiting)  # Path.open takes no opener
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def is_file(file: str) -> bool:
@@ -249,6 +293,15 @@ def is_file(file: str) -> bool:
     if member is not None:
         return member[1] in members(member[0])
     return os.path.isfile(file)  # noqa: PTH113  # Path.is_file raises on some names
+
+
+def is_special(file: str) -> bool:
+    """Whether a path leads to what is neither a file nor a folder: a pipe, a socket or a device."""
+    try:
+        mode = status_of(file).st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def status_of(file: str) -> os.stat_result:
@@ -286,11 +339,15 @@ def size_of(place: Place) -> int:
     return place.size() if isinstance(place, RemoteFile) else place.stat().st_size
 
 
-def file_digest(place: Place) -> bytes:
+def file_digest(place: Place, most: int | None = None) -> bytes:
     """SHA-256 of a file's content.
 
+    Args:
+        place: The file.
+        most: The bytes that a local one may have; None: any number.
+
     Raises:
-        OSError: A local file cannot be read.
+        OSError: A local file cannot be read, is no regular file, or too large.
         DataError: Another one cannot.
     """
     if isinstance(place, RemoteFile):
@@ -298,7 +355,7 @@ def file_digest(place: Place) -> bytes:
     member = through_tar(str(place))
     if member is not None:
         return hashlib.sha256(read_member(*member)).digest()
-    with place.open("rb") as stream:
+    with _opened(place, most) as stream:
         return hashlib.file_digest(stream, "sha256").digest()
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from divacli.cli.command import command, console, warn
-from divacli.cli.extend import budget_value, write_extension
+from divacli.cli.extend import TABLES, budget_value, write_extension
 from divacli.cli.options import (
     ChoiceOptions,
     ComputeOptions,
@@ -61,13 +61,13 @@ def register(app: typer.Typer) -> None:
         require_present(data, *pool, problem.val)
         from divacli.cli.output import Output
         from divacli.cli.session import Session
-        from divacli.curate.aggregate import FEATURES, write_features
+        from divacli.curate.aggregate import FEATURES, features_file
         from divacli.curate.aggregate import aggregate as aggregate_pools
         from divacli.curate.extend import ExtendOptions
         from divacli.errors import OutputError
         from divacli.report.extend import aggregate_summary
 
-        target = Output(output)
+        target = Output(output, *TABLES, FEATURES, "aggregate.json")
         if target.folder is None:
             raise OutputError(
                 f"--out -: the table's features go into {FEATURES}, which needs a folder",
@@ -88,9 +88,9 @@ def register(app: typer.Typer) -> None:
                 f"{n_lonely:,} classes have a single sample, of which nothing is known when it is left out: "
                 f"the choice {judged}"
             )
-        write_features(result, target.folder)
-        target.written.append(FEATURES)
+        target.bytes(FEATURES, features_file(result))
         write_extension(target, result.choice, "aggregate.json", result.summary, target.folder)
+        target.done()
         if not frame.quiet:
             screen = console()
             for part in aggregate_summary(result):

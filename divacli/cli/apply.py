@@ -83,11 +83,11 @@ def register(app: typer.Typer) -> None:
         if materialize is not None and output.out == "-":
             raise typer.BadParameter("--materialize needs a folder: give it with --out DIR")
         require_present(data, decisions)
-        _require_apart(output, DATA=data, DECISIONS=decisions)
         from dataclasses import replace
         from pathlib import Path
 
         from divacli.cli.output import Output
+        from divacli.curate.accounting import account
         from divacli.curate.apply import apply as apply_decisions
         from divacli.curate.materialize import FOLDER, require_apart
         from divacli.curate.materialize import materialize as make_folder
@@ -104,8 +104,10 @@ def register(app: typer.Typer) -> None:
         if materialize is not None:
             # Before the folder for the results is made, which is not to appear in DATA.
             require_apart(manifest, Path(output.out) / FOLDER)
-        target = Output(output)
+        target = Output(output, "applied", "removed", "apply.json")
         table, origin = result.table, manifest.folder
+        # Now: in the folder of images they have other names.
+        account([manifest], [table, result.removed], manifest.folder, labels=False)
         if materialize is not None:
             table, more = make_folder(
                 replace(manifest, table=table),
@@ -113,12 +115,14 @@ def register(app: typer.Typer) -> None:
                 materialize.value,
                 output.format.value,
                 RichProgress(frame),
+                target.made(FOLDER),
             )
             origin = target.base.resolve()
             said += more
         target.table("removed", result.removed, manifest.folder)
         target.json("apply.json", result.summary)
         target.table("applied", table, origin, main=True)
+        target.done()
         if result.summary["emptied"]:
             said.append(f"no sample is left with the label {listed(result.summary['emptied'])}")
         if result.summary["new_labels"]:
@@ -132,27 +136,7 @@ def register(app: typer.Typer) -> None:
             for part in apply_summary(result.summary):
                 screen.print(part)
             if target.written:
-                made = [] if materialize is None else [f"{FOLDER}/"]
-                screen.print(f"wrote {', '.join([*target.written, *made])} in {target.folder}", markup=False)
-
-
-def _require_apart(output: OutputOptions, **sources: str | None) -> None:
-    """Refuse to write a result in the place of what it is made from, which would be lost."""
-    from divacli.errors import OutputError
-
-    if output.out == "-":
-        return
-    for name in (f"applied.{output.format.value}", f"removed.{output.format.value}", "apply.json"):
-        target = os.path.join(output.out, name)  # noqa: PTH118
-        for what, source in sources.items():
-            if not source or source == "-" or is_url(source):
-                continue
-            if os.path.realpath(str(place_of(source))) == os.path.realpath(target):
-                raise OutputError(
-                    f"{source} is {what}, and {target} would replace it",
-                    expected="a place for the results where nothing lies that they are made from",
-                    hint="choose another folder with --out",
-                )
+                screen.print(f"wrote {', '.join(target.written)} in {target.folder}", markup=False)
 
 
 def rows_of(data: str) -> Manifest:

@@ -74,7 +74,7 @@ def register(app: typer.Typer) -> None:
 
         named = [parse_transform(text) for text in transform]
         _require_different(named)
-        target = Output(output)
+        target = Output(output, "augmentation.yaml", "augment.json")
         session = Session(network, compute, frame, problem.group)
         options = session.solve_options(problem, LossName.cross_entropy)
         if not frame.quiet:
@@ -89,6 +89,7 @@ def register(app: typer.Typer) -> None:
         target.table("failed", result.failed, samples.manifest.folder)
         target.json("augment.json", result.summary)
         target.text("augmentation.yaml", augmentation_yaml(result))
+        target.done()
         if result.choice is not None and len(set(result.table["probability"])) == 1:
             warn(
                 "no step from equal probabilities lowers the loss of left-out images by more than two "

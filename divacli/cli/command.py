@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import inspect
+import logging
 import sys
 import traceback
 import typing
@@ -13,6 +15,7 @@ from typing import Any
 
 import typer
 
+from divacli.cli.logs import logged_step, open_log
 from divacli.cli.options import FrameOptions
 from divacli.cli.processes import (
     Terminated,
@@ -23,9 +26,12 @@ from divacli.cli.processes import (
     require_single,
 )
 from divacli.errors import DivaError
+from divacli.run import Run, running
 
 if typing.TYPE_CHECKING:
     from rich.console import Console
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def command(
@@ -76,7 +82,11 @@ def command(
             output = values.get("output")
             if output is not None and output.report and output.out == "-":
                 raise typer.BadParameter("--report: expected a folder to write the page into, not --out -")
-            with answering_errors(debug=values["frame"].debug), ending_well():
+            run = Run(name, _typed(values), confined=getattr(values["frame"], "confine", False))
+            answering = functools.partial(answering_errors, debug=values["frame"].debug)
+            with answering():
+                log = open_log(values["frame"].log_file, run, warn)
+            with log, answering(), ending_well(), running(run):
                 if shared:
                     require_shareable(name, *(values.get(source) for source in ("data", "pool")))
                 else:
@@ -87,7 +97,7 @@ def command(
                 if output is not None and output.report and leads():
                     from divacli.cli.report import report_on
 
-                    report_on(output.out, values["compute"].cache, values["frame"])
+                    report_on(output, values["compute"].cache, values["frame"])
 
         # What Typer reads of a callback.
         attributes = {
@@ -154,6 +164,21 @@ def answering_errors(*, debug: bool) -> Iterator[None]:
         raise typer.Exit(1) from error
 
 
+def _typed(values: dict[str, Any]) -> dict[str, Any]:
+    """Arguments and options by name, without those of groups that are as they are by default."""
+    typed: dict[str, Any] = {}
+    for name, value in values.items():
+        fields = dataclasses.fields(value) if dataclasses.is_dataclass(value) else ()
+        typed |= {
+            field.name: getattr(value, field.name)
+            for field in fields
+            if getattr(value, field.name) != field.default
+        }
+        if not fields and value not in (None, False):
+            typed[name] = value
+    return typed
+
+
 def console() -> Console:
     """The terminal of messages and summaries: standard error."""
     from rich.console import Console
@@ -175,8 +200,16 @@ def say(message: str, style: str | None = None) -> None:
 
 def warn(message: str) -> None:
     """Write one warning to standard error, of several processes in the first."""
+    _LOGGER.warning("%s", message)
     if leads():
         say(f"warning: {message}", style="yellow")
+
+
+def note(message: str, frame: FrameOptions) -> None:
+    """Write what is no warning to standard error, unless that is to be quiet."""
+    _LOGGER.info("%s", message)
+    if not frame.quiet:
+        say(f"note: {message}")
 
 
 class RichProgress:
@@ -188,10 +221,12 @@ class RichProgress:
     @contextlib.contextmanager
     def __call__(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
         """See `divacli.embed.progress.Progress`."""
+        with logged_step(what, total, self._line(what, total)) as advance:
+            yield advance
+
+    def _line(self, what: str, total: int) -> contextlib.AbstractContextManager[Callable[[int], None]]:
         if not self._shown:
-            yield lambda done: None
-            return
+            return contextlib.nullcontext(lambda done: None)
         from divacli.report.progress import shown
 
-        with shown(console(), what, total) as advance:
-            yield advance
+        return shown(console(), what, total)

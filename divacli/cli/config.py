@@ -8,12 +8,15 @@ the defaults of the command line, so that a flag wins and every check of an opti
 from __future__ import annotations
 
 import difflib
+import reprlib
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from divacli.files import is_url
+
+_LONGEST = 1 << 20  # bytes
 
 _FILES = {"data", "checkpoint", "val", "cache_dir", "manifest", "test", "truth", "pool"}
 """Options that name a file or folder to be found beside the configuration."""
@@ -64,7 +67,7 @@ def _checked(name: str, entry: Any, file: Path, *, repeatable: bool) -> Any:
     if not all(isinstance(one, str if name in _FILES else str | int | float) for one in entries):
         expected = "a path" if name in _FILES else "one text, number or true/false"
         more = ", or a list of these" if repeatable else ""
-        raise typer.BadParameter(f"{file}: {name!r} is {entry!r}; expected {expected}{more}")
+        raise typer.BadParameter(f"{file}: {name!r} is {reprlib.repr(entry)}; expected {expected}{more}")
     located = [_located(name, one, file.parent) for one in entries]
     return located if repeatable else located[0]
 
@@ -85,10 +88,21 @@ def _read(file: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        content = yaml.safe_load(file.read_text())
+        with file.open("rb") as stream:
+            text = stream.read(_LONGEST + 1)
+        if len(text) > _LONGEST:
+            raise typer.BadParameter(
+                f"{file} has more than {_LONGEST:,} bytes; expected some lines of options"
+            )
+        # Names for parts, which other parts then consist of, make gigabytes of a few lines; options need none.
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, yaml.SafeLoader)):
+            raise typer.BadParameter(f"{file} has aliases (*name); expected every value written out")
+        content = yaml.safe_load(text)
     except OSError as error:
         raise typer.BadParameter(f"{file} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise typer.BadParameter(f"{file} is nested too deeply; expected 'option: value' lines") from error
+    except (yaml.YAMLError, ValueError) as error:  # a date or a number that is none is the second
         raise typer.BadParameter(f"{file} is not YAML: {' '.join(str(error).split())}") from error
     if content is None:
         return {}

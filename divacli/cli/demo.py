@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from divacli.cli.command import RichProgress, command, console
-from divacli.cli.options import FrameOptions
+from divacli.cli.options import FrameOptions, Overwrite
+from divacli.errors import OutputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +28,7 @@ def register(app: typer.Typer) -> None:
         seed: Annotated[
             int, typer.Option(help="Of the split, the training and the wrong labels.", min=0)
         ] = 0,
+        overwrite: Overwrite = False,
     ) -> None:
         """Find planted label errors in real images, offline, in under a minute.
 
@@ -37,6 +39,8 @@ def register(app: typer.Typer) -> None:
         Example:
         `diva demo --out digits/`
         """
+        if not overwrite:
+            _require_empty(out)
         from divacli.demo.digits import make_digits
         from divacli.manifest import read_manifest
 
@@ -52,7 +56,8 @@ def register(app: typer.Typer) -> None:
         digits = make_digits(out, seed, RichProgress(frame))
         wrong = int(digits.flipped.sum())
         shown(f"{len(digits.flipped)} images, {wrong} with a wrong label, in {out}\n")
-        shared = ["--cache-dir", str(out / "cache"), *(["--quiet"] if frame.quiet else [])]
+        shared = ["--cache-dir", str(out / "cache")]
+        shared += [flag for flag, wanted in (("--quiet", frame.quiet), ("--overwrite", overwrite)) if wanted]
         score = [
             *("score", str(digits.labels), "--model", f"{digits.factory}:digit_net"),
             *("--checkpoint", str(digits.checkpoint), "--out", str(out / "scores")),
@@ -78,6 +83,20 @@ def register(app: typer.Typer) -> None:
         shown(f"The {wrong} wrong labels, found by")
         shown(_found("derivative > 0", found["harmful"], found["flipped"]))
         shown(_found("--keep auto", found["dropped"], found["flipped"]))
+
+
+def _require_empty(out: Path) -> None:
+    """Refuse to write over what is there.
+
+    Raises:
+        OutputError: The folder has something in it.
+    """
+    if out.is_dir() and any(out.iterdir()):
+        raise OutputError(
+            f"{out} is not empty",
+            expected="a folder for the demonstration alone",
+            hint="make it anew with --overwrite, or choose another folder with --out",
+        )
 
 
 def _found(rule: str, marked: pd.Series[bool], flipped: pd.Series[bool]) -> str:

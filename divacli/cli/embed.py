@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from divacli.cli.command import command, console
+from divacli.cli.command import command, console, warn
 from divacli.cli.options import ComputeOptions, Data, FrameOptions, NetworkOptions, OutputOptions
 from divacli.cli.processes import leads
 from divacli.files import require_present
@@ -32,10 +32,11 @@ def register(app: typer.Typer) -> None:
         require_present(data)
         from divacli.cli.output import Output
         from divacli.cli.session import Session
-        from divacli.embed import write_store
+        from divacli.embed import write_features
+        from divacli.embed.samples import SAMPLES
         from divacli.errors import OutputError
 
-        target = Output(output)
+        target = Output(output, f"{SAMPLES}.parquet", sources=(data,))
         if target.folder is None:
             raise OutputError(
                 "--out -: a feature store is a folder",
@@ -45,8 +46,10 @@ def register(app: typer.Typer) -> None:
         session = Session(network, compute, frame)
         samples = session.load(data)
         if leads():
-            write_store(samples, target.folder)
-        target.table("failed", samples.failed, samples.manifest.folder)
+            table = write_features(samples, target.folder, warn)
+            target.table(SAMPLES, table, samples.manifest.folder, part=True, format="parquet")
+        target.table("failed", samples.failed, samples.manifest.folder, part=True)
+        target.done()
         if not frame.quiet:
             n, d = samples.features.shape
             console().print(

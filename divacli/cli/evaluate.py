@@ -166,7 +166,8 @@ def register(app: typer.Typer) -> None:
         from divacli.curate.learners import LEARNERS
         from divacli.curate.provenance import grouping
 
-        target = Output(output)
+        tables = [*(["evaluation"] if manifests else []), *([] if curve is None else ["curve"])]
+        target = Output(output, *tables, "evaluation.json")
         session = Session(network, compute, frame, problem.group)
         options = session.solve_options(problem)
         unused = [name for name in _SCORING if getattr(problem, name) != getattr(ProblemOptions, name)]
@@ -212,6 +213,7 @@ def register(app: typer.Typer) -> None:
             **grouping(given.data.manifest, options),
         }
         _write(target, evaluation, drawn, about)
+        target.done()
         if not frame.quiet:
             screen = console()
             for part in _shown(evaluation, drawn, about):

@@ -26,6 +26,14 @@ class Tool(StrEnum):
     fiftyone = "fiftyone"
 
 
+_FILES = {
+    Tool.cleanlab: ("cleanlab",),
+    Tool.label_studio: ("tasks.json", "labeling_config.xml"),
+    Tool.fiftyone: ("fiftyone.jsonl", "import_fiftyone.py"),
+}
+"""What is written for each."""
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
@@ -93,7 +101,7 @@ def register(app: typer.Typer) -> None:
         scores = read_scores(table)
         classes = scores.classes
         shown = scores if limit is None else scores.select(np.arange(min(limit, len(scores.table))))
-        target = Output(output)
+        target = Output(output, *_FILES[to])
         screen = console()
         if to is Tool.cleanlab:
             _cleanlab(target, shown, _copies(table, scores))
@@ -105,6 +113,7 @@ def register(app: typer.Typer) -> None:
             if made.root is not None and not frame.quiet:
                 said = f"Label Studio's document root: {made.root}\nits source storage: {made.storage}"
                 screen.print(said, markup=False, soft_wrap=True)
+        target.done(whole=False)
         if not frame.quiet and target.written:
             screen.print(
                 f"wrote {', '.join(target.written)} in {target.folder} ({len(shown.table):,} samples)",

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _PANEL = "Choice"
 
+TABLES = ("extended", "selected", "remaining", "history")
+"""What is always written, and by diva aggregate too."""
+
 
 class PoolLabels(StrEnum):
     """What the labels of a pool mean."""
@@ -78,7 +81,7 @@ def register(app: typer.Typer) -> None:
         from divacli.curate.extend import extend as extend_core
         from divacli.report.extend import extend_summary
 
-        target = Output(output)
+        target = Output(output, *TABLES, "extend.json", sources=(data, pool))
         session = Session(network, compute, frame, problem.group)
         options = session.solve_options(problem)
         core, candidates, validation = session.load_pool(
@@ -89,6 +92,7 @@ def register(app: typer.Typer) -> None:
         how = ExtendOptions(wanted, choice.refit_every, choice.min_trust)
         result = extend_core(core, candidates, options, how, validation, session.progress)
         write_extension(target, result, "extend.json", result.summary)
+        target.done(relabelled=not candidates.manifest.labelled)
         if not candidates.manifest.labelled:
             warn(
                 f"the labels of the {len(result.selected):,} chosen samples are predictions (label_source): "
@@ -143,9 +147,9 @@ def write_extension(
 
     origin, pool_origin = result.core.manifest.folder, result.pool.manifest.folder
     failed = pd.concat([result.core.failed, relocate(result.pool.failed, pool_origin, origin)])
-    target.table("failed", failed, origin)
+    target.table("failed", failed, origin, part=True)
     target.table("selected", result.selected, folder or pool_origin)
-    target.table("remaining", result.remaining, folder or pool_origin)
+    target.table("remaining", result.remaining, folder or pool_origin, part=True)
     target.records("history", result.history)
     target.json(summary_name, summary)
-    target.table("extended", result.extended, folder or origin, main=True)
+    target.table("extended", result.extended, folder or origin, main=True, part=True)

@@ -48,6 +48,16 @@ TrueLabels = Annotated[
 ]
 
 
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Replace results of this command that are there already, which are refused otherwise.",
+        rich_help_panel="Output",
+    ),
+]
+
+
 class LossName(StrEnum):
     """Validation losses."""
 
@@ -205,7 +215,11 @@ class ComputeOptions:
     ] = None
     strict: Annotated[
         bool,
-        typer.Option("--strict", help="Stop where an image cannot be decoded.", rich_help_panel=_COMPUTE),
+        typer.Option(
+            "--strict",
+            help="Stop where an image cannot be decoded, or an embedding holds NaN.",
+            rich_help_panel=_COMPUTE,
+        ),
     ] = False
 
     @property
@@ -297,6 +311,7 @@ class OutputOptions:
     format: Annotated[FormatName, typer.Option(help="Of the written tables.", rich_help_panel=_OUTPUT)] = (
         FormatName.csv
     )
+    overwrite: Overwrite = False
     report: Annotated[
         bool,
         typer.Option(
@@ -317,6 +332,22 @@ class FrameOptions:
             help="A YAML file with options; flags win over it.",
             callback=load_config,
             is_eager=True,
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None
+    confine: Annotated[
+        bool,
+        typer.Option(
+            "--confine",
+            help="Refuse DATA that names files outside of the folder it lies in.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = False
+    log_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also append what is done to this file, for reports of bugs; it holds no secrets of URLs.",
+            metavar="FILE",
             rich_help_panel=_OUTPUT,
         ),
     ] = None

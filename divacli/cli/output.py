@@ -1,4 +1,4 @@
-"""Where results go: files in a folder, written whole or not at all, or standard output.
+"""Where results go: files in a folder, all or none of them, or standard output.
 
 Of several processes that share the work, the first one writes.
 """
@@ -6,57 +6,74 @@ Of several processes that share the work, the first one writes.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from divacli.cli.options import OutputOptions
 from divacli.cli.processes import leads
-from divacli.curate.files import ResultFiles
+from divacli.curate.files import ResultFiles, in_any_format
 from divacli.errors import OutputError
-from divacli.files import is_url
+from divacli.files import is_url, place_of
+from divacli.run import current
+
+_ARGUMENTS = ("data", "decisions", "table")
+"""What is given without the name of an option."""
 
 
 class Output(ResultFiles):
     """Where a command's tables go: files in a folder, or its main table to standard output.
 
     Args:
-        options: `--out` and `--format`.
+        options: `--out`, `--format`, `--overwrite` and `--report`.
+        makes: As of `ResultFiles`: what is certain to be written.
+        sources: What the samples come from whose tables `finish` accounts for, as on the command line.
 
     Raises:
-        OutputError: `--out` is a file, a URL, or a folder that cannot be written to.
+        OutputError: `--out` is a file, a URL, or a folder that cannot be written to, is in use, or holds such
+            files.
     """
 
-    def __init__(self, options: OutputOptions) -> None:
+    def __init__(self, options: OutputOptions, *makes: str, sources: tuple[str, ...] = ()) -> None:
         if is_url(options.out):
             raise OutputError(
                 f"--out {options.out}",
                 expected="a folder in a file system of this machine",
                 hint="write the results there, and copy them",
             )
-        folder = None if options.out == "-" else Path(options.out)
-        super().__init__(folder, options.format.value, writes=leads())
-        if folder is not None:
-            _prepare(folder)
+        self._sources = sources
+        if options.out != "-":
+            _require_apart(Path(options.out), in_any_format(makes))
+        super().__init__(
+            None if options.out == "-" else Path(options.out),
+            options.format.value,
+            (*makes, *(("report.html",) if options.report else ())),
+            overwrite=options.overwrite,
+            writes=leads(),
+        )
+        current().ending.callback(self.close)
+
+    def done(self, *, relabelled: bool = False, whole: bool = True) -> None:
+        """As `finish`, of the command that is running, with the samples that it has read."""
+        read = [current().manifest(source) for source in self._sources]
+        self.finish(read=read, relabelled=relabelled, whole=whole)
 
 
-def _prepare(folder: Path) -> None:
-    """Make the folder now: an hour of embedding is a bad time to learn that it cannot be written to."""
-    if folder.suffix.lower() in (".csv", ".tsv", ".jsonl", ".parquet"):
-        raise OutputError(
-            f"--out {folder}",
-            expected="a folder: results are several files",
-            hint=f"use --out DIR, or --out - > {folder}",
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"--out {folder} cannot be made: {error.strerror}",
-            expected="a folder that can be written to",
-            hint="choose another one with --out",
-        ) from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(
-            f"--out {folder} cannot be written to",
-            expected="a folder that can be written to",
-            hint="choose another one with --out",
-        )
+def _require_apart(folder: Path, names: Iterable[str]) -> None:
+    """Refuse to write a result in the place of what it is made from, which would be lost.
+
+    Raises:
+        OutputError: An argument or option of the command that is running names one of the files.
+    """
+    targets = {os.path.realpath(folder / name): folder / name for name in names}
+    for option, value in current().options.items():
+        for given in value if isinstance(value, list) else [value]:
+            if not isinstance(given, str | Path) or is_url(str(given)):
+                continue
+            target = targets.get(os.path.realpath(str(place_of(str(given)))))
+            if target is not None:
+                what = option.upper() if option in _ARGUMENTS else f"--{option.replace('_', '-')}"
+                raise OutputError(
+                    f"{given} is {what}, and {target} would replace it",
+                    expected="a place for the results where nothing lies that they are made from",
+                    hint="choose another folder with --out",
+                )

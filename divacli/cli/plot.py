@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from divacli.cli.command import command, console
-from divacli.cli.options import FrameOptions, OutputOptions, ResultsFolder, TrueLabels
+from divacli.cli.options import FrameOptions, OutputOptions, Overwrite, ResultsFolder, TrueLabels
 from divacli.files import require_present
 
 
@@ -53,6 +53,7 @@ def register(app: typer.Typer) -> None:
             typer.Option("--out", "-o", help="Folder for the plots. Default: DIR.", show_default=False),
         ] = None,
         truth: TrueLabels = None,
+        overwrite: Overwrite = False,
     ) -> None:
         """Draw results as files for papers and notebooks.
 
@@ -93,8 +94,10 @@ def register(app: typer.Typer) -> None:
         true_labels = None if truth is None else read_manifest(truth, labels="optional")
         wrong = None if scores is None else known_wrong(scores, true_labels)
         plots = [named for one in kinds for named in plots_of(results, one, wrong)]
-        target = Output(OutputOptions(out=str(out or folder)))
-        for name, figure in plots:
-            target.bytes(f"{name}.{format.value}", rendered(figure, format.value))
+        names = [f"{name}.{format.value}" for name, _ in plots]
+        target = Output(OutputOptions(out=str(out or folder), overwrite=overwrite), *names)
+        for name, (_, figure) in zip(names, plots, strict=True):
+            target.bytes(name, rendered(figure, format.value))
+        target.done(whole=False)
         if not frame.quiet:
             console().print(f"wrote {', '.join(target.written)} in {target.folder}", markup=False)

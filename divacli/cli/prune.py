@@ -124,10 +124,10 @@ def register(app: typer.Typer) -> None:
         require_present(data, problem.val)
         from divacli.cli.output import Output
         from divacli.cli.session import Session
-        from divacli.curate.pruning import prune_automatically, prune_by
+        from divacli.curate.pruning import FILES, prune_automatically, prune_by
         from divacli.report.terminal import automatic_summary, prune_summary
 
-        target = Output(output)
+        target = Output(output, *FILES, sources=(data,))
         session = Session(network, compute, frame, problem.group)
         scores = session.scored(data, problem)
         if automatic:
@@ -142,6 +142,7 @@ def register(app: typer.Typer) -> None:
                 progress=session.progress,
             )
         pruning.write(target)
+        target.done()
         for warning in pruning.warnings():
             warn(warning)
         if not frame.quiet:

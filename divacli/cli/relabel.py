@@ -71,15 +71,16 @@ def register(app: typer.Typer) -> None:
         from divacli.errors import listed
         from divacli.report.relabel import relabel_summary
 
-        target = Output(output)
+        target = Output(output, "relabelled", "changes", "relabel.json", sources=(data,))
         session = Session(network, compute, frame, problem.group)
         scores = session.scored(data, problem, features=False)
         result = relabel_samples(scores.table, threshold, budget)
         if scores.failed is not None:
-            target.table("failed", scores.failed, scores.origin)
+            target.table("failed", scores.failed, scores.origin, part=True)
         target.table("changes", result.changes, scores.origin)
         target.json("relabel.json", {**result.summary, **scores.about})
-        target.table("relabelled", result.table, scores.origin, main=True)
+        target.table("relabelled", result.table, scores.origin, main=True, part=True)
+        target.done(relabelled=True)
         doubt = doubtful(len(result.changes), len(result.table))
         if doubt is not None:
             warn(doubt)

@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from divacli.cli.command import RichProgress, command, console
-from divacli.cli.options import ONLY_CACHE, ComputeOptions, FrameOptions, ResultsFolder, TrueLabels
+from divacli.cli.options import (
+    ONLY_CACHE,
+    ComputeOptions,
+    FrameOptions,
+    OutputOptions,
+    Overwrite,
+    ResultsFolder,
+    TrueLabels,
+)
 from divacli.files import require_present
 
 LIMIT = 60
@@ -28,6 +36,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
         limit: Annotated[int, typer.Option(help="Samples of a list at the most.", min=1)] = LIMIT,
         truth: TrueLabels = None,
+        overwrite: Overwrite = False,
     ) -> None:
         """Make a page of the images that matter, to look at and decide on: one file, no server.
 
@@ -44,31 +53,42 @@ def register(app: typer.Typer) -> None:
         require_present(truth)
         if out is not None and out.suffix.lower() not in (".html", ".htm"):
             raise typer.BadParameter(f"--out {out}: expected the name of a page, such as report.html")
-        _write(folder, out, compute.cache, limit, truth, frame)
+        _write(folder, out, compute.cache, limit, truth, frame, overwrite=overwrite)
 
 
-def report_on(out: str, cache: Path, frame: FrameOptions) -> None:
+def report_on(output: OutputOptions, cache: Path, frame: FrameOptions) -> None:
     """Write the page of what a command has just written.
 
     Args:
-        out: Its `--out`.
+        output: Of the command.
         cache: Where it keeps features.
         frame: Its progress and quiet.
     """
-    _write(Path(out), None, cache, LIMIT, None, frame)
+    _write(Path(output.out), None, cache, LIMIT, None, frame, overwrite=output.overwrite)
 
 
 def _write(
-    folder: Path, out: Path | None, cache: Path, limit: int, truth: str | None, frame: FrameOptions
+    folder: Path,
+    out: Path | None,
+    cache: Path,
+    limit: int,
+    truth: str | None,
+    frame: FrameOptions,
+    *,
+    overwrite: bool,
 ) -> None:
+    from divacli.cli.output import Output
     from divacli.manifest import read_manifest
-    from divacli.report.page.write import REPORT, write_report
+    from divacli.report.page.write import REPORT, report_page
     from divacli.report.results import read_results
 
     results = read_results(folder)
     known = None if truth is None else read_manifest(truth, labels="optional")
     target = out or folder / REPORT
-    notes = write_report(results, target, limit, cache, RichProgress(frame), known)
+    file = Output(OutputOptions(out=str(target.parent), overwrite=overwrite), target.name)
+    page, notes = report_page(results, target.parent.resolve(), limit, cache, RichProgress(frame), known)
+    file.text(target.name, page)
+    file.finish("report")
     if not frame.quiet:
         screen = console()
         for note in notes:

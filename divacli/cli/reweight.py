@@ -68,16 +68,17 @@ def register(app: typer.Typer) -> None:
         from divacli.embed import read_data
         from divacli.report.reweight import reweight_summary
 
-        target = Output(output)
+        target = Output(output, "reweighted", "reweight.json", sources=(data,))
         session = Session(network, compute, frame, problem.group)
         options = session.solve_options(problem, LossName.cross_entropy)
         samples, validation = session.load_both(read_data(data), problem.val)
         how = ReweightOptions(size, walk.steps, per.value, walk.folds)
         result = reweight_samples(samples, options, how, validation, session.progress)
         origin = samples.manifest.folder
-        target.table("failed", samples.failed, origin)
+        target.table("failed", samples.failed, origin, part=True)
         target.json("reweight.json", result.summary)
-        target.table("reweighted", result.table, origin, main=True)
+        target.table("reweighted", result.table, origin, main=True, part=True)
+        target.done()
         if result.choice is not None and not result.choice.sizes:
             start = "those that balance the classes" if options.balanced else "as they were"
             warn(

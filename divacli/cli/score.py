@@ -62,19 +62,20 @@ def register(app: typer.Typer) -> None:
         require_present(data, problem.val)
         from divacli.cli.output import Output
         from divacli.cli.session import Session
-        from divacli.curate.scoring import remember, score_data
+        from divacli.curate.scoring import FILES, remember, score_data
         from divacli.curate.verify import verify as verify_result
         from divacli.embed import read_data
         from divacli.report.harm import harm_summary
         from divacli.report.terminal import score_summary
 
-        target = Output(output)
+        target = Output(output, *FILES, sources=(data,))
         session = Session(network, compute, frame, problem.group)
         options = session.solve_options(problem)
         scoring = score_data(session, read_data(data), options, problem.val, by or ())
         result = scoring.result
         checked = verify_result(result, verify, options.seed) if verify else None
         scoring.write(target)
+        target.done()
         forgotten = remember(scoring, session) if leads() else None
         for warning in (*scoring.warnings(), *([forgotten] if forgotten else [])):
             warn(warning)

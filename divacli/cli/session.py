@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from divacli.cli.command import RichProgress, say, warn
+from divacli.cli.command import RichProgress, note, warn
 from divacli.cli.options import (
     ComputeOptions,
     DtypeName,
@@ -62,7 +62,7 @@ class Session(Loader):
             strict=compute.strict,
             progress=RichProgress(frame),
             warn=warn,
-            note=(lambda note: None) if frame.quiet else (lambda note: say(f"note: {note}")),
+            note=lambda message: note(message, frame),
         )
 
     def scored(self, data: str, problem: ProblemOptions, *, features: bool = True) -> Scores:

@@ -21,6 +21,8 @@ from divacli.cli.options import (
 from divacli.errors import OutputError
 from divacli.files import require_present
 
+_FILES = ("model.pt", "model.json", "reweighted", "history", "train.json")
+
 _TRAINING, _STEPS = "Training", "Steps of the weights"
 
 
@@ -140,7 +142,7 @@ def register(app: typer.Typer) -> None:
         from divacli.embed import read_data
         from divacli.report.train import train_summary
 
-        target = Output(output)
+        target = Output(output, *_FILES, sources=(data,))
         if target.folder is None:
             raise OutputError(
                 "--out -: the trained network is a file",
@@ -203,12 +205,13 @@ def register(app: typer.Typer) -> None:
         origin = manifests[0].folder
         if len(result.failed):
             warn(f"{len(result.failed):,} images cannot be used and were left out: see failed")
-        target.table("failed", result.failed, origin)
+        target.table("failed", result.failed, origin, part=True)
         target.records("history", result.history)
         target.bytes("model.pt", packed(result.state_dict))
         target.json("model.json", {"model": backbone.name, "classes": result.classes})
         target.json("train.json", result.summary)
-        target.table("reweighted", result.table, origin, main=True)
+        target.table("reweighted", result.table, origin, main=True, part=True)
+        target.done()
         if not frame.quiet:
             screen = console()
             for part in train_summary(result):

@@ -12,13 +12,13 @@ import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from divacli.curate.accounting import account
 from divacli.curate.extend import (
     ExtendOptions,
     ExtendResult,
@@ -33,8 +33,8 @@ from divacli.embed import Samples
 from divacli.embed.gathered import whole
 from divacli.embed.progress import Progress, silent
 from divacli.errors import DataError
-from divacli.manifest import relocate, write_bytes
-from divacli.ridge import Problem, RidgeTask, differentiate, merged
+from divacli.manifest import relocate
+from divacli.ridge import Problem, RidgeTask, Scaling, differentiate, merged
 
 FEATURES = "features.npz"
 """The file that holds the features of an aggregated set."""
@@ -98,6 +98,8 @@ def aggregate(
     lonely = sorted(counts.index[counts == 1])
     degenerate = bool(lonely) and validation is None
     choice = extend(core, pool, options, replace(how, start_full=degenerate), validation, progress)
+    # Before the rows are called by names among the features.
+    account([core.manifest, pool.manifest], [choice.extended, choice.remaining], core.manifest.folder)
     rows = pd.Index(pool.manifest.table["path"])
     chosen, left = (rows.get_indexer(table["path"]) for table in (choice.selected, choice.remaining))
     with progress("weighing the modalities", 0):
@@ -128,13 +130,10 @@ def aggregate(
     return AggregateResult(choice, both, features[left], weights, summary)
 
 
-def write_features(result: AggregateResult, folder: Path) -> None:
-    """Write the features as an `.npz`, whose rows the tables name by their paths.
+def features_file(result: AggregateResult) -> bytes:
+    """The features as an `.npz` file, whose rows the tables name by their paths.
 
     It holds those of `choice.remaining` too, at weight 0.
-
-    Raises:
-        OutputError: It cannot be written.
     """
     left = result.choice.remaining.assign(weight=0.0)
     table = pd.concat([result.choice.extended, left], ignore_index=True)
@@ -146,7 +145,7 @@ def write_features(result: AggregateResult, folder: Path) -> None:
         path=table["path"].to_numpy(str),
         weight=table["weight"].to_numpy(float),
     )
-    write_bytes(folder / FEATURES, content.getvalue())
+    return content.getvalue()
 
 
 def _modality_weights(
@@ -261,4 +260,4 @@ def _mean(samples: Samples, scaling: str) -> torch.Tensor:
 
 def _scaled(features: torch.Tensor, scaling: str) -> torch.Tensor:
     wide = features.double()
-    return torch.nn.functional.normalize(wide) if scaling == "unit" else wide
+    return Scaling("unit")(wide) if scaling == "unit" else wide

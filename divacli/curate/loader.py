@@ -24,9 +24,18 @@ from divacli.curate.solution import (
     require_group_column,
     required_groups,
 )
-from divacli.embed import BackboneChoice, ExtractOptions, Samples, copies_of, read_data, samples_of
+from divacli.embed import (
+    BackboneChoice,
+    ExtractOptions,
+    Samples,
+    copies_of,
+    finite_samples,
+    read_data,
+    samples_of,
+)
 from divacli.embed.progress import Progress, silent
 from divacli.errors import listed
+from divacli.run import current
 
 if TYPE_CHECKING:
     from divacli.embed.augmentation import NamedTransform
@@ -42,7 +51,7 @@ class Loader:
         cache: Folder for features, shared by all.
         group: A column of groups, "duplicates" to search for copies where DATA has no such column, "none", or
             None for the default one where there is such.
-        strict: Raise where an image cannot be decoded, instead of leaving it out.
+        strict: Raise where a sample has no features of use, instead of leaving it out.
         progress: Told how far the work is.
         warn: Told what the user should know, one sentence at a time.
         note: Told what is no warning.
@@ -344,7 +353,7 @@ class Loader:
     def embedded(self, opened: Manifest | Samples) -> Samples:
         """Samples with their features."""
         if isinstance(opened, Samples):
-            return self._told(opened)
+            return self._told(finite_samples(opened, strict=self._strict))
         found = samples_of(
             opened, self.choice, self._extract, self.cache, strict=self._strict, progress=self.progress
         )
@@ -358,6 +367,7 @@ class Loader:
             )
         for note in samples.notes:
             self.tell(note)
+        current().embedded(samples.manifest, samples.fingerprint, samples.identity)
         self._warned_of_failures(samples)
         return samples
 
@@ -369,8 +379,9 @@ class Loader:
 
     def _warned_of_failures(self, samples: Samples) -> None:
         if len(samples.failed):
+            what = "samples" if "feature_source" in samples.manifest.table else "images"
             self._warn(
-                f"{len(samples.failed):,} images cannot be used and are left out, the first: "
+                f"{len(samples.failed):,} {what} cannot be used and are left out, the first: "
                 f"{samples.failed['path'].iloc[0]} ({samples.failed['reason'].iloc[0]})"
             )
 
@@ -381,6 +392,8 @@ class Loader:
             self._warn(f"{manifest.name}: columns kept but not used: {listed(unused)}.")
         for message in manifest.warnings:
             self._warn(message)
+        for note in manifest.notes:
+            self.tell(note)
 
 
 def _with_cells(manifest: Manifest, usable: Manifest) -> Manifest:

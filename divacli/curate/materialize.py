@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import os
 import posixpath
 import re
@@ -132,7 +131,12 @@ def require_apart(manifest: Manifest, folder: Path) -> None:
 
 
 def materialize(
-    manifest: Manifest, folder: Path, way: Way, format: Format, progress: Progress
+    manifest: Manifest,
+    folder: Path,
+    way: Way,
+    format: Format,
+    progress: Progress,
+    staged: Path | None = None,
 ) -> tuple[pd.DataFrame, list[str]]:
     """Make a folder with the image of each sample under `class/file`, and a table of them for Hugging Face.
 
@@ -146,6 +150,7 @@ def materialize(
         format: Of the table `metadata`, which holds file_name, label and all other columns but those that
             Hugging Face would take for files.
         progress: Told how far it is.
+        staged: Where it is made instead, to be moved to its place later.
 
     Returns:
         The manifest's table with paths of the new files, relative to the folder that `folder` lies in, and
@@ -165,7 +170,7 @@ def materialize(
     )
     metadata.insert(0, "file_name", places)
     metadata.insert(1, "label", table["label"])
-    with _appearing(folder) as made, progress(f"{way} of images", len(files)) as advance:
+    with _appearing(staged or folder) as made, progress(f"{way} of images", len(files)) as advance:
         for place in dict.fromkeys(posixpath.dirname(place) for place in places):
             (made / place).mkdir()
         for file, place in zip(files, places, strict=True):
@@ -213,10 +218,12 @@ def _image_name(file: str) -> str:
         return name
     from PIL import Image
 
+    from divacli.embed.images import open_image
+
     try:
-        with Image.open(io.BytesIO(read_bytes(file))) as image:
+        with open_image(read_bytes(file)) as image:
             kind = image.format
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(
             f"{file} has no suffix of an image, and cannot be read as one: {error}",
             expected="an image, or a name such as 1.jpg",

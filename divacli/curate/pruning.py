@@ -24,6 +24,9 @@ from divacli.curate.prune import (
 from divacli.curate.record import Scores
 from divacli.embed.progress import Progress, silent
 
+FILES = ("kept", "dropped", "prune.json")
+"""What is always written."""
+
 _REFIT = "refitting without what goes"
 
 
@@ -101,10 +104,10 @@ class Pruning:
         """Write all tables and the summary."""
         kept, dropped = self.tables
         if self.scores.failed is not None:
-            target.table("failed", self.scores.failed, self.scores.origin)
-        target.table("dropped", dropped, self.scores.origin)
+            target.table("failed", self.scores.failed, self.scores.origin, part=True)
+        target.table("dropped", dropped, self.scores.origin, part=True)
         target.json("prune.json", self.summary)
-        target.table("kept", kept, self.scores.origin, main=True)
+        target.table("kept", kept, self.scores.origin, main=True, part=True)
 
 
 def prune_automatically(

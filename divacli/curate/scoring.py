@@ -17,6 +17,9 @@ from divacli.embed import Samples
 from divacli.errors import OutputError
 from divacli.manifest import Manifest
 
+FILES = ("scores", "duplicates", "summary.json")
+"""What is always written."""
+
 
 @dataclass(frozen=True)
 class Scoring:
@@ -62,10 +65,10 @@ class Scoring:
         origin = self.result.samples.manifest.folder
         if self.harm is not None:
             target.records("harm", self.harm.table)
-        target.table("failed", self.result.samples.failed, origin)
+        target.table("failed", self.result.samples.failed, origin, part=True)
         target.table("duplicates", self.copies.table, origin)
         target.json("summary.json", self.summary)
-        target.table("scores", self.result.table, origin, main=True)
+        target.table("scores", self.result.table, origin, main=True, part=True)
 
 
 def score_data(

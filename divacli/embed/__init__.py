@@ -3,17 +3,20 @@
 from divacli.embed.load import BackboneChoice, copies_of, load_samples, read_data, samples_of
 from divacli.embed.options import ExtractOptions
 from divacli.embed.samples import Samples, is_store, joined
-from divacli.embed.write import write_store
+from divacli.embed.sources import finite_samples
+from divacli.embed.write import write_features, write_store
 
 __all__ = [
     "BackboneChoice",
     "ExtractOptions",
     "Samples",
     "copies_of",
+    "finite_samples",
     "is_store",
     "joined",
     "load_samples",
     "read_data",
     "samples_of",
+    "write_features",
     "write_store",
 ]

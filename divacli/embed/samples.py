@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,13 +11,15 @@ import pandas as pd
 from torch import Tensor
 
 from divacli.embed.gathered import GatheredRows
-from divacli.embed.keys import digest_of
+from divacli.embed.keys import KEY_BYTES, digest_of
 from divacli.embed.store import FeatureStore
 from divacli.errors import DataError, StoreError, listed
 from divacli.files import STORE_FILE, Place, RemoteFile, place_of, suffix_of
 from divacli.manifest import Labels, Manifest, read_manifest, relocate
+from divacli.run import current
 
-SAMPLES_FILE = "samples.parquet"
+SAMPLES = "samples"
+SAMPLES_FILE = f"{SAMPLES}.parquet"
 """The sample table of a store made by `diva embed`, with each image's key."""
 
 
@@ -87,9 +90,10 @@ def no_failures() -> pd.DataFrame:
 
 
 def failures_of(manifest: Manifest, failed: dict[int, str]) -> pd.DataFrame:
-    """path, label and reason of the samples (by position) without features."""
+    """path, label, any feature_source, and reason of the samples (by position) without features."""
     positions = sorted(failed)
-    failures = manifest.table.iloc[positions][["path", "label"]].reset_index(drop=True)
+    columns = [name for name in ("path", "label", "feature_source") if name in manifest.table]
+    failures = manifest.table.iloc[positions][columns].reset_index(drop=True)
     failures["reason"] = pd.Series([failed[position] for position in positions], dtype=str)
     return failures
 
@@ -102,6 +106,33 @@ def undecodable(failures: pd.DataFrame, subject: str) -> DataError:
         expected="images that Pillow can read",
         hint="repair or remove them",
     )
+
+
+def left_over(
+    manifest: Manifest, failed: dict[int, str], refusal: Callable[[pd.DataFrame, str], DataError]
+) -> tuple[np.ndarray, pd.DataFrame, Manifest]:
+    """What is left of samples of which some are of no use.
+
+    Args:
+        manifest: All of them.
+        failed: The reason for each (by position) that is of no use.
+        refusal: The error that names these, from their table and the beginning of its sentence.
+
+    Returns:
+        (n,) bool, those that are left; path, label and reason of the others; the manifest of those left.
+
+    Raises:
+        DataError: The refusal: none is left, or not two classes where labels are required.
+    """
+    kept = np.array([position not in failed for position in range(len(manifest.table))], dtype=bool)
+    failures = failures_of(manifest, failed)
+    remaining = manifest.select(kept)
+    left = "fewer than two classes are" if manifest.labels_required and len(remaining.classes) < 2 else ""
+    if not kept.any():
+        left = "no sample is"
+    if left:
+        raise refusal(failures, f"{manifest.name}: {left} left, for {len(failures):,}")
+    return kept, failures, remaining
 
 
 def samples_in(store: FeatureStore, manifest: Manifest, keys: np.ndarray, failed: dict[int, str]) -> Samples:
@@ -117,15 +148,9 @@ def samples_in(store: FeatureStore, manifest: Manifest, keys: np.ndarray, failed
         DataError: None is left, or not two classes where labels are required.
         StoreError: The store lacks one of the others.
     """
-    kept = np.array([position not in failed for position in range(len(keys))], dtype=bool)
-    failures = failures_of(manifest, failed)
-    remaining = manifest.select(kept)
-    if manifest.labels_required and len(remaining.classes) < 2:
-        raise undecodable(
-            failures, f"{manifest.name}: fewer than two classes are left, for {len(failures):,} images"
-        )
-    if not kept.any():
-        raise undecodable(failures, f"{manifest.name}: no image is left, for {len(failures):,} images")
+    kept, failures, remaining = left_over(
+        manifest, failed, lambda failures, subject: undecodable(failures, f"{subject} images")
+    )
     keys = keys[kept]
     fingerprint = digest_of(store.fingerprint.encode(), keys.tobytes())
     return Samples(
@@ -175,9 +200,22 @@ def read_store(folder: Place, name: str, *, labels: Labels = "required") -> Samp
             hint="run that command again; what it computed is kept",
         )
     manifest = read_manifest(str(folder / SAMPLES_FILE), labels=labels)
-    hexadecimal = manifest.table["image_sha256"]
-    keys = np.frombuffer(bytes.fromhex("".join(hexadecimal)), np.uint8).reshape(len(hexadecimal), -1)
+    keys = _keys(manifest.table, f"{name}/{SAMPLES_FILE}")
     source = str(folder) if isinstance(folder, RemoteFile) else "."
     table = manifest.table.drop(columns="image_sha256").assign(feature_source=source)
     manifest = replace(manifest, name=name, kind="store", table=table)
+    current().read(name, manifest)
     return replace(samples_in(store, manifest, keys, {}), seconds=time.monotonic() - start)
+
+
+def _keys(table: pd.DataFrame, name: str) -> np.ndarray:
+    """The keys of a store's samples, (n, 32) uint8, from their column in hexadecimal."""
+    written = table.get("image_sha256", pd.Series("", index=table.index))
+    # Each for itself: together, one that is too short would shift all others.
+    if not written.str.fullmatch(f"[0-9a-f]{{{2 * KEY_BYTES}}}").all():
+        raise StoreError(
+            f"{name} lacks the keys of its samples",
+            expected=f"the column image_sha256, {2 * KEY_BYTES} hexadecimal digits in every row",
+            hint="make the store anew with: diva embed DATA --out DIR",
+        )
+    return np.frombuffer(bytes.fromhex("".join(written)), np.uint8).reshape(-1, KEY_BYTES)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+
+import pandas as pd
 
 from divacli.embed.samples import SAMPLES_FILE, Samples
 from divacli.embed.store import FeatureStore, batched
@@ -12,18 +15,41 @@ from divacli.manifest import relocate, write_table
 _SHARD_ROWS = 8192
 
 
-def write_store(samples: Samples, folder: Path) -> None:
+def silently(sentence: str) -> None:
+    """Tell nobody."""
+
+
+def write_store(samples: Samples, folder: Path, tell: Callable[[str], None] = silently) -> None:
     """Write a feature store that holds just these samples, in their order.
 
     Args:
         samples: Samples whose features were computed from images.
         folder: Where to. A store of the same network that lies there gets a new sample table, and features
-            that it has already are not written again.
+            that it has already are not written again, unless they are damaged.
+        tell: Told, in one sentence, of what was damaged there.
 
     Raises:
         DataError: The features came without images.
         StoreError: The folder holds features of another network.
         OutputError: It cannot be written.
+    """
+    table = write_features(samples, folder, tell)
+    write_table(relocate(table, samples.manifest.folder, folder), folder / SAMPLES_FILE, "parquet")
+
+
+def write_features(samples: Samples, folder: Path, tell: Callable[[str], None] = silently) -> pd.DataFrame:
+    """Write all of a store but the table of its samples; without that it is unfinished.
+
+    Args:
+        samples: As for `write_store`.
+        folder: Where to.
+        tell: Told of damage.
+
+    Returns:
+        The table, to be written as `SAMPLES_FILE`, with paths as the samples have them.
+
+    Raises:
+        DivaError: As `write_store`.
     """
     if samples.keys is None:
         raise DataError(
@@ -33,12 +59,11 @@ def write_store(samples: Samples, folder: Path) -> None:
         )
     store = FeatureStore.create(folder, samples.identity, samples.features.shape[1])
     store.save_head(samples.head)
+    store.mend(samples.keys)
+    store.told(tell)
     for part in batched(len(samples), _SHARD_ROWS):
         missing = store.positions(samples.keys[part]) < 0
         if missing.any():
             store.append(samples.keys[part][missing], samples.features[part][missing].numpy())
     table = samples.manifest.table.drop(columns="feature_source", errors="ignore")
-    table = relocate(table, samples.manifest.folder, folder)
-    table["image_sha256"] = [key.tobytes().hex() for key in samples.keys]
-    # Last: a store without its table is unfinished.
-    write_table(table, folder / SAMPLES_FILE, "parquet")
+    return table.assign(image_sha256=[key.tobytes().hex() for key in samples.keys])

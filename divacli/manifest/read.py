@@ -11,7 +11,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 import pandas as pd
 
-from divacli.errors import DataError
+from divacli.errors import DataError, listed
 from divacli.files import (
     KINDS,
     Place,
@@ -30,11 +30,13 @@ from divacli.manifest.npz import read_npz
 from divacli.manifest.shards import is_shard, read_shards, shards_in
 from divacli.manifest.table import Manifest
 from divacli.manifest.tabular import FORMATS, parse, recognise
-from divacli.manifest.validate import validate
+from divacli.manifest.validate import leaving, validate
+from divacli.run import current
 
 Labels = Literal["required", "optional"]
 """Whether samples must have labels, of two classes at least, or may lack them as those of a pool may."""
 
+_STDIN = "standard input"
 _KINDS_AT_URL = "an .npz file, a .csv .tsv .jsonl .parquet table, or a feature store made by: diva embed"
 
 
@@ -53,7 +55,12 @@ def read_manifest(data: str, *, stdin: BinaryIO | None = None, labels: Labels = 
     Raises:
         DataError: Nothing there, nothing diva can read, or a table that is not usable as it is.
     """
-    required = labels != "optional"
+    manifest = _read(data, stdin, labels != "optional")
+    current().read(data, manifest)
+    return manifest
+
+
+def _read(data: str, stdin: BinaryIO | None, required: bool) -> Manifest:
     if data == "-":
         return _read_stdin(stdin or sys.stdin.buffer, required)
     if not data:  # an unset shell variable; as a path it would be the current folder
@@ -129,8 +136,8 @@ def _read_stdin(stdin: BinaryIO, labels_required: bool) -> Manifest:
             expected="a table with the columns path and label",
             hint="the command before the pipe wrote nothing: run it alone to see why",
         )
-    name = "standard input"
-    return _checked(name, "table", parse(content, recognise(content), name), Path.cwd(), labels_required)
+    table = parse(content, recognise(content), _STDIN)
+    return _checked(_STDIN, "table", table, Path.cwd(), labels_required)
 
 
 def _checked(
@@ -143,6 +150,7 @@ def _checked(
     embeddings: ArrayFile | np.ndarray | None = None,
 ) -> Manifest:
     table, unused, column_warnings = typed(raw, name, labels_required=labels_required)
+    root = folder
     if isinstance(folder, RemoteFile):
         table, folder = _located(table, folder), Path.cwd()
     manifest = Manifest(
@@ -154,7 +162,41 @@ def _checked(
         embeddings=embeddings,
         labels_required=labels_required,
     )
-    return replace(manifest, warnings=(*warnings, *column_warnings, *validate(manifest)))
+    warnings = (*warnings, *column_warnings, *validate(manifest))
+    return replace(manifest, warnings=warnings, notes=_confined(manifest, root))
+
+
+def _confined(manifest: Manifest, folder: Place) -> tuple[str, ...]:
+    """Say that a table names what lies outside of its folder.
+
+    Of a table that diva wrote that is no news: it says where the images of its DATA are.
+
+    Raises:
+        DataError: It does, where tables are confined to their folders.
+    """
+    if manifest.kind == "npz":  # it names no files
+        return ()
+    confined = current().confined
+    if not confined and (manifest.kind != "table" or _own(manifest, folder)):
+        return ()
+    found = leaving(manifest, folder)
+    if not found:
+        return ()
+    told = f"{manifest.name}: {len(found):,} paths lead out of {folder}"
+    if confined:
+        raise DataError(
+            f"{told}: {listed(found)}",
+            expected="files in or below that folder, for the command was given --confine",
+            hint="copy the files there, or leave --confine out where you trust who made this",
+        )
+    return (f"{told}, the first: {found[0]} (--confine refuses that)",)
+
+
+def _own(manifest: Manifest, folder: Place) -> bool:
+    """Whether a table looks like one that diva wrote."""
+    if not {"derivative", "image_sha256"}.isdisjoint(manifest.table.columns):
+        return True
+    return manifest.name != _STDIN and isinstance(folder, Path) and (folder / "run.json").is_file()
 
 
 def _located(table: pd.DataFrame, folder: RemoteFile) -> pd.DataFrame:

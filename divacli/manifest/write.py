@@ -44,10 +44,19 @@ def write_table(
         stdout: Where None writes to; the process's own standard output by default.
 
     Raises:
-        OutputError: It cannot be written there, or a column mixes types that Parquet cannot hold.
+        OutputError: It cannot be written there, holds text that is none in Unicode, or a column mixes types
+            that Parquet cannot hold.
         BrokenPipeError: Whoever read standard output is gone.
     """
-    content = {"csv": _csv, "jsonl": _jsonl, "parquet": _parquet}[format](table)
+    try:
+        content = {"csv": _csv, "jsonl": _jsonl, "parquet": _parquet}[format](table)
+    except UnicodeEncodeError as error:
+        raise OutputError(
+            "the table cannot be written: no text is "
+            + repr(error.object[max(0, error.start - 40) : error.start + 40]),
+            expected="characters of Unicode, without halves of surrogate pairs",
+            hint="rename what holds it",
+        ) from error
     if target is not None:
         write_bytes(target, content)
         return
@@ -61,7 +70,7 @@ def write_table(
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise _output_error("standard output", error) from error
+        raise output_error("standard output", error) from error
 
 
 def write_text(target: Path, text: str) -> None:
@@ -125,10 +134,11 @@ def write_bytes(target: Path, content: bytes) -> None:
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise _output_error(str(target), error) from error
+        raise output_error(str(target), error) from error
 
 
-def _output_error(where: str, error: OSError) -> OutputError:
+def output_error(where: str, error: OSError) -> OutputError:
+    """What to tell the user of a place that cannot be written."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return OutputError(
         f"{where} cannot be written: {error.strerror}",
@@ -185,14 +195,16 @@ def _json_value(value: object) -> object:
 def _parquet(table: pd.DataFrame) -> bytes:
     try:
         arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
-    except pa.ArrowException as error:
+    except UnicodeEncodeError:
+        raise  # of every format the same
+    except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
         raise OutputError(
             f"the table cannot be written as Parquet: {'; '.join(map(str, error.args))}",
             expected="values of one type in each column",
             hint="use --format jsonl",
         ) from error
     sink = io.BytesIO()
-    pq.write_table(arrow, sink)
+    pq.write_table(arrow, sink, write_page_checksum=True)
     return sink.getvalue()
 
 

@@ -45,6 +45,13 @@ def make_five():
 """
 
 
+OVERWRITING = (
+    *("score", "prune", "relabel", "reweight", "extend", "aggregate", "augment", "train", "evaluate"),
+    *("embed", "apply", "export", "plot", "report", "demo"),
+)
+"""Commands with the option --overwrite."""
+
+
 def noisy_image(label: int, generator: np.random.Generator) -> Image.Image:
     """A 4 x 4 image with a tint of its class and much noise."""
     tint = np.eye(3)[label] * 60
@@ -137,13 +144,19 @@ def blobs(tmp_path: Path) -> Callable[..., Blobs]:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Run the command line in this process, in a fresh folder."""
+    """Run the command line in this process, in a fresh folder.
+
+    One call replaces what another one wrote into the same folder, unless that is not to be.
+    """
     from divacli.cli.app import app
 
     monkeypatch.chdir(tmp_path)
 
-    def invoke(*arguments: object, stdin: bytes | str | None = None) -> Any:
-        return CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+    def invoke(*arguments: object, stdin: bytes | str | None = None, overwrite: bool = True) -> Any:
+        given = [str(argument) for argument in arguments]
+        if overwrite and given[:1] and given[0] in OVERWRITING:
+            given.append("--overwrite")
+        return CliRunner().invoke(app, given, input=stdin)
 
     return invoke
 
@@ -152,8 +165,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 def done(run: Callable[..., Any]) -> Callable[..., Any]:
     """As `run`, of a command that must succeed."""
 
-    def invoke(*arguments: object, stdin: bytes | str | None = None) -> Any:
-        result = run(*arguments, stdin=stdin)
+    def invoke(*arguments: object, stdin: bytes | str | None = None, overwrite: bool = True) -> Any:
+        result = run(*arguments, stdin=stdin, overwrite=overwrite)
         assert result.exit_code == 0, f"{result.stderr}\n{result.exception!r}"
         return result
 

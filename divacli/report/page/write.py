@@ -8,7 +8,7 @@ import numpy as np
 
 from divacli.curate.truth import known_wrong
 from divacli.embed.progress import Progress
-from divacli.manifest import Manifest, write_text
+from divacli.manifest import Manifest
 from divacli.report.page.galleries import all_samples, galleries
 from divacli.report.page.neighbours import Neighbours, find_neighbours
 from divacli.report.page.payload import class_names, embedded
@@ -19,32 +19,29 @@ REPORT = "report.html"
 """Name of the page in the folder of results."""
 
 
-def write_report(
-    results: Results, target: Path, limit: int, cache: Path, progress: Progress, truth: Manifest | None = None
-) -> list[str]:
-    """Write the page of a folder of results.
+def report_page(
+    results: Results, base: Path, limit: int, cache: Path, progress: Progress, truth: Manifest | None = None
+) -> tuple[str, list[str]]:
+    """The page of a folder of results.
 
     Args:
         results: The folder.
-        target: The file.
+        base: Absolute folder that the page will lie in, which links start from.
         limit: Samples of a list at the most.
         cache: Where features are looked for, of which the page shows neighbours.
         progress: Of reading images.
         truth: True labels, where they are known.
 
     Returns:
-        Sentences on what the page lacks.
+        HTML, and sentences on what the page lacks.
 
     Raises:
-        DivaError: The tables are not usable, or the page cannot be written.
+        DivaError: The tables are not usable.
     """
     samples = all_samples(results)
     neighbours, notes = neighbours_of(results, class_names(samples.table), cache, progress)
-    payload = embedded(
-        results, samples, galleries(results, samples, limit), neighbours, target.parent.resolve(), progress
-    )
-    write_text(target, page(results, payload, notes, wrong_labels(results, truth)))
-    return notes
+    payload = embedded(results, samples, galleries(results, samples, limit), neighbours, base, progress)
+    return page(results, payload, notes, wrong_labels(results, truth)), notes
 
 
 def neighbours_of(

@@ -1,0 +1,156 @@
+"""`run.json`: which commands wrote what into a folder, from which inputs, with which options and versions."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from divacli.errors import OutputError
+from divacli.files import without_secrets
+from divacli.manifest import Manifest
+from divacli.run import Input, Run
+
+RUN_FILE = "run.json"
+FORMAT = 1
+
+_PACKAGES = ("divacli", "torch", "torchvision", "numpy", "pandas", "pyarrow", "pillow", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """The runs that a folder holds files of.
+
+    Attributes:
+        runs: One object each, in the order in which they were made: command, options, inputs, samples,
+            outputs and versions; see docs/formats.md.
+    """
+
+    runs: tuple[dict[str, Any], ...] = ()
+
+    @classmethod
+    def read(cls, folder: Path) -> RunFile:
+        """The record of a folder; empty where there is none.
+
+        Raises:
+            OutputError: It is damaged, or of a later version.
+        """
+        file = folder / RUN_FILE
+        try:
+            content = json.loads(file.read_bytes())
+            known = content["format"]
+            runs = tuple(run for run in content["runs"] if isinstance(run["outputs"], dict))
+        except FileNotFoundError:
+            return cls()
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise OutputError(
+                f"{file} is not what diva writes",
+                expected="a record of the runs that wrote into this folder",
+                hint="move it away, or choose another folder with --out",
+            ) from error
+        if known != FORMAT:
+            raise OutputError(
+                f"{file} is of format {known!r}",
+                expected=f"format {FORMAT}",
+                hint="use the version of diva that wrote it, or choose another folder with --out",
+            )
+        return cls(runs)
+
+    def maker_of(self, name: str) -> str | None:
+        """The command that wrote a file; None where that is not known."""
+        return next((str(run["command"]) for run in self.runs if name in run["outputs"]), None)
+
+    def with_run(self, run: dict[str, Any], *, whole: bool) -> tuple[RunFile, list[str]]:
+        """The record with one run more, whose files replace those of the same names.
+
+        Args:
+            run: What is added.
+            whole: Whether an earlier run of the same command that loses a file loses all of them: its tables
+                would stand beside those of another run otherwise.
+
+        Returns:
+            The record, and the names of the files that are to be removed.
+        """
+        new = set(run["outputs"])
+        kept, stale = [], []
+        for earlier in self.runs:
+            outputs = earlier["outputs"]
+            left = {name: about for name, about in outputs.items() if name not in new}
+            if whole and earlier["command"] == run["command"] and len(left) < len(outputs):
+                stale += list(left)
+            elif left:
+                kept.append({**earlier, "outputs": left})
+        owned = {name for one in kept for name in one["outputs"]}
+        return RunFile((*kept, run)), [name for name in stale if name not in owned]
+
+    def encoded(self) -> bytes:
+        """The content of the file."""
+        return (json.dumps({"format": FORMAT, "runs": self.runs}, indent=2) + "\n").encode()
+
+
+def described(run: Run, command: str, samples: dict[str, int], outputs: Sequence[Path]) -> dict[str, Any]:
+    """A run as `run.json` holds it.
+
+    Args:
+        run: The command.
+        command: How it is called.
+        samples: How many samples were read, and are in each table.
+        outputs: The files and folders that it made.
+    """
+    return {
+        "command": command,
+        "options": {name: _plain(value) for name, value in run.options.items()},
+        "inputs": [_input(one) for one in run.inputs],
+        "samples": samples,
+        "outputs": {file.name: _output(file) for file in outputs},
+        "versions": {"python": platform.python_version(), **dict(_versions())},
+    }
+
+
+def _plain(value: Any) -> Any:
+    """An option as JSON has it, without what is secret in URLs."""
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value if isinstance(value, bool | int | float) or value is None else without_secrets(str(value))
+
+
+def _input(read: Input) -> dict[str, Any]:
+    manifest = read.manifest
+    return {
+        "given": without_secrets(read.given),
+        "kind": manifest.kind,
+        "folder": without_secrets(str(manifest.folder)),
+        "samples": len(manifest.table),
+        "classes": len(manifest.classes),
+        "fingerprint": _fingerprint(manifest),
+        "features": read.features or None,
+    }
+
+
+def _fingerprint(manifest: Manifest) -> str:
+    """SHA-256 of the rows: every cell of every column, in order."""
+    digest = hashlib.sha256()
+    for name, column in manifest.table.items():
+        digest.update(f"{name}\0{len(column)}\0".encode(errors="surrogatepass"))
+        digest.update("\0".join(map(str, column.tolist())).encode(errors="surrogatepass"))
+    return digest.hexdigest()
+
+
+def _output(file: Path) -> dict[str, Any]:
+    if file.is_dir():
+        return {"files": sum(len(names) for _, _, names in os.walk(file))}
+    with file.open("rb") as stream:
+        return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for package in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            yield package, version(package)

@@ -1,0 +1,85 @@
+"""A lock on a folder that the system lets go of when its holder dies, however it dies."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from divacli.errors import OutputError
+
+LOCK_FILE = ".diva.lock"
+"""The file that the lock is on. What it says is for people; what holds is the system's lock on it."""
+
+
+@contextmanager
+def locked(folder: Path, *, wait: bool) -> Iterator[None]:
+    """Hold the lock of a folder.
+
+    It is a `flock` on a file in the folder: nothing is left to be cleaned up after a kill or a crash, and an
+    old file that nobody holds is no obstacle. Where a file system has no locks, nothing is locked.
+
+    Args:
+        folder: Is there, and can be written to.
+        wait: Wait for whoever holds it, instead of refusing.
+
+    Raises:
+        OutputError: Another process holds it; or the file cannot be made.
+    """
+    file = folder / LOCK_FILE
+    descriptor = _opened(file, wait=wait)
+    try:
+        yield
+    finally:
+        # While it is held: who waits for it finds another file in its place, or none, and tries again.
+        with contextlib.suppress(OSError):
+            file.unlink()
+        os.close(descriptor)
+
+
+def _opened(file: Path, *, wait: bool) -> int:
+    """The file, locked and in its place."""
+    while True:
+        try:
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise OutputError(
+                f"{file} cannot be made: {error.strerror}",
+                expected="a folder that can be written to",
+                hint="choose another one with --out or --cache-dir",
+            ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+            os.close(descriptor)
+            raise OutputError(
+                f"{file.parent} is in use{f' by {holder}' if holder else ''}",
+                expected="one command that writes into a folder at a time",
+                hint="wait until it has ended, or choose another folder with --out",
+            ) from error
+        except OSError:
+            return descriptor  # a file system without locks
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if _in_place(file, descriptor):
+            with contextlib.suppress(OSError):  # a full disk
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+            return descriptor
+        os.close(descriptor)
+
+
+def _in_place(file: Path, descriptor: int) -> bool:
+    """Whether the file that was locked is still the one of that name."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return False
+    held = os.fstat(descriptor)
+    return (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino)

@@ -1,0 +1,90 @@
+"""One run of a command: what it reads, under which rule, for those who have to know without being handed it.
+
+The command line opens a run; outside of one, from Python, nothing is recorded and nothing confined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from divacli.manifest import Manifest
+
+
+@dataclass
+class Input:
+    """Something that a command read its samples from.
+
+    Attributes:
+        given: How it was named: a path, a URL, or "-".
+        manifest: All of its samples.
+        features: What their features are known by, where they have been looked for: `fingerprint` and
+            `identity`, as of `divacli.embed.Samples`.
+    """
+
+    given: str
+    manifest: Manifest
+    features: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Run:
+    """A command while it runs.
+
+    Attributes:
+        command: Its name, such as "score".
+        options: The arguments, and the options that differ from their defaults.
+        confined: Whether tables may name only files in or below the folder that they lie in.
+        inputs: What was read, in the order of reading.
+        ending: What is to be undone or let go when the run ends, however it ends.
+    """
+
+    command: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    confined: bool = False
+    inputs: list[Input] = field(default_factory=list)
+    ending: ExitStack = field(default_factory=ExitStack)
+
+    def read(self, given: str, manifest: Manifest) -> None:
+        """Note what was read."""
+        self.inputs.append(Input(given, manifest))
+
+    def embedded(self, manifest: Manifest, fingerprint: str, identity: dict[str, str]) -> None:
+        """Note what the features of something are known by that was read."""
+        for one in self.inputs:
+            if one.manifest.name == manifest.name:
+                one.features = {"fingerprint": fingerprint, "identity": identity}
+
+    def manifest(self, given: str) -> Manifest:
+        """All samples of something that was read.
+
+        Raises:
+            KeyError: It was not.
+        """
+        found = [one.manifest for one in self.inputs if one.given == given]
+        if not found:
+            raise KeyError(given)
+        return found[-1]
+
+
+_RUN: ContextVar[Run | None] = ContextVar("run", default=None)
+
+
+def current() -> Run:
+    """The run that is going on; one that nobody looks at where there is none."""
+    return _RUN.get() or Run()
+
+
+@contextmanager
+def running(run: Run) -> Iterator[Run]:
+    """Make a run the current one, and end it."""
+    token = _RUN.set(run)
+    try:
+        with run.ending:
+            yield run
+    finally:
+        _RUN.reset(token)

@@ -1,0 +1,84 @@
+"""The lock on a folder: held by one, let go of by death, waited for."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from divacli.errors import OutputError
+from divacli.lock import LOCK_FILE, locked
+
+FORK = multiprocessing.get_context("fork")
+
+
+def hold(folder: Path, held: object) -> None:
+    with locked(folder, wait=False):
+        held.set()  # type: ignore[attr-defined]
+        time.sleep(60)
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """A process that holds the lock of a folder."""
+    held = FORK.Event()
+    process = FORK.Process(target=hold, args=(tmp_path, held))
+    process.start()
+    assert held.wait(20)
+    yield process
+    process.kill()
+    process.join()
+
+
+def test_who_holds_it_is_named(tmp_path, holder):
+    with (
+        pytest.raises(OutputError, match=f"is in use by process {holder.pid} on "),
+        locked(tmp_path, wait=False),
+    ):
+        pass
+
+
+def test_a_killed_holder_is_no_obstacle(tmp_path, holder):
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join()
+    assert (tmp_path / LOCK_FILE).exists()
+    with locked(tmp_path, wait=False):
+        pass
+    assert not (tmp_path / LOCK_FILE).exists()
+
+
+def count(folder: Path, rounds: int) -> None:
+    for _ in range(rounds):
+        with locked(folder, wait=True):
+            file = folder / "count"
+            number = int(file.read_text())
+            time.sleep(0.0005)
+            file.write_text(str(number + 1))
+
+
+def test_who_waits_gets_it_in_turn(tmp_path):
+    """No increment is lost, although each holder removes the file that the others wait on."""
+    (tmp_path / "count").write_text("0")
+    processes = [FORK.Process(target=count, args=(tmp_path, 50)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert (tmp_path / "count").read_text() == "200"
+    assert not (tmp_path / LOCK_FILE).exists()
+
+
+def test_it_is_let_go_of_by_an_error(tmp_path):
+    with pytest.raises(ValueError, match="mine"), locked(tmp_path, wait=False):
+        raise ValueError("mine")
+    with locked(tmp_path, wait=False):
+        pass
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path):
+    with pytest.raises(OutputError, match="cannot be made"), locked(tmp_path / "absent", wait=False):
+        pass
