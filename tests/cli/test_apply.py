@@ -67,6 +67,7 @@ def test_a_folder_and_decisions(images, decisions, done):
         "applied.csv",
         "apply.json",
         "removed.csv",
+        "run.json",
     ]
     applied, removed = read_manifest("diva-out/applied.csv"), read("diva-out/removed.csv")
     assert applied.unused == ()
@@ -170,7 +171,7 @@ def test_a_folder_is_made_and_named_by_the_table(images, decisions, done):
     before = {file: file.read_bytes() for file in images.rglob("*.png")}
     for way in ("symlink", "hardlink", "copy"):
         result = done("apply", images, decisions, "--materialize", way, "--out", way)
-        assert "wrote removed.csv, apply.json, applied.csv, images/ in" in text_of(result)
+        assert "wrote images, removed.csv, apply.json, applied.csv in" in text_of(result)
         applied = read(f"{way}/applied.csv")
         assert len(applied) == 35
         assert all(
@@ -223,6 +224,8 @@ def test_what_was_read_is_not_replaced(images, decisions, run, done, linked):
         ["curated/removed.csv", "--materialize", "copy"],
         ["curated/applied.csv", "-"],
         [images, "curated/applied.csv"],
+        # The same table in another format would take the place of all files of the run before.
+        ["curated/applied.csv", "second.csv", "--format", "jsonl"],
     ):
         result = run("apply", *arguments, "--out", folder, stdin=Path("second.csv").read_bytes())
         assert result.exit_code == 1
@@ -233,7 +236,6 @@ def test_what_was_read_is_not_replaced(images, decisions, run, done, linked):
         assert "to do: choose another folder with --out" in said
         assert before == {file.name: file.read_bytes() for file in Path("curated").iterdir()}
     done("apply", "curated/applied.csv", "second.csv", "--out", "again")
-    done("apply", "curated/applied.csv", "second.csv", "--out", "curated", "--format", "jsonl")
     piped = done("apply", "curated/applied.csv", "second.csv", "--out", "-")
     assert piped.stdout_bytes.count(b"\n") == 35
 
@@ -344,8 +346,8 @@ def test_the_same_bytes_wherever_it_runs(images, model, done, tmp_path, monkeypa
             {
                 str(file): file.read_bytes()
                 for file in files
-                # It holds what the computation took.
-                if file.is_file() and file.name != "summary.json"
+                # It holds what the computation took, and the record a digest of it.
+                if file.is_file() and str(file) not in ("scored/summary.json", "scored/run.json")
             }
         )
     assert written[0] == written[1]

@@ -13,7 +13,7 @@ from divacli.cli.evaluate import LearnerName
 from divacli.curate.finetuned import FinetuneLearner
 from divacli.curate.learners import LEARNERS
 
-FILES = ["curve.csv", "curve.svg", "evaluation.csv", "evaluation.json", "evaluation.svg"]
+FILES = ["curve.csv", "curve.svg", "evaluation.csv", "evaluation.json", "evaluation.svg", "run.json"]
 
 
 def text_of(result) -> str:
@@ -106,7 +106,11 @@ def test_a_curve_needs_no_manifest(noisy, done):
         *("evaluate", "data.npz", "--curve", "remove", "--fractions", "0.3,0.1", "--seeds", "2"),
         *("--test", "test.npz", "--learner", "ridge"),
     )
-    assert sorted(file.name for file in Path("diva-out").iterdir()) == [*FILES[:2], "evaluation.json"]
+    assert sorted(file.name for file in Path("diva-out").iterdir()) == [
+        *FILES[:2],
+        "evaluation.json",
+        "run.json",
+    ]
     table = runs(name="curve")
     assert table["fraction"].tolist() == [0, 0.1, 0.3] * 2 + [0, 0.1, 0.1, 0.3, 0.3]
     assert table["n_train"].tolist()[:3] == [120, 108, 84]
@@ -247,7 +251,7 @@ def mended(result, *parts: str) -> None:
     assert result.exit_code == 1, result.stderr
     for part in ("error:", "expected:", *parts):
         assert part in text_of(result)
-    assert not list(Path("diva-out").iterdir())
+    assert not Path("diva-out").exists()
 
 
 def test_labels_that_cannot_be_learned_are_refused_before_any_work(images, images_table, factory, model, run):

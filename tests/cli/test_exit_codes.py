@@ -307,7 +307,7 @@ def test_an_error_that_nobody_foresaw_is_no_traceback(error, message, blobs, run
     assert_mendable(run("score", blobs().file), message)
 
 
-def test_an_error_that_nobody_foresaw_is_raised_with_debug(blobs, run, monkeypatch):
+def test_an_error_that_nobody_foresaw_shows_where_with_debug(blobs, run, monkeypatch):
     import divacli.curate.score as module
 
     def fail(*arguments):
@@ -315,7 +315,9 @@ def test_an_error_that_nobody_foresaw_is_raised_with_debug(blobs, run, monkeypat
 
     monkeypatch.setattr(module, "score", fail)
     result = run("score", blobs().file, "--debug")
-    assert isinstance(result.exception, ZeroDivisionError)
+    assert result.exit_code == 1
+    assert "Traceback" in result.stderr
+    assert "error: ZeroDivisionError: here" in result.stderr
 
 
 def test_out_of_memory_with_debug_shows_where(blobs, run, monkeypatch):

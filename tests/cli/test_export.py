@@ -104,6 +104,7 @@ def test_fiftyone_writes_fields_and_a_script(scored, done):
     assert sorted(file.name for file in Path("exported").iterdir()) == [
         "fiftyone.jsonl",
         "import_fiftyone.py",
+        "run.json",
     ]
     rows = [json.loads(line) for line in Path("exported/fiftyone.jsonl").read_text().splitlines()]
     assert len(rows) == 36

@@ -10,7 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-FILES = ["extend.json", "extended.csv", "failed.csv", "history.csv", "remaining.csv", "selected.csv"]
+FILES = [
+    "extend.json",
+    "extended.csv",
+    "failed.csv",
+    "history.csv",
+    "remaining.csv",
+    "run.json",
+    "selected.csv",
+]
 
 
 def read(name: str, out: str = "diva-out") -> pd.DataFrame:
@@ -265,7 +273,7 @@ def test_only_new_classes_are_refused(arrays, run):
     message = refused(run("extend", "core.npz", "--pool", "pool.npz"))
     assert "none of 10 samples can be chosen: 10 because no sample that the choice is judged by" in message
     assert "--val" in message
-    assert list(Path("diva-out").iterdir()) == []
+    assert not Path("diva-out").exists()
 
 
 def test_a_set_judges_no_sample_of_itself(arrays, run, done):
@@ -425,7 +433,7 @@ def test_order_and_batch_size_change_nothing(both, done, photos, model):
     arguments = ("extend", "core/photos", "--pool", "pool/more", *model, "--min-trust", "0")
     for size in (1, 7):
         done(*arguments, "--batch-size", str(size), "--cache-dir", f"cache{size}", "--out", f"by{size}")
-    for name in FILES[1:]:
+    for name in set(FILES) - {"extend.json", "run.json"}:
         assert (Path("by1") / name).read_bytes() == (Path("by7") / name).read_bytes()
 
 
@@ -454,7 +462,7 @@ def test_interrupted(both, run, monkeypatch):
     result = run(*EXTEND)
     assert result.exit_code == 130
     assert "Traceback" not in result.stderr
-    assert list(Path("diva-out").iterdir()) == []
+    assert not Path("diva-out").exists()
 
 
 def test_the_pool_may_be_named_in_a_file(both, done):

@@ -21,10 +21,10 @@ def test_embeddings_that_are_not_finite_are_named(blobs, run, option):
     np.savez("bad.npz", **bad)
     arguments = ("good.npz", "--val", "bad.npz") if option else ("bad.npz",)
     blobs("good.npz")
-    result = run("score", *arguments, "--out", "scored")
+    result = run("score", *arguments, "--strict", "--out", "scored")
     assert result.exit_code == 1
     assert "2 of 150 embeddings hold NaN or infinite values, at the paths s0003, s0005" in text_of(result)
-    assert not list(Path("scored").iterdir())
+    assert not list(Path().glob("scored/*.csv"))
 
 
 def test_a_validation_set_under_another_network_is_refused(images, factory, done, run):

@@ -87,6 +87,7 @@ def test_the_files_and_what_prune_json_holds(blobs, done):
         "failed.csv",
         "kept.csv",
         "prune.json",
+        "run.json",
     ]
     content = json.loads((folder / "prune.json").read_text())
     assert (content["n_kept"], content["n_dropped"], content["keep"]) == (120, 30, 0.8)

@@ -284,6 +284,7 @@ def test_the_default_folder_is_diva_out(blobs, done):
     assert sorted(file.name for file in Path("diva-out").iterdir()) == [
         "duplicates.csv",
         "failed.csv",
+        "run.json",
         "scores.csv",
         "summary.json",
     ]

@@ -37,7 +37,9 @@ def test_what_is_written_and_said(trained, images):
     assert "note: training 523 of 523 parameters, from hidden.weight on" in text
     assert "the head is a fresh one for 3 classes" in text
     assert f"wrote {', '.join(FILES)} in diva-out" in text
-    assert sorted(file.name for file in Path("diva-out").iterdir()) == sorted([*FILES, "checkpoint.pt"])
+    assert sorted(file.name for file in Path("diva-out").iterdir()) == sorted(
+        [*FILES, "checkpoint.pt", "run.json"]
+    )
     assert json.loads(Path("diva-out/model.json").read_text()) == {
         "model": "net.py:make",
         "classes": ["a", "b", "c"],
@@ -142,7 +144,7 @@ def test_the_weights_it_begins_with_are_not_replaced(trained, images, model, run
         result = run("train", images, *model, *QUICK, *given)
         assert result.exit_code == 1
         text = " ".join(result.stderr.split())
-        assert f"--out own would replace own/{name}, which --checkpoint names" in text
+        assert f"own/{name} is --checkpoint, and own/{name} would replace it" in text
         assert Path("own", name).read_bytes() == before
     # Nor is a file of that name that is no progress.
     for more in ((), ("--restart",)):

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from divacli.curate.aggregate import WEIGHTS, aggregate, aligned, write_features
+from divacli.curate.aggregate import FEATURES, WEIGHTS, aggregate, aligned, features_file
 from divacli.curate.extend import ExtendOptions, extend
 from divacli.curate.learners import RidgeLearner
 from divacli.curate.solution import SolveOptions, pose
 from divacli.embed import joined
 from divacli.embed.gathered import whole
 from divacli.errors import DataError, StoreError
-from divacli.manifest import write_table
+from divacli.manifest import write_bytes, write_table
 from divacli.ridge import decompose, leave_one_out, ridge_path
 from divacli.ridge.losses import SquaredLoss
 
@@ -188,7 +188,7 @@ def test_what_was_written_is_what_was_solved(draw, tmp_path, load):
     core, pool = draw("core", 36, 1), draw("pool", 30, 2, cone=1, wrong=8)
     result = aggregate(core, [("texts", pool)], OPTIONS, EVERYTHING)
     folder = tmp_path / "out"
-    write_features(result, folder)
+    write_bytes(folder / FEATURES, features_file(result))
     for name, features in (("extended", result.features), ("remaining", result.remaining)):
         table = getattr(result.choice, name)
         write_table(table, folder / f"{name}.csv", "csv")
@@ -221,7 +221,7 @@ def test_rows_of_one_name_are_told_apart(draw, tmp_path, load):
     result = aggregate(core, [("texts", pool)], OPTIONS, EVERYTHING)
     names = [*result.choice.extended["path"], *result.choice.remaining["path"]]
     assert len(set(names)) == len(names) == 72
-    write_features(result, tmp_path / "out")
+    write_bytes(tmp_path / "out" / FEATURES, features_file(result))
     write_table(result.choice.extended, tmp_path / "out/extended.csv", "csv")
     assert (load(tmp_path / "out/extended.csv").features[:].numpy() == result.features).all()
     chosen = result.choice.selected["path"].tolist()

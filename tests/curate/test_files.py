@@ -72,13 +72,31 @@ def test_what_is_there_is_refused_before_any_work(tmp_path, there):
 
 
 def test_what_was_not_announced_is_refused_at_the_end(tmp_path):
-    (tmp_path / "failed.csv").write_text("of another command")
+    (tmp_path / "harm.csv").write_text("of another command")
     with ResultFiles(tmp_path, "csv") as target:
-        target.text("kept.csv", "new")
-        target.text("failed.csv", "new")
-        with pytest.raises(OutputError, match=r"holds failed\.csv already"):
-            target.finish("prune")
-    assert names_in(tmp_path) == {"failed.csv"}
+        target.text("scores.csv", "new")
+        target.text("harm.csv", "new")
+        with pytest.raises(OutputError, match=r"holds harm\.csv already"):
+            target.finish("score")
+    assert names_in(tmp_path) == {"harm.csv"}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_failed_in_two_commands_is_in_two_files(tmp_path, overwrite):
+    write(tmp_path, {"scores.csv": "1", "failed.csv": "2 of the core"})
+    with ResultFiles(tmp_path, "csv", ("extended",), overwrite=overwrite) as target:
+        target.text("extended.csv", "2")
+        target.text("failed.csv", "3 of core and pool")
+        target.finish("extend")
+    assert (tmp_path / "failed.csv").read_text() == "2 of the core"
+    assert (tmp_path / "failed-extend.csv").read_text() == "3 of core and pool"
+    runs = json.loads((tmp_path / RUN_FILE).read_text())["runs"]
+    assert [list(run["outputs"]) for run in runs] == [
+        ["scores.csv", "failed.csv"],
+        ["extended.csv", "failed-extend.csv"],
+    ]
+    write(tmp_path, {"scores.csv": "4", "failed.csv": "5"}, overwrite=True)
+    assert (tmp_path / "failed.csv").read_text() == "5"
 
 
 def test_an_equal_file_is_no_obstacle(tmp_path):

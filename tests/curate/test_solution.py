@@ -75,12 +75,17 @@ def test_equal_features_are_an_error(tmp_path, load):
         solve(load(tmp_path / "x.npz"), SolveOptions())
 
 
-def test_features_that_are_not_finite_are_an_error(tmp_path, load):
+def test_features_that_are_not_finite_are_left_out(tmp_path, load):
     embedding = np.random.default_rng(0).normal(size=(6, 2))
-    embedding[3, 1] = np.nan
+    embedding[3, 1], embedding[5] = np.nan, [np.inf, np.nan]
     np.savez(tmp_path / "x.npz", embedding=embedding, label=np.arange(6) % 2)
-    with pytest.raises(DataError, match="1 of 6 embeddings hold NaN or infinite values, at the paths 3"):
-        load(tmp_path / "x.npz")
+    samples = load(tmp_path / "x.npz")
+    assert samples.manifest.table["path"].tolist() == ["0", "1", "2", "4"]
+    assert (samples.features[:].numpy() == embedding[[0, 1, 2, 4]]).all()
+    assert samples.failed[["path", "label", "reason"]].to_numpy().tolist() == [
+        ["3", "1", "its embedding holds NaN"],
+        ["5", "1", "its embedding holds NaN and infinite values"],
+    ]
 
 
 def test_the_derivative_of_a_result_is_in_the_order_of_the_samples(gaussian):
