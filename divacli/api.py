@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import html
+import inspect
 import math
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +23,7 @@ from divacli.curate.loader import Loader
 from divacli.curate.pruning import FILES as PRUNE_FILES
 from divacli.curate.pruning import Pruning, prune_automatically, prune_by
 from divacli.curate.record import Scores
+from divacli.curate.runfile import RUN_FILE
 from divacli.curate.scoring import FILES as SCORE_FILES
 from divacli.curate.scoring import Scoring, remember, score_data
 from divacli.curate.solution import SolveOptions
@@ -37,6 +39,7 @@ from divacli.report.progress import shown
 from divacli.report.results import Results
 from divacli.report.terminal import SHOWN
 from divacli.report.words import score_sentences
+from divacli.run import Run, current, running
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,6 +76,7 @@ class ScoreReport:
     harm: pd.DataFrame | None
     _scoring: Scoring = field(repr=False)
     _loader: Loader = field(repr=False)
+    _run: Run = field(repr=False)
 
     def plot(self, kind: str = "histogram", *, by: str | None = None, truth: Data | None = None) -> Figure:
         """Draw the scores.
@@ -106,13 +110,16 @@ class ScoreReport:
         Raises:
             OutputError: It cannot be written, or holds such files.
         """
-        with ResultFiles(Path(folder), format, SCORE_FILES, overwrite=overwrite) as target:
+        with (
+            running(self._run),
+            ResultFiles(Path(folder), format, SCORE_FILES, overwrite=overwrite) as target,
+        ):
             self._scoring.write(target)
-            target.finish("score")
+            target.finish(read=[self._run.inputs[0].manifest])
         forgotten = remember(self._scoring, self._loader)
         if forgotten is not None:
             _warn(forgotten)
-        return target.written
+        return [*target.written, RUN_FILE]
 
     def _repr_html_(self) -> str:
         sentences = " ".join(
@@ -136,15 +143,19 @@ class PruneReport:
     dropped: pd.DataFrame
     summary: dict[str, Any]
     _pruning: Pruning = field(repr=False)
+    _run: Run = field(repr=False)
 
     def save(
         self, folder: str | os.PathLike[str], format: Format = "csv", *, overwrite: bool = False
     ) -> list[str]:
         """Write the files of `diva prune` into a folder, and say which; as `ScoreReport.save`."""
-        with ResultFiles(Path(folder), format, PRUNE_FILES, overwrite=overwrite) as target:
+        with (
+            running(self._run),
+            ResultFiles(Path(folder), format, PRUNE_FILES, overwrite=overwrite) as target,
+        ):
             self._pruning.write(target)
-            target.finish("prune")
-        return target.written
+            target.finish(read=[self._run.inputs[0].manifest])
+        return [*target.written, RUN_FILE]
 
     def _repr_html_(self) -> str:
         n, gone = len(self.kept) + len(self.dropped), len(self.dropped)
@@ -214,6 +225,7 @@ def score(
     Raises:
         DivaError: What the user can mend; its text says how.
     """
+    given = _given(score, locals())
     choices = {
         "loss": (loss, ("squared", "cross-entropy")),
         "validation": (validation, ("natural", "balanced")),
@@ -225,8 +237,10 @@ def score(
             raise DivaError(f"{name}={value!r}", expected=f"one of {', '.join(possible)}")
     if ridge != "auto" and not (isinstance(ridge, (int, float)) and 0 <= ridge < math.inf):
         raise DivaError(f"ridge={ridge!r}", expected="'auto' or a number >= 0")
-    opened = _opened(data)
-    judged = None if val is None else _opened(val)
+    run = Run("score", given)
+    with running(run):
+        opened = _opened(data)
+        judged = None if val is None else _opened(val)
     loader = Loader(
         BackboneChoice(model, None if checkpoint is None else Path(checkpoint), weights, layer, image_size),
         ExtractOptions(resolve_device(device), batch_size, workers, amp, compile, tell=_warn),
@@ -248,11 +262,14 @@ def score(
         device=loader.device,
         seed=seed,
     )
-    scoring = score_data(loader, opened, options, judged, [by] if isinstance(by, str) else by)
+    with running(run):
+        scoring = score_data(loader, opened, options, judged, [by] if isinstance(by, str) else by)
     for warning in scoring.warnings():
         _warn(warning)
     harm = None if scoring.harm is None else scoring.harm.table
-    return ScoreReport(scoring.result.table, scoring.summary, scoring.copies.table, harm, scoring, loader)
+    return ScoreReport(
+        scoring.result.table, scoring.summary, scoring.copies.table, harm, scoring, loader, run
+    )
 
 
 def prune(
@@ -281,6 +298,7 @@ def prune(
     Raises:
         DivaError: The options do not go together.
     """
+    given = _given(prune, locals())
     automatic = keep == "auto"
     if automatic and (by != "derivative" or stratify):
         raise DivaError("keep='auto' with by or stratify", expected="these with a fraction to keep")
@@ -302,7 +320,18 @@ def prune(
         )
     for warning in pruning.warnings():
         _warn(warning)
-    return PruneReport(*pruning.tables, pruning.summary, pruning)
+    run = Run("prune", {**result._run.options, **given}, inputs=result._run.inputs)
+    return PruneReport(*pruning.tables, pruning.summary, pruning, run)
+
+
+def _given(function: Callable[..., Any], values: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call that are not as they are by default and can be written down."""
+    return {
+        name: os.fspath(values[name]) if isinstance(values[name], os.PathLike) else values[name]
+        for name, parameter in inspect.signature(function).parameters.items()
+        if isinstance(values[name], str | os.PathLike | int | float | list | tuple)
+        and values[name] != parameter.default
+    }
 
 
 def _opened(data: Data) -> Manifest | Samples:
@@ -310,7 +339,9 @@ def _opened(data: Data) -> Manifest | Samples:
         return read_data(os.fspath(data))
     if isinstance(data, pd.DataFrame):
         data = manifest_of(data, Path.cwd())
-    if not isinstance(data, Manifest):
+    if isinstance(data, Manifest):
+        current().read(data.name, data)
+    else:
         raise DataError(
             f"data is a {type(data).__name__}",
             expected="a path, a pandas table with the columns path and label, or a Manifest",

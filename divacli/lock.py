@@ -16,9 +16,13 @@ LOCK_FILE = ".diva.lock"
 """The file that the lock is on. What it says is for people; what holds is the system's lock on it."""
 
 
+class InUse(OutputError):
+    """Another process holds the lock."""
+
+
 @contextmanager
-def locked(folder: Path, *, wait: bool) -> Iterator[None]:
-    """Hold the lock of a folder.
+def locked(folder: Path, *, wait: bool, name: str = LOCK_FILE) -> Iterator[None]:
+    """Hold a lock of a folder.
 
     It is a `flock` on a file in the folder: nothing is left to be cleaned up after a kill or a crash, and an
     old file that nobody holds is no obstacle. Where a file system has no locks, nothing is locked.
@@ -26,11 +30,13 @@ def locked(folder: Path, *, wait: bool) -> Iterator[None]:
     Args:
         folder: Is there, and can be written to.
         wait: Wait for whoever holds it, instead of refusing.
+        name: Of the file: which of the folder's locks.
 
     Raises:
-        OutputError: Another process holds it; or the file cannot be made.
+        InUse: Another process holds it.
+        OutputError: The file cannot be made.
     """
-    file = folder / LOCK_FILE
+    file = folder / name
     descriptor = _opened(file, wait=wait)
     try:
         yield
@@ -57,7 +63,7 @@ def _opened(file: Path, *, wait: bool) -> int:
         except BlockingIOError as error:
             holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
             os.close(descriptor)
-            raise OutputError(
+            raise InUse(
                 f"{file.parent} is in use{f' by {holder}' if holder else ''}",
                 expected="one command that writes into a folder at a time",
                 hint="wait until it has ended, or choose another folder with --out",

@@ -5,6 +5,7 @@ The command line opens a run; outside of one, from Python, nothing is recorded a
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from divacli.manifest import Manifest
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass
@@ -52,6 +55,10 @@ class Run:
     def read(self, given: str, manifest: Manifest) -> None:
         """Note what was read."""
         self.inputs.append(Input(given, manifest))
+        _LOGGER.info(
+            "read %s: a %s of %d samples in %d classes, from %s",
+            *(given, manifest.kind, len(manifest.table), len(manifest.classes), manifest.folder),
+        )
 
     def embedded(self, manifest: Manifest, fingerprint: str, identity: dict[str, str]) -> None:
         """Note what the features of something are known by that was read."""

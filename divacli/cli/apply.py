@@ -31,6 +31,9 @@ class LabelIssues(StrEnum):
     relabel = "relabel"
 
 
+_FILES = ("applied", "removed", "apply.json")
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
@@ -86,7 +89,7 @@ def register(app: typer.Typer) -> None:
         from dataclasses import replace
         from pathlib import Path
 
-        from divacli.cli.output import Output
+        from divacli.cli.output import Output, require_no_input
         from divacli.curate.accounting import account
         from divacli.curate.apply import apply as apply_decisions
         from divacli.curate.materialize import FOLDER, require_apart
@@ -95,6 +98,8 @@ def register(app: typer.Typer) -> None:
         from divacli.interchange.read import read_decisions
         from divacli.report.apply import apply_summary
 
+        # Before anything is read: what would be lost may be no use as DATA any more.
+        require_no_input(output.out, _FILES)
         manifest = rows_of(data)
         decided = None
         if decisions is not None:
@@ -104,7 +109,7 @@ def register(app: typer.Typer) -> None:
         if materialize is not None:
             # Before the folder for the results is made, which is not to appear in DATA.
             require_apart(manifest, Path(output.out) / FOLDER)
-        target = Output(output, "applied", "removed", "apply.json")
+        target = Output(output, *_FILES)
         table, origin = result.table, manifest.folder
         # Now: in the folder of images they have other names.
         account([manifest], [table, result.removed], manifest.folder, labels=False)

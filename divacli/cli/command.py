@@ -82,7 +82,7 @@ def command(
             output = values.get("output")
             if output is not None and output.report and output.out == "-":
                 raise typer.BadParameter("--report: expected a folder to write the page into, not --out -")
-            run = Run(name, _typed(values), confined=getattr(values["frame"], "confine", False))
+            run = Run(name, _typed(function, values), confined=getattr(values["frame"], "confine", False))
             answering = functools.partial(answering_errors, debug=values["frame"].debug)
             with answering():
                 log = open_log(values["frame"].log_file, run, warn)
@@ -123,7 +123,7 @@ def answering_errors(*, debug: bool) -> Iterator[None]:
         yield
     except DivaError as error:
         if debug:
-            traceback.print_exc()
+            _show_traceback()
         if may_speak():
             say(f"error: {error}", style="red")
         raise typer.Exit(1) from error
@@ -133,7 +133,7 @@ def answering_errors(*, debug: bool) -> Iterator[None]:
         raise typer.Exit(143) from error
     except KeyboardInterrupt as error:
         if debug:
-            traceback.print_exc()
+            _show_traceback()
         if leads():
             say("interrupted; features that were computed are kept, and the same command goes on from them")
         raise typer.Exit(130) from error
@@ -144,7 +144,7 @@ def answering_errors(*, debug: bool) -> Iterator[None]:
         raise typer.Exit(1) from error
     except MemoryError as error:
         if debug:
-            traceback.print_exc()
+            _show_traceback()
         if may_speak():
             say(
                 "error: out of memory\n"
@@ -153,8 +153,10 @@ def answering_errors(*, debug: bool) -> Iterator[None]:
         raise typer.Exit(1) from error
     except Exception as error:
         # What Typer raises for wrong usage, and to end a command, is for Typer to answer.
-        if debug or isinstance(error, (typer.Exit, typer.Abort, typer.BadParameter)):
+        if isinstance(error, (typer.Exit, typer.Abort, typer.BadParameter)):
             raise
+        if debug:
+            _show_traceback()
         if may_speak():
             say(
                 f"error: {type(error).__name__}: {error}\n"
@@ -164,26 +166,35 @@ def answering_errors(*, debug: bool) -> Iterator[None]:
         raise typer.Exit(1) from error
 
 
-def _typed(values: dict[str, Any]) -> dict[str, Any]:
-    """Arguments and options by name, without those of groups that are as they are by default."""
+_WITHOUT_EFFECT = ("out", "overwrite", "report", "quiet", "debug", "log_file")
+"""Options that nothing in a result depends on."""
+
+
+def _typed(function: Callable[..., None], values: dict[str, Any]) -> dict[str, Any]:
+    """The arguments and options that are not as they are by default, by name."""
     typed: dict[str, Any] = {}
-    for name, value in values.items():
-        fields = dataclasses.fields(value) if dataclasses.is_dataclass(value) else ()
-        typed |= {
-            field.name: getattr(value, field.name)
-            for field in fields
-            if getattr(value, field.name) != field.default
-        }
-        if not fields and value not in (None, False):
-            typed[name] = value
-    return typed
+    for parameter in inspect.signature(function).parameters.values():
+        value = values[parameter.name]
+        if dataclasses.is_dataclass(value):
+            pairs = [(field, getattr(value, field.name)) for field in dataclasses.fields(value)]
+            typed |= {field.name: found for field, found in pairs if found != field.default}
+        elif value != parameter.default:
+            typed[parameter.name] = value
+    return {name: value for name, value in typed.items() if name not in _WITHOUT_EFFECT}
 
 
 def console() -> Console:
     """The terminal of messages and summaries: standard error."""
-    from rich.console import Console
+    from divacli.report.plain import PlainConsole
 
-    return Console(stderr=True, highlight=False, soft_wrap=False)
+    return PlainConsole()
+
+
+def _show_traceback() -> None:
+    """Write the traceback of the exception that is being handled; its text may be a user's."""
+    from divacli.report.plain import shown
+
+    sys.stderr.write(shown(traceback.format_exc()))
 
 
 def say(message: str, style: str | None = None) -> None:

@@ -41,8 +41,7 @@ class Output(ResultFiles):
                 hint="write the results there, and copy them",
             )
         self._sources = sources
-        if options.out != "-":
-            _require_apart(Path(options.out), in_any_format(makes))
+        require_no_input(options.out, makes)
         super().__init__(
             None if options.out == "-" else Path(options.out),
             options.format.value,
@@ -58,13 +57,19 @@ class Output(ResultFiles):
         self.finish(read=read, relabelled=relabelled, whole=whole)
 
 
-def _require_apart(folder: Path, names: Iterable[str]) -> None:
+def require_no_input(out: str, names: Iterable[str]) -> None:
     """Refuse to write a result in the place of what it is made from, which would be lost.
+
+    Args:
+        out: `--out`.
+        names: Of what would be written, tables without suffix.
 
     Raises:
         OutputError: An argument or option of the command that is running names one of the files.
     """
-    targets = {os.path.realpath(folder / name): folder / name for name in names}
+    if out == "-":
+        return
+    targets = {os.path.realpath(Path(out, name)): Path(out, name) for name in in_any_format(names)}
     for option, value in current().options.items():
         for given in value if isinstance(value, list) else [value]:
             if not isinstance(given, str | Path) or is_url(str(given)):

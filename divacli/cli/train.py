@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from divacli.cli.command import command, console, say, warn
+from divacli.cli.command import command, console, note, say, warn
 from divacli.cli.options import (
     ComputeOptions,
     Data,
@@ -20,6 +19,9 @@ from divacli.cli.options import (
 )
 from divacli.errors import OutputError
 from divacli.files import require_present
+
+_CHECKPOINT = "checkpoint.pt"
+"""What an interrupted training goes on from."""
 
 _FILES = ("model.pt", "model.json", "reweighted", "history", "train.json")
 
@@ -133,7 +135,7 @@ def register(app: typer.Typer) -> None:
         if [data, test].count("-") > 1:
             raise typer.BadParameter("only one of DATA and --test can be standard input (-)")
         require_present(data, test)
-        from divacli.cli.output import Output
+        from divacli.cli.output import Output, require_no_input
         from divacli.cli.session import Session
         from divacli.curate.checkpoint import packed
         from divacli.curate.finetune import LEARNING_RATES, StepOptions
@@ -142,6 +144,7 @@ def register(app: typer.Typer) -> None:
         from divacli.embed import read_data
         from divacli.report.train import train_summary
 
+        require_no_input(output.out, [_CHECKPOINT])
         target = Output(output, *_FILES, sources=(data,))
         if target.folder is None:
             raise OutputError(
@@ -149,8 +152,6 @@ def register(app: typer.Typer) -> None:
                 expected="--out DIR",
                 hint="leave --out out for diva-out; its reweighted.csv is DATA for other commands",
             )
-        if network.checkpoint is not None:
-            _refuse_own_input(network.checkpoint, target.folder)
         session = Session(network, compute, frame, problem.group)
         solve = session.solve_options(problem)
         read = [read_data(part) for part in (data, test) if part is not None]
@@ -174,13 +175,9 @@ def register(app: typer.Typer) -> None:
         )
         backbone = session.choice.backbone
 
-        def note(sentence: str) -> None:
-            if not frame.quiet:
-                say(f"note: {sentence}")
-
         for sentence in backbone.notes:
             session.tell(sentence)
-        checkpoint = target.folder / "checkpoint.pt"
+        checkpoint = target.folder / _CHECKPOINT
         try:
             result = train_network(
                 manifests[0],
@@ -193,7 +190,7 @@ def register(app: typer.Typer) -> None:
                 restart=restart,
                 strict=compute.strict,
                 progress=session.progress,
-                told=note,
+                told=lambda sentence: note(sentence, frame),
             )
         except KeyboardInterrupt as error:
             if checkpoint.exists():
@@ -217,20 +214,6 @@ def register(app: typer.Typer) -> None:
             for part in train_summary(result):
                 screen.print(part)
             screen.print(f"wrote {', '.join(target.written)} in {target.folder}", markup=False)
-
-
-def _refuse_own_input(checkpoint: Path, folder: Path) -> None:
-    """Refuse to replace the weights that the training begins with.
-
-    Raises:
-        OutputError: `--checkpoint` is one of the files that are written.
-    """
-    if checkpoint.resolve() in {(folder / name).resolve() for name in ("checkpoint.pt", "model.pt")}:
-        raise OutputError(
-            f"--out {folder} would replace {checkpoint}, which --checkpoint names",
-            expected="another folder than that of the weights",
-            hint="choose another one with --out",
-        )
 
 
 def _is_zero(text: str) -> bool:

@@ -70,7 +70,10 @@ def sample_names(samples: Samples) -> list[str]:
     if "feature_source" not in manifest.table:
         return files
     sources = [os.path.normpath(str(manifest.source(name))) for name in manifest.table["feature_source"]]
-    return [f"{source}\0{path}" for source, path in zip(sources, manifest.table["path"], strict=True)]
+    # The length says where the path begins. A NUL would say so as well, but for pandas 2 text ends there.
+    return [
+        f"{len(source)}:{source}{path}" for source, path in zip(sources, manifest.table["path"], strict=True)
+    ]
 
 
 def described(

@@ -158,7 +158,7 @@ def verdicts_of(decisions: Decisions, manifest: Manifest) -> Verdicts:
             hint=f"write {RELABEL} where the label is to change",
         )
     after = np.where(relabels, wanted, has)
-    found = pd.DataFrame({"row": rows, "path": paths, "verdict": decision + "\0" + after})
+    found = pd.DataFrame({"row": rows, "path": paths, "verdict": decision + " " + after})
     differ = found[found.groupby("row")["verdict"].transform("nunique") > 1]
     if len(differ):
         twice = differ.drop_duplicates("row")["path"].tolist()
@@ -245,7 +245,7 @@ def _real(files: Iterable[str | None]) -> list[str | None]:
     folders: dict[str, str] = {}  # asked for once: files are many, folders few
     found = []
     for file in files:
-        if file is None or is_url(file):
+        if file is None or is_url(file) or "\0" in file:  # a name that no file has leads nowhere
             found.append(file)
             continue
         folder, name = posixpath.split(file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from divacli.manifest import Format, Manifest
+
+_LOGGER = logging.getLogger(__name__)
+
+FAILED = "failed"
+"""The table of samples that could not be used."""
 
 _FORMATS = ("csv", "jsonl", "parquet")
 
@@ -174,6 +180,7 @@ class ResultFiles:
             BrokenPipeError: Whoever read standard output is gone.
         """
         from divacli.curate.accounting import account
+        from divacli.manifest import write_bytes
 
         if not self._writes:
             return
@@ -181,20 +188,39 @@ class ResultFiles:
             account(read, list(self._parts.values()), self.base, labels=not relabelled)
         if self._stage is None:
             self._late()
+            _LOGGER.info("wrote to standard output")
             return
         assert self.folder is not None
+        command = command or current().command
+        self._apart_from_others(command)
         if not self._overwrite:
             self._require_free([name for name in self.written if not self._unchanged(name)])
         samples = {"read": sum(len(one.table) for one in read)} if read else {}
         samples |= {name: len(table) for name, table in self._parts.items()}
-        run = current()
         made = [self._stage.place(name) for name in self.written]
-        record, stale = self._record().with_run(
-            described(run, command or run.command, samples, made), whole=whole
-        )
-        self._stage.place(RUN_FILE).write_bytes(record.encoded())
+        about = described(current(), command, samples, made, self.folder)
+        record, stale = self._record().with_run(about, whole=whole)
+        write_bytes(self._stage.place(RUN_FILE), record.encoded())
         self._stage.commit([*self.written, RUN_FILE], [name for name in stale if is_plain(name)])
+        for name, found in about["outputs"].items():
+            _LOGGER.info("wrote %s: %s", self.folder / name, found)
+        _LOGGER.info("samples %s", samples)
         self.close()
+
+    def _apart_from_others(self, command: str) -> None:
+        """Call the samples that failed after the command, where those of another one are called so already.
+
+        Every command writes such a table, and in one folder it often is the same one.
+        """
+        assert self._stage is not None
+        assert self.folder is not None
+        for number, name in enumerate(self.written):
+            stem, _, suffix = name.partition(".")
+            if stem != FAILED or not os.path.lexists(self.folder / name) or self._unchanged(name):
+                continue
+            if self._record().maker_of(name) != command:
+                self.written[number] = f"{FAILED}-{command}.{suffix}"
+                self._stage.place(name).rename(self._stage.place(self.written[number]))
 
     def _unchanged(self, name: str) -> bool:
         """Whether a file of the name is there already, with the same content."""

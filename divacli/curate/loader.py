@@ -35,6 +35,7 @@ from divacli.embed import (
 )
 from divacli.embed.progress import Progress, silent
 from divacli.errors import listed
+from divacli.manifest import alike_between
 from divacli.run import current
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Loader:
         warn: Callable[[str], None],
         note: Callable[[str], None],
     ) -> None:
-        self.choice = choice
+        self.choice = choice.telling(self.tell)
         self.device = extract.device
         self.cache = cache
         self.progress = progress
@@ -114,6 +115,7 @@ class Loader:
         if held_out is not None:
             _manifest(held_out).class_numbers(_manifest(opened).classes)
             self.warned_of_kin(_manifest(opened), _manifest(held_out))
+        self.warned_of_alike(_manifest(opened), *map(_manifest, others))
         return self._with_copies(
             self.embedded(opened),
             [self.embedded(other) for other in others],
@@ -143,6 +145,7 @@ class Loader:
         if held_out is not None:
             known = {*_manifest(opened).classes, *_manifest(candidates).classes}
             _manifest(held_out).class_numbers(sorted(known))
+        self.warned_of_alike(_manifest(opened), _manifest(candidates))
         self._check_kin(_manifest(opened), [_manifest(candidates)], held_out)
         core, [chosen_from], judged = self._with_copies(
             self.embedded(opened),
@@ -192,6 +195,7 @@ class Loader:
         if held_out is not None:
             manifests = [_manifest(opened), *candidates]
             _manifest(held_out).class_numbers(sorted({label for one in manifests for label in one.classes}))
+        self.warned_of_alike(_manifest(opened), *candidates)
         self._check_kin(_manifest(opened), candidates, held_out)
         # A network that embeds no texts is refused before any image is embedded.
         embedded = self._text_embedder() if texts else None
@@ -246,6 +250,16 @@ class Loader:
                 f"{n_kin:,} of the {n:,} samples of {judged.name} {what} in "
                 f"{training.name}: they are predicted from their own kin, which flatters"
             )
+
+    def warned_of_alike(self, training: Manifest, *others: Manifest) -> None:
+        """Say which labels of other samples are those of the training samples but for case or spaces."""
+        for other in others:
+            pairs = alike_between(other.classes, training.classes)
+            if pairs:
+                self._warn(
+                    f"labels of {other.name} and {training.name} that differ only by case or spaces count as "
+                    f"different: {listed(pairs)}"
+                )
 
     def searches_copies(self, training: Manifest) -> bool:
         """Whether the groups are the sets of copies: `--group duplicates`, and no such column of DATA."""

@@ -22,6 +22,7 @@ from divacli.errors import DataError, DivaError, OutputError, listed
 from divacli.files import is_file, is_url, read_bytes
 from divacli.manifest import Format, Manifest, write_table
 from divacli.manifest.folder import IMAGE_SUFFIXES
+from divacli.staging import unfinished
 from divacli.tar import through_tar
 
 if TYPE_CHECKING:
@@ -122,7 +123,8 @@ def require_apart(manifest: Manifest, folder: Path) -> None:
             expected="a place outside of it",
             hint="choose one with --out",
         )
-    if os.path.lexists(folder):
+    # Where a command was killed that was putting it into place, the rest is put there first.
+    if os.path.lexists(folder) and not unfinished(folder.parent):
         raise OutputError(
             f"{folder} is there already",
             expected="a folder that is not there yet: nothing is overwritten or mixed",

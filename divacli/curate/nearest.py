@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from divacli.ridge.rows import Rows
+from divacli.ridge import Rows, Scaling
 
 _BLOCK = 8192
 
@@ -29,12 +28,13 @@ def nearest_of_classes(
         Their rows (m, c, count) int64, the most similar first, -1 where a class has fewer; and the cosines
         (m, c, count) float32, -inf there.
     """
-    asked = F.normalize(features[rows].float(), dim=1)
+    unit = Scaling("unit")
+    asked = unit(features[rows]).float()
     number = torch.full((*wanted.shape, count), -1)
     cosine = torch.full((*wanted.shape, count), -torch.inf)
     for start in range(0, len(labels), _BLOCK):
         block = slice(start, start + _BLOCK)
-        similar = asked @ F.normalize(features[block].float(), dim=1).T
+        similar = asked @ unit(features[block]).float().T
         here = torch.arange(start, start + similar.shape[1])
         similar[rows[:, None] == here] = -torch.inf
         member = labels[block] == wanted[:, :, None]

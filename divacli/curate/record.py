@@ -188,7 +188,8 @@ def recorded_samples(record: ScoreRecord, manifest: Manifest, cache: Path, progr
     """
     if "feature_source" in manifest.table:
         nothing = BackboneChoice()
-        return samples_of(manifest, nothing, ExtractOptions(torch.device("cpu")), cache)
+        # A row less would not be those that were scored.
+        return samples_of(manifest, nothing, ExtractOptions(torch.device("cpu")), cache, strict=True)
     if record.store is None:
         raise StoreError("these scores came from features that the table does not name")
     keys, unreadable = content_keys(manifest.files(), progress, cache)

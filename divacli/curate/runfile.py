@@ -95,7 +95,9 @@ class RunFile:
         return (json.dumps({"format": FORMAT, "runs": self.runs}, indent=2) + "\n").encode()
 
 
-def described(run: Run, command: str, samples: dict[str, int], outputs: Sequence[Path]) -> dict[str, Any]:
+def described(
+    run: Run, command: str, samples: dict[str, int], outputs: Sequence[Path], folder: Path
+) -> dict[str, Any]:
     """A run as `run.json` holds it.
 
     Args:
@@ -103,11 +105,12 @@ def described(run: Run, command: str, samples: dict[str, int], outputs: Sequence
         command: How it is called.
         samples: How many samples were read, and are in each table.
         outputs: The files and folders that it made.
+        folder: Where they will lie, which places of inputs are told from.
     """
     return {
         "command": command,
         "options": {name: _plain(value) for name, value in run.options.items()},
-        "inputs": [_input(one) for one in run.inputs],
+        "inputs": [_input(one, folder) for one in run.inputs],
         "samples": samples,
         "outputs": {file.name: _output(file) for file in outputs},
         "versions": {"python": platform.python_version(), **dict(_versions())},
@@ -121,12 +124,12 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, bool | int | float) or value is None else without_secrets(str(value))
 
 
-def _input(read: Input) -> dict[str, Any]:
+def _input(read: Input, folder: Path) -> dict[str, Any]:
     manifest = read.manifest
     return {
         "given": without_secrets(read.given),
         "kind": manifest.kind,
-        "folder": without_secrets(str(manifest.folder)),
+        "folder": os.path.relpath(manifest.folder, folder.resolve()),
         "samples": len(manifest.table),
         "classes": len(manifest.classes),
         "fingerprint": _fingerprint(manifest),

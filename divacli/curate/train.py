@@ -224,7 +224,7 @@ def classes_beside(checkpoint: Path | None) -> list[str] | None:
         return None
     try:
         classes = json.loads(checkpoint.with_suffix(".json").read_text())["classes"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return classes if isinstance(classes, list) else None
 

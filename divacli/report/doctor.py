@@ -27,7 +27,7 @@ def _lines(found: Checkup) -> Iterator[str]:
         for name, value in values.items():
             yield f"  {name:<{width}}  {plain(_text(value)).plain}"
     yield ""
-    yield from (f"problem: {problem}" for problem in found.problems)
+    yield from (f"problem: {plain(problem).plain}" for problem in found.problems)
     if not found.problems:
         yield "no problems found"
 

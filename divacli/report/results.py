@@ -11,6 +11,7 @@ import pandas as pd
 
 from divacli.errors import DataError
 from divacli.manifest import Manifest, manifest_of
+from divacli.manifest.bounded import read_table
 from divacli.manifest.tabular import parse
 
 SAMPLE_TABLES = ("scores", "dropped", "changes", "reweighted", "selected", "remaining")
@@ -65,7 +66,7 @@ def read_results(folder: Path) -> Results:
         )
     try:
         tables = {
-            name: parse(file.read_bytes(), file.suffix[1:], str(file))
+            name: parse(read_table(file, file.suffix[1:], str(file)), file.suffix[1:], str(file))
             for name in (*SAMPLE_TABLES, *RECORDS)
             # JSON lines without a row are an empty file.
             if (file := newest(folder, name)) is not None and file.stat().st_size
@@ -105,7 +106,7 @@ def newest(folder: Path, name: str) -> Path | None:
 def _summary(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{file} is no JSON: {error}", hint="run the command that wrote it again") from error
     if not isinstance(content, dict):
         raise DataError(f"{file} holds no JSON object", hint="run the command that wrote it again")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -13,6 +13,7 @@ import pandas as pd
 
 from divacli.curate.decisions import ACTIONS, DECISION_COLUMNS, RELABEL, decisions_of, matched_rows
 from divacli.errors import DataError, OutputError
+from divacli.lock import InUse, locked
 from divacli.manifest import Manifest, write_table
 from divacli.manifest.tabular import parse
 
@@ -21,6 +22,9 @@ DECISIONS = "decisions.csv"
 
 SET_ASIDE = "decisions-set-aside.csv"
 """Name of the file that takes decisions which do not fit the samples."""
+
+
+_LOCK = ".diva-review.lock"
 
 
 @dataclass(frozen=True)
@@ -70,19 +74,16 @@ class Ledger:
         self._lock = Lock()
         self._made: dict[int, tuple[str, str]] = {}
         self._seen: tuple[int, int] | None = None
-        # Held as long as this process lives, also where it is killed.
-        self._only = os.open(folder, os.O_RDONLY)
+        # Not the lock of the folder: while somebody reviews, commands may write their results into it.
+        self._held = ExitStack()
         try:
-            fcntl.flock(self._only, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(self._only)
+            self._held.enter_context(locked(folder, wait=False, name=_LOCK))
+        except InUse as error:
             raise DataError(
                 f"{folder} is being reviewed already",
                 expected="one review of a folder at a time",
                 hint="go on in its page, or end it first",
             ) from error
-        except OSError:
-            pass  # a file system without locks
         try:
             self._read()
         except BaseException:
@@ -91,9 +92,7 @@ class Ledger:
 
     def close(self) -> None:
         """Let others review the folder."""
-        if self._only >= 0:
-            os.close(self._only)
-            self._only = -1
+        self._held.close()
 
     def __len__(self) -> int:
         return len(self._made)

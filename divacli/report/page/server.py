@@ -162,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.review.ledger.make(changes)
         except DivaError as error:
             self._failed(error, HTTPStatus.INSUFFICIENT_STORAGE)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             self._failed(error, HTTPStatus.BAD_REQUEST)
         else:
             self._json({})
