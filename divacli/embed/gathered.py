@@ -31,11 +31,11 @@ class GatheredRows:
         return len(self.block), int(self.blocks[0].shape[1])
 
     def __getitem__(self, rows: slice | np.ndarray | Tensor) -> Tensor:
-        """Rows as a tensor (b, d) on the CPU, float32 (float64 where every block is)."""
+        """Rows as a tensor (b, d) on the CPU, float32 (float64 where a block is: float32 ends at 3e38)."""
         if isinstance(rows, Tensor):
             rows = rows.numpy()
         block, row = self.block[rows], self.row[rows]
-        wide = all(part.dtype == np.float64 for part in self.blocks)
+        wide = any(part.dtype == np.float64 for part in self.blocks)
         found = np.empty((len(block), self.shape[1]), np.float64 if wide else np.float32)
         for number in np.unique(block):
             here = block == number

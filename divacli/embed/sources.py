@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 
 from divacli.embed.gathered import GatheredRows, whole
 from divacli.embed.keys import digest_of
-from divacli.embed.samples import Samples, is_store, no_failures, read_store
+from divacli.embed.samples import Samples, failures_of, is_store, left_over, no_failures, read_store
 from divacli.embed.store import batched, require_same_identity
 from divacli.errors import DataError, listed
 from divacli.files import file_digest
@@ -20,26 +21,22 @@ _CHECKED_ROWS = 1024
 
 
 def of_arrays(manifest: Manifest, embeddings: ArrayFile | np.ndarray) -> Samples:
-    """Samples of an `.npz` file.
-
-    Raises:
-        DataError: Embeddings that are not finite.
-    """
-    rows = whole(embeddings)
-    _require_finite(rows, manifest)
+    """Samples of an `.npz` file; `finite_samples` are those whose embeddings are of use."""
     file = manifest.source(str(manifest.table["feature_source"].iloc[0]))
-    return Samples(manifest, rows, no_failures(), file_digest(file).hex())
+    return Samples(manifest, whole(embeddings), no_failures(), file_digest(file).hex())
 
 
 def of_sources(manifest: Manifest, sources: pd.Series) -> Samples:
     """Rows whose embeddings lie in `.npz` files or feature stores, found there by their path.
+
+    `finite_samples` are those whose embeddings are of use.
 
     Args:
         manifest: The samples.
         sources: (n,) the column `feature_source`, "" for none.
 
     Raises:
-        DataError: A source that holds no embeddings or lacks a path, rows without one, or numbers not finite.
+        DataError: A source that holds no embeddings or lacks a path, or rows without one.
         StoreError: Stores of different networks.
     """
     if (sources == "").any():
@@ -100,34 +97,59 @@ def of_sources(manifest: Manifest, sources: pd.Series) -> Samples:
             hint="use embeddings from one network",
         )
     features = GatheredRows(blocks, block, row)  # type: ignore[arg-type]
-    _require_finite(features, manifest)
     fingerprint = digest_of(*(digest.encode() for digest in digests), block.tobytes(), row.tobytes())
     # Of several stores none can speak for all.
     head = heads[0] if len(heads) == len(digests) == 1 else None
     return Samples(manifest, features, no_failures(), fingerprint, head=head, identity=identity)
 
 
-def _require_finite(features: GatheredRows, manifest: Manifest) -> None:
-    """Refuse embeddings that hold NaN or infinities, by the paths of their rows.
+def finite_samples(samples: Samples, *, strict: bool = False) -> Samples:
+    """The samples without those whose features hold NaN or infinite values, which are then among `failed`.
+
+    Args:
+        samples: Whose features were computed elsewhere.
+        strict: Raise where there are such, instead of leaving them out.
 
     Raises:
-        DataError: Which rows.
+        DataError: There are such and `strict`, or too few samples are left without them.
     """
-    n, here = features.shape[0], world()
-    parts = list(batched(n, _CHECKED_ROWS))
-    own = [
-        parts[number].start + int(row)
-        for number in here.share_of(len(parts))
-        for row in (~features[parts[number]].isfinite().all(dim=1)).nonzero()
-    ]
-    bad = [row for found in here.gathered(own) for row in found]
-    if bad:
-        raise DataError(
-            f"{manifest.name}: {len(bad):,} of {n:,} embeddings hold NaN or infinite values, at the paths "
-            + listed([str(manifest.table["path"].iloc[row]) for row in bad[:5]], len(bad)),
-            expected="finite numbers",
-            hint="leave these rows out, or compute them again",
-        )
+    manifest, features = samples.manifest, samples.features
+    broken = _broken(features)
+    if not broken:
+        return samples
+    if strict:
+        subject = f"{manifest.name}: {len(broken):,} of {len(manifest.table):,}"
+        raise _not_finite(failures_of(manifest, broken), subject)
+    kept, failures, remaining = left_over(manifest, broken, _not_finite)
+    return replace(
+        samples,
+        manifest=remaining,
+        features=features.select(kept),
+        failed=pd.concat([samples.failed, failures], ignore_index=True),
+        keys=None if samples.keys is None else samples.keys[kept],
+    )
+
+
+def _broken(features: GatheredRows) -> dict[int, str]:
+    """What is the matter with the features that are not finite, by their row."""
+    here = world()
+    parts = list(batched(features.shape[0], _CHECKED_ROWS))
+    own: dict[int, str] = {}
+    for number in here.share_of(len(parts)):
+        part = features[parts[number]]
+        for row in (~part.isfinite().all(dim=1)).nonzero()[:, 0].tolist():
+            kinds = {"NaN": part[row].isnan(), "infinite values": part[row].isinf()}
+            holds = " and ".join(kind for kind, where in kinds.items() if bool(where.any()))
+            own[parts[number].start + row] = f"its embedding holds {holds}"
+    return {row: reason for found in here.gathered(own) for row, reason in found.items()}
+
+
+def _not_finite(failures: pd.DataFrame, subject: str) -> DataError:
+    return DataError(
+        f"{subject} embeddings hold NaN or infinite values, at the paths {listed(failures['path'].tolist())}",
+        expected="finite numbers",
+        hint="leave these rows out, or compute them again",
+    )
 
 
 def _normal(file: str) -> str:

@@ -22,6 +22,7 @@ from divacli.parallel import world
 from divacli.ridge.leave_one_out import LooResult, batch_residuals
 from divacli.ridge.losses import Loss
 from divacli.ridge.products import mirrored, quadratic
+from divacli.ridge.scaling import require_finite
 from divacli.ridge.spectrum import RidgeFit
 from divacli.ridge.task import Batch, RidgeTask
 from divacli.ridge.walk import Sums, look, walk
@@ -167,7 +168,7 @@ class ValidationSums:
 
     def mixed(self, whitened: Tensor, other: Tensor) -> Tensor:
         """(b,) zeros: a validation sample's prediction has no denominator that a weight could move."""
-        return torch.zeros_like(whitened[:, 0])
+        return whitened.new_zeros(len(whitened))
 
 
 @dataclass(frozen=True)
@@ -226,6 +227,7 @@ def validation_sums(
     sums = walk(validation, lambda: ValidationSums.zeros(fit), visit, dtype=fit.coef.dtype)
     for vector in (result.loss, result.predicted):
         world().merged(vector)
+    require_finite(result.loss, "validation losses")
     return ValidationSums.of(sums), result
 
 
@@ -244,7 +246,7 @@ def through_fit(task: RidgeTask, fit: RidgeFit, sums: LooSums | ValidationSums) 
         derivative[batch.rows] = sums.through_fit(*training(fit, batch)).double().cpu()
 
     look(task, visit, dtype=fit.coef.dtype)
-    return world().merged(derivative)
+    return require_finite(world().merged(derivative), "derivatives")
 
 
 def training(fit: RidgeFit, batch: Batch) -> tuple[Tensor, Tensor]:

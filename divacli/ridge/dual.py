@@ -15,7 +15,7 @@ from torch import Tensor
 
 from divacli.errors import SolveError
 from divacli.ridge.factor import eigenbasis
-from divacli.ridge.scaling import Scaling
+from divacli.ridge.scaling import Scaling, require_size
 from divacli.ridge.task import RidgeTask
 
 
@@ -27,7 +27,7 @@ class Span:
             are held in memory: n < d is what this is for.
 
     Raises:
-        SolveError: A feature is not finite.
+        SolveError: A feature is not finite, too large or too small.
     """
 
     def __init__(self, task: RidgeTask) -> None:
@@ -35,9 +35,14 @@ class Span:
         # Any shift is free when an intercept is fitted; this one keeps the kernel's digits.
         self._shift = rows.mean(dim=0) if task.intercept else torch.zeros_like(rows[0])
         centred = rows - self._shift
+        if not bool(torch.isfinite(rows).all()):
+            raise SolveError(
+                "the features as scaled hold NaN or infinite values",
+                expected="finite numbers",
+                hint="leave those samples out",
+            )
+        require_size(float(rows.abs().max()), torch.float64)
         kernel = centred @ centred.T
-        if not bool(torch.isfinite(kernel).all()):
-            raise SolveError("the features hold NaN or infinite values", expected="finite numbers")
         squares, vectors = eigenbasis(kernel)
         # Rounding of the kernel, and of the shift: equal features span nothing.
         eps = torch.finfo(torch.float64).eps

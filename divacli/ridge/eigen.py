@@ -56,8 +56,8 @@ class Rotated(Staged):
         key = _key(rows)
         if key is not None and read is None:
             return self._kept[key]
-        raw = read.to(self._task.device, non_blocking=True).to(self._task.dtype)  # type: ignore[union-attr]
-        found = self._spectrum.rotate(self._task.scaling(raw))
+        assert read is not None  # of rows that are not at hand
+        found = self._spectrum.rotate(self._task.scaled(read))
         size = found.numel() * found.element_size()
         if key is not None and size <= self._room:
             self._room -= size

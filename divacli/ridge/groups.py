@@ -145,7 +145,7 @@ class Together:
     def influence(self, gradient: Tensor, loo_residuals: Tensor) -> Influence:
         """Contributions to the derivative, as of `Alone`, at leave-out residuals `R` (b, k)."""
         whitened = self._whitened
-        pulls, own = torch.empty_like(gradient), torch.empty_like(whitened[:, 0])
+        pulls, own = torch.empty_like(gradient), whitened.new_empty(len(whitened))
         mixed = torch.empty_like(whitened)
         for system in self._systems:
             rows = system.rows

@@ -14,6 +14,7 @@ from divacli.errors import SolveError
 from divacli.parallel import world
 from divacli.ridge.groups import Alone, Influence, Together, left_out
 from divacli.ridge.losses import Loss
+from divacli.ridge.scaling import require_finite
 from divacli.ridge.spectrum import RidgeFit
 from divacli.ridge.task import Batch, RidgeTask, positions
 from divacli.ridge.walk import look
@@ -97,9 +98,14 @@ class LooResult:
         return cls(zeros, torch.zeros(n, dtype=torch.int64), zeros.clone())
 
     def merged(self) -> LooResult:
-        """With what other processes have entered."""
+        """With what other processes have entered.
+
+        Raises:
+            SolveError: A loss is not finite.
+        """
         for vector in (self.loss, self.predicted, self.leverage):
             world().merged(vector)
+        require_finite(self.loss, "leave-one-out losses")
         return self
 
     def record(self, batch: Batch, now: BatchResiduals, loss: Loss) -> None:
@@ -159,4 +165,4 @@ def loo_predictions(task: RidgeTask, fit: RidgeFit, rows: Tensor) -> Tensor:
                 found[inside] = predictions[places.to(task.device)].double().cpu()
 
         look(task, together, whole_groups=True)
-    return world().merged(found)
+    return require_finite(world().merged(found), "leave-one-out predictions")

@@ -18,6 +18,7 @@ from torch import Tensor
 from divacli.errors import SolveError
 from divacli.ridge.factor import cholesky, eigenbasis
 from divacli.ridge.products import add_gram, gram_dtype, mirrored
+from divacli.ridge.scaling import require_size
 from divacli.ridge.spectrum import RidgeFit, Spectrum, rounding, unusable_ridge
 from divacli.ridge.task import Batch, RidgeTask
 from divacli.ridge.walk import Sums, walk
@@ -79,6 +80,10 @@ class Moments:
         """
         gram, cross, mean, target_mean = self._centred()
         eigenvalues, basis = eigenbasis(gram)
+        # Equal features differ from their mean by rounding; no more than that is no variation.
+        rounding = 64 * torch.finfo(torch.float64).eps * float(mean.norm())
+        if len(gram) and float(eigenvalues[-1]) <= self.total_weight * rounding**2:
+            eigenvalues = torch.zeros_like(eigenvalues)
         return Spectrum(
             mean, basis, eigenvalues.clamp_min(0), basis.T @ cross, target_mean, self.total_weight
         )
@@ -115,14 +120,16 @@ class Moments:
         """Gram matrix and cross moments around the weighted mean, that mean, and that of the targets."""
         if self.total_weight <= 0:
             raise SolveError(
-                "every sample weight is zero", expected="at least one sample with a positive weight"
+                "every sample weight is zero",
+                expected="at least one sample with a positive weight",
+                hint="correct the weights, or keep more of the samples that have one",
             )
         sums = (self.gram, self.cross, self.first, self.target_sum)
         if not all(bool(torch.isfinite(part).all()) for part in sums):
             raise SolveError(
-                "the features (or the head's outputs) hold NaN or infinite values",
+                "the features as scaled (or the head's outputs) hold NaN or infinite values",
                 expected="finite numbers",
-                hint="leave those samples out",
+                hint="leave those samples out; for numbers beyond 1e38 use --scaling unit",
             )
         if not self.intercept:
             return self.gram.clone(), self.cross, self.shift, None
@@ -145,6 +152,7 @@ def moments(task: RidgeTask, shift: Tensor | None = None) -> Moments:
 
     Raises:
         ValueError: A point other than zero without an intercept.
+        SolveError: Features too large or too small for the task's dtype.
     """
     d, k = task.n_features, task.n_classes
     if shift is not None and not task.intercept and bool(shift.any()):
@@ -179,6 +187,9 @@ def moments(task: RidgeTask, shift: Tensor | None = None) -> Moments:
         cross += weighted.T @ targets
 
     gram, cross, first, target_sum, total = walk(task, zeros, visit)
+    if d and float(total) > 0:
+        size = max(float(gram.diagonal().max() / total) ** 0.5, float(point.abs().max()))
+        require_size(size, task.dtype)
     return Moments(mirrored(gram), cross, first, target_sum, float(total), point, task.intercept)
 
 

@@ -117,7 +117,8 @@ class Oracle:
                 smallest = min(smallest, 1 - float(weighted.square().sum(dim=0).max()))
             for members in self._groups(rows):
                 smallest = min(smallest, 1 - float(torch.linalg.matrix_norm(weighted[:, members], 2)) ** 2)
-        return 0.02 * min(1.0, max(smallest, 1e-6) / largest)
+        # Features that are all zero move no fit, whatever the step.
+        return 0.02 * min(1.0, max(smallest, 1e-6) / largest) if largest > 0 else 0.02
 
     def _groups(self, rows: slice | Tensor) -> list[Tensor]:
         """Positions (m,) of every group's members in a part; none where the task has no groups."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from divacli.errors import SolveError
 from divacli.ridge.drawn import draw
 from divacli.ridge.groups import GroupedRows
+from divacli.ridge.scaling import require_finite
 from divacli.ridge.spectrum import Spectrum
 from divacli.ridge.task import Batch, RidgeTask
 from divacli.ridge.walk import Sums, walk
@@ -63,13 +64,12 @@ def ridge_grid(spectrum: Spectrum) -> Tensor:
         SolveError: The features do not vary at all.
     """
     largest = float(spectrum.eigenvalues[-1]) if len(spectrum.eigenvalues) else 0.0
-    # Equal features differ from their mean by rounding; no more than that is no variation.
-    rounding = 64 * torch.finfo(torch.float64).eps * float(spectrum.mean.norm())
-    if largest <= spectrum.total_weight * rounding**2:
+    if largest <= 0:
         raise SolveError(
             "all samples with a positive weight have the same features",
-            expected="features that differ between samples",
-            hint="check the checkpoint and the feature layer",
+            expected="features that differ between samples, also after scaling",
+            hint="check the checkpoint and the feature layer; where features differ in length alone, as a "
+            "single one does, use --scaling standard",
         )
     return 10 * largest * torch.logspace(-DECADES, 0, _COARSE * DECADES + 1, dtype=torch.float64)
 
@@ -134,7 +134,7 @@ def _losses(task: RidgeTask, spectrum: Spectrum, ridges: Tensor) -> Tensor:
             sums[0][some] += batch.mask.double() @ losses.double()
 
     (sums,) = walk(task, zeros, visit, whole_groups=True)
-    return sums.cpu() / float(task.validation_mask.sum())
+    return require_finite(sums.cpu(), "leave-one-out losses") / float(task.validation_mask.sum())
 
 
 def _squares(

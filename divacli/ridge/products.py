@@ -64,7 +64,7 @@ def mirrored(total: Tensor) -> Tensor:
 
 def quadratic(rows: Tensor, matrix: Tensor) -> Tensor:
     """`x M x'` for every row x, (b,), with a symmetric M (d, d) of the rows' dtype."""
-    found = torch.zeros_like(rows[:, 0])
+    found = rows.new_zeros(len(rows))
     for start, stop in column_blocks(len(matrix), matrix.device):
         part = rows[:, start:stop]
         product = part @ matrix[start:stop, start:stop]

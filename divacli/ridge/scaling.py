@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from divacli.errors import SolveError
 
 SCALINGS = ("unit", "standard", "none")
 
@@ -33,10 +36,66 @@ class Scaling:
         """Scale (b, d) features; shape, dtype and device are kept."""
         if self.kind == "unit":
             norm = torch.linalg.vector_norm(raw, dim=1, keepdim=True)
+            # To look at them a CUDA device would have to be waited for; it multiplies in no time.
+            if raw.is_cuda or not _squares_in_range(norm):
+                raw = raw * _near_one(raw)
+                norm = torch.linalg.vector_norm(raw, dim=1, keepdim=True)
             return raw / torch.where(norm > 0, norm, 1)
         if self.mean is not None and self.inverse_deviation is not None:
             return (raw - self.mean.to(raw)) * self.inverse_deviation.to(raw)
         return raw
+
+
+def require_size(size: float, dtype: torch.dtype) -> None:
+    """Refuse features of a size whose fourth powers a dtype cannot hold: what is made of them would overflow.
+
+    Args:
+        size: Of the largest feature, or thereabouts; 0 and what is not finite are for others to refuse.
+        dtype: Of the computation.
+
+    Raises:
+        SolveError: They are too large or too small.
+    """
+    largest = torch.finfo(dtype).max ** 0.25
+    if 0 < size < 1 / largest or largest < size < math.inf:
+        raise SolveError(
+            f"the features are of the size {size:.1g}, whose powers {str(dtype)[6:]} cannot hold",
+            expected=f"features between {1 / largest:.0e} and {largest:.0e}",
+            hint="use --scaling unit" + (", or --dtype float64" if dtype == torch.float32 else ""),
+        )
+
+
+def require_finite(result: Tensor, what: str) -> Tensor:
+    """The result, where it is one: numbers as large as those of some samples may be beyond its dtype.
+
+    Args:
+        result: Any tensor.
+        what: It is, in a sentence.
+
+    Raises:
+        SolveError: It holds NaN or infinite values.
+    """
+    if not bool(torch.isfinite(result).all()):
+        raise SolveError(
+            f"{what} leave the range of floating-point numbers: some features or weights are far larger "
+            "than the others",
+            expected="features and weights of one order of magnitude, more or less",
+            hint="use --scaling unit, or --dtype float64",
+        )
+    return result
+
+
+def _squares_in_range(norm: Tensor) -> bool:
+    """Whether the squares that norms were made of are in range, and those of much smaller entries."""
+    limits = torch.finfo(norm.dtype)
+    return bool(((norm > limits.tiny**0.25) & (norm < limits.max**0.25)).all())
+
+
+def _near_one(raw: Tensor) -> Tensor:
+    """Powers of two (b, 1) that bring the largest entry of each row near one, which changes no digit."""
+    exponent = torch.frexp(torch.linalg.vector_norm(raw, ord=torch.inf, dim=1, keepdim=True)).exponent
+    least = int(math.log2(torch.finfo(raw.dtype).tiny))
+    return torch.ldexp(torch.ones_like(raw[:, :1]), (-exponent).clamp(least, -least))
 
 
 def fit_scaling(kind: str, batches: Iterable[Tensor]) -> Scaling:
@@ -48,6 +107,7 @@ def fit_scaling(kind: str, batches: Iterable[Tensor]) -> Scaling:
 
     Raises:
         ValueError: An unknown kind.
+        SolveError: Features too large or too small for their squares.
     """
     if kind not in SCALINGS:
         raise ValueError(f"scaling {kind!r}: expected one of {', '.join(SCALINGS)}")
@@ -64,6 +124,8 @@ def fit_scaling(kind: str, batches: Iterable[Tensor]) -> Scaling:
         scatter = scatter + step.square() * (count * len(batch) / new)
         mean = mean.to(batch) + step * (len(batch) / new)
         count = new
+    if len(mean):
+        require_size(float(mean.abs().max()), torch.float64)
     deviation = (scatter / count).sqrt()
     constant = deviation <= 1e-12 * mean.abs()
     return Scaling(kind, mean, torch.where(constant, 0.0, 1 / deviation))

@@ -17,6 +17,7 @@ from divacli.ridge.diagnosis import Diagnosis, Diagnostician
 from divacli.ridge.leave_one_out import LooResult, batch_residuals
 from divacli.ridge.losses import Loss
 from divacli.ridge.noise import NoiseModel
+from divacli.ridge.scaling import require_finite
 from divacli.ridge.spectrum import RidgeFit
 from divacli.ridge.task import Batch, RidgeTask
 from divacli.ridge.uncertainty import spread
@@ -98,4 +99,5 @@ def scores(
     look(task, read_off)
     for vector in (own, derivative, errors):
         world().merged(vector)
-    return Scores(own + derivative, errors, loo.merged(), judge.diagnosis(sums[:n_judged]))
+    derivative = require_finite(own + derivative, "derivatives")
+    return Scores(derivative, errors, loo.merged(), judge.diagnosis(sums[:n_judged]))

@@ -213,6 +213,14 @@ class RidgeTask:
         there.record_stream(torch.cuda.default_stream(self.device))
         return there
 
+    def scaled(self, raw: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Scaled features `z` (b, d) of stored ones, on the device, by default in the task's dtype."""
+        dtype = dtype or self.dtype
+        # To the device before the cast: fewer bytes travel. Scaled before a cast to less: numbers beyond
+        # float32's range are within it afterwards.
+        there = raw.to(self.device, non_blocking=True)
+        return self.scaling(there.to(torch.promote_types(raw.dtype, dtype))).to(dtype)
+
     def batch(
         self, rows: slice | Tensor, dtype: torch.dtype | None = None, raw: Tensor | None = None
     ) -> Batch:
@@ -223,10 +231,7 @@ class RidgeTask:
             dtype: Of the features; by default the task's.
             raw: Their features as stored, where they were read before.
         """
-        dtype = dtype or self.dtype
-        raw = self.features[rows] if raw is None else raw
-        # To the device before the cast: fewer bytes travel.
-        features = self.scaling(raw.to(self.device, non_blocking=True).to(dtype))
+        features = self.scaled(self.features[rows] if raw is None else raw, dtype)
         classes = self.labels[rows].to(self.device)
         labels = features.new_zeros(len(features), self.n_classes).scatter_(1, classes[:, None], 1.0)
         targets = labels if self.offset is None else labels - self.offset[rows].to(features)

@@ -163,7 +163,7 @@ def spread(
         whitened, residuals = training(fit, batch)
         # dL/d alpha_j = e_j . (phi_j P) has not the minus sign of a sample that is left out.
         pulled = -batch.mask[:, None] * loss.gradient(batch.labels - residuals, batch.labels)
-        nothing = torch.zeros_like(whitened[:, 0])
+        nothing = whitened.new_zeros(len(whitened))
         influence = Influence(whitened, pulled, nothing, nothing, None)
     places = drawn.unit.to(task.device), drawn.groups.to(task.device)
     return Spread(influence, *places, drawn.total, validation is None)

@@ -37,7 +37,7 @@ def gathered(blocks: list[np.ndarray], tmp_path: Path) -> tuple[GatheredRows, np
     random = np.random.default_rng(1)
     block = random.integers(0, 3, 20)
     row = np.array([random.integers(0, len(blocks[number])) for number in block])
-    dense = np.stack([blocks[b][r].astype(np.float32) for b, r in zip(block, row, strict=True)])
+    dense = np.stack([blocks[b][r].astype(np.float64) for b, r in zip(block, row, strict=True)])
     on_disk = [in_file(blocks[0], tmp_path / "0.npy"), blocks[1], in_file(blocks[2], tmp_path / "2.npy")]
     return GatheredRows(on_disk, block, row), dense
 
@@ -48,7 +48,7 @@ def test_indexing_equals_that_of_one_array(
 ) -> None:
     features, dense = gathered
     assert features.shape == (20, 3)
-    assert features[rows].dtype == torch.float32
+    assert features[rows].dtype == torch.float64
     assert torch.equal(features[rows], torch.from_numpy(dense[rows]))
 
 
@@ -75,7 +75,18 @@ def test_select_by_mask(gathered: tuple[GatheredRows, np.ndarray]) -> None:
     assert torch.equal(chosen[:], torch.from_numpy(dense[mask]))
 
 
-def test_double_precision_is_kept_where_every_block_has_it(blocks: list[np.ndarray]) -> None:
+def test_single_precision_holds_what_no_block_has_in_double(blocks: list[np.ndarray]) -> None:
+    features = GatheredRows(blocks[:2], np.array([1, 0, 1]), np.array([8, 3, 0]))
+    assert features[:].dtype == torch.float32
+    assert (features[:].numpy() == np.stack([blocks[1][8], blocks[0][3], blocks[1][0]])).all()
+
+
+def test_numbers_beyond_single_precision_are_kept_beside_rows_of_it(blocks: list[np.ndarray]) -> None:
+    features = GatheredRows([blocks[1], np.full((1, 3), -1e300)], np.array([1, 0]), np.array([0, 2]))
+    assert features[:].numpy().tolist() == [[-1e300] * 3, blocks[1][2].astype(float).tolist()]
+
+
+def test_double_precision_is_kept(blocks: list[np.ndarray]) -> None:
     features = whole(blocks[2])
     assert features.shape == (6, 3)
     assert features[:].dtype == torch.float64

@@ -12,10 +12,12 @@ from divacli.ridge import (
     RidgeTask,
     Span,
     decompose,
+    in_eigenbasis,
     leave_one_out,
     loo_derivative,
     loo_loss,
     loo_predictions,
+    ridge_path,
 )
 
 
@@ -84,6 +86,46 @@ def test_features_that_are_not_finite_are_refused(value, weight, task):
         decompose(broken)
     with pytest.raises(SolveError, match="NaN or infinite"):
         Span(broken)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("power", [-0.3, 0.3])
+def test_features_whose_powers_leave_the_range_are_refused(dtype, power, task):
+    size = torch.finfo(dtype).max ** power
+    far = replace(task, features=(task.features + 3) * size, dtype=dtype)
+    with pytest.raises(SolveError, match=rf"whose powers {str(dtype)[6:]} cannot hold"):
+        decompose(far)
+    assert len(decompose(replace(far, features=far.features / size)).eigenvalues) == 5
+
+
+def test_equal_features_do_not_vary_by_rounding(task):
+    """A third is no binary number: its mean over samples differs from it in the last bit."""
+    features = torch.full_like(task.features, 1 / 3)
+    weights = torch.rand(24, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    spectrum, same, _ = in_eigenbasis(
+        still := replace(task, features=features, weights=weights), decompose(still)
+    )
+    assert spectrum.eigenvalues.tolist() == [0.0] * 5
+    with pytest.raises(SolveError, match="have the same features"):
+        ridge_path(same, spectrum)
+
+
+def test_a_sample_far_beyond_the_others_is_no_silent_nan(task, losses):
+    """Absent from the fit, it is predicted by it: its squared loss is more than float32 holds."""
+    features, weights = task.features.float(), task.weights.clone()
+    features[3], weights[3] = 1e30, 0.0
+    far = replace(task, features=features, weights=weights, dtype=torch.float32)
+    with pytest.raises(SolveError, match="leave the range of floating-point numbers"):
+        leave_one_out(far, decompose(far).fit(1.0), losses["squared"])
+
+
+def test_features_that_are_all_zero_have_a_derivative_of_zero(task, losses):
+    nothing = replace(task, features=torch.zeros_like(task.features), intercept=False)
+    assert not loo_derivative(nothing, decompose(nothing).fit(1.0), losses["squared"]).derivative.any()
+    assert Oracle(nothing, 1.0).loo_derivative(losses["squared"], 4) == 0.0
+    span = Span(nothing).task()
+    assert span.n_features == 0
+    assert not loo_derivative(span, decompose(span).fit(1.0), losses["squared"]).derivative.any()
 
 
 def test_outputs_of_a_head_that_are_not_finite_are_refused(task):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from divacli.errors import SolveError
 from divacli.ridge import LinearOutput, Scaling, fit_scaling
 from divacli.ridge.scaling import SCALINGS
 
@@ -88,3 +89,30 @@ def test_linear_output_is_the_head_applied_to_the_rows():
     torch.testing.assert_close(output[10:17], head(raw[10:17]).detach().double(), rtol=1e-5, atol=1e-6)
     exact = head.double()(raw[10:17].double()).detach()
     torch.testing.assert_close(output[10:17], exact, rtol=1e-14, atol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_unit_length_does_not_depend_on_the_size_of_a_row(dtype):
+    """Powers of two over nearly the whole range of the dtype, in one batch: not a digit differs."""
+    rows = torch.randn(9, 5, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    most = 120 if dtype == torch.float32 else 1000
+    powers = torch.linspace(-most, most, 9, dtype=torch.float64).round()
+    sizes = torch.pow(torch.tensor(2.0, dtype=torch.float64), powers)[:, None].to(dtype)
+    unit = Scaling("unit")
+    assert torch.equal(unit(rows * sizes), unit(rows))
+    lengths = torch.linalg.vector_norm(unit(rows * sizes), dim=1)
+    torch.testing.assert_close(lengths, torch.ones(9, dtype=dtype))
+
+
+@pytest.mark.parametrize("size", [torch.finfo(torch.float32).max, 1e-45], ids=["largest", "smallest"])
+def test_the_ends_of_single_precision_have_unit_length(size):
+    rows = torch.tensor([[size, 0.0, -size], [0.0, 0.0, 0.0], [3.0, 4.0, 0.0]])
+    expected = torch.tensor([[0.5**0.5, 0.0, -(0.5**0.5)], [0.0, 0.0, 0.0], [0.6, 0.8, 0.0]])
+    torch.testing.assert_close(Scaling("unit")(rows), expected)
+
+
+@pytest.mark.parametrize("size", [1e200, 1e-200])
+def test_deviations_whose_squares_are_out_of_range_are_refused(size):
+    rows = size * (1 + torch.rand(6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    with pytest.raises(SolveError, match="whose powers float64 cannot hold"):
+        fit_scaling("standard", [rows])
