@@ -365,8 +365,24 @@ def _takes_nothing(thing: Callable[..., Any]) -> bool:
     return True
 
 
+def transform_note(text: str) -> str | None:
+    """What to say of a transform before it is parsed, for that runs its file; None where there is none.
+
+    Args:
+        text: As for `parse_transform`.
+
+    Raises:
+        ModelError: There is no such file.
+    """
+    return _file_of(text.strip()).note if is_user_file(text.strip()) else None
+
+
+def _file_of(text: str) -> UserFile:
+    return UserFile.given(text, "transform", _FILE_FORM)
+
+
 def _from_file(text: str) -> NamedTransform:
-    source = UserFile.given(text, "transform", _FILE_FORM)
+    source = _file_of(text)
     stem = source.path.stem
     if not stem.isidentifier() or keyword.iskeyword(stem):
         raise ModelError(

@@ -91,6 +91,19 @@ class BatchSize:
             self.size = min(2 * self.size, self._most)
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that memory does not suffice.
+
+    On the CPU torch has no class of its own for that, and neither has its loader for some errors of workers.
+    """
+    text = str(error) if isinstance(error, RuntimeError) else ""
+    return (
+        isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        or "DefaultCPUAllocator" in text
+        or "MemoryError" in text
+    )
+
+
 def filled(images: Tensor, size: int) -> Tensor:
     """Images (size, 3, h, w) channels-last, filled up with zeros: kernels are chosen by the shape."""
     missing = size - len(images)

@@ -13,6 +13,7 @@ import numpy as np
 
 from divacli.errors import OutputError
 from divacli.files import status_of
+from divacli.lock import locked
 from divacli.manifest import write_bytes
 
 _ENTRY = np.dtype([("path", "<u8", 2), ("state", "<i8", 4), ("digest", "u1", 32)])
@@ -23,13 +24,17 @@ _SETTLED = 10 * 10**9
 that changed later there may be two contents under one time stamp: clocks of file systems tick in up to two
 seconds, and that of a file server may differ from this machine's."""
 
+_SET_BACK = 10**9
+"""Nanoseconds that the clock may lose while it is compared with one that is never set."""
+
 
 class KnownDigests:
     """What is remembered of some files: one small file in a folder, for all files below the same folder.
 
     A file is known again by its path, size, inode, and times of last change of its content (mtime) and of
-    anything (ctime, which no program can set). Several processes may remember at once: the last one wins, and
-    what the others knew is found out again. A damaged file counts as none.
+    anything (ctime, which no program can set). After the clock was set back, times that now lie in the future
+    prove nothing, and a run that sees it happen remembers nothing. Several processes may remember at once. A
+    damaged file counts as none.
 
     Args:
         files: Paths (n).
@@ -42,7 +47,7 @@ class KnownDigests:
 
     def __init__(self, files: Sequence[str], folder: Path) -> None:
         self._files = files
-        self._started = time.time_ns()
+        self._started, self._running = time.time_ns(), time.monotonic_ns()
         self._state = _states(files)
         self._paths = _names(files)
         self._target = folder / f"{hashlib.sha256(os.fsencode(_top(files))).hexdigest()[:32]}.bin"
@@ -51,6 +56,7 @@ class KnownDigests:
         place = place.clip(max=max(len(self._entries) - 1, 0))
         same = self._entries[place] if len(self._entries) else np.zeros(len(files), _ENTRY)
         self.found = (same["path"] == self._paths).all(axis=1) & (same["state"] == self._state).all(axis=1)
+        self.found &= self._settled(self._state)
         self.digests = np.where(self.found[:, None], same["digest"], np.uint8(0))
 
     def remember(self, rows: np.ndarray, digests: np.ndarray) -> None:
@@ -61,20 +67,30 @@ class KnownDigests:
             digests: (m, 32) uint8.
         """
         state = self._state[rows]
-        changed = np.maximum(state[:, 1], state[:, 2])
-        settled = (state == _states([self._files[row] for row in rows])).all(axis=1)
-        settled &= (state[:, 0] >= 0) & (changed < self._started - _SETTLED)
-        rows, digests = rows[settled], digests[settled]
-        if not len(rows):
-            return
+        settled = self._settled(state)
+        settled &= (state == _states([self._files[row] for row in rows])).all(axis=1)
+        if time.time_ns() - self._started < time.monotonic_ns() - self._running - _SET_BACK:
+            settled[:] = False
+        read, rows, digests = self._paths[rows, 0], rows[settled], digests[settled]
         new = np.zeros(len(rows), _ENTRY)
         new["path"], new["state"], new["digest"] = self._paths[rows], self._state[rows], digests
-        # The first of each path is kept.
-        entries = np.concatenate([new, _read(self._target)])
-        _, first = np.unique(entries["path"][:, 0], return_index=True)
-        content = entries[first].tobytes()
-        with contextlib.suppress(OutputError):  # a cache that cannot be written is none
-            write_bytes(self._target, hashlib.sha256(content).digest() + content)
+        with contextlib.suppress(OutputError, OSError):  # a cache that cannot be written is none
+            self._target.parent.mkdir(parents=True, exist_ok=True)
+            with locked(self._target.parent, wait=True):
+                known = _read(self._target)
+                # What was read again may have changed, also where it is not known by when.
+                kept = known[~np.isin(known["path"][:, 0], read)]
+                if len(new) or len(kept) < len(known):
+                    entries = np.concatenate([new, kept])
+                    # Sorted, and of two paths with the same digest one.
+                    _, first = np.unique(entries["path"][:, 0], return_index=True)
+                    content = entries[first].tobytes()
+                    write_bytes(self._target, hashlib.sha256(content).digest() + content)
+
+    def _settled(self, state: np.ndarray) -> np.ndarray:
+        """Which files are there, last changed long before they were looked at, (m,) bool; by their states."""
+        changed = np.maximum(state[:, 1], state[:, 2])
+        return (state[:, 0] >= 0) & (changed < self._started - _SETTLED)
 
 
 def _read(target: Path) -> np.ndarray:

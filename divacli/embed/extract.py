@@ -66,15 +66,15 @@ def extract(
     """
     batches = _feature_batches(backbone.for_inference(compiled=options.compiled), files, keys, options)
     failed: dict[int, str] = {}
-    pending_keys: list[np.ndarray] = []
-    pending: list[np.ndarray] = []
+    # Keys and features of a batch together: an interrupt may come between any two instructions.
+    pending: list[tuple[np.ndarray, np.ndarray]] = []
     written = time.monotonic()
 
     def flush() -> None:
         nonlocal written
         if pending:
-            store.append(np.concatenate(pending_keys), np.concatenate(pending))
-            pending_keys.clear()
+            of_keys, of_features = zip(*pending, strict=True)
+            store.append(np.concatenate(of_keys), np.concatenate(of_features))
             pending.clear()
         written = time.monotonic()
 
@@ -94,9 +94,11 @@ def extract(
                 good = np.array([position not in reasons for position in positions])
                 failed |= reasons
                 if good.any():
-                    pending.append(features[good])
-                    pending_keys.append(keys[np.array(positions)[good]])
-                if sum(map(len, pending)) >= SHARD_ROWS or time.monotonic() - written > SHARD_SECONDS:
+                    pending.append((keys[np.array(positions)[good]], features[good]))
+                if (
+                    sum(len(part) for _, part in pending) >= SHARD_ROWS
+                    or time.monotonic() - written > SHARD_SECONDS
+                ):
                     flush()
                 advance(len(positions))
                 if strict and failed:

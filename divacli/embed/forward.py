@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from divacli.embed.allocator import keep_freed_memory
-from divacli.embed.batchsize import BatchSize, in_blocks
+from divacli.embed.batchsize import BatchSize, in_blocks, lacks_memory
 from divacli.embed.jpeg import TensorCrops
 from divacli.embed.loading import LoadedBatch, normalised
+from divacli.errors import ModelError
 
 if TYPE_CHECKING:
     from divacli.backbones import Backbone
@@ -83,20 +84,33 @@ def on_device(
         size: Images in one pass.
         crops: Decoder of the files that come encoded.
         device: Any; only CUDA works meanwhile.
+
+    Raises:
+        ModelError: Its memory does not suffice.
     """
     lane = _Lane(device)
     running: _Running | None = None
-    for batch in batches:
-        with lane.beside():
-            images, reasons = _moved(batch, crops, device)
-            images = normalised(backbone.transform, images)
-        lane.join(images)
-        features = size.run(backbone.features, images).to("cpu", non_blocking=True)
-        before, running = running, _Running(batch, features, batch.reasons | reasons, lane.mark())
-        if before is not None:
-            yield before.finished()
-    if running is not None:
-        yield running.finished()
+    try:
+        for batch in batches:
+            with lane.beside():
+                images, reasons = _moved(batch, crops, device)
+                images = normalised(backbone.transform, images)
+            lane.join(images)
+            features = size.run(backbone.features, images).to("cpu", non_blocking=True)
+            before, running = running, _Running(batch, features, batch.reasons | reasons, lane.mark())
+            if before is not None:
+                yield before.finished()
+        if running is not None:
+            yield running.finished()
+    except (RuntimeError, MemoryError) as error:
+        if not lacks_memory(error):
+            raise
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ModelError(
+            f"out of memory on {device}: {reason}",
+            expected="room for a batch of images beside the network",
+            hint="use a smaller --batch-size or --image-size, or --device cpu; what was embedded is kept",
+        ) from error
 
 
 @dataclass(frozen=True)

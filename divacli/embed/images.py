@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -31,6 +33,16 @@ _DAMAGE = (
     zlib.error,
 )
 
+MAX_PIXELS = 178_956_970
+"""Of a larger image no pixel is decoded: a file of some kilobytes may hold any number of them. As 8-bit RGB
+so many are 512 MiB; cameras make up to 151 million."""
+
+# By content, whatever the name: what files of `IMAGE_SUFFIXES` are. Pillow knows 40 formats more, some of
+# which are programs (EPS runs Ghostscript) or read other files; no mislabelled file is to reach those.
+_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
+
+_ROWS = 256  # of samples that are scaled at once
+
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -48,6 +60,36 @@ class UndecodableImage(ValueError):
 
 class FailedCopy(ValueError):
     """An image of which a transform makes no copy; the message is the reason, in one line."""
+
+
+def open_image(data: bytes) -> Image.Image:
+    """Look at the beginning of an image file, its pixels not decoded yet.
+
+    Args:
+        data: The content of the file.
+
+    Returns:
+        The image, which has a size and a format; to be closed.
+
+    Raises:
+        UndecodableImage: Too many pixels, damaged, or no image of the formats that diva reads.
+    """
+    try:
+        image = Image.open(io.BytesIO(data), formats=_formats())
+    except (*_DAMAGE, Image.DecompressionBombError) as error:
+        raise UndecodableImage(_reason(error)) from error
+    # Pillow's own limit is a setting that any package may have lifted.
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise UndecodableImage(_too_large(image.width * image.height, MAX_PIXELS))
+    return image
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """The formats of `_FORMATS` that this build of Pillow reads."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 def decode_image(data: bytes, least_side: int | None = None) -> Image.Image:
@@ -72,9 +114,7 @@ def decode_image(data: bytes, least_side: int | None = None) -> Image.Image:
     if not data:
         raise UndecodableImage("empty file (0 bytes)")
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.format == "EPS":  # loading one would run Ghostscript on it
-                raise UndecodableImage("PostScript, not an image of pixels")
+        with open_image(data) as image:
             if least_side is not None:
                 image.draft(None, (least_side, least_side))  # of other formats it does nothing
             image.load()
@@ -90,12 +130,13 @@ def decode_image(data: bytes, least_side: int | None = None) -> Image.Image:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "I" or image.mode.startswith("I;16"):
         # 32-bit integers are 16-bit samples in a wide container: that is how Pillow hands out 16-bit PGM.
-        samples = np.asarray(image).astype(np.int64).clip(0, 65_535)
-        return Image.fromarray(((samples + 128) // 257).astype(np.uint8)).convert("RGB")
+        return _grey(np.asarray(image), lambda rows: (rows.astype(np.int64).clip(0, 65_535) + 128) // 257)
     if image.mode == "F":
-        samples = np.nan_to_num(np.asarray(image), nan=0.0)
-        scale = 255 if samples.min() >= 0 and samples.max() <= 1 else 1
-        return Image.fromarray((samples * scale).round().clip(0, 255).astype(np.uint8)).convert("RGB")
+        samples = np.asarray(image)
+        # Of NaN alone both are NaN, which is neither below 0 nor above 1.
+        least, most = np.fmin.reduce(samples, axis=None), np.fmax.reduce(samples, axis=None)
+        scale = 1 if least < 0 or most > 1 else 255
+        return _grey(samples, lambda rows: (np.nan_to_num(rows, nan=0.0) * scale).round().clip(0, 255))
     if image.mode == "LAB":
         from PIL import ImageCms  # only here: LAB is rare, and colour management an optional part of Pillow
 
@@ -108,12 +149,29 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def _grey(samples: np.ndarray, scaled: Callable[[np.ndarray], np.ndarray]) -> Image.Image:
+    """A grey image from samples (h, w), some rows at a time: the largest images would take gigabytes.
+
+    Args:
+        samples: As decoded.
+        scaled: From some rows of them to numbers from 0 to 255.
+    """
+    pixels = np.empty(samples.shape, np.uint8)
+    for start in range(0, len(samples), _ROWS):
+        pixels[start : start + _ROWS] = scaled(samples[start : start + _ROWS])
+    return Image.fromarray(pixels).convert("RGB")
+
+
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation; 1, upright, where the EXIF block is broken: no reason to refuse the image."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except _DAMAGE:
         return 1
+
+
+def _too_large(pixels: int, limit: int) -> str:
+    return f"too large: {pixels:,} pixels, the limit is {limit:,}; scale it down"
 
 
 def _reason(error: BaseException) -> str:
@@ -123,7 +181,7 @@ def _reason(error: BaseException) -> str:
         return "not an image, or of an unknown format"
     if isinstance(error, Image.DecompressionBombError):
         pixels, limit = (int(number) for number in re.findall(r"\d+", text)[:2])
-        return f"too large: {pixels:,} pixels, the limit is {limit:,}"
+        return _too_large(pixels, limit)
     if isinstance(error, EOFError) or "truncated" in text.lower():
         return "truncated file"
     if isinstance(error, MemoryError):

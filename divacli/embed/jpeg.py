@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from divacli.backbones.transform import Preset
-from divacli.embed.images import UndecodableImage, decode_image
+from divacli.embed.images import UndecodableImage, decode_image, open_image
 from divacli.embed.store import batched
 
 _END = b"\xff\xd9"
@@ -36,7 +36,7 @@ def is_plain_jpeg(data: bytes) -> bool:
     if not data.startswith(b"\xff\xd8") or not data.endswith(_END):
         return False
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(data) as image:
             return (
                 image.format == "JPEG"
                 and image.mode == "RGB"

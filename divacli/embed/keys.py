@@ -14,6 +14,7 @@ from divacli.embed.digests import KnownDigests
 from divacli.embed.progress import Progress
 from divacli.errors import DataError
 from divacli.files import file_digest, place_of
+from divacli.tar import MAX_BYTES
 
 KEY_BYTES = 32
 _TOGETHER = 16
@@ -61,7 +62,7 @@ def content_keys(
 
 def _digest(file: str) -> bytes | str:
     try:
-        return file_digest(place_of(file))
+        return file_digest(place_of(file), MAX_BYTES)
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     except DataError as error:

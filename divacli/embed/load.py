@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +17,8 @@ from divacli.embed.keys import KEY_BYTES, content_keys
 from divacli.embed.options import ExtractOptions
 from divacli.embed.progress import Progress, silent
 from divacli.embed.samples import Samples, failures_of, is_store, read_store, samples_in, undecodable
-from divacli.embed.sources import of_arrays, of_sources
-from divacli.embed.store import FeatureStore, identity_fingerprint
+from divacli.embed.sources import finite_samples, of_arrays, of_sources
+from divacli.embed.store import FeatureStore
 from divacli.errors import DataError
 from divacli.files import place_of
 from divacli.manifest import Labels, Manifest, check_files, read_manifest
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
     from divacli.backbones import Backbone
     from divacli.embed.augmentation import NamedTransform
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class BackboneChoice:
@@ -49,6 +53,17 @@ class BackboneChoice:
         image_size: int | None = None,
     ) -> None:
         self._arguments = (model, checkpoint, weights, layer, image_size)
+        self._tell: Callable[[str], None] = lambda note: None
+
+    def telling(self, tell: Callable[[str], None]) -> BackboneChoice:
+        """The same choice, which says of a network that is code that it will be run.
+
+        Args:
+            tell: Told so, before it is loaded.
+        """
+        choice = BackboneChoice(*self._arguments)
+        choice._tell = tell
+        return choice
 
     @property
     def model(self) -> str | None:
@@ -68,9 +83,11 @@ class BackboneChoice:
             ModelError: It cannot be loaded, or none was named.
         """
         # Features that exist already need no torchvision, which is slow to import and large.
-        from divacli.backbones import load_backbone
+        from divacli.backbones import code_note, load_backbone
 
         model, checkpoint, weights, layer, image_size = self._arguments
+        if (note := code_note(model, checkpoint)) is not None:
+            self._tell(note)
         return load_backbone(model, checkpoint, weights=weights, layer=layer, image_size=image_size)
 
     def augmented(self, named: NamedTransform, seed: int) -> BackboneChoice:
@@ -114,7 +131,7 @@ def load_samples(
         choice: The network for images.
         options: How it runs.
         cache: Folder for features of images, shared by all commands.
-        strict: Raise where an image cannot be decoded, instead of leaving it out.
+        strict: Raise where a sample has no features of use, instead of leaving it out.
         stdin: Where `-` reads from.
         labels: As for `read_manifest`.
         progress: Told how far it is.
@@ -124,7 +141,7 @@ def load_samples(
     """
     opened = read_data(data, stdin=stdin, labels=labels)
     if isinstance(opened, Samples):
-        return opened
+        return finite_samples(opened, strict=strict)
     return samples_of(opened, choice, options, cache, strict=strict, progress=progress)
 
 
@@ -172,9 +189,9 @@ def samples_of(
     start = time.monotonic()
     sources = _sources(manifest)
     if manifest.embeddings is not None:
-        found = of_arrays(manifest, manifest.embeddings)
+        found = finite_samples(of_arrays(manifest, manifest.embeddings), strict=strict)
     elif sources is not None:
-        found = of_sources(manifest, sources)
+        found = finite_samples(of_sources(manifest, sources), strict=strict)
     else:
         found = _of_images(manifest, choice, options, cache, strict, progress)
     return replace(found, seconds=time.monotonic() - start)
@@ -256,11 +273,12 @@ def _of_images(
     with progress("loading the network", 0):
         backbone = choice.backbone
     identity = feature_identity(backbone, options)
-    folder = cache / "features" / identity_fingerprint(identity)[:32]
-    store = FeatureStore.create(folder, identity, backbone.n_features)
+    store = FeatureStore.in_cache(cache, identity, backbone.n_features)
     store.save_head(backbone.head)
     files = manifest.files()
     keys, failed = _keys(files, progress, cache)
+    store.mend(keys)
+    store.told(options.tell, (name for names in world().gathered(store.damaged) for name in names))
     wanted = np.array([position not in failed for position in range(len(files))])
     # Missing for any of the processes: they may not see all files of a shared folder at the same moment.
     missing = torch.from_numpy((store.positions(keys) < 0).astype(np.int64))
@@ -269,6 +287,11 @@ def _of_images(
     # Files of the same content need one pass.
     _, first = np.unique(keys[todo], axis=0, return_index=True)
     todo = todo[np.sort(first)]
+    _LOGGER.info(
+        "features %s: %d images, of which %d are in the store, %d are to be embedded (each content once), "
+        "%d cannot be read",
+        *(store.folder, len(files), len(files) - int(wanted.sum()) - len(failed), len(todo), len(failed)),
+    )
     reasons: dict[int, str] = {}
     if len(todo):
         here = world()

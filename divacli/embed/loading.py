@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from divacli.backbones.transform import Preset
+from divacli.embed.batchsize import lacks_memory
 from divacli.embed.images import FailedCopy, UndecodableImage, decode_image
 from divacli.embed.jpeg import is_plain_jpeg
 from divacli.errors import DataError, ModelError
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 FORKS = sys.platform == "linux"
 """Whether a worker process is a copy of this one, that knows whatever it knows."""
+
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 
 _FEW = 64
 """So few images are decoded faster than worker processes start."""
@@ -108,7 +111,9 @@ class _Images(Dataset[_Loaded]):
             return position, self._transform(image) if self._preset is None else self._preset.crop(image)
         except FailedCopy as error:
             return position, str(error)
-        except Exception as error:  # noqa: BLE001  # the user's own code may raise anything
+        except Exception as error:  # the user's own code may raise anything
+            if lacks_memory(error):
+                raise
             failure = ModelError(
                 f"the transform fails on {file}: {type(error).__name__}: {error}",
                 expected="a transform that takes any RGB image",
@@ -219,7 +224,7 @@ def process_batches(
         leave_jpeg: Hand JPEG files that `is_plain_jpeg` on as they are.
 
     Raises:
-        ModelError: The transform or `then` fails, or a worker process does.
+        ModelError: The transform or `then` fails, or a worker process does, or memory does not suffice.
     """
     processes = min(cores() if workers is None else workers, -(-len(files) // batch_size))
     blank = torch.zeros(image_shape, dtype=torch.uint8 if isinstance(transform, Preset) else torch.float32)
@@ -234,7 +239,7 @@ def process_batches(
         worker_init_fn=_leave_the_talking_to_main,
     )
     try:
-        with _signals_left_alone():
+        with _signals_waiting(), _signals_left_alone():
             batches = iter(loader)
         try:
             for batch in batches:
@@ -245,9 +250,16 @@ def process_batches(
             # Stops the workers now. In a traceback it would live until the garbage collector comes, which
             # takes their queues first: they are then waited for in vain, 5 seconds each.
             del batches
-    except (RuntimeError, OSError, EOFError) as error:
+    except (RuntimeError, MemoryError, OSError, EOFError) as error:
         # What the loader says or meets when a worker process has gone; anything else is not ours to explain.
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        if lacks_memory(error):
+            raise ModelError(
+                f"out of memory, with {batch_size:,} images at a time in each of {max(processes, 1):,} "
+                f"processes: {reason[0].rpartition('DefaultCPUAllocator: ')[2]}",
+                expected="enough memory for the network and a batch of images in every process",
+                hint="use fewer --workers, a smaller --batch-size or --image-size; what was embedded is kept",
+            ) from error
         if not processes or (isinstance(error, RuntimeError) and "worker" not in str(error)):
             raise
         raise ModelError(
@@ -278,12 +290,26 @@ def _signals_left_alone() -> Iterator[None]:
             signal.signal(signal.SIGCHLD, handler)
 
 
+@contextlib.contextmanager
+def _signals_waiting() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait for the worker processes to be started.
+
+    What their handlers raise would be lost in the code that Python runs around a fork, and the command go on.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _leave_the_talking_to_main(worker: int) -> None:
     """Prepare a worker for Ctrl-C, which reaches the whole process group: only the main process is to answer.
 
     The thread that hands tensors over reports a main process that has gone away; that is no news then.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
 
     def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if not issubclass(kind, (OSError, EOFError, multiprocessing.AuthenticationError)):

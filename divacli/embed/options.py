@@ -25,7 +25,8 @@ class ExtractOptions:
             everything in this process.
         amp: Mixed precision (float16 autocast); on CUDA only.
         compile: Let `torch.compile` make the network faster, which takes a minute first; on CUDA only.
-        tell: Told, in one sentence, of a batch size that turned out too large.
+        tell: Told, in one sentence, of a batch size that turned out too large, or of what was damaged in the
+            cache and is made again.
     """
 
     device: torch.device

@@ -4,12 +4,20 @@ A store is a folder with `store.json`, which says what the features were compute
 `shard-*.safetensors` with `features` (m, d) float32 and `keys` (m, 32) uint8. A shard is written once and
 never changed; a kill at any moment leaves whole shards and at most one temporary file, which is ignored. Two
 processes may write to one store: at worst a row is there twice.
+
+A shard is named by the digest of its content, which is compared before its rows are used. In a store that is
+only read, a damaged one is an error; in one that is written to, it is set aside, and its rows computed again.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,15 +31,21 @@ from torch import Tensor
 
 from divacli.embed.gathered import GatheredRows
 from divacli.embed.keys import KEY_BYTES, digest_of
-from divacli.errors import StoreError
+from divacli.errors import StoreError, listed
 from divacli.files import STORE_FILE, Place, RemoteFile, read_range, size_of
 from divacli.manifest import ArrayFile, write_bytes, write_text
+from divacli.manifest.write import output_error
 
 FORMAT = 1
-_SHARD = "shard-*.safetensors"
+_NAME_LENGTH = 32  # hexadecimal digits of a digest
+_SHARD = f"shard-{'[0-9a-f]' * _NAME_LENGTH}.safetensors"
+_ASIDE = ".damaged"  # what the name of a shard that was set aside ends with
 _HEAD = "head.safetensors"
 _HEADER_BYTES = 1024  # the header of a shard is shorter, so that one request brings it
+_ABANDONED = 3600  # seconds since a temporary file was last written to
 _REQUESTS = 16  # shards at a URL that are opened side by side
+_NOT_ITS_NAME = "its content is not what its name was made from"
+_MEND = "run the diva embed command again that made this store: it makes again what is damaged"
 
 
 class FeatureStore:
@@ -39,6 +53,7 @@ class FeatureStore:
 
     Args:
         folder: An existing store; one at a URL can be read only.
+        mends: Set damaged shards aside, instead of refusing the store.
 
     Raises:
         DataError: A URL cannot be read.
@@ -46,26 +61,15 @@ class FeatureStore:
 
     Attributes:
         written: Names of the shards that were appended.
+        damaged: Names of the files that were damaged, and are set aside or written anew.
     """
 
-    def __init__(self, folder: Place) -> None:
+    def __init__(self, folder: Place, *, mends: bool = False) -> None:
         self.folder = folder
-        self.about = _read_json(folder / STORE_FILE)
-        if self.about.get("format") != FORMAT:
-            raise StoreError(
-                f"{folder} is a feature store of format {self.about.get('format')!r}",
-                expected=f"format {FORMAT}",
-                hint="embed the images again with this version",
-            )
-        if not isinstance(self.about.get("n_features"), int) or not isinstance(
-            self.about.get("identity"), dict
-        ):
-            raise StoreError(
-                f"{folder / STORE_FILE} lacks n_features or identity",
-                expected="the description of a feature store",
-                hint="make the store anew with: diva embed DATA --out DIR",
-            )
-        self._blocks: list[ArrayFile | np.ndarray] = []
+        self.about = _described(folder)
+        self.damaged: list[str] = []
+        self._mends = mends
+        self._blocks: list[ArrayFile] = []
         self._keys: np.ndarray = np.zeros((0, KEY_BYTES), np.uint8)
         self._block: np.ndarray = np.zeros(0, np.int32)
         self._row: np.ndarray = np.zeros(0, np.int64)
@@ -75,7 +79,7 @@ class FeatureStore:
 
     @classmethod
     def create(cls, folder: Path, identity: dict[str, str], n_features: int) -> FeatureStore:
-        """Open the store in a folder, made new where there is none.
+        """Open the store in a folder to write to it, made new where there is none.
 
         Args:
             folder: Where it lies.
@@ -86,13 +90,55 @@ class FeatureStore:
             StoreError: The folder holds features of something else; the message names what differs.
             OutputError: It cannot be written.
         """
-        if (folder / STORE_FILE).exists():
-            store = cls(folder)
-            require_same_identity(identity, store.identity, str(folder))
-            return store
-        content = {"format": FORMAT, "n_features": n_features, "identity": identity}
-        write_text(folder / STORE_FILE, json.dumps(content, indent=2, sort_keys=True) + "\n")
-        return cls(folder)
+        return cls._opened(folder, identity, n_features, vouched=False)
+
+    @classmethod
+    def in_cache(cls, cache: Path, identity: dict[str, str], n_features: int) -> FeatureStore:
+        """As `create`, of the one store for these features that all commands share.
+
+        Args:
+            cache: Folder of what is kept between commands.
+            identity: Everything that the features depend on beside the images; the folder is named by it.
+            n_features: d.
+        """
+        folder = cache / "features" / identity_fingerprint(identity)[:_NAME_LENGTH]
+        return cls._opened(folder, identity, n_features, vouched=True)
+
+    @classmethod
+    def _opened(
+        cls, folder: Path, identity: dict[str, str], n_features: int, *, vouched: bool
+    ) -> FeatureStore:
+        """Open a store to write to it.
+
+        Args:
+            folder: As for `create`, and so are the others.
+            identity: What the features are to depend on.
+            n_features: d.
+            vouched: Whether the folder holds nothing but features of this identity, whatever its description
+                says. Else nobody knows what the shards beside a damaged one were computed with.
+        """
+        _tidy(folder)
+        file = folder / STORE_FILE
+        wanted = {"format": FORMAT, "n_features": n_features, "identity": identity}
+        damaged: list[str] = []
+        if file.exists():
+            try:
+                about = _described(folder)
+                if not vouched:
+                    require_same_identity(identity, about["identity"], str(folder))
+                whole = about == wanted
+            except _DamagedDescription:
+                whole = False
+            if not whole:
+                damaged.append(file.name)
+                if not vouched:
+                    for other in (*folder.glob(_SHARD), folder / _HEAD):
+                        damaged += _set_aside(other)
+        if damaged or not file.exists():
+            write_text(file, json.dumps(wanted, indent=2, sort_keys=True) + "\n")
+        store = cls(folder, mends=True)
+        store.damaged += damaged
+        return store
 
     @property
     def identity(self) -> dict[str, str]:
@@ -125,17 +171,53 @@ class FeatureStore:
         """The features of these images, in this order.
 
         Raises:
-            StoreError: Some are not here.
+            StoreError: Some are not here, or are damaged.
         """
         found = self.positions(keys)
         if (found < 0).any():
+            # Their keys may be what is damaged.
+            for block in self._damaged_blocks(np.arange(len(self._keys))):
+                raise _damage(self._blocks[block].path, _NOT_ITS_NAME)
             raise StoreError(
                 f"{self.folder} lacks {int((found < 0).sum()):,} of {len(keys):,} images",
                 expected="all of them",
                 hint="embed the images again",
             )
-        blocks = self._blocks or [np.zeros((0, int(self.about["n_features"])), np.float32)]
+        for block in self._damaged_blocks(found):
+            raise _damage(self._blocks[block].path, _NOT_ITS_NAME)
+        empty = np.zeros((0, int(self.about["n_features"])), np.float32)
+        blocks: list[ArrayFile | np.ndarray] = [*self._blocks] or [empty]
         return GatheredRows(blocks, self._block[found], self._row[found])
+
+    def mend(self, keys: np.ndarray) -> None:
+        """Set aside what is damaged of the shards that hold these images; their rows are then not here.
+
+        Args:
+            keys: (m, 32) uint8.
+        """
+        # What one shard has lost, another one may have that is damaged, too.
+        while damaged := self._damaged_blocks(self.positions(keys)):
+            for block in damaged:
+                self.damaged += _set_aside(self._blocks[block].path)
+            left = ~np.isin(self._block, damaged)
+            self._index(self._keys[left], self._block[left], self._row[left])
+
+    def told(self, tell: Callable[[str], None], damaged: Iterable[str] | None = None) -> None:
+        """Say what was damaged, in one sentence, where something was.
+
+        Args:
+            tell: Told.
+            damaged: Names of the files, where other processes may have found some, too.
+        """
+        found = set(self.damaged if damaged is None else damaged)
+        names = sorted(found, key=lambda name: (name not in (STORE_FILE, _HEAD), name))
+        if names:
+            aside = names[-1] not in (STORE_FILE, _HEAD)
+            tell(
+                f"{len(names):,} damaged {'file' if len(names) == 1 else 'files'} in {self.folder}: "
+                f"{listed(names)}. What was lost is made again"
+                + (f"; the damaged shards are kept beside it as *{_ASIDE}" if aside else "")
+            )
 
     def append(self, keys: np.ndarray, features: np.ndarray) -> None:
         """Write one shard: on return it is on disk, whole.
@@ -175,11 +257,21 @@ class FeatureStore:
 
     def save_head(self, head: tuple[Tensor, Tensor] | None) -> None:
         """Keep the network's own last layer, (K, d) weight and (K,) bias, beside its features."""
-        target = self._writable / _HEAD
-        if head is not None and not target.exists():
-            # The encoder takes an array's bytes as they lie, whatever its strides.
-            weight, bias = (np.ascontiguousarray(part.detach().float().cpu().numpy()) for part in head)
-            write_bytes(target, encode_tensors({"weight": weight, "bias": bias}))
+        if head is None:
+            return
+        # The encoder takes an array's bytes as they lie, whatever its strides.
+        weight, bias = (np.ascontiguousarray(part.detach().float().cpu().numpy()) for part in head)
+        digest = _head_digest(weight, bias)
+        try:
+            kept = self.load_head()
+            whole = kept is None or _head_digest(*(part.numpy() for part in kept)) == digest
+        except StoreError:
+            kept, whole = None, False
+        if not whole:
+            self.damaged.append(_HEAD)
+        if kept is None or not whole:
+            content = encode_tensors({"weight": weight, "bias": bias}, metadata={"digest": digest})
+            write_bytes(self._writable / _HEAD, content)
 
     def load_head(self) -> tuple[Tensor, Tensor] | None:
         """The network's own last layer, or None where its features feed no such layer.
@@ -191,13 +283,19 @@ class FeatureStore:
         if not source.exists():
             return None
         try:
-            tensors = decode_tensors(source.read_bytes())
-            return torch.from_numpy(tensors["weight"]), torch.from_numpy(tensors["bias"])
-        except (OSError, KeyError, SafetensorError) as error:
+            content = source.read_bytes()
+            tensors = decode_tensors(content)
+            weight, bias = tensors["weight"], tensors["bias"]
+            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+            # Those written before there were digests have none.
+            if header.get("__metadata__", {}).get("digest") not in (None, _head_digest(weight, bias)):
+                raise ValueError("its content has changed")
+            return torch.from_numpy(weight), torch.from_numpy(bias)
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise StoreError(
                 f"{source} is damaged ({error})",
                 expected="the weight and bias of the network's last layer",
-                hint="delete that file and embed the images again",
+                hint=_MEND,
             ) from error
 
     @property
@@ -207,17 +305,34 @@ class FeatureStore:
 
     def _load(self, shards: Sequence[Place]) -> None:
         keys, blocks, rows = [self._keys], [self._block], [self._row]
-        for features, shard_keys in _open_shards(shards, int(self.about["n_features"])):
+        opened = _open_shards(shards, int(self.about["n_features"]))
+        for shard, found in zip(shards, opened, strict=True):
+            if isinstance(found, StoreError):
+                if not self._mends:
+                    raise found
+                self.damaged += _set_aside(shard)
+                continue
+            features, shard_keys = found
             blocks.append(np.full(len(shard_keys), len(self._blocks), np.int32))
             rows.append(np.arange(len(shard_keys)))
             keys.append(shard_keys)
             self._blocks.append(features)
-        self._keys, self._block, self._row = (
-            np.concatenate(keys),
-            np.concatenate(blocks),
-            np.concatenate(rows),
-        )
-        self._order = np.argsort(_prefix(self._keys), kind="stable")
+        self._index(np.concatenate(keys), np.concatenate(blocks), np.concatenate(rows))
+
+    def _index(self, keys: np.ndarray, block: np.ndarray, row: np.ndarray) -> None:
+        """Find rows by these keys from now on: (n, 32) uint8, the shard of each and its row in it."""
+        self._keys, self._block, self._row = keys, block, row
+        self._order = np.argsort(_prefix(keys), kind="stable")
+
+    def _damaged_blocks(self, positions: np.ndarray) -> list[int]:
+        """Which of the shards are not what they were when written that hold rows at these positions."""
+        wanted = np.unique(self._block[positions[positions >= 0]]).tolist()
+        # Of a file at a URL only the rows are fetched that are asked for, and their length is checked.
+        local = [(block, path) for block in wanted if isinstance(path := self._blocks[block].path, Path)]
+        # Hashing releases the interpreter lock.
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            whole = pool.map(lambda one: _is_whole(one[1]), local)
+            return [block for (block, _), good in zip(local, whole, strict=True) if not good]
 
 
 def identity_fingerprint(identity: dict[str, str]) -> str:
@@ -286,8 +401,55 @@ def _prefix(keys: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(keys[:, :8]).view(np.uint64)[:, 0]
 
 
-def _open_shards(shards: Sequence[Place], n_features: int) -> Iterator[tuple[ArrayFile, np.ndarray]]:
-    """Features (where they lie) and keys of each shard."""
+def _tidy(folder: Path) -> None:
+    """Remove the temporary files of processes that were killed; others may be writing theirs just now."""
+    for file in folder.glob(".diva-*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - file.stat().st_mtime > _ABANDONED:
+                file.unlink()
+
+
+def _is_whole(shard: Path) -> bool:
+    """Whether the content of a shard is what its name was made from; it is read once in a process."""
+    try:
+        found = shard.stat()
+        return _has_its_name(shard, (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino))
+    except OSError:  # such as a shard that another process has set aside
+        return False
+
+
+@functools.cache
+def _has_its_name(shard: Path, state: tuple[int, ...]) -> bool:
+    """Whether a shard in this state, of which the first number is its size, has the content that names it."""
+    with shard.open("rb") as stream:
+        # As `digest_of` does it with a content in memory.
+        total = hashlib.file_digest(stream, lambda: hashlib.sha256(state[0].to_bytes(8, "little")))
+    return shard.name == f"shard-{total.hexdigest()[:_NAME_LENGTH]}.safetensors"
+
+
+def _set_aside(file: Place) -> list[str]:
+    """Rename a file, so that nobody takes it for a part of the store; its name, where it was there.
+
+    It is not deleted: what has damaged it may matter to its owner, and nothing of theirs is ever removed.
+    """
+    assert isinstance(file, Path)
+    try:
+        file.replace(file.with_name(file.name + _ASIDE))
+    except FileNotFoundError:  # another process was first
+        return []
+    except OSError as error:
+        raise output_error(str(file), error) from error
+    return [file.name]
+
+
+def _head_digest(weight: np.ndarray, bias: np.ndarray) -> str:
+    return digest_of(repr((weight.shape, bias.shape)).encode(), weight.tobytes(), bias.tobytes())
+
+
+def _open_shards(
+    shards: Sequence[Place], n_features: int
+) -> Iterator[tuple[ArrayFile, np.ndarray] | StoreError]:
+    """Features (where they lie) and keys of each shard, or what is wrong with it."""
     if not any(isinstance(shard, RemoteFile) for shard in shards):
         for shard in shards:
             yield _open_shard(shard, n_features)
@@ -296,8 +458,8 @@ def _open_shards(shards: Sequence[Place], n_features: int) -> Iterator[tuple[Arr
         yield from pool.map(lambda shard: _open_shard(shard, n_features), shards)
 
 
-def _open_shard(path: Place, n_features: int) -> tuple[ArrayFile, np.ndarray]:
-    """Features (where they lie) and keys of one shard."""
+def _open_shard(path: Place, n_features: int) -> tuple[ArrayFile, np.ndarray] | StoreError:
+    """Features (where they lie) and keys of one shard, or what is wrong with it."""
     try:
         beginning = read_range(path, 0, _HEADER_BYTES)
         start = 8 + int.from_bytes(beginning[:8], "little")
@@ -310,6 +472,7 @@ def _open_shard(path: Place, n_features: int) -> tuple[ArrayFile, np.ndarray]:
             header["features"]["dtype"] != "F32"
             or d != n_features
             or header["keys"]["shape"] != [m, KEY_BYTES]
+            or [stop - start for start, stop in spans.values()] != [4 * m * d, m * KEY_BYTES]
         ):
             raise ValueError(f"features {header['features']}, keys {header['keys']}")
         if size_of(path) != start + max(stop for _, stop in spans.values()):
@@ -318,22 +481,44 @@ def _open_shard(path: Place, n_features: int) -> tuple[ArrayFile, np.ndarray]:
         keys = ArrayFile(path, start + spans["keys"][0], (m, KEY_BYTES), np.dtype(np.uint8))
         return features, keys[:]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"{path} is damaged or not a shard of features ({error})",
-            expected=f"a whole file with {n_features} features a row",
-            hint="delete that file: what it held is computed again",
-        ) from error
+        return _damage(path, str(error), f"a whole file with {n_features} features a row")
 
 
-def _read_json(path: Place) -> dict[str, Any]:
+def _damage(path: Place, reason: str, expected: str = "the file as it was written") -> StoreError:
+    return StoreError(f"{path} is damaged ({reason})", expected=expected, hint=_MEND)
+
+
+class _DamagedDescription(StoreError):
+    """What should describe a store does not."""
+
+
+def _described(folder: Place) -> dict[str, Any]:
+    """The description of a store.
+
+    Raises:
+        StoreError: One of a later format; a `_DamagedDescription` where there is none.
+    """
+    path = folder / STORE_FILE
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise StoreError(
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise _DamagedDescription(
             f"{path} cannot be read: {error}",
             expected="the description of a feature store",
-            hint="make the store with: diva embed DATA --out DIR",
+            hint=_MEND,
         ) from error
     if not isinstance(content, dict):
-        raise StoreError(f"{path} holds no description of a feature store", expected="a JSON object")
+        raise _DamagedDescription(
+            f"{path} holds no description of a feature store", expected="a JSON object", hint=_MEND
+        )
+    if content.get("format") != FORMAT:
+        raise StoreError(
+            f"{folder} is a feature store of format {content.get('format')!r}",
+            expected=f"format {FORMAT}",
+            hint="embed the images again with this version",
+        )
+    if not isinstance(content.get("n_features"), int) or not isinstance(content.get("identity"), dict):
+        raise _DamagedDescription(
+            f"{path} lacks n_features or identity", expected="the description of a feature store", hint=_MEND
+        )
     return content

@@ -17,10 +17,11 @@ from divacli.embed.keys import KEY_BYTES, digest_of
 from divacli.embed.options import ExtractOptions
 from divacli.embed.progress import Progress, silent
 from divacli.embed.samples import Samples, no_failures
-from divacli.embed.store import FeatureStore, batched, identity_fingerprint
+from divacli.embed.store import FeatureStore, batched
 from divacli.errors import DataError, ModelError, listed
 from divacli.files import place_of, suffix_of
 from divacli.manifest import Manifest, manifest_of
+from divacli.manifest.bounded import read_table
 from divacli.manifest.columns import row_numbers
 from divacli.manifest.tabular import FORMATS, parse
 
@@ -141,15 +142,15 @@ def text_samples(
 
     Raises:
         ModelError: An embedding is not finite.
-        StoreError: What is kept is damaged.
         OutputError: The cache cannot be written.
     """
     start = time.monotonic()
     identity = {**encoder.identity, "precision": options.precision}
-    folder = cache / "features" / identity_fingerprint(identity)[:32]
-    store = FeatureStore.create(folder, identity, encoder.n_features)
+    store = FeatureStore.in_cache(cache, identity, encoder.n_features)
     contents = texts.table["text"].tolist()
     keys = _keys(contents)
+    store.mend(keys)
+    store.told(options.tell)
     todo = np.flatnonzero(store.positions(keys) < 0)
     # The same text under several labels needs one pass.
     _, first = np.unique(keys[todo], axis=0, return_index=True)
@@ -179,7 +180,7 @@ def _parsed(data: str) -> pd.DataFrame:
     suffix = suffix_of(data)
     if suffix not in FORMATS:
         raise DataError(f"{data} is no table of texts", expected=_EXPECTED)
-    return parse(place_of(data).read_bytes(), suffix, data)
+    return parse(read_table(place_of(data), suffix, data), suffix, data)
 
 
 def _holds_texts(table: pd.DataFrame) -> bool:

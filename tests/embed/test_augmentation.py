@@ -41,7 +41,7 @@ NAMED = {
     "equalize": "v2.RandomEqualize(p=1)",
     "RandomAdjustSharpness:2,p=0.5": "v2.RandomAdjustSharpness(sharpness_factor=2, p=0.5)",
     "TrivialAugmentWide": "v2.TrivialAugmentWide()",
-    'RandomAffine:10,interpolation="bilinear"': "v2.RandomAffine(degrees=10, interpolation='bilinear')",
+    'RandomCrop:3,padding=2,padding_mode="edge"': "v2.RandomCrop(size=3, padding=2, padding_mode='edge')",
 }
 
 USER_FILE = """

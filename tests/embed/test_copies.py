@@ -180,7 +180,7 @@ def test_notes_tell_of_the_network_and_of_the_transform(
     copies: Callable, manifest: Manifest, write_transform: Callable
 ) -> None:
     notes = copies(manifest, write_transform("    return ImageOps.mirror(image)\n")).notes
-    assert [note.split(" was run for its ")[1] for note in notes] == [
+    assert [note.split(" is run for its ")[1] for note in notes] == [
         "factory: use only files you trust",
         "transform: use only files you trust",
     ]

@@ -6,7 +6,9 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -153,6 +155,108 @@ def test_two_writers_at_once_only_forget(files, cache, read, settled):
     one.remember(np.arange(30), right(files[:30]))
     two.remember(np.arange(20, 40), right(files[20:]))
     assert (keys_of(files, cache) == right(files)).all()
+
+
+def test_many_writers_at_once_forget_nothing(files, cache, read, settled):
+    known = [KnownDigests(files, cache / "digests") for _ in files]
+
+    def remember(row: int) -> None:
+        known[row].remember(np.array([row]), right([files[row]]))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(remember, range(40)))
+    assert KnownDigests(files, cache / "digests").found.all()
+    assert [file.name for file in (cache / "digests").iterdir() if file.suffix != ".bin"] == []
+
+
+class Clock:
+    """The clock of a machine, of its files, and one that is never set; all in nanoseconds.
+
+    Args:
+        tick: How coarse times of files are.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tick: int) -> None:
+        self.now, self.running, self.tick = 10**18, 0, tick
+        self.written: dict[str, int] = {}
+        status_of = digests.status_of
+
+        def status(file: str) -> SimpleNamespace:
+            found, changed = status_of(file), self.written[file]
+            return SimpleNamespace(
+                st_size=found.st_size, st_mtime_ns=changed, st_ctime_ns=changed, st_ino=found.st_ino
+            )
+
+        monkeypatch.setattr(digests, "status_of", status)
+        monkeypatch.setattr(digests.time, "time_ns", lambda: self.now)
+        monkeypatch.setattr(digests.time, "monotonic_ns", lambda: self.running)
+
+    def passes(self, seconds: float) -> None:
+        self.now += int(seconds * 10**9)
+        self.running += int(seconds * 10**9)
+
+    def write(self, file: str, content: bytes) -> None:
+        """In place: as long as before, with the same inode."""
+        Path(file).write_bytes(content)
+        self.written[file] = self.now // self.tick * self.tick
+
+
+def test_clock_that_is_set_back_to_the_moment_of_a_change(files, cache, read, monkeypatch):
+    clock = Clock(monkeypatch, tick=2 * 10**9)
+    for file in files:
+        clock.write(file, b"content 1")
+    then = clock.now
+    clock.passes(60)
+    keys_of(files, cache)
+    read.clear()
+    assert (keys_of(files, cache) == right(files)).all()
+    assert read == []  # they are remembered
+
+    clock.now = then
+    clock.write(files[7], b"content 2")
+    assert clock.written[files[7]] == clock.written[files[8]]  # nothing tells it from before
+    for seconds in (0, 5, 60, 3600):
+        clock.passes(seconds)
+        assert (keys_of(files, cache) == right(files)).all()
+
+
+def test_clock_that_is_set_back_during_a_run(files, cache, monkeypatch):
+    clock = Clock(monkeypatch, tick=1)
+    for file in files:
+        clock.write(file, b"content 1")
+    clock.passes(60)
+    known = KnownDigests(files, cache)
+    clock.now -= 3 * 10**9
+    clock.running += 10**9
+    known.remember(np.arange(40), right(files))
+    clock.passes(60)
+    assert not KnownDigests(files, cache).found.any()
+    known = KnownDigests(files, cache)
+    clock.passes(1)
+    known.remember(np.arange(40), right(files))
+    assert KnownDigests(files, cache).found.all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_digest_is_ever_stale_whatever_the_clock_does(files, cache, read, monkeypatch, seed):
+    """200 changes, jumps of the clock and runs in random order."""
+    generator = np.random.default_rng(seed)
+    clock = Clock(monkeypatch, tick=1)
+    for file in files:
+        clock.write(file, b"content 0")
+    runs = 0
+    for step in range(200):
+        clock.passes(float(generator.exponential(8)))
+        what = generator.integers(4)
+        if what == 0:
+            clock.now += int(generator.normal(0, 30) * 10**9)
+        elif what == 1:
+            for row in generator.integers(0, 40, 3):
+                clock.write(files[row], b"change%03d" % step)
+        else:
+            assert (keys_of(files, cache) == right(files)).all()
+            runs += 1
+    assert 0 < len(read) < 0.8 * 40 * runs  # and yet some were known
 
 
 def test_missing_files_and_folders_are_not_remembered(tmp_path, files, cache, settled):

@@ -1,5 +1,6 @@
 """Features are those of a plain loop, bit for bit the same however the images are batched and decoded."""
 
+import dataclasses
 import gc
 import multiprocessing
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from divacli.backbones import Backbone, load_backbone
@@ -291,17 +293,73 @@ def test_failure_of_the_loader_is_not_taken_for_a_dead_worker(
         extract(backbone, few, content_keys(few, silent)[0], store, ExtractOptions(CPU, workers=0), silent)
 
 
-def test_memory_that_a_worker_lacks_is_explained(
-    store: FeatureStore, backbone: Backbone, many: list[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("workers", [0, 1])
+def test_memory_that_decoding_lacks_is_explained(
+    store: FeatureStore, backbone: Backbone, many: list[str], monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     def greedy(data: bytes, least_side: int | None) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr(loading, "decode_image", greedy)
+    keys = content_keys(many, silent)[0]
     with pytest.raises(ModelError) as error:
-        extract(backbone, many, content_keys(many, silent)[0], store, ExtractOptions(CPU, workers=1), silent)
-    assert error.value.got.endswith("failed: RuntimeError: DefaultCPUAllocator: can't allocate memory")
+        extract(backbone, many, keys, store, ExtractOptions(CPU, workers=workers), silent)
+    assert error.value.got == (
+        "out of memory, with 64 images at a time in each of 1 processes: can't allocate memory"
+    )
     assert "fewer --workers" in error.value.hint
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        lambda: torch.empty(10**15),  # more than any machine has
+        lambda: np.empty(10**15),
+        lambda: (_ for _ in ()).throw(MemoryError),
+    ],
+)
+@pytest.mark.parametrize("where", ["network", "transform"])
+def test_out_of_memory_in_a_batch_is_one_message_and_the_batches_before_are_kept(
+    store: FeatureStore,
+    model: str,
+    many: list[str],
+    save_red: Callable,
+    by_plain_loop: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int,
+    failure: Callable[[], object],
+    where: str,
+) -> None:
+    backbone = load_backbone(model)
+    save_red(Path(many[70]))
+    monkeypatch.setattr(extract_module, "BLOCK_PIXELS", 8 * 16 * 16)
+    features, transform = Backbone.features, backbone.transform
+
+    def greedy_network(network: Backbone, images: Tensor) -> Tensor:
+        if (images[:, 0] == 1).all(dim=(1, 2)).any():  # all red
+            failure()
+        return features(network, images)
+
+    def greedy_transform(image: Image.Image) -> Tensor:
+        if image.getpixel((0, 0)) == (255, 0, 0):
+            failure()
+        return transform(image)
+
+    if where == "network":
+        monkeypatch.setattr(Backbone, "features", greedy_network)
+    else:
+        backbone = dataclasses.replace(backbone, transform=greedy_transform)
+    keys = content_keys(many, silent)[0]
+    with pytest.raises(ModelError) as error:
+        extract(backbone, many, keys, store, ExtractOptions(CPU, batch_size=8, workers=workers), silent)
+    assert error.value.got.startswith("out of memory, with 8 images at a time in each of ")
+    assert "\n" not in error.value.got
+    assert "--batch-size" in error.value.hint
+    kept = np.flatnonzero(FeatureStore(store.folder).positions(keys) >= 0)
+    assert kept.tolist() == list(range(64))
+    expected = by_plain_loop(model, [many[position] for position in kept])
+    assert torch.allclose(store.rows(keys[kept])[:], expected, rtol=0, atol=1e-6)
 
 
 def test_interrupt_keeps_the_finished_batches(
@@ -381,8 +439,6 @@ def test_exported_archive_of_fixed_batch_size(embed: Callable, few: list[str], t
     features, failed = embed(backbone, few)
     assert not failed
     assert embed(backbone, few, batch_size=3)[0].tobytes() == features.tobytes()
-    from PIL import Image
-
     images = torch.stack([backbone.transform(Image.open(file).convert("RGB")) for file in few])
     with torch.no_grad():
         expected = network.embed(images).numpy()

@@ -182,7 +182,7 @@ def test_result_needs_no_open_file(pixels: np.ndarray) -> None:
         (b"", r"^empty file \(0 bytes\)$"),
         (b"hello", "^not an image, or of an unknown format$"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "^not an image"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n", "^PostScript"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n", "^not an image"),
     ],
 )
 def test_no_image(data: bytes, reason: str) -> None:
@@ -192,7 +192,7 @@ def test_no_image(data: bytes, reason: str) -> None:
 
 def test_too_many_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(UndecodableImage, match=r"^too large: 4,000,000 pixels, the limit is 2,000$"):
+    with pytest.raises(UndecodableImage, match=r"^too large: 4,000,000 pixels, the limit is 2,000; scale it down$"):
         decode_image(encoded(Image.new("L", (2000, 2000))))
 
 

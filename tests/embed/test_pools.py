@@ -81,7 +81,7 @@ def test_one_image_of_a_pool_is_enough(load: Callable, flat: Path) -> None:
     assert samples.manifest.table["path"].tolist() == ["0.png"]
     assert samples.failed["label"].tolist() == [""] * 4
     (flat / "0.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"no image is left, for 5 images cannot be decoded: 0\.png"):
+    with pytest.raises(DataError, match=r"no sample is left, for 5 images cannot be decoded: 0\.png"):
         load(flat)
 
 

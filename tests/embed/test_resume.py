@@ -73,7 +73,12 @@ def finish(process: subprocess.Popen) -> int:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    """What can be seen in a folder, but for the record of the run, which names the folder."""
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file() and file.name != "run.json" and not file.name.startswith(".")
+    }
 
 
 def test_killed_command_resumes_and_ends_with_the_same_bytes(start: Start, tmp_path: Path) -> None:

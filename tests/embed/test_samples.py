@@ -366,7 +366,8 @@ def test_rows_of_several_sources(load: Callable, embeddings: Path, tmp_path: Pat
     names = np.load(embeddings)["path"]
     rows = [(names[9], "a", "npz/e.npz"), ("3", "b", "npz/f.npz"), (names[2], "b", "npz/e.npz")]
     samples = load(write_rows(tmp_path / "t.csv", rows))
-    first = np.load(embeddings)["embedding"].astype(np.float32)
+    first = np.load(embeddings)["embedding"]
+    assert first.dtype == np.float64
     expected = np.stack([first[9], np.eye(5, dtype=np.float32)[3], first[2]])
     assert (samples.features[:].numpy() == expected).all()
 

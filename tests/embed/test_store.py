@@ -1,11 +1,14 @@
 """A store gives back what was put into it, in any order asked for, and refuses what is not whole."""
 
+import hashlib
 import json
 import os
 import shutil
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from safetensors.numpy import save_file
 
 from divacli.embed.store import FeatureStore, batched
 from divacli.errors import OutputError, StoreError
+from divacli.files import size_of
 
 MakeKeys = Callable[..., np.ndarray]
 
@@ -114,7 +118,7 @@ def test_fingerprint_depends_on_every_part_of_the_identity(tmp_path: Path) -> No
     assert len({store.fingerprint for store in stores}) == 4
 
 
-def reopened(store: FeatureStore, file: Path, complaint: str) -> None:
+def refused_when_opened(store: FeatureStore, file: Path, complaint: str) -> None:
     with pytest.raises(StoreError) as error:
         FeatureStore(store.folder)
     assert str(file) in error.value.got
@@ -125,13 +129,13 @@ def reopened(store: FeatureStore, file: Path, complaint: str) -> None:
 def test_truncated_shard_is_refused_by_name(filled: FeatureStore, length: int) -> None:
     shard = shards(filled)[1]
     shard.write_bytes(shard.read_bytes()[:length])
-    reopened(filled, shard, "delete that file")
+    refused_when_opened(filled, shard, "run the diva embed command again")
 
 
 def test_shard_with_bytes_too_many_is_refused(filled: FeatureStore) -> None:
     shard = shards(filled)[0]
     shard.write_bytes(shard.read_bytes() + b"\0")
-    reopened(filled, shard, "truncated")
+    refused_when_opened(filled, shard, "truncated")
 
 
 @pytest.mark.parametrize(
@@ -147,7 +151,7 @@ def test_shard_with_bytes_too_many_is_refused(filled: FeatureStore) -> None:
 def test_wrong_header_is_refused_by_name(filled: FeatureStore, header: bytes) -> None:
     shard = shards(filled)[0]
     shard.write_bytes(header)
-    reopened(filled, shard, "not a shard of features")
+    refused_when_opened(filled, shard, "is damaged")
 
 
 @pytest.mark.parametrize(
@@ -162,22 +166,197 @@ def test_wrong_header_is_refused_by_name(filled: FeatureStore, header: bytes) ->
 def test_shard_of_other_arrays_is_refused(
     filled: FeatureStore, features: np.ndarray, keys: np.ndarray
 ) -> None:
-    shard = filled.folder / "shard-0.safetensors"
+    shard = filled.folder / f"shard-{0:032x}.safetensors"
     save_file({"features": features, "keys": keys}, shard)
-    reopened(filled, shard, "12 features a row")
+    refused_when_opened(filled, shard, "12 features a row")
+
+
+def flipped(file: Path, bit: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    file.write_bytes(content)
+
+
+def test_no_flipped_bit_of_a_shard_reaches_a_row(filled: FeatureStore, noise_keys: MakeKeys) -> None:
+    """200 bits of the header and 200 others: the shard is refused by name when it is opened or read."""
+    keys, shard = noise_keys(13), shards(filled)[0]
+    size = 8 * shard.stat().st_size
+    header = 8 * (8 + int.from_bytes(shard.read_bytes()[:8], "little"))
+    generator = np.random.default_rng(0)
+    bits = [*generator.integers(0, header, 200), *generator.integers(header, size, 200)]
+    for bit in map(int, bits):
+        flipped(shard, bit)
+        with pytest.raises(StoreError) as error:
+            FeatureStore(filled.folder).rows(keys)
+        assert error.value.got.startswith(f"{shard} is damaged (")
+        flipped(shard, bit)
+    assert torch.equal(FeatureStore(filled.folder).rows(keys)[:], torch.from_numpy(noise(13)))
+
+
+def test_flipped_bit_is_refused_by_name_only_where_its_rows_are_wanted(
+    filled: FeatureStore, noise_keys: MakeKeys
+) -> None:
+    keys = noise_keys(13)
+    [shard] = [shard for shard in shards(filled) if shard.stat().st_size == max(map(size_of, shards(filled)))]
+    flipped(shard, 8 * shard.stat().st_size - 8 * 32 * 7 - 100)  # of a feature: the keys come last
+    store = FeatureStore(filled.folder)
+    assert torch.equal(store.rows(keys[:6])[:], torch.from_numpy(noise(13)[:6]))
+    with pytest.raises(StoreError) as error:
+        store.rows(keys[5:8])
+    assert error.value.got == f"{shard} is damaged (its content is not what its name was made from)"
+    assert "run the diva embed command again" in error.value.hint
+
+
+def test_shard_is_read_once_to_be_checked(
+    filled: FeatureStore, noise_keys: MakeKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[str] = []
+    digest_of_file = hashlib.file_digest
+
+    def noted(stream: BinaryIO, *arguments: object) -> object:
+        checked.append(Path(stream.name).name)
+        return digest_of_file(stream, *arguments)
+
+    monkeypatch.setattr(hashlib, "file_digest", noted)
+    filled.rows(noise_keys(13)[:6])
+    assert len(checked) == 2
+    FeatureStore(filled.folder).rows(noise_keys(13))
+    assert sorted(checked) == [shard.name for shard in shards(filled)]
+    os.utime(shards(filled)[0])  # it may have changed
+    FeatureStore(filled.folder).rows(noise_keys(13))
+    assert len(checked) == 4
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-1], lambda data: b"", lambda data: data[:500] + b"!!!!" + data[504:]]
+)
+def test_damaged_shard_is_set_aside_where_the_store_is_written_to(
+    filled: FeatureStore, noise_keys: MakeKeys, damage: Callable[[bytes], bytes]
+) -> None:
+    keys = noise_keys(13)
+    shard = max(shards(filled), key=size_of)  # of 7 rows: that there are more than one is needed below
+    content = damage(shard.read_bytes())
+    shard.write_bytes(content)
+    store = FeatureStore.create(filled.folder, filled.identity, 12)
+    store.mend(keys)
+    assert store.damaged == [shard.name]
+    assert shard.with_name(shard.name + ".damaged").read_bytes() == content
+    lost = store.positions(keys) < 0
+    assert lost.tolist() == [False] * 6 + [True] * 7
+    said: list[str] = []
+    store.told(said.append)
+    [sentence] = said
+    assert sentence.startswith(
+        f"1 damaged file in {filled.folder}: {shard.name}. What was lost is made again"
+    )
+    store.append(keys[lost], noise(13)[lost])
+    assert torch.equal(store.rows(keys)[:], torch.from_numpy(noise(13)))
+    again = FeatureStore(filled.folder)
+    assert torch.equal(again.rows(keys)[:], torch.from_numpy(noise(13)))
+    again.told(said.append)
+    assert len(said) == 1
+
+
+def test_row_that_two_shards_held_is_looked_for_in_both(filled: FeatureStore, noise_keys: MakeKeys) -> None:
+    keys = noise_keys(13)
+    filled.append(keys[::-1], noise(13)[::-1])
+    for shard in shards(filled):
+        if shard.name != filled.written[0]:
+            flipped(shard, 1200)  # of a feature
+    store = FeatureStore.create(filled.folder, filled.identity, 12)
+    store.mend(keys)
+    assert sorted(store.damaged) == sorted(filled.written[1:])
+    assert (store.positions(keys) >= 0).tolist() == [True] * 5 + [False] * 8
+    assert torch.equal(store.rows(keys[:5])[:], torch.from_numpy(noise(13)[:5]))
+
+
+def test_two_processes_may_set_the_same_shard_aside(filled: FeatureStore, noise_keys: MakeKeys) -> None:
+    keys = noise_keys(13)
+    shard = shards(filled)[0]
+    one, two = (FeatureStore.create(filled.folder, filled.identity, 12) for _ in range(2))
+    flipped(shard, 8 * shard.stat().st_size - 8)
+    for store in (one, two):
+        store.mend(keys)
+    assert (one.positions(keys) < 0).tolist() == (two.positions(keys) < 0).tolist()
+    assert (one.positions(keys) < 0).any()
+    assert (one.damaged, two.damaged) == ([shard.name], [])
+
+
+def test_files_of_others_are_let_be(filled: FeatureStore, noise_keys: MakeKeys) -> None:
+    others = ("shard-00001.safetensors", "shard-of-mine.safetensors", f"shard-{0:032X}.safetensors")
+    for name in others[:2]:
+        (filled.folder / name).write_bytes(b"weights of a large model")
+    store = FeatureStore.create(filled.folder, filled.identity, 12)
+    store.mend(noise_keys(13))
+    assert store.damaged == []
+    assert torch.equal(store.rows(noise_keys(13))[:], torch.from_numpy(noise(13)))
+    assert all((filled.folder / name).exists() for name in others[:2])
+
+
+DESCRIPTIONS = [
+    b"",
+    b"{",
+    b"\xff\xfe",
+    b"[1]",
+    b'{"format": 1}',
+    b'{"format": 1, "identity": {}, "n_features": 9}',
+]
+
+
+@pytest.mark.parametrize("content", DESCRIPTIONS)
+def test_damaged_description_of_the_cache_is_written_anew(
+    tmp_path: Path, noise_keys: MakeKeys, content: bytes
+) -> None:
+    identity = {"model": "net"}
+    store = FeatureStore.in_cache(tmp_path, identity, 12)
+    store.append(noise_keys(5), noise(5))
+    file = store.folder / "store.json"
+    whole = file.read_bytes()
+    file.write_bytes(content)
+    again = FeatureStore.in_cache(tmp_path, identity, 12)
+    assert again.damaged == ["store.json"]
+    assert file.read_bytes() == whole
+    # The folder is named by the identity: its shards are of use whatever was in the description.
+    assert torch.equal(again.rows(noise_keys(5))[:], torch.from_numpy(noise(5)))
+    assert FeatureStore.in_cache(tmp_path, identity, 12).damaged == []
+
+
+@pytest.mark.parametrize("content", DESCRIPTIONS[:-1])
+def test_shards_beside_a_damaged_description_are_nobodys(
+    filled: FeatureStore, noise_keys: MakeKeys, content: bytes
+) -> None:
+    filled.save_head((torch.ones(3, 12), torch.zeros(3)))
+    (filled.folder / "store.json").write_bytes(content)
+    before = {shard.name for shard in shards(filled)}
+    store = FeatureStore.create(filled.folder, {"model": "another"}, 12)
+    assert set(store.damaged) == {"store.json", "head.safetensors", *before}
+    assert store.load_head() is None
+    assert (store.positions(noise_keys(13)) == -1).all()
+    assert {file.name for file in filled.folder.glob("*.damaged")} == {
+        f"{name}.damaged" for name in before
+    } | {"head.safetensors.damaged"}
+
+
+def test_later_format_in_the_cache_is_refused_and_not_written_over(tmp_path: Path) -> None:
+    file = FeatureStore.in_cache(tmp_path, {}, 12).folder / "store.json"
+    later = json.dumps({"format": 2, "more": []})
+    file.write_text(later)
+    with pytest.raises(StoreError, match="format 2"):
+        FeatureStore.in_cache(tmp_path, {}, 12)
+    assert file.read_text() == later
 
 
 def test_later_format_is_refused(filled: FeatureStore) -> None:
     file = filled.folder / "store.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "format": 2}))
-    reopened(filled, filled.folder, "format 2")
+    refused_when_opened(filled, filled.folder, "format 2")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"no JSON", b"\xff\xfe", b"[1]", b'{"format": 1}'])
 def test_description_that_is_none_is_refused_by_name(filled: FeatureStore, content: bytes) -> None:
     file = filled.folder / "store.json"
     file.write_bytes(content)
-    reopened(filled, file, "")
+    refused_when_opened(filled, file, "")
 
 
 def test_no_store(tmp_path: Path) -> None:
@@ -188,6 +367,18 @@ def test_no_store(tmp_path: Path) -> None:
 def test_temporary_files_of_a_killed_process_are_ignored(filled: FeatureStore) -> None:
     (filled.folder / ".diva-0123456789abcdef.tmp").write_bytes(b"half a shard")
     assert len(FeatureStore(filled.folder)) == 13
+
+
+def test_temporary_files_that_nobody_writes_to_any_more_are_removed(filled: FeatureStore) -> None:
+    abandoned, present, other = (filled.folder / name for name in (".diva-00.tmp", ".diva-11.tmp", "x.tmp"))
+    for file in (abandoned, present, other):
+        file.write_bytes(b"half a shard")
+    for file in (abandoned, other):
+        os.utime(file, (time.time() - 7200,) * 2)
+    FeatureStore(filled.folder)
+    assert abandoned.exists()  # a store that is only read is left as it is
+    FeatureStore.create(filled.folder, filled.identity, 12)
+    assert [file.exists() for file in (abandoned, present, other)] == [False, True, True]
 
 
 def test_nothing_temporary_is_left_behind(filled: FeatureStore) -> None:
@@ -226,6 +417,54 @@ def test_damaged_head_is_refused_by_name(store: FeatureStore) -> None:
     (store.folder / "head.safetensors").write_bytes(b"x" * 20)
     with pytest.raises(StoreError, match=r"head\.safetensors is damaged"):
         store.load_head()
+
+
+def test_no_flipped_bit_of_the_head_is_taken_for_a_weight(store: FeatureStore) -> None:
+    weight, bias = torch.randn(3, 12, generator=torch.Generator().manual_seed(0)), torch.zeros(3)
+    store.save_head((weight, bias))
+    file = store.folder / "head.safetensors"
+    whole = file.read_bytes()
+    unnoticed = 0
+    for bit in np.random.default_rng(0).permutation(8 * len(whole))[:400].tolist():
+        flipped(file, bit)
+        try:
+            kept = store.load_head()
+        except StoreError:
+            kept = None
+        if kept is not None:
+            # Of the name of the digest alone: then there is none, and nothing is wrong.
+            unnoticed += 1
+            assert torch.equal(kept[0], weight)
+            assert torch.equal(kept[1], bias)
+        flipped(file, bit)
+    assert file.read_bytes() == whole
+    assert unnoticed < 100
+
+
+def test_damaged_head_is_written_anew(store: FeatureStore) -> None:
+    head = torch.ones(3, 12), torch.zeros(3)
+    store.save_head(head)
+    file = store.folder / "head.safetensors"
+    whole = file.read_bytes()
+    assert store.damaged == []
+    for content in (b"", whole[:-1], whole[:-1] + b"!"):
+        file.write_bytes(content)
+        again = FeatureStore.create(store.folder, store.identity, 12)
+        again.save_head(head)
+        assert again.damaged == ["head.safetensors"]
+        assert file.read_bytes() == whole
+
+
+def test_head_that_was_written_without_a_digest_is_read(store: FeatureStore) -> None:
+    save_file(
+        {"weight": np.ones((3, 12), np.float32), "bias": np.zeros(3, np.float32)},
+        store.folder / "head.safetensors",
+    )
+    kept = store.load_head()
+    assert kept is not None
+    assert torch.equal(kept[0], torch.ones(3, 12))
+    store.save_head(kept)
+    assert store.damaged == []
 
 
 def test_head_without_bias_is_refused(store: FeatureStore) -> None:
