@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from divacli.errors import DataError, DivaError
 from divacli.tar import MAX_BYTES, members, read_member, through_tar
@@ -418,7 +417,11 @@ def _local(name: str) -> str:
 
 
 def _path_of(name: str) -> str:
-    return urlsplit(name.rpartition("::")[2]).path if is_url(name) else name
+    if not is_url(name):
+        return name
+    # Not urlsplit, which raises on what is none: a cell of a table may hold anything.
+    address = re.split("[?#]", name.rpartition("::")[2], maxsplit=1)[0]
+    return "/".join(address.split("/")[3:])
 
 
 @functools.lru_cache(maxsize=64)

@@ -172,7 +172,7 @@ def _check_dataset(datasets: ModuleType, dataset: object, columns: list[str]) ->
 
 def _content(datasets: ModuleType, item: dict[str, Any] | None, row: int) -> tuple[bytes, str]:
     """The bytes of an encoded image, and the suffix of its file."""
-    from PIL import Image
+    from divacli.embed.images import UndecodableImage, open_image
 
     content, path = (item or {}).get("bytes"), (item or {}).get("path")
     if content is None and path is not None and is_file(path):
@@ -186,12 +186,12 @@ def _content(datasets: ModuleType, item: dict[str, Any] | None, row: int) -> tup
             hint="leave such rows out: dataset.filter(...), or dataset.select(...)",
         )
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with open_image(content) as image:
             # The formats of Pillow that go by another name than their files.
             return content, {"JPEG": "jpg", "MPO": "jpg", "JPEG2000": "jp2", "PPM": "ppm"}.get(
                 image.format or "", (image.format or "bin").lower()
             )
-    except Exception:  # noqa: BLE001  # Pillow raises much of damaged files; diva names them when it decodes them
+    except UndecodableImage:  # diva names it when it decodes it
         return content, "bin"
 
 
@@ -210,7 +210,13 @@ def _decoded(datasets: ModuleType, path: str, row: int) -> bytes:
 
 
 def _write_new(file: Path, content: bytes) -> None:
-    """Write a file but where it holds just that."""
+    """Write a file but where it holds just that; never through a link, which may lead anywhere."""
+    if file.is_symlink() or file.parent.is_symlink():
+        raise OutputError(
+            f"{file} would be written through a symbolic link",
+            expected="a folder that only this has written to",
+            hint="remove the link, or choose another folder",
+        )
     try:
         if file.is_file() and file.stat().st_size == len(content) and file.read_bytes() == content:
             return

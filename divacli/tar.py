@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import posixpath
@@ -15,6 +16,9 @@ from divacli.errors import DataError, listed
 
 _THROUGH = re.compile(r"\.tar(?=/)", re.IGNORECASE)
 _AGAIN = "download or write it again"
+
+MAX_BYTES = 4 << 30
+"""Of one image file, inside a tar file or by itself: what is larger is not read into memory."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ def read_member(tar: str, name: str) -> bytes:
     member = members(tar).get(name)
     if member is None:
         raise DataError(f"{tar} has no member {name}", expected="the tar file that the table was made from")
+    if member.size > MAX_BYTES:
+        raise DataError(f"{tar}/{name} has {member.size:,} bytes", expected=f"{MAX_BYTES:,} at the most")
     with Path(tar).open("rb") as file:
         file.seek(member.offset)
         content = file.read(member.size)
@@ -78,14 +84,22 @@ def _members(tar: str, state: tuple[int, ...]) -> Mapping[str, Member]:
     try:
         with tarfile.open(tar, "r:") as archive:
             for entry in archive:
+                # A header may state anything: less than nothing leads back to where the reader was.
+                if entry.size < 0:
+                    raise _unreadable(tar, f"{entry.name} states a size of {entry.size:,} bytes")
                 if entry.isreg() and not entry.issparse():
                     name = _name(entry.name)
                     if name in found:
                         again.append(name)
                     found[name] = Member(entry.offset_data, entry.size)
             end = archive.offset
-    except tarfile.TarError as error:
-        raise _unreadable(tar, str(error)) from error
+    except (tarfile.TarError, ValueError, OverflowError, MemoryError, RecursionError) as error:
+        # The module reads headers as long as they state themselves to be.
+        raise _unreadable(tar, str(error) or type(error).__name__) from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise _unreadable(tar, "a header states a size that no file has") from error
     # The module takes whatever is no header for the end, also where a copy was cut off between two members.
     with Path(tar).open("rb") as file:
         file.seek(end)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from divacli.backbones.layer import (
     tensors_in,
     unknown_layer,
 )
+from divacli.backbones.refusal import refuse_exported, refuse_torchscript, without_pickled_code
 from divacli.errors import ModelError, listed
 
 _PARTS: dict[Any, Callable[..., tuple[fx.Node, fx.Node, fx.Node | None]]] = {
@@ -31,6 +34,7 @@ _PARTS: dict[Any, Callable[..., tuple[fx.Node, fx.Node, fx.Node | None]]] = {
     torch.ops.aten.addmm.default: lambda bias, x, weight: (x, weight, bias),
     torch.ops.aten.mm.default: lambda x, weight: (x, weight, None),
 }
+_LOGGERS = ("torch.export", "torch.export.pt2_archive._package", "torch._export.serde.serialize")
 _TRANSPOSES = (torch.ops.aten.t.default, torch.ops.aten.permute.default, torch.ops.aten.transpose.int)
 
 
@@ -59,6 +63,7 @@ def read_torchscript(path: Path) -> Archive:
     Raises:
         ModelError: torch cannot read it, or a weight is not finite.
     """
+    refuse_torchscript(path)
     network = _read(lambda: torch.jit.load(path, map_location="cpu"), path)
     notes: tuple[str, ...] = ()
     if any(weight.dtype in (torch.float16, torch.bfloat16) for weight in network.parameters()):
@@ -74,6 +79,7 @@ def read_exported(path: Path) -> Archive:
     Raises:
         ModelError: torch cannot read it, a weight is not finite, or its input is not one batch of images.
     """
+    refuse_exported(path)
     program = _read(lambda: move_to_device_pass(torch.export.load(path), "cpu"), path)
     check_finite(program.state_dict, path)
     inputs = [
@@ -217,12 +223,28 @@ def _linears(graph: fx.Graph) -> dict[str, tuple[fx.Node, str, str | None]]:
     return linears
 
 
+@contextmanager
+def _without_logs() -> Iterator[None]:
+    """Hide what torch logs: the traceback of what it raises next."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    before = [logger.disabled for logger in loggers]
+    for logger in loggers:
+        logger.disabled = True
+    try:
+        yield
+    finally:
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled
+
+
 def _read(load: Callable[[], Any], path: Path) -> Any:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), without_pickled_code(path), _without_logs():
             # torch announces the retirement of TorchScript; the user did not choose the file's format here.
             warnings.simplefilter("ignore")
             return load()
+    except ModelError:
+        raise
     except Exception as error:
         raise ModelError(
             f"torch {torch.__version__} cannot read {path}: {type(error).__name__}: {first_line(error)}",

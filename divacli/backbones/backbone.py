@@ -18,7 +18,7 @@ from divacli.backbones.archive import (
 )
 from divacli.backbones.checkpoint import archive_kind, read_checkpoint
 from divacli.backbones.clip import CLIP, EMBEDDING, from_clip
-from divacli.backbones.factory import from_factory
+from divacli.backbones.factory import factory_file, from_factory
 from divacli.backbones.fingerprint import stable_text, text_digest, weights_digest
 from divacli.backbones.inference import CompiledExtractor, folded
 from divacli.backbones.layer import Extractor, LayerExtractor, same
@@ -162,6 +162,23 @@ def load_backbone(
     else:
         source = from_torchvision(model, read, weights, image_size)
     return _from_source(source, layer, () if read is None else read.notes)
+
+
+def code_note(model: str | None, checkpoint: Path | None) -> str | None:
+    """What to say of a network before it is loaded, where that runs code of others; None where it does not.
+
+    Args:
+        model: As for `load_backbone`, and so is the other.
+        checkpoint: A file.
+
+    Raises:
+        ModelError: There is no such file.
+    """
+    if model is not None:
+        return factory_file(model).note if is_user_file(model) else None
+    if checkpoint is None or archive_kind(checkpoint) is None:
+        return None
+    return f"{checkpoint} is a whole network, which is run as code: use only files you trust"
 
 
 def _check_request(model: str | None, checkpoint: Path | None, weights: str | None) -> None:

@@ -22,6 +22,7 @@ from divacli.backbones.identify import describe_entries, describe_file, describe
 from divacli.errors import ModelError, listed
 
 _ENTRIES = ("state_dict", "model_state_dict", "model")
+_SMALL = 1 << 28  # bytes that a tensor may have beyond what a file holds of it
 _PREFIXES = ("module.", "model.", "_orig_mod.")
 _PRECISIONS = {torch.float16: "half", torch.bfloat16: "bfloat16", torch.float64: "double"}
 
@@ -205,8 +206,25 @@ def check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
 def _zip_members(path: Path) -> list[str]:
     if not zipfile.is_zipfile(path):
         return []
-    with zipfile.ZipFile(path) as archive:
-        return archive.namelist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise ModelError(
+            f"{path} is a damaged zip archive: {error}",
+            expected="a file written by torch.save",
+            hint="fetch or save the file again",
+        ) from error
+    names = [entry.filename for entry in entries]
+    stated, held = sum(entry.file_size for entry in entries), path.stat().st_size
+    # Tensors are not compressed, the code of TorchScript is.
+    if stated > 2 * held + _SMALL and any(name.endswith((".pkl", ".json")) for name in names):
+        raise ModelError(
+            f"{path} unpacks to {stated:,} bytes, and has {held:,}: refused",
+            expected="tensors as torch.save writes them, not compressed",
+            hint="where the file is trusted, load it with torch and save it again",
+        )
+    return names
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -251,7 +269,9 @@ def _unpickle(path: Path) -> Any:
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     expected = f"a state dict, bare or under one of {', '.join(_ENTRIES)}"
     hint = "torch.save(model.state_dict(), 'weights.pt') writes one"
-    while isinstance(content, Mapping):
+    outer: list[object] = []  # which a file may hold inside of themselves
+    while isinstance(content, Mapping) and all(content is not one for one in outer):
+        outer.append(content)
         inner = [content[entry] for entry in _ENTRIES if isinstance(content.get(entry), Mapping)]
         if not inner:
             break
@@ -265,7 +285,23 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
         raise ModelError(
             f"{path}: not tensors in its state dict: {listed(others)}", expected=expected, hint=hint
         )
-    return {str(name): tensor for name, tensor in content.items()}
+    weights = {str(name): tensor for name, tensor in content.items()}
+    if odd := [name for name, tensor in weights.items() if not _is_plain(tensor)]:
+        raise ModelError(
+            f"{path}: tensors that are sparse, quantised or much larger than what the file holds of them: "
+            f"{listed(odd)}",
+            expected="plain tensors",
+            hint="save them as such: tensor.dequantize(), tensor.to_dense() or tensor.clone()",
+        )
+    return weights
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor lies in memory as it is: a few bytes may stand for terabytes of one value."""
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+        return False
+    size = tensor.numel() * tensor.element_size()
+    return size <= max(_SMALL, tensor.untyped_storage().nbytes())
 
 
 def _shared_prefix(names: list[str]) -> str:

@@ -193,7 +193,7 @@ def _load(model: str) -> _Clip:
         ) from error
     with _explained(model):
         folder = _folder(model.removeprefix(CLIP))
-        kind = json.loads((folder / "config.json").read_text()).get("model_type")
+        kind = json.loads((folder / "config.json").read_bytes()).get("model_type")
     if kind != "clip":
         raise ModelError(f"{model} is of the kind {kind!r} and not 'clip'", expected=_EXPECTED)
     with _explained(model), _quietly():

@@ -13,6 +13,15 @@ from divacli.errors import ModelError
 _FORM = "FILE.py:FACTORY, a function without arguments that returns a module or (module, transform)"
 
 
+def factory_file(model: str) -> UserFile:
+    """The file of `FILE.py:FACTORY`, not run yet.
+
+    Raises:
+        ModelError: There is no such file.
+    """
+    return UserFile.given(model, "factory", _FORM)
+
+
 def from_factory(model: str, checkpoint: Checkpoint | None, image_size: int | None) -> Source:
     """Import a file and call one of its functions.
 
@@ -25,7 +34,7 @@ def from_factory(model: str, checkpoint: Checkpoint | None, image_size: int | No
         ModelError: The file is absent or fails, has no such factory, or that returns something else; or the
             checkpoint does not fit.
     """
-    given = UserFile.given(model, "factory", _FORM)
+    given = factory_file(model)
     name = str(given)
     with given.running():
         made = given.load()()

@@ -63,7 +63,7 @@ class UserFile:
     @property
     def note(self) -> str:
         """A sentence for the user about what is done with the file."""
-        return f"{self.path} was run for its {self.kind}: use only files you trust"
+        return f"{self.path} is run for its {self.kind}: use only files you trust"
 
     @contextmanager
     def surroundings(self) -> Iterator[None]:

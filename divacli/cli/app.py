@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from divacli import __version__
 from divacli.cli import (
@@ -35,8 +39,40 @@ from divacli.cli.processes import launched, may_speak
 # slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# torch 2.9 tells of a setting that has a new name, also whoever uses neither name.
+warnings.filterwarnings("ignore", "Please use the new API settings to control TF32", UserWarning)
+
+
+class _Commands(TyperGroup):
+    """The commands, whose messages of wrong usage quote what was typed: no terminal is to obey it."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        """See click."""
+        with _harmless():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, *arguments: Any) -> Any:
+        """See click."""
+        with _harmless():
+            return super().invoke(*arguments)
+
+
+@contextmanager
+def _harmless() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "format_message"):
+            from divacli.report.plain import shown
+
+            message = shown(error.format_message())
+            error.format_message = lambda: message
+        raise
+
+
 app = typer.Typer(
     name="diva",
+    cls=_Commands,
     help="Which training images hurt, which are mislabelled: dataset derivatives of your own folder.\n\n"
     "A positive derivative is harmful: more of that sample raises the validation loss. "
     "Start with `diva demo`.",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from divacli.cli.command import command, console, say, warn
+from divacli.cli.command import command, console, note, warn
 from divacli.cli.options import (
     ComputeOptions,
     Data,
@@ -69,17 +69,18 @@ def register(app: typer.Typer) -> None:
         from divacli.curate.augment import augment as augment_samples
         from divacli.curate.batches import require_images
         from divacli.embed import Samples, read_data
-        from divacli.embed.augmentation import parse_transform
+        from divacli.embed.augmentation import parse_transform, transform_note
         from divacli.report.augment import augment_summary, augmentation_yaml
 
+        # Before the files are run.
+        for sentence in dict.fromkeys(map(transform_note, transform)):
+            if sentence is not None:
+                note(sentence, frame)
         named = [parse_transform(text) for text in transform]
         _require_different(named)
         target = Output(output, "augmentation.yaml", "augment.json")
         session = Session(network, compute, frame, problem.group)
         options = session.solve_options(problem, LossName.cross_entropy)
-        if not frame.quiet:
-            for note in dict.fromkeys(note for one in named for note in one.notes):
-                say(f"note: {note}")
         opened = read_data(data)
         require_images(opened.manifest if isinstance(opened, Samples) else opened)
         samples, validation = session.load_both(opened, problem.val)

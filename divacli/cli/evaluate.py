@@ -306,6 +306,8 @@ def _load(
     column = None if session.searches_copies(read[data]) else session.group_column
     _warn_of_other_groups([read[name] for name in trained_on], column)
     true_labels = None if truth is None else read_manifest(truth, labels="optional")
+    if true_labels is not None:
+        session.warned_of_alike(read[data], true_labels)
     right_labels(read[data], true_labels)
 
     names = [name for name in opened if name != data]

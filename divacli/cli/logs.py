@@ -177,13 +177,13 @@ def _machine() -> Iterator[tuple[str, Any]]:
     limit = min(_group_limits(), default=None)
     yield "limit of the control group", "none" if limit is None else _megabytes(limit)
     address_space = resource.getrlimit(resource.RLIMIT_AS)[0]
-    yield (
-        "limit of the process",
-        "none" if address_space == resource.RLIM_INFINITY else _megabytes(address_space),
-    )
+    unlimited = address_space == resource.RLIM_INFINITY
+    yield "limit of the process", "none" if unlimited else _megabytes(address_space)
 
 
-def _group_limits(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> Iterator[int]:
+def _group_limits(
+    root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
+) -> Iterator[int]:
     """Limits of memory in bytes of the control groups (of either version) that this process is in.
 
     Args:
@@ -193,11 +193,9 @@ def _group_limits(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/s
     with contextlib.suppress(OSError):
         for line in own.read_text().splitlines():
             _, kinds, path = line.split(":", 2)
-            top, name = (
-                (root, "memory.max") if not kinds else (root / "memory", "memory.limit_in_bytes")
-            )
             if kinds and "memory" not in kinds.split(","):
                 continue
+            top, name = (root / "memory", "memory.limit_in_bytes") if kinds else (root, "memory.max")
             group = top / path.lstrip("/")
             for folder in (group, *group.parents):
                 with contextlib.suppress(OSError, ValueError):  # no such group in this container; "max"
@@ -297,14 +295,14 @@ class _Formatter(logging.Formatter):
         return "\n    ".join(map(self._line, super().format(record).split("\n")))
 
     def _line(self, line: str) -> str:
-        from divacli.report.plain import plain
+        from divacli.report.plain import shown
 
-        # Cut before it is searched, which takes long in a long line, and after: a part of a secret is not known.
+        # Cut before it is searched, which takes long in a long line, and again: half a secret is not found.
         text = line[: 4 * _LONGEST]
         for secret in self._secrets:
             text = text.replace(secret, _MASK)
         text = _BYTES.sub("b'...'", _ASSIGNED.sub(rf"\g<name>{_MASK}", without_secrets(text)))
-        return plain(text[:_LONGEST]).plain + (" ..." if max(len(line), len(text)) > _LONGEST else "")
+        return shown(text[:_LONGEST]) + (" ..." if max(len(line), len(text)) > _LONGEST else "")
 
 
 def _secrets(run: Run) -> set[str]:
@@ -320,9 +318,10 @@ def _secrets(run: Run) -> set[str]:
 def _secrets_of(url: str) -> Iterator[str]:
     with contextlib.suppress(ValueError):  # not a URL that can be read
         parts = urlsplit(url.rpartition("::")[2])
+        user = parts.netloc.rpartition("@")[0]
         password = parts.password or ""
         # Shorter ones are found in words that are none; in the URL itself they are left out all the same.
-        yield from (text for text in (password, unquote(password)) if len(text) >= 4)
+        yield from (text for text in (user, password, unquote(password)) if len(text) >= 4)
         for query in (parts.query, parts.fragment):
             yield from (text for _, text in parse_qsl(query) if len(text) >= 8)
             yield from (text for text in (query, unquote(query)) if len(text) >= 8)

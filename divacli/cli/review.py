@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from divacli.cli.command import RichProgress, command, console, say
+from divacli.cli.command import RichProgress, command, console, note, say
 from divacli.cli.options import ONLY_CACHE, ComputeOptions, FrameOptions, ResultsFolder, TrueLabels
 from divacli.errors import OutputError
 from divacli.files import require_present
@@ -51,8 +51,8 @@ def register(app: typer.Typer) -> None:
         known = None if truth is None else read_manifest(truth, labels="optional")
         ready, notes = prepare(results, compute.cache, RichProgress(frame), known)
         with closing(ready.ledger), _served(ready, port) as server:
-            for note in () if frame.quiet else notes:
-                say(f"note: {note}")
+            for sentence in notes:
+                note(sentence, frame)
             # The address is the result of this command: it is said whatever --quiet.
             say(f"{server.address}\nopen it in a browser on this machine; Ctrl-C ends the review")
             with server.shown(folder) if browser else nullcontext():

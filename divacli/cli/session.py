@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ from divacli.curate.loader import Loader
 if TYPE_CHECKING:
     from divacli.curate.record import Scores
     from divacli.curate.solution import SolveOptions
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class Session(Loader):
@@ -48,6 +51,7 @@ class Session(Loader):
         from divacli.parallel import join
 
         device = resolve_device(compute.device)
+        _LOGGER.info("device %s", device)
         if launched():
             join(device)
         super().__init__(

@@ -32,6 +32,8 @@ from divacli.manifest import Manifest, write_text
 from divacli.parallel import world
 from divacli.ridge import CrossEntropyLoss, Loss, SquaredLoss
 
+FORMAT = 1
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -139,6 +141,7 @@ def save_record(result: ScoreResult, options: SolveOptions, cache: Path) -> None
         OutputError: The cache cannot be written.
     """
     content = {
+        "format": FORMAT,
         "store": None if result.samples.store is None else str(result.samples.store.resolve()),
         "ridge": result.solution.ridge,
         "inverse_temperature": getattr(result.solution.loss, "inverse_temperature", None),
@@ -161,7 +164,9 @@ def find_record(manifest: Manifest, cache: Path, options: SolveOptions) -> Score
         options: Device and dtype to solve with; the rest is as it was.
     """
     try:
-        content = json.loads(_place(manifest.table, _sources(manifest, cache), cache).read_text())
+        content = json.loads(_place(manifest.table, _sources(manifest, cache), cache).read_bytes())
+        if content.get("format", 1) != FORMAT:  # the first notes had no number
+            return None
         temperature = content["inverse_temperature"]
         posed = SolveOptions(
             loss=content["loss"],
@@ -174,7 +179,7 @@ def find_record(manifest: Manifest, cache: Path, options: SolveOptions) -> Score
         )
         ridge = float(content["ridge"])
         store = None if content["store"] is None else place_of(content["store"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
     loss: Loss = SquaredLoss() if temperature is None else CrossEntropyLoss(temperature)
     return ScoreRecord(store, ridge, loss, posed)

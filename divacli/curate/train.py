@@ -223,7 +223,7 @@ def classes_beside(checkpoint: Path | None) -> list[str] | None:
     if checkpoint is None:
         return None
     try:
-        classes = json.loads(checkpoint.with_suffix(".json").read_text())["classes"]
+        classes = json.loads(checkpoint.with_suffix(".json").read_bytes())["classes"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return classes if isinstance(classes, list) else None

@@ -11,6 +11,7 @@ from divacli.errors import DataError
 from divacli.files import Place, place_of, require_present, suffix_of
 from divacli.interchange.cleanlab import IS_ISSUE, LabelIssues, decisions_of_issues
 from divacli.interchange.label_studio import decisions_of_export
+from divacli.manifest.bounded import read_stream, read_table
 from divacli.manifest.tabular import FORMATS, parse, parse_delimited, recognise
 
 _KINDS = (
@@ -61,13 +62,13 @@ def _has_semicolons(content: bytes) -> bool:
 def _read(source: str, stdin: BinaryIO | None) -> tuple[str, Place, bytes, str]:
     """Name, folder, content and format."""
     if source == "-":
-        content = (stdin or sys.stdin.buffer).read()
+        content = read_stream(stdin or sys.stdin.buffer, "standard input")
         is_json = content.lstrip()[:1] == b"["
         return "standard input", Path.cwd(), content, "json" if is_json else recognise(content)
     place, format = place_of(source), suffix_of(source)
     if format not in (*FORMATS, "json"):
         raise DataError(f"{source} is no kind of decisions", expected=_KINDS)
     try:
-        return source, place.parent.resolve(), place.read_bytes(), format
+        return source, place.parent.resolve(), read_table(place, format, source), format
     except OSError as error:
         raise DataError(f"{source} cannot be read: {error.strerror}", hint="make it readable") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -116,7 +117,7 @@ def _walk(top: Path) -> Iterator[tuple[str, bool]]:
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
-                    is_folder = entry.is_dir()
+                    is_folder = _is_folder(entry)
                     yield prefix + entry.name, is_folder
                     if is_folder:
                         pending.append((f"{prefix}{entry.name}/", above | {identity}))
@@ -125,6 +126,13 @@ def _walk(top: Path) -> Iterator[tuple[str, bool]]:
                 f"{top / prefix} cannot be listed: {error.strerror}",
                 hint="make it readable, or move it elsewhere",
             ) from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself leads nowhere
+        return False
 
 
 def check_names(paths: list[str], name: str) -> None:
@@ -144,7 +152,9 @@ def check_names(paths: list[str], name: str) -> None:
         raise DataError(
             f"{name}: {len(wrong):,} names are not UTF-8: {listed(wrong)}",
             expected="names that a table can hold",
-            hint="rename them, for example with: convmv -r -f latin1 -t utf-8 --notest",
+            hint="rename them, for example with: convmv -r -f latin1 -t utf-8 --notest"
+            if sys.getfilesystemencoding() == "utf-8"
+            else f"Python takes names for {sys.getfilesystemencoding()} here: set PYTHONUTF8=1",
         ) from None
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from divacli.errors import DataError, listed
+from divacli.manifest.bounded import read_table
 from divacli.manifest.tabular import FORMATS, parse
 
 FILE_NAME = "file_name"
@@ -64,7 +65,8 @@ def _metadata(folder: Path, file: str, name: str) -> pd.DataFrame | None:
     path = folder / file
     if not os.path.isfile(path):  # noqa: PTH113  # Path.is_file raises where the folder may not be entered
         return None
-    table = parse(path.read_bytes(), file.rpartition(".")[2], f"{name.rstrip('/')}/{file}")
+    format, called = file.rpartition(".")[2], f"{name.rstrip('/')}/{file}"
+    table = parse(read_table(path, format, called), format, called)
     return table if FILE_NAME in table else None
 
 

@@ -23,6 +23,7 @@ from divacli.files import (
     suffix_of,
 )
 from divacli.manifest.arrayfile import ArrayFile
+from divacli.manifest.bounded import read_stream, read_table, require_regular
 from divacli.manifest.columns import typed
 from divacli.manifest.folder import has_images, read_folder
 from divacli.manifest.imagefolder import read_imagefolder
@@ -75,10 +76,12 @@ def _read(data: str, stdin: BinaryIO | None, required: bool) -> Manifest:
         folder = path.parent.resolve()
         suffix = suffix_of(data)
         if suffix == "npz":
+            require_regular(path, suffix, data)
             raw, embeddings, warnings = read_npz(path, data, labels_required=required)
             return _checked(data, "npz", raw, folder, required, warnings, embeddings)
         if suffix in FORMATS:
-            return _checked(data, "table", parse(path.read_bytes(), suffix, data), folder, required)
+            table = parse(read_table(path, suffix, data), suffix, data)
+            return _checked(data, "table", table, folder, required)
     except OSError as error:
         raise DataError(f"{data} cannot be read: {error.strerror}", hint="make it readable") from error
     if isinstance(path, RemoteFile):
@@ -129,7 +132,7 @@ def manifest_of(
 
 
 def _read_stdin(stdin: BinaryIO, labels_required: bool) -> Manifest:
-    content = stdin.read()
+    content = read_stream(stdin, _STDIN)
     if not content.strip():
         raise DataError(
             "nothing came on standard input",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ class Manifest:
         folder: Absolute folder that relative paths and sources start from.
         unused: Names of columns that are kept, and not used unless an option names them.
         warnings: One sentence each.
+        notes: What is no warning, one sentence each.
         embeddings: (n, d), row i belonging to row i of `table`; of an `.npz` file only.
         labels_required: Whether it was read as samples to learn classes from. Samples of a pool may lack
             labels, or be of one class, or all of weight 0.
@@ -39,6 +41,7 @@ class Manifest:
     folder: Path
     unused: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     embeddings: ArrayFile | np.ndarray | None = None
     labels_required: bool = True
 
@@ -80,10 +83,12 @@ class Manifest:
         numbers = pd.Index(classes).get_indexer(pd.Index(labels))
         if (numbers < 0).any():
             unknown = sorted(set(labels) - set(classes))
+            near = alike_between(unknown, classes)
             raise DataError(
                 f"{self.name} has labels that the training samples lack: {listed(unknown)}",
                 expected=f"only the {len(classes)} training classes: {listed(classes)}",
-                hint="correct these labels, or leave these rows out",
+                hint="correct these labels, or leave these rows out"
+                + (f"; these differ only by case or spaces: {listed(near)}" if near else ""),
             )
         return numbers.astype(np.int64)
 
@@ -112,3 +117,18 @@ class Manifest:
     def without_labels(self) -> Manifest:
         """The same samples, unlabelled: for a pool whose folders or labels say nothing of the classes."""
         return replace(self, table=self.table.assign(label=""), labels_required=False)
+
+
+def alike(labels: Iterable[str]) -> list[str]:
+    """Labels that differ only by case or by spaces at their ends, each set of such as `'Cat' / 'cat'`."""
+    sets: dict[str, list[str]] = {}
+    for label in sorted(set(labels)):
+        sets.setdefault(label.strip().casefold(), []).append(label)
+    return [" / ".join(map(repr, same)) for _, same in sorted(sets.items()) if len(same) > 1]
+
+
+def alike_between(labels: Iterable[str], others: Iterable[str]) -> list[str]:
+    """As `alike`, of two sets of labels: what differs so within neither of them, but between them."""
+    labels, others = list(labels), list(others)
+    known = {*alike(labels), *alike(others)}
+    return [pair for pair in alike([*labels, *others]) if pair not in known]

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import posixpath
 
 import numpy as np
 import pandas as pd
 
 from divacli.errors import DataError, listed
-from divacli.files import is_file, is_url
+from divacli.files import NO_REGULAR_FILE, Place, RemoteFile, is_file, is_special, is_url, joined
 from divacli.manifest.columns import row_numbers
-from divacli.manifest.table import Manifest
+from divacli.manifest.table import Manifest, alike
+
+_LARGEST_WEIGHT = 1e12
+"""Of a data set, and one over it: beyond these the squares of derivatives leave the range of float32."""
 
 
 def validate(manifest: Manifest) -> list[str]:
@@ -52,8 +57,7 @@ def validate(manifest: Manifest) -> list[str]:
             )
         if single := counts.index[counts == 1].tolist():
             warnings.append(f"{name}: classes with a single sample: {listed(single)}.")
-    alike = counts.index.to_series().groupby(counts.index.str.strip().str.casefold()).agg(list)
-    if pairs := [" / ".join(map(repr, labels)) for labels in alike if len(labels) > 1]:
+    if pairs := alike(counts.index):
         warnings.append(
             f"{name}: labels that differ only by case or spaces count as different: {listed(pairs)}."
         )
@@ -61,6 +65,41 @@ def validate(manifest: Manifest) -> list[str]:
         splits = sorted(map(repr, table["split"].unique()))
         warnings.append(f"{name}: all rows are used, whatever their split: {listed(splits)}.")
     return warnings
+
+
+def leaving(manifest: Manifest, folder: Place) -> list[str]:
+    """The paths and sources of a table that lead to something outside of its folder, by links too.
+
+    Args:
+        manifest: Samples.
+        folder: What they must lie in or below, absolute.
+
+    Returns:
+        As they are written in the table, each once, in its order.
+    """
+    table = manifest.table
+    cells = table["path"][~manifest.names_only].tolist()
+    if "feature_source" in table:
+        cells += [source for source in table["feature_source"] if source]
+    cells = list(dict.fromkeys(cells))
+    if isinstance(folder, RemoteFile):
+        return [cell for cell in cells if not cell.startswith(folder.url.rstrip("/") + "/")]
+    root = posixpath.join(os.path.realpath(folder), "")
+    resolved = functools.cache(os.path.realpath)  # of folders, which many files share
+
+    def inside(cell: str) -> bool:
+        if is_url(cell):
+            return False
+        above, name = posixpath.split(joined(folder, cell))
+        try:
+            place = posixpath.join(resolved(above), name)
+            if name in ("", ".", "..") or os.path.islink(place):  # noqa: PTH114  # a fifth of Path's time
+                place = os.path.realpath(place)
+        except ValueError:  # a name that no file can have
+            return False
+        return posixpath.join(place, "").startswith(root)
+
+    return [cell for cell in cells if not inside(cell)]
 
 
 def check_files(manifest: Manifest) -> None:
@@ -80,6 +119,13 @@ def check_files(manifest: Manifest) -> None:
             hint="mount or copy them, or run diva embed where they are and give its store as DATA",
         )
     missing = [file for file in files if not is_file(file)]
+    special = [file for file in missing if is_special(file)]
+    if special:
+        raise DataError(
+            f"{manifest.name}: {len(special):,} of {len(files):,} are {NO_REGULAR_FILE}: {listed(special)}",
+            expected="regular files, or links to them",
+            hint="leave them out: reading one may never end",
+        )
     if missing:
         raise DataError(
             f"{manifest.name}: {len(missing):,} of {len(files):,} files are not there: {listed(missing)}",
@@ -104,6 +150,14 @@ def _check_weights(weights: pd.Series, name: str) -> None:
             f"{name}: weight is empty, negative or not finite in {row_numbers(wrong)}",
             expected="a number from 0 up in every row",
             hint="fill it in, or leave the whole column out for weights of 1",
+        )
+    largest = float(weights.max())
+    if largest and not 1 / _LARGEST_WEIGHT <= largest <= _LARGEST_WEIGHT:
+        raise DataError(
+            f"{name}: the largest weight is {largest:g}",
+            expected=f"the largest between {1 / _LARGEST_WEIGHT:g} and {_LARGEST_WEIGHT:g}",
+            hint="divide all weights by one number: their ratios are what counts (a --ridge NUMBER is "
+            "divided with them)",
         )
 
 

@@ -22,11 +22,13 @@ class PlainConsole(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """The segments that a terminal gets."""
         for segment in super().render(renderable, options):
-            text = segment.text
+            text, style = segment.text, segment.style
+            if style is not None and style.link:
+                style = style.update_link(None)
             if segment.control or text.isprintable() or text == "\n":
-                yield segment
+                yield segment if style is segment.style else Segment(text, style)
             else:
-                yield Segment(shown(text), segment.style)
+                yield Segment(shown(text), style)
 
 
 def shown(text: str) -> str:

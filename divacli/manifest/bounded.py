@@ -1,0 +1,67 @@
+"""Read the bytes of a table as long as it looks like one: a line that never ends is refused on the way."""
+
+from __future__ import annotations
+
+from typing import IO
+
+from divacli.errors import DataError
+from divacli.files import NO_REGULAR_FILE, Place, is_special
+
+LONGEST_LINE = 4 << 20
+"""Bytes. Rows of a table have some hundred, with the embedding in the text some ten thousand."""
+
+_PART = 1 << 20
+_WITHOUT_LINES = (b"PAR1", b"[")  # Parquet, and a JSON array
+
+
+def read_table(place: Place, format: str, name: str) -> bytes:
+    """All bytes of a file with a table.
+
+    Args:
+        place: The file.
+        format: "csv", "tsv", "jsonl", or one without lines.
+        name: How messages call it.
+
+    Raises:
+        OSError: It cannot be read.
+        DataError: A line is too long, or a file without lines is a pipe or a device.
+    """
+    has_lines = format in ("csv", "tsv", "jsonl")
+    if not has_lines:
+        require_regular(place, format, name)
+    with place.open("rb") as stream:
+        return _read(stream, name, has_lines=has_lines)
+
+
+def require_regular(place: Place, format: str, name: str) -> None:
+    """Refuse a pipe or a device, which is not read from its end, and may have none.
+
+    Raises:
+        DataError: It is one.
+    """
+    if is_special(str(place)):
+        raise DataError(f"{name} is {NO_REGULAR_FILE}", expected=f"a file of the format {format}")
+
+
+def read_stream(stream: IO[bytes], name: str) -> bytes:
+    """As `read_table`, of what has no name that tells its format."""
+    start = stream.read(_PART)
+    return _read(stream, name, has_lines=not start.lstrip().startswith(_WITHOUT_LINES), start=start)
+
+
+def _read(stream: IO[bytes], name: str, *, has_lines: bool, start: bytes = b"") -> bytes:
+    parts: list[bytes] = []
+    line = 0
+    part = start or stream.read(_PART)
+    while part:
+        parts.append(part)
+        end = max(part.rfind(b"\n"), part.rfind(b"\r"))
+        line = line + len(part) if end < 0 else len(part) - end - 1
+        if has_lines and line > LONGEST_LINE:
+            raise DataError(
+                f"{name}: a line has more than {LONGEST_LINE:,} bytes",
+                expected="a table with one line for each sample",
+                hint="check that this is the right file, and that its lines end as text does",
+            )
+        part = stream.read(_PART)
+    return b"".join(parts)

@@ -1,0 +1,244 @@
+"""Whole networks in a file that would do more than compute: refused before torch reads them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import pickle
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from divacli.backbones import load_backbone
+from divacli.errors import ModelError
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning", "ignore::DeprecationWarning")
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x.mean((2, 3)))
+
+
+class Saving(Net):
+    """Writes a file when it runs."""
+
+    target = ""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        torch.save(x, self.target)
+        return self.fc(x.mean((2, 3)))
+
+
+class Mapping(Net):
+    """Makes a file when it runs, and maps it."""
+
+    target = ""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made = torch.from_file(self.target, True, 4)
+        return self.fc(x.mean((2, 3))) + made.sum()
+
+
+@pytest.mark.parametrize("kind", [Saving, Mapping])
+@pytest.mark.parametrize("spaced", [False, True])
+def test_torchscript_that_writes_files(kind: type, spaced: bool, tmp_path: Path, created: Path) -> None:
+    network = kind()
+    network.__constants__ = ["target"]
+    network.target = str(created)
+    file = tmp_path / "m.pt"
+    torch.jit.script(network).save(file)
+    if spaced:
+        rewritten(file, r".py", lambda code: code.replace(b"torch.", b"torch  . "))
+    with pytest.raises(ModelError, match=r"calls torch.(save|from_file), which is more(.|\n)*refused"):
+        load_backbone(None, file)
+    assert not created.exists()
+    torch.jit.load(file)(torch.zeros(2, 3, 8, 8))
+    assert created.exists(), "the archive itself works: the refusal is what stopped it"
+
+
+def exported(file: Path) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.export.export(
+            Net().eval(),
+            (torch.zeros(2, 3, 8, 8),),
+            dynamic_shapes=(dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC),),
+        )
+        torch.export.save(program, file)
+    return file
+
+
+def rewritten(file: Path, member: str, change: Callable[[bytes], bytes], more: str | None = None) -> None:
+    """Change the members whose names end so, and add one."""
+    stream = io.BytesIO()
+    changed = 0
+    with zipfile.ZipFile(file) as old, zipfile.ZipFile(stream, "w") as new:
+        for entry in old.infolist():
+            content = old.read(entry)
+            if entry.filename.endswith(member):
+                content = change(content)
+                changed += 1
+            new.writestr(entry.filename, content)
+        if more is not None:
+            new.writestr(f"{old.namelist()[0].partition('/')[0]}/{more}", b"\x7fELF")
+    assert changed
+    file.write_bytes(stream.getvalue())
+
+
+def edited(change: Callable[[dict[str, Any]], None]) -> Callable[[bytes], bytes]:
+    def edit(content: bytes) -> bytes:
+        document = json.loads(content)
+        change(document)
+        return json.dumps(document).encode()
+
+    return edit
+
+
+def saved(content: object) -> bytes:
+    stream = io.BytesIO()
+    torch.save(content, stream)
+    return stream.getvalue()
+
+
+def test_an_honest_one_is_read(tmp_path: Path) -> None:
+    assert load_backbone(None, exported(tmp_path / "m.pt2")).n_features == 3
+
+
+def test_exported_with_a_pickle_for_its_example(tmp_path: Path, exploit: Any, created: Path) -> None:
+    file = exported(tmp_path / "m.pt2")
+    rewritten(file, "sample_inputs/model.pt", lambda content: saved(((exploit,), {})))
+    with pytest.raises(ModelError, match=r"refers to the code posix.mkdir(.|\n)*refused"):
+        load_backbone(None, file)
+    assert not created.exists()
+    torch.export.load(file)
+    assert created.exists(), "the archive itself works: the refusal is what stopped it"
+
+
+@pytest.mark.parametrize("pickled", [saved, pickle.dumps])
+def test_exported_with_a_pickle_for_a_weight(
+    pickled: Callable[[object], bytes], tmp_path: Path, exploit: Any, created: Path
+) -> None:
+    file = exported(tmp_path / "m.pt2")
+
+    def use_pickle(config: dict[str, Any]) -> None:
+        for one in config["config"].values():
+            one["use_pickle"] = True
+
+    rewritten(file, "model_weights_config.json", edited(use_pickle))
+    rewritten(file, "weight_0", lambda content: pickled(exploit))
+    with pytest.raises(ModelError, match=r"refused|cannot read"):
+        load_backbone(None, file)
+    assert not created.exists()
+
+
+def test_exported_with_a_pickled_constant(tmp_path: Path, exploit: Any, created: Path) -> None:
+    file = exported(tmp_path / "m.pt2")
+
+    def add(config: dict[str, Any]) -> None:
+        meta = {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": True, "tensor_meta": None}
+        config["config"]["evil"] = meta
+
+    rewritten(file, "model_constants_config.json", edited(add))
+    with zipfile.ZipFile(file, "a") as archive:
+        top = archive.namelist()[0].partition("/")[0]
+        archive.writestr(f"{top}/data/constants/opaque_obj_0", pickle.dumps(exploit))
+    with pytest.raises(ModelError):
+        load_backbone(None, file)
+    assert not created.exists()
+
+
+def each(found: Any, key: str, value: Any) -> None:
+    """Set every entry of a key."""
+    if isinstance(found, dict):
+        for name, one in found.items():
+            if name == key:
+                found[name] = value
+            else:
+                each(one, key, value)
+    elif isinstance(found, list):
+        for one in found:
+            each(one, key, value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("target", "torch.os.mkdir"),
+        ("target", "torch.serialization.os.system"),
+        ("target", "torch.ops.aten.from_file.default"),
+        ("target", "_operator.call"),
+        ("expr_str", "__import__('os').mkdir('TARGET')"),
+        ("expr_str", "Symbol.__class__"),
+        ("expr_str", "open(1)"),
+        ("guards_code", ["__import__('os').mkdir('TARGET')"]),
+        ("guards_code", ['1 == 1, "" + __import__("os").mkdir("TARGET") + ""']),
+        ("name", "x=__import__('os').mkdir('TARGET')"),
+    ],
+)
+def test_exported_with_code_for_a_name(key: str, value: Any, tmp_path: Path, created: Path) -> None:
+    file = exported(tmp_path / "m.pt2")
+    evil = json.loads(json.dumps(value).replace("TARGET", str(created)))
+    rewritten(file, "models/model.json", edited(lambda document: each(document, key, evil)))
+    with pytest.raises(ModelError, match=f"has the {key} (.|\n)*refused"):
+        load_backbone(None, file)
+    assert not created.exists()
+
+
+def test_an_expression_of_a_size_is_run_by_torch(tmp_path: Path, created: Path) -> None:
+    file = exported(tmp_path / "m.pt2")
+    evil = f"__import__('os').mkdir('{created}')"
+    rewritten(file, "models/model.json", edited(lambda document: each(document, "expr_str", evil)))
+    with contextlib.suppress(Exception):
+        torch.export.load(file)
+    assert created.exists(), "this is why expressions are looked at"
+
+
+def test_exported_with_compiled_code(tmp_path: Path) -> None:
+    file = exported(tmp_path / "m.pt2")
+    rewritten(file, "models/model.json", bytes, more="data/aotinductor/model/evil.so")
+    with pytest.raises(ModelError, match=r"evil.so is compiled code"):
+        load_backbone(None, file)
+
+
+def test_it_is_said_before_that_an_archive_is_code(
+    tmp_path: Path, photos: Path, run: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import divacli.backbones.backbone as module
+
+    file = tmp_path / "m.pt"
+    torch.jit.script(Net()).save(file)
+
+    def stop(path: Path) -> None:
+        raise ModelError("not loaded")
+
+    monkeypatch.setattr(module, "read_torchscript", stop)
+    said = run("score", photos, "--checkpoint", file).stderr
+    assert said.index("m.pt is a whole network, which is run as code") < said.index("not loaded")
+
+
+@pytest.mark.parametrize("kind", ["inside itself", "expanded", "sparse", "meta"])
+def test_a_state_dict_that_is_no_plain_one(kind: str, tmp_path: Path) -> None:
+    content: dict[str, Any] = {"x": torch.ones(1)}
+    if kind == "inside itself":
+        content["state_dict"] = content
+    else:
+        content["x"] = {
+            "expanded": lambda: torch.ones(1).expand(1 << 40),
+            "sparse": lambda: torch.eye(3).to_sparse(),
+            "meta": lambda: torch.empty(1 << 50, device="meta"),
+        }[kind]()
+    torch.save(content, tmp_path / "w.pt")
+    with pytest.raises(ModelError):
+        load_backbone("resnet18", tmp_path / "w.pt")

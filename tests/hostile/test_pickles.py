@@ -1,0 +1,104 @@
+"""A pickle that creates a file when it is read: refused in every place where a pickle could be."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+PICKLED = ["torch.save", "legacy torch.save", "pickle"]
+
+
+def save(content: Any, file: Path, how: str) -> None:
+    if how == "pickle":
+        file.write_bytes(pickle.dumps(content, protocol=2))
+    else:
+        torch.save(content, file, _use_new_zipfile_serialization=how == "torch.save")
+
+
+def test_the_exploit_works(exploit: Any, created: Path) -> None:
+    pickle.loads(pickle.dumps(exploit))
+    assert created.exists()
+
+
+@pytest.mark.parametrize("suffix", ["pt", "pth", "th"])
+@pytest.mark.parametrize("how", PICKLED)
+def test_a_checkpoint(
+    how: str, suffix: str, exploit: Any, created: Path, photos: Path, network: Path, refused: Callable
+) -> None:
+    file = photos.parent / f"w.{suffix}"
+    save({"state_dict": {"fc.weight": torch.ones(3, 8)}, "optimizer": exploit}, file, how)
+    said = refused("score", photos, "--model", f"{network}:make", "--checkpoint", file)
+    assert re.search(r"refers to the code \S+, which reading it would run: refused", said)
+    assert not created.exists()
+
+
+@pytest.mark.parametrize("member", ["embedding", "label", "path", "group", "class_name"])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_an_array_of_objects(
+    member: str, compressed: bool, exploit: Any, created: Path, embeddings: Callable, refused: Callable
+) -> None:
+    objects = np.array([exploit] * 30, dtype=object)
+    file = embeddings(compressed=compressed, **{member: objects})
+    said = refused("score", file)
+    assert f"{member}" in said
+    assert not created.exists()
+
+
+def test_an_array_of_objects_that_nobody_asked_for(
+    exploit: Any, created: Path, embeddings: Callable, run: Callable
+) -> None:
+    result = run("score", embeddings(more=np.array([exploit] * 30, dtype=object)))
+    assert result.exit_code == 0, result.stderr
+    assert "arrays not used: more" in result.stderr
+    assert not created.exists()
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.pkl"])
+def test_a_pickle_called_data(name: str, exploit: Any, created: Path, refused: Callable) -> None:
+    Path(name).write_bytes(pickle.dumps(exploit))
+    refused("score", name)
+    assert not created.exists()
+
+
+@pytest.mark.parametrize("how", PICKLED)
+@pytest.mark.parametrize("restart", [(), ("--restart",)])
+def test_the_progress_of_a_training(
+    how: str, restart: tuple, exploit: Any, created: Path, photos: Path, network: Path, run: Callable
+) -> None:
+    out = photos.parent / "trained"
+    out.mkdir()
+    save({"format": 1, "about": {}, "state": exploit}, out / "checkpoint.pt", how)
+    train = ("train", photos, "--model", f"{network}:make", "--out", out, "--epochs", 1, *restart)
+    result = run(*train)
+    assert "Traceback" not in result.stderr
+    assert "may be a mistake" not in result.stderr
+    assert not created.exists()
+    if not restart:
+        assert result.exit_code == 1
+        assert "checkpoint.pt cannot be read" in result.stderr
+
+
+def test_every_file_of_the_cache(
+    exploit: Any, created: Path, photos: Path, network: Path, run: Callable, own_cache: Path
+) -> None:
+    score = ("score", photos, "--model", f"{network}:make", "--overwrite")
+    assert run(*score).exit_code == 0
+    files = [file for file in own_cache.rglob("*") if file.is_file()]
+    assert len(files) >= 4
+    for file in files:
+        content = file.read_bytes()
+        file.write_bytes(pickle.dumps(exploit))
+        for command in (score, ("prune", "diva-out/scores.csv", "--threshold", 0, "--out", file.stem)):
+            result = run(*command)
+            assert result.exit_code in (0, 1), result.stderr
+            assert "may be a mistake in diva" not in result.stderr, (file, result.stderr)
+            assert not created.exists(), file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)

@@ -1,0 +1,113 @@
+"""Loops of links, pipes, sockets and devices: nothing is waited for, nothing is read without an end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+SPECIAL = ["pipe", "link to /dev/zero", "socket", "link to a pipe"]
+
+
+def make(kind: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "link to a pipe":
+        os.mkfifo(file.with_suffix(".fifo"))
+        file.symlink_to(file.with_suffix(".fifo"))
+    elif kind == "socket":
+        monkeypatch.chdir(file.parent)  # the names of sockets are short
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(file.name)
+    else:
+        file.symlink_to("/dev/zero")
+
+
+@pytest.fixture(autouse=True)
+def in_time() -> Iterator[None]:
+    """Whatever waits is interrupted after half a minute, and fails."""
+
+    def stop(number: int, frame: object) -> None:
+        raise TimeoutError("it waits for something that never comes")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(30)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_in_a_folder(
+    kind: str, photos: Path, network: Path, refused: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(kind, photos / "a" / "x.jpg", monkeypatch)
+    monkeypatch.chdir(photos.parent)
+    said = refused("score", photos, "--model", f"{network}:make")
+    assert "photos: 1 of 13 are no regular file but a pipe, a socket or a device:" in said
+    assert "a/x.jpg" in said
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_in_a_table(
+    kind: str, photos: Path, network: Path, refused: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(kind, photos / "x.jpg", monkeypatch)
+    monkeypatch.chdir(photos.parent)
+    rows = ["path,label", "photos/a/00.png,a", "photos/b/01.png,b", "photos/x.jpg,a"]
+    Path("t.csv").write_text("\n".join(rows))
+    assert "t.csv: 1 of 3 are no regular file" in refused("score", "t.csv", "--model", f"{network}:make")
+
+
+def test_in_the_tables_of_a_page(photos: Path, network: Path, run: Callable) -> None:
+    assert run("score", photos, "--model", f"{network}:make").exit_code == 0
+    for image in (photos / "a").iterdir():
+        image.unlink()
+        os.mkfifo(image)
+    done = run("report", "diva-out", "--overwrite")
+    assert done.exit_code in (0, 1), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_pipe_that_takes_the_place_of_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at it and the reading; with a writer that never comes."""
+    from divacli import files
+
+    os.mkfifo(tmp_path / "x.jpg")
+    monkeypatch.setattr(files.stat, "S_ISREG", lambda mode: True)
+    assert files.read_bytes(str(tmp_path / "x.jpg")) == b""
+
+
+@pytest.mark.parametrize("target", [".", "..", "../..", "a", "loop"])
+def test_links_that_go_round(target: str, photos: Path, network: Path, run: Callable) -> None:
+    (photos / "a" / "loop").symlink_to(target)
+    (photos / "loop.jpg").symlink_to("loop.jpg")
+    done = run("score", photos, "--model", f"{network}:make")
+    if target == "../..":  # net.py and all else beside the folder
+        assert done.exit_code in (0, 1)
+    else:  # what is there is there once, or twice where a folder is its own parent's child
+        assert done.exit_code == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl", "x.parquet", "x.npz", "x.tar", "metadata.csv"])
+def test_a_table_that_never_ends(name: str, photos: Path, network: Path, run: Callable) -> None:
+    place = photos / name if name == "metadata.csv" else photos.parent / name
+    place.symlink_to("/dev/zero")
+    data = photos if name == "metadata.csv" else place
+    done = run("score", data, "--model", f"{network}:make")
+    if name == "metadata.csv":  # not looked at
+        assert done.exit_code == 0, done.stderr
+    else:
+        assert done.exit_code == 1
+        assert done.stderr.count("error:") == 1
+
+
+def test_a_folder_called_as_an_image(photos: Path, network: Path, run: Callable) -> None:
+    (photos / "a" / "folder.jpg").mkdir()
+    shutil.copy(photos / "a" / "00.png", photos / "a" / "folder.jpg" / "00.png")
+    assert run("score", photos, "--model", f"{network}:make").exit_code == 0
