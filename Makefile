@@ -3,14 +3,18 @@ PYTHON ?= python3
 VENV ?= $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.divacli-$(subst /,_,$(CURDIR))
+PYTHON_OLDEST ?= python3.11
 
-.PHONY: help setup demo test lint docs bench clean
+.PHONY: help setup demo fuzz test test-oldest test-wheel lint docs bench clean
 
 help:
 	@echo "make demo   set up, then find planted label errors in real images (offline, about a minute)"
 	@echo "make test   set up, then run the tests"
+	@echo "make test-oldest  run the tests with the oldest dependencies that are allowed, in .venv-oldest"
+	@echo "make test-wheel   build, install the wheel into an empty .venv-wheel, and run diva demo there"
 	@echo "make lint   style, types and the documentation's links"
 	@echo "make docs   build the documentation into site/"
+	@echo "make fuzz   fuzz all readers of files, 120,000 inputs (Linux on x86-64)"
 	@echo "make bench  measure speed, memory and what each command gains (hours)"
 	@echo "make clean  remove what the other targets made"
 
@@ -29,6 +33,19 @@ test: setup
 		--cov --cov-report=term:skip-covered --cov-fail-under=90
 	$(BIN)/python -m coverage report --include='divacli/ridge/*' --fail-under=100 --format=total
 
+test-oldest:
+	test -x .venv-oldest/bin/python || $(PYTHON_OLDEST) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints-oldest.txt --editable '.[dev]'
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile -rs
+
+test-wheel: setup
+	rm -rf dist .venv-wheel
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
+	folder=$$(mktemp -d) && cd "$$folder" && env -i PATH="$$PATH" HOME="$$folder" $(CURDIR)/.venv-wheel/bin/diva demo
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -38,6 +55,10 @@ lint: setup
 
 docs: setup
 	$(BIN)/mkdocs build --strict
+
+fuzz: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m fuzz --findings fuzz-findings
 
 bench: setup
 	$(BIN)/python -m benchmarks.solve
@@ -55,4 +76,4 @@ bench: setup
 	$(BIN)/python -m benchmarks.train
 
 clean:
-	rm -rf .venv build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage diva-demo diva-out
+	rm -rf .venv .venv-oldest .venv-wheel build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage diva-demo diva-out

@@ -7,6 +7,7 @@ commands, with results in memory.
 """
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from divacli.api import prune, score
     from divacli.dataset import ManifestDataset, weighted_sampler
     from divacli.ridge.functional import loo_loss
+
+# Who uses the package says where its messages go; without that they go nowhere.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _MODULES = {
     "ManifestDataset": "divacli.dataset",

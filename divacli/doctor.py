@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-import platform
 import shutil
 import sys
 from collections.abc import Iterator
@@ -12,11 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from divacli import __version__
 from divacli.embed.store import STORE_FILE
+from divacli.versions import versions
 
-_PACKAGES = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "pillow", "typer", "rich", "safetensors")
-_EXTRAS = ("timm", "transformers", "datasets")
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "firefox", "safari", "xdg-open")
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "CUDA_VISIBLE_DEVICES")
 _LITTLE = 1 << 30
@@ -46,7 +42,7 @@ def check_up(cache: Path) -> Checkup:
     """
     problems: list[str] = []
     found = {
-        "versions": dict(_versions()),
+        "versions": dict(versions()),
         "devices": dict(_devices(problems)),
         "processor": dict(_processor()),
         "cache": dict(_cache(cache, problems)),
@@ -64,17 +60,6 @@ def size_text(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
-
-
-def _versions() -> Iterator[tuple[str, str | None]]:
-    yield "diva", __version__
-    yield "python", platform.python_version()
-    yield "system", f"{platform.system()} {platform.release()} {platform.machine()}"
-    for name in (*_PACKAGES, *_EXTRAS):
-        try:
-            yield name, importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            yield name, None
 
 
 def _devices(problems: list[str]) -> Iterator[tuple[str, Any]]:

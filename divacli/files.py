@@ -46,7 +46,7 @@ _LOCAL = ("file", "local")
 
 # User and password before the host; a signature or a token in the query or fragment.
 _SECRETS = re.compile(
-    r"(?P<start>[A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/?#]*@)?(?P<address>[^\s?#]*)(?:[?#]\S*)?"
+    r"(?P<start>(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]*+://)(?:[^\s/?#]*@)?(?P<address>[^\s?#]*)(?:[?#]\S*)?"
 )
 
 # What to install for a protocol that fsspec leaves to another package.

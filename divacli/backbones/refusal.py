@@ -24,7 +24,9 @@ from divacli.errors import ModelError
 # Operators whose names speak of files, and everything outside of the families that compute.
 _FAMILIES = "aten|prim|prims|torchvision|quantized|quantized_decomposed|_quantized|mkldnn|higher_order"
 _OUTSIDE = re.compile(r"save|load|file|pickle|write|read|open|system|exec|eval|import", re.IGNORECASE)
-_CALLED = re.compile(r"\b((?:torch|ops)(?:\.\w+)+)\(|\b(getattr)\b")
+_NAMED = re.compile(r"(?<![\w.])(torch|ops)((?:\.\w+)*)")
+# A comment or a text, whichever begins first: each may hold the beginning of the other.
+_UNSPOKEN = re.compile(r"""#[^\n]*|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'""")
 _COMPUTES = re.compile(
     rf"torch\.ops\.(?:{_FAMILIES})\.\w+(?:\.\w+)?|torch\.sym_\w+|math\.\w+|"
     r"_operator\.(?:getitem|(?:floor|true)?div|floordiv|truediv|add|sub|mul|mod|pow|neg|pos|abs|eq|ne|lt|le|gt|"
@@ -46,17 +48,20 @@ def refuse_torchscript(path: Path) -> None:
         ModelError: It does.
     """
     for name, content in _members(path, re.compile(r"(?:^|/)code/.*\.py$")):
-        # The names of operators may be written with spaces and comments between their parts.
-        text = re.sub(r"\s*\.\s*", ".", re.sub(r"#[^\n]*|\\\n", "", content.decode(errors="replace")))
-        for found in _CALLED.finditer(re.sub(r"(?<=\w)\s+\(", "(", text)):
-            called = found[1] or found[2]
-            family = called.split(".")[1] if called.startswith("ops.") else "aten"
-            if (
-                called == "getattr"
-                or _OUTSIDE.search(called.rpartition(".")[2])
-                or not re.fullmatch(_FAMILIES, family)
-            ):
-                raise _refused(path, f"{name} calls {called}")
+        text = content.decode(errors="replace")
+        if re.search("\"{3}|'{3}", text):
+            raise _refused(path, f"{name} holds a text that torch does not write")
+        # Names may be written with spaces, line ends and comments between their parts.
+        code = re.sub(r"\s*\.\s*", ".", _UNSPOKEN.sub(" ", text).replace("\\\n", " "))
+        for found in _NAMED.finditer(code):
+            # Wherever it stands: what has a name may be called by another one later. And a part of a name,
+            # such as the module torch alone, may become any other (getattr).
+            parts = found[2].split(".")[1:]
+            family, operator = (
+                ("aten", parts) if found[1] == "torch" else (parts[0] if parts else "", parts[1:])
+            )
+            if not operator or _OUTSIDE.search(operator[-1]) or not re.fullmatch(_FAMILIES, family):
+                raise _refused(path, f"{name} names {found[0]}")
 
 
 def refuse_exported(path: Path) -> None:

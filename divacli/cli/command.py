@@ -26,6 +26,7 @@ from divacli.cli.processes import (
     require_single,
 )
 from divacli.errors import DivaError
+from divacli.files import without_secrets
 from divacli.run import Run, running
 
 if typing.TYPE_CHECKING:
@@ -203,7 +204,7 @@ def say(message: str, style: str | None = None) -> None:
 
     from divacli.report.plain import plain
 
-    first, *rest = message.split("\n")
+    first, *rest = without_secrets(message).split("\n")
     text = plain(first)
     text.stylize(style or "")
     console().print(Text("\n").join([text, *map(plain, rest)]), soft_wrap=True)

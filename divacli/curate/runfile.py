@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +14,10 @@ from divacli.errors import OutputError
 from divacli.files import without_secrets
 from divacli.manifest import Manifest
 from divacli.run import Input, Run
+from divacli.versions import versions
 
 RUN_FILE = "run.json"
 FORMAT = 1
-
-_PACKAGES = ("divacli", "torch", "torchvision", "numpy", "pandas", "pyarrow", "pillow", "scikit-learn")
 
 
 @dataclass(frozen=True)
@@ -113,7 +109,7 @@ def described(
         "inputs": [_input(one, folder) for one in run.inputs],
         "samples": samples,
         "outputs": {file.name: _output(file) for file in outputs},
-        "versions": {"python": platform.python_version(), **dict(_versions())},
+        "versions": {name: found for name, found in versions() if found is not None and name != "system"},
     }
 
 
@@ -151,9 +147,3 @@ def _output(file: Path) -> dict[str, Any]:
         return {"files": sum(len(names) for _, _, names in os.walk(file))}
     with file.open("rb") as stream:
         return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
-
-
-def _versions() -> Iterator[tuple[str, str]]:
-    for package in _PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            yield package, version(package)

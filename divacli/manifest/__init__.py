@@ -2,7 +2,7 @@
 
 from divacli.manifest.arrayfile import ArrayFile
 from divacli.manifest.read import Labels, manifest_of, read_manifest
-from divacli.manifest.table import Manifest
+from divacli.manifest.table import Manifest, alike_between
 from divacli.manifest.validate import check_files
 from divacli.manifest.write import Format, relocate, write_bytes, write_table, write_text
 
@@ -11,6 +11,7 @@ __all__ = [
     "Format",
     "Labels",
     "Manifest",
+    "alike_between",
     "check_files",
     "manifest_of",
     "read_manifest",

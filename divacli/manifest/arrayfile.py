@@ -6,6 +6,7 @@ import itertools
 import math
 import os
 import struct
+import tokenize
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,21 @@ from divacli.files import Place, RemoteFile
 _LOCAL_HEADER = struct.Struct(
     "<26xHH"
 )  # a zip member's own header ends with the lengths of name and extra field
+
+_MALFORMED = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    SyntaxError,
+    TypeError,
+    tokenize.TokenError,
+)
+
+# What unpacks to more bytes than so many is no array of features where it is so much denser in the file.
+_LARGE = 1 << 28
+_DENSEST = 100
 
 # Of a file at a URL, rows no further apart are read in one range: less than what a request costs.
 _GAP_BYTES = 1 << 16
@@ -68,8 +84,13 @@ class ArrayFile:
         return cls(path, offset, shape, dtype)
 
     @classmethod
-    def from_npz(cls, path: Place, member: str) -> ArrayFile | np.ndarray:
+    def from_npz(cls, path: Place, member: str, *, whole: bool = False) -> ArrayFile | np.ndarray:
         """Open one array of an `.npz` file.
+
+        Args:
+            path: The file.
+            member: Name of the array.
+            whole: Load it in any case, and compare it with its checksum.
 
         Returns:
             An `ArrayFile` where the array is stored as it is (`np.savez`); otherwise (`np.savez_compressed`,
@@ -91,13 +112,25 @@ class ArrayFile:
             held, stated = info.file_size - npy_header, math.prod(shape) * dtype.itemsize
             if held != stated and not dtype.hasobject:
                 raise ValueError(f"it holds {held:,} bytes where its header states {stated:,}")
-            if readable_in_place and info.compress_type == zipfile.ZIP_STORED:
+            length = file.seek(0, os.SEEK_END)
+            if info.compress_size > length:
+                raise ValueError(f"it is to take {info.compress_size:,} bytes of a file of {length:,}")
+            if info.file_size > max(_LARGE, _DENSEST * info.compress_size):
+                raise ValueError(
+                    f"it unpacks to {info.file_size:,} bytes from {info.compress_size:,}, as no features do"
+                )
+            if readable_in_place and info.compress_type == zipfile.ZIP_STORED and not whole:
+                if info.compress_size != info.file_size:
+                    raise ValueError(
+                        f"it takes {info.compress_size:,} bytes where {info.file_size:,} are stated"
+                    )
                 file.seek(info.header_offset)
-                lengths = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+                lengths = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))  # whole: `open` has read it
                 data = info.header_offset + _LOCAL_HEADER.size + sum(lengths)
                 return cls(path, data + npy_header, shape, dtype)
             with archive.open(info) as stream:
                 array = np.lib.format.read_array(stream, allow_pickle=False)
+                stream.read()  # the end of the member is where its checksum is compared
                 return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
 
     def __len__(self) -> int:
@@ -178,8 +211,20 @@ class ArrayFile:
 
 
 def read_npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether rows can be read straight from the file, and dtype; leaves `stream` at the data."""
+    """Shape, whether rows can be read straight from the file, and dtype; leaves `stream` at the data.
+
+    Raises:
+        ValueError: The header is malformed, or states what no array can be.
+        OSError: The file cannot be read.
+    """
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran_order, dtype = read(stream)
+    try:
+        shape, fortran_order, dtype = read(stream)
+    except _MALFORMED as error:
+        # Of a header that is no Python literal, numpy lets through whatever its parser raises.
+        raise ValueError(f"its header is malformed: {' '.join(str(error).split())[:200]}") from error
+    # An array of nothing may state any number of rows.
+    if any(isinstance(size, bool) or size < 0 for size in shape) or (not dtype.itemsize and any(shape)):
+        raise ValueError(f"its header states an array of {dtype} of shape {shape}")
     return shape, not (fortran_order or dtype.hasobject) and dtype.isnative and len(shape) > 0, dtype

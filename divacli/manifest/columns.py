@@ -31,7 +31,7 @@ KINDS = {
     "suggested_probability": "number",
     "outlier_score": "number",
     "derivative_se": "number",
-    "significant": "text",
+    "significant": "truth",
     "reason": "text",
     "image_sha256": "text",
     "given_label": "text",
@@ -64,7 +64,7 @@ _BESIDE_DERIVATIVE = frozenset({*RESULTS, "expected_derivative", "batch"})
 
 # Names that are common for columns of other kinds too: cells not of the kind stated above make such a column
 # the user's own, and are no reason to refuse the table.
-_COMMON = frozenset({"batch", "modality", "text", "given_label"})
+_COMMON = frozenset({"batch", "modality", "text", "given_label", "significant"})
 
 # What other tools call the two columns diva cannot do without.
 _ALIASES = {
@@ -89,7 +89,8 @@ def typed(
     """Give every known column its type and the table its order of columns.
 
     Text columns hold str, with "" for a missing cell; numbers are float64 with NaN for a missing cell; `rank`
-    and `batch` are nullable Int64, for tables of which only some rows were ranked. A column named like one of
+    and `batch` are nullable Int64 and `significant` nullable boolean, for tables of which only some rows were
+    ranked. A column named like one of
     diva's results is taken for it only beside a derivative: otherwise it is the user's own.
 
     Args:
@@ -109,7 +110,7 @@ def typed(
     _check_header(found, name, REQUIRED if labels_required else ("path",))
     if raw.empty:
         raise DataError(f"{name} has a header and no rows", expected="one row for each sample")
-    read = {"text": _texts, "number": _numbers, "integer": _integers}
+    read = {"text": _texts, "number": _numbers, "integer": _integers, "truth": _truths}
     own = frozenset() if "derivative" in found else _BESIDE_DERIVATIVE
     columns: dict[str, pd.Series] = {}
     unknown: list[str] = []
@@ -149,10 +150,19 @@ def row_numbers(wrong: Iterable[bool]) -> str:
     return f"data row{'s' if len(numbers) > 1 else ''} " + listed([f"{n}" for n in numbers[:5]], len(numbers))
 
 
-def _check_header(found: list[str], name: str, required: tuple[str, ...]) -> None:
-    twice = sorted({column for column in found if found.count(column) > 1})
+def require_different(columns: list[str], name: str) -> None:
+    """Refuse a table in which columns have the same name.
+
+    Raises:
+        DataError: Which name.
+    """
+    twice = sorted({column for column in columns if columns.count(column) > 1})
     if twice:
         raise DataError(f"{name} has more than one column named {listed(twice)}", expected="different names")
+
+
+def _check_header(found: list[str], name: str, required: tuple[str, ...]) -> None:
+    require_different(found, name)
     missing = [column for column in required if column not in found]
     if not missing:
         return
@@ -235,11 +245,22 @@ def _number(cell: object) -> float | None:
 
 def _integers(cells: pd.Series, where: str) -> pd.Series:
     numbers = _numbers(cells, where)
-    wrong = numbers.notna() & (numbers % 1 != 0)  # also true of infinities
+    wrong = numbers.notna() & ((numbers % 1 != 0) | (numbers.abs() >= 2**63))  # also true of infinities
     wrong |= cells.map(_is_code).astype(bool)
     if wrong.any():
         raise DataError(f"{where} is not a whole number in {row_numbers(wrong)}")
     return numbers.astype("Int64")
+
+
+def _truths(cells: pd.Series, where: str) -> pd.Series:
+    if pd.api.types.is_bool_dtype(cells.dtype):
+        return cells.astype("boolean")
+    named = {"true": True, "false": False, "": None}
+    words = ["" if _missing(cell) else str(cell).strip().lower() for cell in cells]
+    wrong = [word not in named for word in words]
+    if any(wrong):
+        raise DataError(f"{where} is neither True nor False in {row_numbers(wrong)}")
+    return pd.Series([named[word] for word in words], dtype="boolean")
 
 
 def _is_code(cell: object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zipfile
 import zlib
 
@@ -51,11 +52,14 @@ def read_npz(
     """
     try:
         with file.open("rb") as stream, zipfile.ZipFile(stream) as archive:
-            members = [entry.removesuffix(".npy") for entry in archive.namelist() if entry.endswith(".npy")]
+            entries = archive.namelist()
     except _UNREADABLE as error:
         raise DataError(
             f"{name} cannot be read: {error}", expected=f"a file saved by numpy.savez with {_EXPECTED}"
         ) from error
+    members = [entry.removesuffix(".npy") for entry in entries if entry.endswith(".npy")]
+    if twice := sorted({member for member in members if members.count(member) > 1}):
+        raise DataError(f"{name} has more than one array named {listed(twice)}", expected="different names")
     # Names of classes say nothing without the labels that they name.
     required = ("embedding", "label") if labels_required or "class_name" in members else ("embedding",)
     missing = [member for member in required if member not in members]
@@ -71,8 +75,10 @@ def read_npz(
             expected="float16, float32 or float64 of shape (n, d): a row of d features for each of n samples",
         )
     n = len(embeddings)
-    arrays = {member: _open(file, member, name)[:] for member in _KNOWN[1:] if member in members}
+    arrays = {member: _open(file, member, name, whole=True)[:] for member in _KNOWN[1:] if member in members}
     for member, array in arrays.items():
+        if array.dtype.kind not in _OF_NUMBERS_OR_TEXT:
+            raise DataError(f"{name}: {member} is {array.dtype}", expected="an array of numbers or strings")
         if array.ndim != 1 or (member in _PER_SAMPLE and len(array) != n):
             raise DataError(
                 f"{name}: {member} has shape {array.shape}",
@@ -86,14 +92,13 @@ def read_npz(
     if "class_name" in arrays:
         arrays["label"] = _named(arrays["label"], arrays.pop("class_name"), name)
     arrays.setdefault("path", np.arange(n))
-    table = pd.DataFrame(
-        {member: pd.Series(array.tolist(), dtype=object) for member, array in arrays.items()}
-    )
+    cells = {member: _cells(array, f"{name}: array {member}") for member, array in arrays.items()}
+    table = pd.DataFrame({member: pd.Series(values, dtype=object) for member, values in cells.items()})
     table["feature_source"] = file.name
-    unused = []
+    unused = [entry for entry in entries if not entry.endswith(".npy")]
     for member in members:
         if member not in _KNOWN:
-            column = None if member in table else _column(file, member, n)
+            column = None if member in table else _column(file, member, n, name)
             if column is None:
                 unused.append(member)
             else:
@@ -101,9 +106,9 @@ def read_npz(
     return table, embeddings, [f"{name}: arrays not used: {listed(unused)}."] if unused else []
 
 
-def _open(file: Place, member: str, name: str) -> ArrayFile | np.ndarray:
+def _open(file: Place, member: str, name: str, *, whole: bool = False) -> ArrayFile | np.ndarray:
     try:
-        return ArrayFile.from_npz(file, member)
+        return ArrayFile.from_npz(file, member, whole=whole)
     except _UNREADABLE as error:
         raise DataError(
             f"{name}: array {member} cannot be read: {error}",
@@ -112,7 +117,25 @@ def _open(file: Place, member: str, name: str) -> ArrayFile | np.ndarray:
         ) from error
 
 
-def _column(file: Place, member: str, n: int) -> pd.Series | None:
+def _cells(array: np.ndarray, where: str) -> list[object]:
+    """The entries of a vector, (n,), as Python objects.
+
+    Raises:
+        DataError: Text that is none in Unicode.
+    """
+    if array.dtype.kind == "U":
+        # Codes beyond the last character of Unicode would end Python itself with an error of its own.
+        codes = np.ascontiguousarray(array).view(np.uint32)
+        if len(codes) and (codes.max() > sys.maxunicode or ((codes >= 0xD800) & (codes < 0xE000)).any()):
+            raise DataError(
+                f"{where} holds text that is no Unicode",
+                expected="characters of Unicode, without halves of surrogate pairs",
+                hint="give these samples other names",
+            )
+    return array.tolist()
+
+
+def _column(file: Place, member: str, n: int, name: str) -> pd.Series | None:
     """An array that diva does not know as a column of the table; None where it cannot be one."""
     try:
         # The header first: what else is in the file may be large.
@@ -122,12 +145,16 @@ def _column(file: Place, member: str, n: int) -> pd.Series | None:
             archive.open(f"{member}.npy") as stream,
         ):
             shape, _, dtype = read_npy_header(stream)
-        if shape != (n,) or dtype.kind not in _OF_NUMBERS_OR_TEXT:
-            return None
-        values = ArrayFile.from_npz(file, member)[:]
-        return pd.Series((values.astype(str) if dtype.kind == "S" else values).tolist())
     except _UNREADABLE:
         return None
+    if shape != (n,) or dtype.kind not in _OF_NUMBERS_OR_TEXT:
+        return None
+    values = _open(file, member, name, whole=True)[:]
+    try:
+        values = values.astype(str) if dtype.kind == "S" else values
+    except UnicodeDecodeError:
+        return None
+    return pd.Series(_cells(values, f"{name}: array {member}"))
 
 
 def _named(labels: np.ndarray, class_name: np.ndarray, name: str) -> np.ndarray:

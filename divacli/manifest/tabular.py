@@ -13,11 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from divacli.errors import DataError
+from divacli.manifest.columns import require_different
 from divacli.manifest.formulas import PATH_COLUMNS, restored, restored_path
 
 FORMATS = ("csv", "tsv", "jsonl", "parquet")
 
 _BOM = b"\xef\xbb\xbf"
+_MOST_COLUMNS = 10_000
 _BLOCK = 65_536  # rows held as Python objects at a time
 
 
@@ -35,7 +37,7 @@ def parse(data: bytes, format: str, name: str) -> pd.DataFrame:
         own types for Parquet.
 
     Raises:
-        DataError: Not such a file, or a damaged, ragged or empty one.
+        DataError: Not such a file, or a damaged, ragged or empty one, or two columns of one name.
     """
     if not data.removeprefix(_BOM).strip():
         raise DataError(f"{name} is empty", expected="a table with the columns path and label")
@@ -68,6 +70,7 @@ def parse_delimited(data: bytes, delimiter: str, name: str) -> pd.DataFrame:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         header = [restored(column) for column in next(row for row in reader if row)]
+        _check_width(len(header), name)
         rows = _whole_rows(reader, len(header), name)
         marked = _marked_columns(text, header)
         blocks = [pd.DataFrame(columns=range(len(header)), dtype="str")]
@@ -81,8 +84,23 @@ def parse_delimited(data: bytes, delimiter: str, name: str) -> pd.DataFrame:
             f"{name}: line {reader.line_num} is malformed: {error}",
             expected='cells with quotes or line breaks in double quotes, a quote in them doubled: "5"" disc"',
         ) from error
+    require_different(header, name)
     table = pd.concat(blocks[1:] or blocks, ignore_index=True)
     return table.set_axis(header, axis="columns")
+
+
+def _check_width(n: int, name: str) -> None:
+    """Refuse what is no table of samples, before each of its columns takes time and memory.
+
+    Raises:
+        DataError: Too many columns.
+    """
+    if n > _MOST_COLUMNS:
+        raise DataError(
+            f"{name} has {n:,} columns",
+            expected=f"{_MOST_COLUMNS:,} at the most",
+            hint="give embeddings as an .npz file",
+        )
 
 
 def _marked_columns(text: str, header: list[str]) -> dict[int, Callable[[str], str]]:
@@ -112,17 +130,21 @@ def _parse_jsonl(data: bytes, name: str) -> pd.DataFrame:
         if line.strip():
             records.append(_parse_line(line, f"{name}: line {number}"))
     names = dict.fromkeys(key for record in records for key in record)
-    return pd.DataFrame(
-        {
-            key: pd.Series([record.get(key) for record in records], dtype=object).infer_objects()
-            for key in names
-        }
-    )
+    _check_width(len(names), name)
+    return pd.DataFrame({key: _column([record.get(key) for record in records]) for key in names})
+
+
+def _column(values: list[object]) -> pd.Series:
+    column = pd.Series(values, dtype=object)
+    kinds = {*map(type, values)}
+    # pandas makes floats of whole numbers beside floats or missing cells, and large ones lose digits then.
+    alike = len(kinds) == 1 or kinds == {str, type(None)} or kinds == {float, type(None)}
+    return column.infer_objects() if alike else column
 
 
 def _parse_line(line: str, where: str) -> dict[str, object]:
     try:
-        record = json.loads(line)
+        record = json.loads(line, object_pairs_hook=_unambiguous)
         if "\\u" in line:
             json.dumps(
                 record, ensure_ascii=False
@@ -137,17 +159,57 @@ def _parse_line(line: str, where: str) -> dict[str, object]:
     return record
 
 
+def _unambiguous(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object; of a key that is there twice the first value would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} twice in one object")
+    return found
+
+
 def _parse_parquet(data: bytes, name: str) -> pd.DataFrame:
     try:
-        table = pq.read_table(pa.BufferReader(data))
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        _check_width(len(file.schema.names), name)
+        table = file.read()
         table.validate(full=True)
-    except (pa.ArrowException, OSError) as error:
+        _require_whole(file.metadata, table.num_rows)
+        require_different(table.column_names, name)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(
             f"{name} cannot be read as Parquet: {reason}", expected="a whole Parquet file"
         ) from error
-    # Integers beside nulls stay integers, and an index that pandas saved comes back as a column.
-    return table.to_pandas(ignore_metadata=True, integer_object_nulls=True)
+    try:
+        # Integers beside nulls stay integers, and an index that pandas saved comes back as a column.
+        return table.to_pandas(ignore_metadata=True, integer_object_nulls=True)
+    except (pa.ArrowException, ValueError, ArithmeticError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(
+            f"{name} has a column whose values cannot be read: {reason}",
+            expected="columns of numbers or text",
+        ) from error
+
+
+def _require_whole(about: pq.FileMetaData, rows: int) -> None:
+    """Compare the numbers of rows that a file states in several places: no checksum covers them.
+
+    Raises:
+        OSError: They differ.
+    """
+    stated = {rows, about.num_rows}
+    held = 0
+    for number in range(about.num_row_groups):
+        group = about.row_group(number)
+        held += group.num_rows
+        for position in range(group.num_columns):
+            if not about.schema.column(position).max_repetition_level:
+                chunk = group.column(position).num_values
+                if chunk != group.num_rows:
+                    raise OSError(f"a column of {chunk:,} values in a group of {group.num_rows:,} rows")
+    if stated != {held}:
+        raise OSError(f"{rows:,} rows, where {about.num_rows:,} are stated")
 
 
 def _decode(data: bytes, name: str) -> str:

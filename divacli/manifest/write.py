@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from divacli.errors import OutputError
-from divacli.files import is_url, suffix_of
+from divacli.files import is_url, joined, suffix_of
 from divacli.manifest.formulas import PATH_COLUMNS, harmless, harmless_path
 
 Format = Literal["csv", "jsonl", "parquet"]
@@ -103,7 +103,7 @@ def relocate(table: pd.DataFrame, folder: Path, target: Path) -> pd.DataFrame:
     def moved(path: str) -> str:
         if not path or is_url(path):
             return path
-        return posixpath.normpath(posixpath.join(prefix, path))
+        return posixpath.normpath(joined(prefix, path))
 
     paths = table["path"]
     if "feature_source" not in table:

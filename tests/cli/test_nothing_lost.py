@@ -63,28 +63,28 @@ def photos(images, tmp_path, monkeypatch):
     return folder
 
 
-@pytest.mark.parametrize("format", ["csv", "jsonl", "parquet"])
 @pytest.mark.parametrize(
     "arguments",
     [
         ("score",),
+        ("score", "--format", "jsonl"),
+        ("score", "--format", "parquet"),
         ("score", "--by", "class", "--verify", 2),
-        ("prune", "--keep", "0.7"),
-        ("prune", "--keep", "auto"),
+        ("prune", "--keep", "0.7", "--format", "parquet"),
+        ("prune", "--keep", "auto", "--format", "jsonl"),
         ("prune", "--threshold", "-1e9"),
         ("prune", "--keep", "0.5", "--stratify", "--by", "loo_loss"),
         ("relabel",),
-        ("relabel", "--threshold", "0"),
+        ("relabel", "--threshold", "0", "--format", "jsonl"),
         ("reweight",),
         ("reweight", "--group", "duplicates"),
         ("embed",),
     ],
     ids=lambda arguments: " ".join(map(str, arguments)),
 )
-def test_images(done, model, photos, arguments, format):
+def test_images(done, model, photos, arguments):
     command, *options = arguments
-    formats = () if command == "embed" else ("--format", format)
-    result = done(command, photos, *options, *model, *formats, "--out", "out/below")
+    result = done(command, photos, *options, *model, "--out", "out/below")
     wanted = {str(file.resolve()): 1 for file in photos.rglob("*.*") if file.is_file()}
     assert rows_in(Path("out/below"), command) == wanted
     assert len(wanted) == 39

@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from divacli.backbones import load_backbone
+from divacli.backbones.refusal import refuse_exported, refuse_torchscript
 from divacli.errors import ModelError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning", "ignore::DeprecationWarning")
@@ -61,11 +63,53 @@ def test_torchscript_that_writes_files(kind: type, spaced: bool, tmp_path: Path,
     torch.jit.script(network).save(file)
     if spaced:
         rewritten(file, r".py", lambda code: code.replace(b"torch.", b"torch  . "))
-    with pytest.raises(ModelError, match=r"calls torch.(save|from_file), which is more(.|\n)*refused"):
+    with pytest.raises(ModelError, match=r"names torch.(save|from_file), which is more(.|\n)*refused"):
         load_backbone(None, file)
     assert not created.exists()
     torch.jit.load(file)(torch.zeros(2, 3, 8, 8))
     assert created.exists(), "the archive itself works: the refusal is what stopped it"
+
+
+@pytest.mark.parametrize(
+    "disguise",
+    [
+        lambda code: code.replace(b"torch.save(", b'getattr(torch, "save")('),
+        lambda code: code.replace(b"torch.save(", b"ops.aten.save("),
+        lambda code: code.replace(b"torch.save(", b"torch. # (\n save("),
+        # A comment that begins a text, or a text that begins a comment, hides nothing from a parser.
+        lambda code: code.replace(b"  _0 = torch.save(", b'  # "\n  _0 = torch.save(') + b'# "\n',
+        lambda code: code.replace(b"torch.save(", b'torch.save ("#" + '),
+        lambda code: (
+            code.replace(b"  _0 = torch.save(", b'  _9 = """ " """\n  _0 = torch.save(') + b'# """ "\n'
+        ),
+        lambda code: code.replace(b"  _0 = torch.save(", b"  _9 = torch\n  _0 = _9.save("),
+    ],
+    ids=["getattr", "ops", "comment", "quoted comment", "text", "long text", "alias"],
+)
+def test_torchscript_in_disguise(disguise: Callable[[bytes], bytes], tmp_path: Path, created: Path) -> None:
+    network = Saving()
+    network.__constants__ = ["target"]
+    network.target = str(created)
+    file = tmp_path / "m.pt"
+    torch.jit.script(network).save(file)
+    before = file.read_bytes()
+    rewritten(file, r".py", disguise)
+    assert file.read_bytes() != before
+    with pytest.raises(ModelError, match=r"more than a network needs to compute: refused"):
+        load_backbone(None, file)
+    assert not created.exists()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "mnasnet0_5"])
+def test_networks_of_torchvision_are_no_more_than_that(name: str, tmp_path: Path) -> None:
+    """Their layers have numbers for names, which TorchScript asks for by getattr."""
+    network = getattr(torchvision.models, name)(weights=None).eval()
+    example = torch.zeros(1, 3, 64, 64)
+    for made in (torch.jit.script(network), torch.jit.trace(network, example)):
+        made.save(tmp_path / "m.pt")
+        refuse_torchscript(tmp_path / "m.pt")
+    torch.export.save(torch.export.export(network, (example,)), tmp_path / "m.pt2")
+    refuse_exported(tmp_path / "m.pt2")
 
 
 def exported(file: Path) -> Path:
