@@ -71,7 +71,7 @@ def command(*arguments: object) -> None:
 
 
 def recorded(content: bytes) -> list[object]:
-    """The runs of a record, without measured times and options that the calls do not share; others as typed."""
+    """The runs of a record, without measured times and options that the calls do not share."""
     runs = json.loads(content)["runs"]
     for run in runs:
         run["options"] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
@@ -156,8 +157,7 @@ def require_different(columns: list[str], name: str) -> None:
     Raises:
         DataError: Which name.
     """
-    twice = sorted({column for column in columns if columns.count(column) > 1})
-    if twice:
+    if twice := sorted(column for column, count in Counter(columns).items() if count > 1):
         raise DataError(f"{name} has more than one column named {listed(twice)}", expected="different names")
 
 

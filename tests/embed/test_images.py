@@ -192,7 +192,8 @@ def test_no_image(data: bytes, reason: str) -> None:
 
 def test_too_many_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(UndecodableImage, match=r"^too large: 4,000,000 pixels, the limit is 2,000; scale it down$"):
+    said = r"^too large: 4,000,000 pixels, the limit is 2,000; scale it down$"
+    with pytest.raises(UndecodableImage, match=said):
         decode_image(encoded(Image.new("L", (2000, 2000))))
 
 
