@@ -167,7 +167,7 @@ def answering_errors(*, debug: bool) -> Iterator[None]:
         raise typer.Exit(1) from error
 
 
-_WITHOUT_EFFECT = ("out", "overwrite", "report", "quiet", "debug", "log_file")
+_WITHOUT_EFFECT = ("out", "overwrite", "report", "cache_dir", "workers", "quiet", "debug", "log_file")
 """Options that nothing in a result depends on."""
 
 

@@ -22,7 +22,7 @@ from divacli.curate.prune import Prediction, predict
 from divacli.curate.score import ScoreResult
 from divacli.curate.solution import SolveOptions
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, is_store, samples_of
-from divacli.embed.keys import content_keys, digest_of_all
+from divacli.embed.keys import content_keys, digest_of, digest_of_all
 from divacli.embed.progress import Progress, silent
 from divacli.embed.samples import SAMPLES_FILE, samples_in
 from divacli.embed.store import FeatureStore
@@ -151,6 +151,7 @@ def save_record(result: ScoreResult, options: SolveOptions, cache: Path) -> None
         "group": options.group,
         "balanced": options.balanced,
     }
+    content["check"] = _check(content)
     place = _place(result.table, _sources(result.samples.manifest, cache), cache)
     write_text(place, json.dumps(content, indent=2) + "\n")
 
@@ -165,7 +166,8 @@ def find_record(manifest: Manifest, cache: Path, options: SolveOptions) -> Score
     """
     try:
         content = json.loads(_place(manifest.table, _sources(manifest, cache), cache).read_bytes())
-        if content.get("format", 1) != FORMAT:  # the first notes had no number
+        # The first notes had neither number nor check.
+        if content.get("format", 1) != FORMAT or content.pop("check", _check(content)) != _check(content):
             return None
         temperature = content["inverse_temperature"]
         posed = SolveOptions(
@@ -183,6 +185,11 @@ def find_record(manifest: Manifest, cache: Path, options: SolveOptions) -> Score
         return None
     loss: Loss = SquaredLoss() if temperature is None else CrossEntropyLoss(temperature)
     return ScoreRecord(store, ridge, loss, posed)
+
+
+def _check(content: dict[str, Any]) -> str:
+    """Digest of a note: a flipped digit of its ridge would lead to another refit, and nobody would know."""
+    return digest_of(json.dumps(content, sort_keys=True).encode())
 
 
 def recorded_samples(record: ScoreRecord, manifest: Manifest, cache: Path, progress: Progress) -> Samples:

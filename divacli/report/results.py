@@ -10,9 +10,11 @@ from typing import Any
 import pandas as pd
 
 from divacli.errors import DataError
+from divacli.lock import locked
 from divacli.manifest import Manifest, manifest_of
 from divacli.manifest.bounded import read_table
 from divacli.manifest.tabular import parse
+from divacli.staging import recover, unfinished
 
 SAMPLE_TABLES = ("scores", "dropped", "changes", "reweighted", "selected", "remaining")
 """Tables with a row for each sample that the page knows how to show."""
@@ -57,6 +59,7 @@ def read_results(folder: Path) -> Results:
 
     Raises:
         DataError: It is no folder, holds no results, or one that cannot be read.
+        OutputError: A command was killed while it put its files there, and that cannot be finished.
     """
     if not folder.is_dir():
         raise DataError(
@@ -64,6 +67,9 @@ def read_results(folder: Path) -> Results:
             expected="a folder that a command wrote its results into, such as diva-out",
             hint="diva score DATA --out DIR, then give DIR",
         )
+    if unfinished(folder):
+        with locked(folder, wait=True):
+            recover(folder)
     try:
         tables = {
             name: parse(read_table(file, file.suffix[1:], str(file)), file.suffix[1:], str(file))

@@ -171,7 +171,11 @@ def content(folder: Path) -> dict[str, Any]:
     """What a command has written, but for the times it took."""
     found: dict[str, Any] = {}
     for file in folder.rglob("*"):
-        if file.suffix == ".json":
+        if file.name == "run.json":
+            runs = json.loads(file.read_text())["runs"]
+            # Of summaries, digests that the times are in.
+            found["run.json"] = [run | {"outputs": list(run["outputs"])} for run in runs]
+        elif file.suffix == ".json":
             found[str(file.relative_to(folder))] = {**json.loads(file.read_text()), "seconds": None}
         elif file.is_file():
             found[str(file.relative_to(folder))] = file.read_bytes()

@@ -88,6 +88,7 @@ def test_the_files_and_what_they_hold(data, done):
         "failed.csv",
         "relabel.json",
         "relabelled.csv",
+        "run.json",
     ]
     assert result.stdout == ""
     assert list(read(folder / "relabelled.csv")) == [

@@ -13,6 +13,7 @@ from divacli.curate.runfile import RUN_FILE
 from divacli.errors import DivaError, OutputError
 from divacli.lock import locked
 from divacli.manifest import Manifest, manifest_of
+from divacli.report.results import read_results
 from divacli.run import Run, running
 
 ROWS = pd.DataFrame({"path": ["1.png", "2.png", "3.png"], "label": ["a", "b", "a"]})
@@ -177,6 +178,16 @@ def test_what_a_kill_left_undone_is_done_first(tmp_path):
     with pytest.raises(OutputError, match=r"holds scores\.csv"):
         ResultFiles(tmp_path, "csv", ("scores",))
     assert (tmp_path / "scores.csv").read_text() == "decided"
+
+
+def test_readers_of_results_finish_what_a_kill_left_undone(tmp_path):
+    write(tmp_path, {"summary.json": '{"n": 1}'})
+    stage = tmp_path / ".diva-staged"
+    stage.mkdir()
+    (stage / "summary.json").write_text('{"n": 2}')
+    (stage / "commit.json").write_text(json.dumps({"names": ["summary.json"], "stale": []}))
+    assert read_results(tmp_path).summaries["summary"] == {"n": 2}
+    assert names_in(tmp_path) == {"summary.json", RUN_FILE}
 
 
 def test_the_record_says_what_was_made_of_what(tmp_path):

@@ -76,6 +76,22 @@ def test_a_damaged_note_is_none(content, written, tmp_path):
     assert recorded(file, tmp_path / "notes").record is None
 
 
+def test_a_flipped_bit_of_a_note_is_another_ridge_of_nobody(written, tmp_path):
+    _, file = written()
+    manifest = read_manifest(str(file))
+    [note] = (tmp_path / "notes").rglob("*.json")
+    content = note.read_bytes()
+    whole = find_record(manifest, tmp_path / "notes", SolveOptions())
+    assert whole is not None
+    for place in range(0, 8 * len(content), 7):
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << place % 8
+        note.write_bytes(flipped)
+        found = find_record(manifest, tmp_path / "notes", SolveOptions())
+        # Blanks between the parts say nothing.
+        assert found is None or found == whole, (place, flipped[place // 8 - 20 : place // 8 + 20])
+
+
 def test_a_note_of_features_that_came_from_nowhere_is_no_prediction(written, tmp_path):
     _, file = written()
     (note,) = (tmp_path / "notes" / "runs").iterdir()

@@ -389,7 +389,7 @@ def test_copies_of_the_data_have_decisions_of_their_own(
     page.keyboard.press("d")
     other = tmp_path / "elsewhere"
     shutil.copytree(scored.folder.parent, other)
-    diva("report", other / "out", "--cache-dir", other / "cache")
+    diva("report", other / "out", "--cache-dir", other / "cache", "--overwrite")
     copy = opened((other / "out" / "report.html").as_uri())
     assert "0 in all" in copy.locator("#progress").text_content()
 

@@ -35,7 +35,8 @@ def reported(scored: Any, diva: Callable[..., Any], tmp_path: Path) -> Callable[
     def write(folder: Path | None = None, *options: object) -> Path:
         target = tmp_path / "report.html"
         cache = scored.data.parent / "cache"
-        diva("report", folder or scored.folder, "--out", target, "--cache-dir", cache, *options)
+        given = ("--out", target, "--cache-dir", cache, "--overwrite", *options)
+        diva("report", folder or scored.folder, *given)
         return target
 
     return write
