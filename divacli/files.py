@@ -40,9 +40,23 @@ NO_REGULAR_FILE = "no regular file but a pipe, a socket or a device"
 STORE_FILE = "store.json"
 """What a folder is a feature store by."""
 
-# With the caches and archives of fsspec before it, if any: filecache::s3://bucket/features.npz
+STAGE = ".diva-staged"
+"""Where the files of a command wait until all of them are there (`divacli.staging`)."""
+
+COMMIT = "commit.json"
+"""The note in it that says that they are."""
+
+# With the caches of fsspec before it, if any: filecache::s3://bucket/features.npz
 _URL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*::)*([A-Za-z][A-Za-z0-9+.-]*)://")
 _LOCAL = ("file", "local")
+
+# What URLs are read by. Whoever writes a table chooses them, and others that fsspec knows do more than
+# read the bytes of a file: references are templates, which may tell what the environment holds.
+_PROTOCOLS = (
+    *("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "hf", "http", "https", "ftp", "sftp"),
+    *("ssh", "hdfs", "webhdfs", "memory", *_LOCAL),
+)
+_CACHES = ("filecache", "simplecache", "blockcache")
 
 # User and password before the host; a signature or a token in the query or fragment.
 _SECRETS = re.compile(
@@ -192,6 +206,7 @@ class RemoteFile:
 
     def _system(self) -> tuple[AbstractFileSystem, str]:
         """The file system (fsspec keeps one for all files of a server) and the path in it."""
+        _require_known(self.url)
         with _answered(self.url):
             from fsspec.core import url_to_fs
 
@@ -372,11 +387,27 @@ def require_present(*names: str | None) -> None:
             continue
         for path in map(Path, shard_names(_local(name))):
             try:
+                for folder in (path, path.parent):
+                    finish(folder)
                 there = path.exists()
             except OSError:  # such as a name too long: whoever reads it says so
                 continue
             if not there:
                 raise _not_there(path)
+
+
+def finish(folder: Path) -> None:
+    """Have files put into place that a command was killed at putting there, before they are looked at.
+
+    Raises:
+        OutputError: That cannot be done.
+    """
+    if (folder / STAGE / COMMIT).is_file():
+        from divacli.lock import locked
+        from divacli.staging import recover
+
+        with locked(folder, wait=True):
+            recover(folder)
 
 
 def shard_names(data: str) -> Iterator[str]:
@@ -436,6 +467,26 @@ def _digest(file: RemoteFile, state: str) -> bytes:
         total.update(part)
         position += len(part)
     return total.digest()
+
+
+def _require_known(url: str) -> None:
+    """Refuse what diva reads nothing by, before fsspec sees it.
+
+    Each part of a chain counts, for fsspec opens all of them.
+
+    Raises:
+        DataError: Which protocol it is.
+    """
+    *before, last = url.split("::")
+    protocol = last.partition("://")[0] if "://" in last else ""
+    others = [part for part in before if part not in _CACHES]
+    if protocol not in _PROTOCOLS or others:
+        wrong = others[0].partition("://")[0] if others else protocol
+        raise DataError(
+            f"{url}: {wrong or 'no protocol'} is nothing that URLs are read by",
+            expected=f"one of {', '.join(_PROTOCOLS)}; before it, {', '.join(_CACHES)} and :: if you like",
+            hint=_DOWNLOAD,
+        )
 
 
 def _unknown(error: FileNotFoundError) -> BaseException | None:

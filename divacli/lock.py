@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,13 +53,20 @@ def _opened(file: Path, *, wait: bool) -> int:
     """The file, locked and in its place."""
     while True:
         try:
-            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            # What somebody has put there is not followed, waited for or written to.
+            descriptor = os.open(
+                file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644
+            )
         except OSError as error:
+            link = error.errno == errno.ELOOP
             raise OutputError(
-                f"{file} cannot be made: {error.strerror}",
-                expected="a folder that can be written to",
-                hint="choose another one with --out or --cache-dir",
+                f"{file} {'is a link' if link else f'cannot be made: {error.strerror}'}",
+                expected="a folder that can be written to" + (", without such a link" if link else ""),
+                hint="remove it" if link else "choose another one with --out or --cache-dir",
             ) from error
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OutputError(f"{file} is no regular file", expected="a file, or none", hint="remove it")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:

@@ -15,12 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from divacli.errors import OutputError, listed
+from divacli.files import COMMIT, STAGE
 from divacli.manifest.write import output_error
-
-STAGE = ".diva-staged"
-"""The hidden folder."""
-
-_NOTE = "commit.json"
 
 
 class Stage:
@@ -61,19 +57,19 @@ class Stage:
                 hint="remove it yourself, or choose another place with --out",
             )
         with _explained(self._folder):
-            note = self._stage / f"{_NOTE}.tmp"
+            note = self._stage / f"{COMMIT}.tmp"
             with note.open("x") as file:
                 json.dump({"names": list(names), "stale": list(stale)}, file)
                 file.flush()
                 os.fsync(file.fileno())
             _flush(self._stage)
-            note.replace(self._stage / _NOTE)
+            note.replace(self._stage / COMMIT)
             _flush(self._stage)
             _forward(self._folder)
 
     def abandon(self) -> None:
         """Throw away what is not in place yet."""
-        if not (self._stage / _NOTE).exists():
+        if not (self._stage / COMMIT).is_file():
             shutil.rmtree(self._stage, ignore_errors=True)
 
 
@@ -91,21 +87,16 @@ def recover(folder: Path) -> None:
                 expected="a folder that diva has made, or nothing",
                 hint="remove it, or choose another folder with --out",
             )
-        if (stage / _NOTE).exists():
+        if (stage / COMMIT).is_file():
             _forward(folder)
         elif stage.exists():
             shutil.rmtree(stage)
 
 
-def unfinished(folder: Path) -> bool:
-    """Whether files are still to be put into place in a folder."""
-    return (folder / STAGE / _NOTE).exists()
-
-
 def _forward(folder: Path) -> None:
     """Do what the note says, from wherever it was left."""
     stage = folder / STAGE
-    names, stale = _noted(stage / _NOTE)
+    names, stale = _noted(stage / COMMIT)
     for name in names:
         made, target = stage / name, folder / name
         if os.path.lexists(made):
@@ -113,7 +104,7 @@ def _forward(folder: Path) -> None:
     for name in stale:
         (folder / name).unlink(missing_ok=True)
     _flush(folder)
-    (stage / _NOTE).unlink()
+    (stage / COMMIT).unlink()
     shutil.rmtree(stage, ignore_errors=True)
 
 
@@ -126,7 +117,7 @@ def _noted(note: Path) -> tuple[list[str], list[str]]:
     try:
         content = json.loads(note.read_bytes())
         names, stale = list(content["names"]), list(content["stale"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         names, stale = [""], []
     if not all(is_plain(name) for name in (*names, *stale)):
         raise OutputError(

@@ -82,3 +82,22 @@ def test_it_is_let_go_of_by_an_error(tmp_path):
 def test_a_folder_that_cannot_be_written_to(tmp_path):
     with pytest.raises(OutputError, match="cannot be made"), locked(tmp_path / "absent", wait=False):
         pass
+
+
+@pytest.mark.parametrize("dangling", [False, True])
+def test_a_link_in_its_place_is_not_followed(tmp_path, dangling):
+    victim = tmp_path / "precious"
+    if not dangling:
+        victim.write_text("precious")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / LOCK_FILE).symlink_to(victim)
+    with pytest.raises(OutputError, match="is a link"), locked(tmp_path / "out", wait=False):
+        pass
+    assert victim.exists() is not dangling
+    assert dangling or victim.read_text() == "precious"
+
+
+def test_a_pipe_in_its_place_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / LOCK_FILE)
+    with pytest.raises(OutputError, match="is no regular file"), locked(tmp_path, wait=False):
+        pass

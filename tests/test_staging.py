@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from divacli.errors import OutputError
-from divacli.staging import STAGE, Stage, recover, unfinished
+from divacli.files import COMMIT, STAGE
+from divacli.staging import Stage, recover
 
 OLD = {"a.csv": "old a", "b.csv": "old b", "gone.csv": "stale"}
 NEW = {"a.csv": "new a", "b.csv": "new b", "c.csv": "new c", "images": "new folder"}
@@ -88,7 +89,7 @@ def test_all_or_none_whatever_step_is_the_last(tmp_path):
         folder.mkdir()
         stage = begin(folder)
         killed_at(step, partial(stage.commit, list(NEW), ["gone.csv"]))
-        decided = unfinished(folder)
+        decided = (folder / STAGE / COMMIT).exists()
         recover(folder)
         assert content(folder) in ([NEW] if decided else [NEW, before])
         assert not (folder / STAGE).exists()
@@ -114,7 +115,7 @@ def test_no_folder_is_removed(tmp_path, name):
 def test_a_second_kill_while_the_first_is_mended(tmp_path):
     stage = begin(tmp_path)
     killed_at(7, partial(stage.commit, list(NEW), ["gone.csv"]))
-    assert unfinished(tmp_path)
+    assert (tmp_path / STAGE / COMMIT).exists()
     for step in range(3):
         killed_at(step, partial(recover, tmp_path))
     recover(tmp_path)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import pathlib
 import pickle
 import re
 import zipfile
@@ -12,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -27,37 +24,52 @@ _PREFIXES = ("module.", "model.", "_orig_mod.")
 _PRECISIONS = {torch.float16: "half", torch.bfloat16: "bfloat16", torch.float64: "double"}
 
 
-def _as_dict(factory: object = None) -> dict[Any, Any]:
-    """Stand in for `defaultdict`, which torch's reader allows to be made but not to be filled."""
+class _Inert:
+    """Stand in for whatever a file holds beside the weights: takes everything, does and keeps nothing."""
+
+    __slots__ = ()
+
+    def __new__(cls, *_: object, **__: object) -> _Inert:
+        return super().__new__(cls)
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
+def _as_dict(*_: object) -> dict[Any, Any]:
+    """Stand in for `defaultdict`: torch's reader fills plain dictionaries only."""
     return {}
 
 
-# What training scripts store beside the weights: values that hold data and run nothing when they are read.
-# torch compares classes by the name in the file, so those of other NumPy and Python versions stand here too.
+def _as_list(*_: object) -> list[Any]:
+    """Stand in for `deque`: torch's reader fills plain lists only."""
+    return []
+
+
+# What training scripts store beside the weights. torch finds a stand-in under each of these names, because
+# not all of the real ones are safe to make of what a stranger wrote: NumPy takes any bytes for pointers.
+_INERT = {
+    "argparse": ("Namespace",),
+    "builtins": ("frozenset", "list", "range", "slice"),
+    "datetime": ("date", "datetime", "time", "timedelta", "timezone"),
+    "decimal": ("Decimal",),
+    "fractions": ("Fraction",),
+    "numpy": ("dtype", "ndarray"),
+    "numpy.core.multiarray": ("_reconstruct", "scalar"),
+    "numpy._core.multiarray": ("_reconstruct", "scalar"),
+    "pathlib": ("PosixPath", "PurePosixPath", "PureWindowsPath", "WindowsPath"),
+    "pathlib._local": ("PosixPath", "PurePosixPath", "PureWindowsPath", "WindowsPath"),
+    "types": ("SimpleNamespace",),
+    "uuid": ("UUID",),
+}
 _HARMLESS: list[Any] = [
-    argparse.Namespace,
+    *((_Inert, f"{module}.{name}") for module, names in _INERT.items() for name in names),
+    (_as_dict, "builtins.dict"),
     (_as_dict, "collections.defaultdict"),
-    dict,
-    list,
-    set,
-    np.dtype,
-    np.ndarray,
-    *(type(np.dtype(code)) for code in "?bBhHiIlLqQefdSU"),
-    *(
-        (value.__reduce__()[0], f"{package}.multiarray.{function}")
-        for package in ("numpy.core", "numpy._core")
-        for function, value in (("scalar", np.float64(0)), ("_reconstruct", np.empty(0)))
-    ),
-    *(
-        (pure, f"{module}.{name}")
-        for module in ("pathlib", "pathlib._local")
-        for pure, name in (
-            (pathlib.PurePosixPath, "PosixPath"),
-            (pathlib.PurePosixPath, "PurePosixPath"),
-            (pathlib.PureWindowsPath, "WindowsPath"),
-            (pathlib.PureWindowsPath, "PureWindowsPath"),
-        )
-    ),
+    (_as_list, "collections.deque"),
 ]
 
 
@@ -277,7 +289,8 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
             break
         content = inner[0]
     if not isinstance(content, Mapping):
-        raise ModelError(f"{path} holds a {type(content).__name__}", expected=expected, hint=hint)
+        kind = "value other than a tensor" if isinstance(content, _Inert) else type(content).__name__
+        raise ModelError(f"{path} holds a {kind}", expected=expected, hint=hint)
     others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
     if len(others) == len(content):
         raise ModelError(f"{path} holds {describe_entries(content)}", expected=expected, hint=hint)

@@ -24,9 +24,14 @@ from divacli.errors import ModelError
 # Operators whose names speak of files, and everything outside of the families that compute.
 _FAMILIES = "aten|prim|prims|torchvision|quantized|quantized_decomposed|_quantized|mkldnn|higher_order"
 _OUTSIDE = re.compile(r"save|load|file|pickle|write|read|open|system|exec|eval|import", re.IGNORECASE)
-_NAMED = re.compile(r"(?<![\w.])(torch|ops)((?:\.\w+)*)")
+_NAMED = re.compile(r"(?<![\w.])(torch|ops)(?!\w)((?:\.\w+)*)", re.ASCII)
+# An attribute `ops` in the head of a class. In functions it is `self.ops`, and the variables that torch makes
+# of it are `ops0`, `ops1` and so on: it never names one `ops`.
+_DECLARED = re.compile(r"^  ops(?= : [\w.\[\], ]+$)", re.ASCII | re.MULTILINE)
 # A comment or a text, whichever begins first: each may hold the beginning of the other.
 _UNSPOKEN = re.compile(r"""#[^\n]*|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'""")
+# torch takes everything in `models` for a program. What a user put into `extra` it gives back as text.
+_DOCUMENTS = re.compile(r"^(?![^/]+/extra/).*\.json$|^[^/]+/models/.", re.IGNORECASE | re.DOTALL)
 _COMPUTES = re.compile(
     rf"torch\.ops\.(?:{_FAMILIES})\.\w+(?:\.\w+)?|torch\.sym_\w+|math\.\w+|"
     r"_operator\.(?:getitem|(?:floor|true)?div|floordiv|truediv|add|sub|mul|mod|pow|neg|pos|abs|eq|ne|lt|le|gt|"
@@ -53,7 +58,7 @@ def refuse_torchscript(path: Path) -> None:
             raise _refused(path, f"{name} holds a text that torch does not write")
         # Names may be written with spaces, line ends and comments between their parts.
         code = re.sub(r"\s*\.\s*", ".", _UNSPOKEN.sub(" ", text).replace("\\\n", " "))
-        for found in _NAMED.finditer(code):
+        for found in _NAMED.finditer(_DECLARED.sub("", code)):
             # Wherever it stands: what has a name may be called by another one later. And a part of a name,
             # such as the module torch alone, may become any other (getattr).
             parts = found[2].split(".")[1:]
@@ -74,7 +79,7 @@ def refuse_exported(path: Path) -> None:
         compiled = [name for name in archive.namelist() if "aotinductor" in name]
     if compiled:
         raise _refused(path, f"{compiled[0]} is compiled code")
-    for name, content in _members(path, re.compile(r"\.json$")):
+    for name, content in _members(path, _DOCUMENTS):
         try:
             pending = [json.loads(content)]
         except (ValueError, RecursionError) as error:
@@ -192,9 +197,10 @@ def _refuse_names(event: str, arguments: tuple[Any, ...]) -> None:
 
 def _members(path: Path, wanted: re.Pattern[str]) -> Iterator[tuple[str, bytes]]:
     with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            if wanted.search(name):
-                yield name, archive.read(name)
+        # Two may have the same name, and one may have two: Python's own may differ from what torch reads.
+        for entry in archive.infolist():
+            if wanted.search(entry.filename) or wanted.search(entry.orig_filename):
+                yield entry.filename, archive.read(entry)
 
 
 def _refused(path: Path, what: str) -> ModelError:

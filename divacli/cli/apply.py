@@ -124,9 +124,9 @@ def register(app: typer.Typer) -> None:
             )
             origin = target.base.resolve()
             said += more
-        target.table("removed", result.removed, manifest.folder)
+        target.table("removed", result.removed, manifest.folder, part=True)
         target.json("apply.json", result.summary)
-        target.table("applied", table, origin, main=True)
+        target.table("applied", table, origin, main=True, part=True)
         target.done()
         if result.summary["emptied"]:
             said.append(f"no sample is left with the label {listed(result.summary['emptied'])}")

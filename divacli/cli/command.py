@@ -98,7 +98,11 @@ def command(
                 if output is not None and output.report and leads():
                     from divacli.cli.report import report_on
 
-                    report_on(output, values["compute"].cache, values["frame"])
+                    try:
+                        report_on(output, values["compute"].cache, values["frame"])
+                    except KeyboardInterrupt as error:
+                        say(f"interrupted; the results are in {output.out}: diva report makes the page alone")
+                        raise typer.Exit(130) from error
 
         # What Typer reads of a callback.
         attributes = {

@@ -39,11 +39,13 @@ def register(app: typer.Typer) -> None:
         Example:
         `diva demo --out digits/`
         """
-        if not overwrite:
-            _require_empty(out)
-        from divacli.demo.digits import make_digits
+        from divacli.demo.digits import is_demo, make_digits
         from divacli.manifest import read_manifest
 
+        if not (overwrite and is_demo(out)):
+            _require_empty(out, overwrite=overwrite)
+        # It is made again in the end, of scores that differ from those it shows.
+        (out / "scores" / "report.html").unlink(missing_ok=True)
         screen = console()
         shown = (
             (lambda text: None)
@@ -85,7 +87,7 @@ def register(app: typer.Typer) -> None:
         shown(_found("--keep auto", found["dropped"], found["flipped"]))
 
 
-def _require_empty(out: Path) -> None:
+def _require_empty(out: Path, *, overwrite: bool) -> None:
     """Refuse to write over what is there.
 
     Raises:
@@ -93,9 +95,11 @@ def _require_empty(out: Path) -> None:
     """
     if out.is_dir() and any(out.iterdir()):
         raise OutputError(
-            f"{out} is not empty",
+            f"{out} is not empty" + (", and was not made by diva demo" if overwrite else ""),
             expected="a folder for the demonstration alone",
-            hint="make it anew with --overwrite, or choose another folder with --out",
+            hint="choose another one with --out"
+            if overwrite
+            else "make it anew with --overwrite, or choose another folder with --out",
         )
 
 

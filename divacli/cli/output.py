@@ -9,10 +9,12 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from divacli.cli.command import warn
 from divacli.cli.options import OutputOptions
 from divacli.cli.processes import leads
-from divacli.curate.files import ResultFiles, in_any_format
-from divacli.errors import OutputError
+from divacli.curate.files import FAILED, ResultFiles, in_any_format
+from divacli.curate.runfile import RUN_FILE
+from divacli.errors import OutputError, listed
 from divacli.files import is_url, place_of
 from divacli.run import current
 
@@ -27,34 +29,57 @@ class Output(ResultFiles):
         options: `--out`, `--format`, `--overwrite` and `--report`.
         makes: As of `ResultFiles`: what is certain to be written.
         sources: What the samples come from whose tables `finish` accounts for, as on the command line.
+        command: As of `ResultFiles`.
+        recorded: As of `ResultFiles`.
 
     Raises:
         OutputError: `--out` is a file, a URL, or a folder that cannot be written to, is in use, or holds such
             files.
     """
 
-    def __init__(self, options: OutputOptions, *makes: str, sources: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        options: OutputOptions,
+        *makes: str,
+        sources: tuple[str, ...] = (),
+        command: str = "",
+        recorded: bool = True,
+    ) -> None:
         if is_url(options.out):
             raise OutputError(
                 f"--out {options.out}",
                 expected="a folder in a file system of this machine",
                 hint="write the results there, and copy them",
             )
+        if not options.out:
+            raise OutputError("--out is empty", expected="a folder, or -", hint="leave it out for diva-out")
         self._sources = sources
-        require_no_input(options.out, makes)
+        self._out = options.out
+        require_no_input(options.out, (*makes, FAILED, f"{FAILED}-{current().command}"))
         super().__init__(
             None if options.out == "-" else Path(options.out),
             options.format.value,
-            (*makes, *(("report.html",) if options.report else ())),
+            makes,
+            command=command,
             overwrite=options.overwrite,
+            recorded=recorded,
             writes=leads(),
         )
         current().ending.callback(self.close)
+        if options.report:
+            self.require_free(["report.html"], "report")
 
     def done(self, *, relabelled: bool = False, whole: bool = True) -> None:
         """As `finish`, of the command that is running, with the samples that it has read."""
+        # Which of those that not every run makes are written is known now.
+        require_no_input(self._out, (*self.written, RUN_FILE))
         read = [current().manifest(source) for source in self._sources]
         self.finish(read=read, relabelled=relabelled, whole=whole)
+        if self.outdated:
+            warn(
+                f"{listed(self.outdated)} in {self._out} were made from what is replaced now: make them "
+                "anew, or remove them"
+            )
 
 
 def require_no_input(out: str, names: Iterable[str]) -> None:

@@ -95,9 +95,11 @@ def register(app: typer.Typer) -> None:
         wrong = None if scores is None else known_wrong(scores, true_labels)
         plots = [named for one in kinds for named in plots_of(results, one, wrong)]
         names = [f"{name}.{format.value}" for name, _ in plots]
-        target = Output(OutputOptions(out=str(out or folder), overwrite=overwrite), *names)
+        target = Output(OutputOptions(out=str(out or folder), overwrite=overwrite))
         for name, (_, figure) in zip(names, plots, strict=True):
-            target.bytes(name, rendered(figure, format.value))
+            # diva evaluate draws its own: they are left alone where nobody asked for another one.
+            if kind or not target.is_of_others(name):
+                target.bytes(name, rendered(figure, format.value))
         target.done(whole=False)
         if not frame.quiet:
             console().print(f"wrote {', '.join(target.written)} in {target.folder}", markup=False)

@@ -85,10 +85,16 @@ def _write(
     results = read_results(folder)
     known = None if truth is None else read_manifest(truth, labels="optional")
     target = out or folder / REPORT
-    file = Output(OutputOptions(out=str(target.parent), overwrite=overwrite), target.name)
+    file = Output(
+        OutputOptions(out=str(target.parent), overwrite=overwrite),
+        target.name,
+        command="report",
+        # A page on its way to somebody is no part of a folder of results.
+        recorded=target.parent.resolve() == folder.resolve(),
+    )
     page, notes = report_page(results, target.parent.resolve(), limit, cache, RichProgress(frame), known)
     file.text(target.name, page)
-    file.finish("report")
+    file.done()
     if not frame.quiet:
         screen = console()
         for note in notes:

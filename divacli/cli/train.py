@@ -188,6 +188,7 @@ def register(app: typer.Typer) -> None:
                 known_classes=classes_beside(network.checkpoint),
                 checkpoint=checkpoint,
                 restart=restart,
+                replaced=output.overwrite,
                 strict=compute.strict,
                 progress=session.progress,
                 told=lambda sentence: note(sentence, frame),

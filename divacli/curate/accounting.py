@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os.path
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -66,4 +67,13 @@ def _samples(table: pd.DataFrame, folder: Path, *, labels: bool) -> Iterator[tup
 
 
 def _normal(file: str) -> str:
-    return file if is_url(file) else os.path.normpath(file)
+    """A file by where its folder really is: `..` behind a link leads elsewhere than its name says."""
+    if is_url(file):
+        return file
+    folder, _, name = file.rpartition("/")
+    return f"{_real(folder)}/{name}"
+
+
+@functools.lru_cache(maxsize=4096)
+def _real(folder: str) -> str:
+    return os.path.realpath(folder)

@@ -40,12 +40,13 @@ def packed(content: Any) -> bytes:
     return stream.getvalue()
 
 
-def load_checkpoint(file: Path, about: dict[str, str]) -> dict[str, Any] | None:
+def load_checkpoint(file: Path, about: dict[str, str], *, replaced: bool = False) -> dict[str, Any] | None:
     """Read the progress of this very training; None where there is none.
 
     Args:
         file: As it was saved.
         about: Everything that the result depends on now.
+        replaced: Whether the progress of another training counts as none.
 
     Raises:
         StoreError: The file is damaged, or of a training that differs; the message names what differs.
@@ -60,6 +61,8 @@ def load_checkpoint(file: Path, about: dict[str, str]) -> dict[str, Any] | None:
             f"{file} is of format {version}", expected=f"format {FORMAT} of this version", hint=anew
         )
     names = [name for name in {**before, **about} if before.get(name) != about.get(name)]
+    if names and replaced:
+        return None
     if names:
         told = [_difference(name, before.get(name, ""), about.get(name, "")) for name in names]
         raise StoreError(

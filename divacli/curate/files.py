@@ -40,11 +40,17 @@ class ResultFiles:
         folder: The folder, which is made; None for standard output.
         format: Of the tables.
         makes: Files that will be written, tables without suffix: nothing of such a name may be there.
-        overwrite: Whether it may, and is replaced.
+        command: That makes it; by default the one that is running.
+        overwrite: Whether files of this command, or of unknown origin, may be there, and are replaced.
+        recorded: Whether `run.json` says so.
         writes: Whether anything is written: of several processes that share the work the first one does.
 
     Raises:
         OutputError: The folder cannot be written to, holds such files, or is in use.
+
+    Attributes:
+        written: Names of the files.
+        outdated: Files in the folder that other commands made of what was replaced.
     """
 
     def __init__(
@@ -53,27 +59,36 @@ class ResultFiles:
         format: Format,
         makes: tuple[str, ...] = (),
         *,
+        command: str = "",
         overwrite: bool = False,
+        recorded: bool = True,
         writes: bool = True,
     ) -> None:
         self.folder = folder
         self.written: list[str] = []
         self._format: Format = format
+        command = self._command = command or current().command
+        self._makes = in_any_format(makes)
         self._overwrite = overwrite
+        self._recorded = recorded
         self._writes = writes
         self._parts: dict[str, pd.DataFrame] = {}
         self._late: Callable[[], None] = lambda: None
         self._stage: Stage | None = None
         self._held = ExitStack()
-        if folder is None or not writes:
+        self.outdated: list[str] = []
+        if folder is None:
+            return
+        if not writes:
+            # Whoever writes is refused now, too; this one is not to wait for it.
+            self.require_free(in_any_format(makes), command)
             return
         try:
             _prepare(folder, self._held)
             self._held.enter_context(locked(folder, wait=False))
             self._stage = Stage(folder)
             self._held.callback(self._stage.abandon)
-            if not overwrite:
-                self._require_free(in_any_format(makes))
+            self.require_free(in_any_format(makes), command)
         except BaseException:
             self._held.close()
             raise
@@ -160,7 +175,6 @@ class ResultFiles:
 
     def finish(
         self,
-        command: str = "",
         read: Sequence[Manifest] = (),
         *,
         relabelled: bool = False,
@@ -169,7 +183,6 @@ class ResultFiles:
         """Put everything into its place, together; or write to standard output.
 
         Args:
-            command: That made it; by default the one that is running.
             read: All samples of the input, where the tables that are parts must hold each of them once.
             relabelled: Whether labels may have changed on the way.
             whole: As of `RunFile.with_run`.
@@ -191,23 +204,36 @@ class ResultFiles:
             _LOGGER.info("wrote to standard output")
             return
         assert self.folder is not None
-        command = command or current().command
-        self._apart_from_others(command)
-        if not self._overwrite:
-            self._require_free([name for name in self.written if not self._unchanged(name)])
+        before = self._record()
+        self._apart_from_others(before)
+        unchanged = [name for name in self.written if self._unchanged(name)]
+        replaced = [name for name in self.written if name not in unchanged]
+        self.require_free(replaced, self._command)
         samples = {"read": sum(len(one.table) for one in read)} if read else {}
         samples |= {name: len(table) for name, table in self._parts.items()}
         made = [self._stage.place(name) for name in self.written]
-        about = described(current(), command, samples, made, self.folder)
-        record, stale = self._record().with_run(about, whole=whole)
-        write_bytes(self._stage.place(RUN_FILE), record.encoded())
-        self._stage.commit([*self.written, RUN_FILE], [name for name in stale if is_plain(name)])
+        about = described(current(), self._command, samples, made, self.folder)
+        record, stale = before.with_run(about, unchanged=unchanged, whole=whole)
+        if whole and self._overwrite:
+            # Of an earlier version without a record: the same table in another format.
+            others = [name for name in self._makes if name not in self.written and not before.makers_of(name)]
+            stale += [name for name in others if (self.folder / name).is_file()]
+        if any(os.path.lexists(self.folder / name) for name in replaced):
+            mine = {*self.written, *stale}
+            made_here = RunFile(record.runs[:-1]).made_here()
+            self.outdated = [
+                name for name in made_here if name not in mine and os.path.lexists(self.folder / name)
+            ]
+        if self._recorded:
+            write_bytes(self._stage.place(RUN_FILE), record.encoded())
+        names = [*self.written, *([RUN_FILE] if self._recorded else [])]
+        self._stage.commit(names, [name for name in stale if is_plain(name)])
         for name, found in about["outputs"].items():
             _LOGGER.info("wrote %s: %s", self.folder / name, found)
         _LOGGER.info("samples %s", samples)
         self.close()
 
-    def _apart_from_others(self, command: str) -> None:
+    def _apart_from_others(self, record: RunFile) -> None:
         """Call the samples that failed after the command, where those of another one are called so already.
 
         Every command writes such a table, and in one folder it often is the same one.
@@ -218,9 +244,16 @@ class ResultFiles:
             stem, _, suffix = name.partition(".")
             if stem != FAILED or not os.path.lexists(self.folder / name) or self._unchanged(name):
                 continue
-            if self._record().maker_of(name) != command:
-                self.written[number] = f"{FAILED}-{command}.{suffix}"
+            if record.makers_of(name) != [self._command]:
+                self.written[number] = f"{FAILED}-{self._command}.{suffix}"
                 self._stage.place(name).rename(self._stage.place(self.written[number]))
+
+    def is_of_others(self, name: str) -> bool:
+        """Whether a file of the name is there that another command has made."""
+        assert self.folder is not None
+        return os.path.lexists(self.folder / name) and bool(
+            set(self._record().makers_of(name)) - {self._command}
+        )
 
     def _unchanged(self, name: str) -> bool:
         """Whether a file of the name is there already, with the same content."""
@@ -230,32 +263,41 @@ class ResultFiles:
         return there.is_file() and made.is_file() and filecmp.cmp(there, made, shallow=False)
 
     def _record(self) -> RunFile:
-        """The runs that the folder holds; a record that cannot be read may be replaced where all may be."""
+        """The runs that the folder holds."""
         assert self.folder is not None
-        try:
-            return RunFile.read(self.folder)
-        except OutputError:
-            if not self._overwrite:
-                raise
-            return RunFile()
+        return RunFile.read(self.folder) if self._recorded else RunFile()
 
-    def _require_free(self, names: Iterable[str]) -> None:
-        """Refuse to replace files.
+    def require_free(self, names: Iterable[str], command: str) -> None:
+        """Refuse to replace files; with `overwrite`, those of other commands only.
+
+        Args:
+            names: Of what would be written.
+            command: That would.
 
         Raises:
             OutputError: Some are there.
         """
         assert self.folder is not None
-        there = [name for name in names if os.path.lexists(self.folder / name)]
         record = self._record()
-        if there:
-            makers = dict.fromkeys(filter(None, map(record.maker_of, there)))
-            of = f" of diva {', '.join(makers)}" if makers else ""
-            raise OutputError(
-                f"{self.folder} holds {listed(there)}{of} already",
-                expected="a folder without such files: results are not replaced unless that is asked for",
-                hint="replace them with --overwrite, or choose another folder with --out",
-            )
+        there = [name for name in names if os.path.lexists(self.folder / name)]
+        if not there:
+            return
+        makers = {name: record.makers_of(name) for name in there}
+        foreign = [name for name in there if set(makers[name]) - {command}]
+        if self._overwrite and not foreign:
+            return
+        named = foreign or there
+        known = dict.fromkeys(maker for name in named for maker in makers[name])
+        of = f" of diva {', '.join(known)}" if known else ""
+        raise OutputError(
+            f"{self.folder} holds {listed(named)}{of} already",
+            expected="a folder without such files: results are not replaced unless that is asked for"
+            if not foreign
+            else "a folder without files of another command that have the same names",
+            hint="choose another folder with --out"
+            if foreign
+            else "replace them with --overwrite, or choose another folder with --out",
+        )
 
 
 def in_any_format(names: Iterable[str]) -> list[str]:

@@ -257,8 +257,8 @@ class Loader:
             pairs = alike_between(other.classes, training.classes)
             if pairs:
                 self._warn(
-                    f"labels of {other.name} and {training.name} that differ only by case or spaces count as "
-                    f"different: {listed(pairs)}"
+                    f"labels of {other.name} and {training.name} that differ only by case, spaces or "
+                    f"Unicode form count as different: {listed(pairs)}"
                 )
 
     def searches_copies(self, training: Manifest) -> bool:

@@ -19,10 +19,9 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from divacli.errors import DataError, DivaError, OutputError, listed
-from divacli.files import is_file, is_url, read_bytes
+from divacli.files import COMMIT, STAGE, is_file, is_url, read_bytes
 from divacli.manifest import Format, Manifest, write_table
 from divacli.manifest.folder import IMAGE_SUFFIXES
-from divacli.staging import unfinished
 from divacli.tar import through_tar
 
 if TYPE_CHECKING:
@@ -124,7 +123,7 @@ def require_apart(manifest: Manifest, folder: Path) -> None:
             hint="choose one with --out",
         )
     # Where a command was killed that was putting it into place, the rest is put there first.
-    if os.path.lexists(folder) and not unfinished(folder.parent):
+    if os.path.lexists(folder) and not (folder.parent / STAGE / COMMIT).is_file():
         raise OutputError(
             f"{folder} is there already",
             expected="a folder that is not there yet: nothing is overwritten or mixed",

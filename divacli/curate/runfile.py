@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+import stat
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,13 @@ class RunFile:
         """
         file = folder / RUN_FILE
         try:
+            if not stat.S_ISREG(file.stat().st_mode):
+                raise ValueError("no file")
             content = json.loads(file.read_bytes())
             known = content["format"]
-            runs = tuple(run for run in content["runs"] if isinstance(run["outputs"], dict))
+            runs = tuple(content["runs"])
+            if not all(isinstance(run["outputs"], dict) and isinstance(run["command"], str) for run in runs):
+                raise ValueError("no runs")
         except FileNotFoundError:
             return cls()
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -59,31 +64,46 @@ class RunFile:
             )
         return cls(runs)
 
-    def maker_of(self, name: str) -> str | None:
-        """The command that wrote a file; None where that is not known."""
-        return next((str(run["command"]) for run in self.runs if name in run["outputs"]), None)
+    def makers_of(self, name: str) -> list[str]:
+        """The commands that wrote a file; none where that is not known."""
+        return [run["command"] for run in self.runs if name in run["outputs"]]
 
-    def with_run(self, run: dict[str, Any], *, whole: bool) -> tuple[RunFile, list[str]]:
+    def made_here(self) -> list[str]:
+        """Files whose makers read what lies in the folder itself, such as `scores.csv`."""
+        return [
+            name
+            for run in self.runs
+            if any(isinstance(one, dict) and one.get("folder") == "." for one in run.get("inputs", ()))
+            for name in run["outputs"]
+        ]
+
+    def with_run(
+        self, run: dict[str, Any], *, unchanged: Collection[str], whole: bool
+    ) -> tuple[RunFile, list[str]]:
         """The record with one run more, whose files replace those of the same names.
 
         Args:
             run: What is added.
+            unchanged: Those of its files that were there already with the same content: they are still those
+                of another command that made them, too.
             whole: Whether an earlier run of the same command that loses a file loses all of them: its tables
                 would stand beside those of another run otherwise.
 
         Returns:
             The record, and the names of the files that are to be removed.
         """
-        new = set(run["outputs"])
+        names = set(run["outputs"])
         kept, stale = [], []
         for earlier in self.runs:
             outputs = earlier["outputs"]
+            same = earlier["command"] == run["command"]
+            new = names if same else names - set(unchanged)
             left = {name: about for name, about in outputs.items() if name not in new}
-            if whole and earlier["command"] == run["command"] and len(left) < len(outputs):
+            if whole and same and len(left) < len(outputs):
                 stale += list(left)
             elif left:
                 kept.append({**earlier, "outputs": left})
-        owned = {name for one in kept for name in one["outputs"]}
+        owned = {name for one in (*kept, run) for name in one["outputs"]}
         return RunFile((*kept, run)), [name for name in stale if name not in owned]
 
     def encoded(self) -> bytes:

@@ -89,6 +89,7 @@ def train(
     known_classes: list[str] | None = None,
     checkpoint: Path | None = None,
     restart: bool = False,
+    replaced: bool = False,
     strict: bool = False,
     progress: Progress = silent,
     told: Callable[[str], None] = lambda sentence: None,
@@ -112,6 +113,7 @@ def train(
             unknown classes if it is wrong about more of the samples than leave-one-out predictions are.
         checkpoint: A file that keeps the progress, and is gone on from where it exists.
         restart: Begin anew in any case, and delete the progress that there is.
+        replaced: Begin anew where it is that of another training.
         strict: Raise where an image cannot be decoded, instead of leaving it out.
         progress: Told how far it is.
         told: Takes sentences for the user.
@@ -151,7 +153,7 @@ def train(
     about = _about(images, tested, backbone, known_classes, options, solve)
     if restart and checkpoint is not None:
         discard_checkpoint(checkpoint)
-    state = None if checkpoint is None else load_checkpoint(checkpoint, about)
+    state = None if checkpoint is None else load_checkpoint(checkpoint, about, replaced=replaced)
     with stopping_between_steps() as check:
         features = None
         if state is None:

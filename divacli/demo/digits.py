@@ -39,6 +39,9 @@ class DigitSet:
     flipped: np.ndarray
 
 
+_FACTORY = "network.py"
+
+
 def make_digits(folder: Path, seed: int = 0, progress: Progress = silent) -> DigitSet:
     """Train a network on one half of the digits and write the other half as PNG files with wrong labels.
 
@@ -56,7 +59,7 @@ def make_digits(folder: Path, seed: int = 0, progress: Progress = silent) -> Dig
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(digits.target))
     training, shown = np.array_split(order, 2)
-    factory = folder / "network.py"
+    factory = folder / _FACTORY
     write_bytes(factory, Path(network.__file__).read_bytes())
     checkpoint = folder / "checkpoint.pt"
     content = io.BytesIO()
@@ -75,6 +78,12 @@ def make_digits(folder: Path, seed: int = 0, progress: Progress = silent) -> Dig
     write_table(pd.DataFrame({"path": paths, "label": given.astype(str)}), labels, "csv")
     write_table(pd.DataFrame({"path": paths, "true_label": truth.astype(str)}), folder / "truth.csv", "csv")
     return DigitSet(labels, factory, checkpoint, flipped)
+
+
+def is_demo(folder: Path) -> bool:
+    """Whether a folder was made by `make_digits`: the network's file in it is ours."""
+    factory = folder / _FACTORY
+    return factory.is_file() and factory.read_bytes() == Path(network.__file__).read_bytes()
 
 
 def _png(image: np.ndarray) -> Image.Image:

@@ -203,7 +203,7 @@ def read_store(folder: Place, name: str, *, labels: Labels = "required") -> Samp
     keys = _keys(manifest.table, f"{name}/{SAMPLES_FILE}")
     source = str(folder) if isinstance(folder, RemoteFile) else "."
     table = manifest.table.drop(columns="image_sha256").assign(feature_source=source)
-    manifest = replace(manifest, name=name, kind="store", table=table)
+    manifest = replace(manifest, name=name, kind="store", table=table, notes=())
     current().read(name, manifest)
     return replace(samples_in(store, manifest, keys, {}), seconds=time.monotonic() - start)
 

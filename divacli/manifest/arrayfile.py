@@ -33,7 +33,8 @@ _MALFORMED = (
 )
 
 # What unpacks to more bytes than so many is no array of features where it is so much denser in the file.
-_LARGE = 1 << 28
+# Honest ones may be as dense: counts of words, sorted labels. Deflate ends at about a thousand.
+_LARGE = 1 << 32
 _DENSEST = 100
 
 # Of a file at a URL, rows no further apart are read in one range: less than what a request costs.
@@ -102,7 +103,7 @@ class ArrayFile:
             OSError: The file cannot be read.
             zipfile.BadZipFile: Not a zip file, or a damaged one.
             zlib.error: Damaged compressed data.
-            DataError: A URL that cannot be read.
+            DataError: A URL that cannot be read, or an array that is large and packed too densely.
         """
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             info = archive.getinfo(f"{member}.npy")
@@ -116,8 +117,10 @@ class ArrayFile:
             if info.compress_size > length:
                 raise ValueError(f"it is to take {info.compress_size:,} bytes of a file of {length:,}")
             if info.file_size > max(_LARGE, _DENSEST * info.compress_size):
-                raise ValueError(
-                    f"it unpacks to {info.file_size:,} bytes from {info.compress_size:,}, as no features do"
+                raise DataError(
+                    f"{path}: array {member} unpacks to {info.file_size:,} bytes from {info.compress_size:,}",
+                    expected=f"at most {_DENSEST} times as many above {_LARGE:,} bytes",
+                    hint="save it with numpy.savez instead of numpy.savez_compressed",
                 )
             if readable_in_place and info.compress_type == zipfile.ZIP_STORED and not whole:
                 if info.compress_size != info.file_size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from divacli.files import (
     KINDS,
     Place,
     RemoteFile,
+    file_digest,
     joined,
     place_of,
     require_present,
@@ -38,6 +40,7 @@ Labels = Literal["required", "optional"]
 """Whether samples must have labels, of two classes at least, or may lack them as those of a pool may."""
 
 _STDIN = "standard input"
+_LARGEST_RECORD = 16 << 20  # bytes; of some commands a record has some thousand
 _KINDS_AT_URL = "an .npz file, a .csv .tsv .jsonl .parquet table, or a feature store made by: diva embed"
 
 
@@ -81,7 +84,7 @@ def _read(data: str, stdin: BinaryIO | None, required: bool) -> Manifest:
             return _checked(data, "npz", raw, folder, required, warnings, embeddings)
         if suffix in FORMATS:
             table = parse(read_table(path, suffix, data), suffix, data)
-            return _checked(data, "table", table, folder, required)
+            return _checked(data, "table", table, folder, required, file=path)
     except OSError as error:
         raise DataError(f"{data} cannot be read: {error.strerror}", hint="make it readable") from error
     if isinstance(path, RemoteFile):
@@ -117,7 +120,7 @@ def _read_pattern(path: Path, name: str, labels_required: bool) -> Manifest:
 def manifest_of(
     table: pd.DataFrame, folder: Place, *, name: str = "the table", labels: Labels = "required"
 ) -> Manifest:
-    """Check a table that is in memory just as one that was read from a file.
+    """Check a table that is in memory just as one that was read from a file, but for where its files lie.
 
     Args:
         table: As in a file: columns path and label, and what else there is; its index means nothing.
@@ -128,7 +131,7 @@ def manifest_of(
     Raises:
         DataError: It is not usable as it is.
     """
-    return _checked(name, "table", table, folder.resolve(), labels != "optional")
+    return _typed(name, "table", table, folder.resolve(), labels != "optional")
 
 
 def _read_stdin(stdin: BinaryIO, labels_required: bool) -> Manifest:
@@ -151,9 +154,22 @@ def _checked(
     labels_required: bool,
     warnings: Sequence[str] = (),
     embeddings: ArrayFile | np.ndarray | None = None,
+    file: Place | None = None,
+) -> Manifest:
+    manifest = _typed(name, kind, raw, folder, labels_required, warnings, embeddings)
+    return replace(manifest, notes=_confined(manifest, folder, file))
+
+
+def _typed(
+    name: str,
+    kind: str,
+    raw: pd.DataFrame,
+    folder: Place,
+    labels_required: bool,
+    warnings: Sequence[str] = (),
+    embeddings: ArrayFile | np.ndarray | None = None,
 ) -> Manifest:
     table, unused, column_warnings = typed(raw, name, labels_required=labels_required)
-    root = folder
     if isinstance(folder, RemoteFile):
         table, folder = _located(table, folder), Path.cwd()
     manifest = Manifest(
@@ -165,14 +181,19 @@ def _checked(
         embeddings=embeddings,
         labels_required=labels_required,
     )
-    warnings = (*warnings, *column_warnings, *validate(manifest))
-    return replace(manifest, warnings=warnings, notes=_confined(manifest, root))
+    return replace(manifest, warnings=(*warnings, *column_warnings, *validate(manifest)))
 
 
-def _confined(manifest: Manifest, folder: Place) -> tuple[str, ...]:
+def _confined(manifest: Manifest, folder: Place, file: Place | None) -> tuple[str, ...]:
     """Say that a table names what lies outside of its folder.
 
-    Of a table that diva wrote that is no news: it says where the images of its DATA are.
+    Of a table that diva wrote that is no news: it says where the images of its DATA are. It is no reason to
+    let it out where tables are confined, for what says so lies beside it and comes from whoever made both.
+
+    Args:
+        manifest: As read.
+        folder: What it is to keep to.
+        file: The table, if it is one in a file.
 
     Raises:
         DataError: It does, where tables are confined to their folders.
@@ -180,26 +201,37 @@ def _confined(manifest: Manifest, folder: Place) -> tuple[str, ...]:
     if manifest.kind == "npz":  # it names no files
         return ()
     confined = current().confined
-    if not confined and (manifest.kind != "table" or _own(manifest, folder)):
+    if not confined and manifest.kind != "table":
         return ()
     found = leaving(manifest, folder)
-    if not found:
+    if not found or (not confined and _recorded(file)):
         return ()
     told = f"{manifest.name}: {len(found):,} paths lead out of {folder}"
     if confined:
         raise DataError(
             f"{told}: {listed(found)}",
             expected="files in or below that folder, for the command was given --confine",
-            hint="copy the files there, or leave --confine out where you trust who made this",
+            hint="if it was you who had diva write this, give the DATA that it was made from, or leave "
+            "--confine out"
+            if _recorded(file)
+            else "copy the files there, or leave --confine out where you trust who made this",
         )
     return (f"{told}, the first: {found[0]} (--confine refuses that)",)
 
 
-def _own(manifest: Manifest, folder: Place) -> bool:
-    """Whether a table looks like one that diva wrote."""
-    if not {"derivative", "image_sha256"}.isdisjoint(manifest.table.columns):
-        return True
-    return manifest.name != _STDIN and isinstance(folder, Path) and (folder / "run.json").is_file()
+def _recorded(file: Place | None) -> bool:
+    """Whether the record beside a table names it with the digest that it has."""
+    if not isinstance(file, Path):
+        return False
+    record = file.parent / "run.json"
+    try:
+        if not record.is_file() or record.stat().st_size > _LARGEST_RECORD:
+            return False
+        outputs = [run["outputs"].get(file.name) for run in json.loads(record.read_bytes())["runs"]]
+        digests = {about.get("sha256") for about in outputs if about is not None}
+        return bool(digests) and file_digest(file).hex() in digests
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return False
 
 
 def _located(table: pd.DataFrame, folder: RemoteFile) -> pd.DataFrame:

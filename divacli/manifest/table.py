@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -88,7 +89,7 @@ class Manifest:
                 f"{self.name} has labels that the training samples lack: {listed(unknown)}",
                 expected=f"only the {len(classes)} training classes: {listed(classes)}",
                 hint="correct these labels, or leave these rows out"
-                + (f"; these differ only by case or spaces: {listed(near)}" if near else ""),
+                + (f"; these differ only by case, spaces or Unicode form: {listed(near)}" if near else ""),
             )
         return numbers.astype(np.int64)
 
@@ -120,11 +121,23 @@ class Manifest:
 
 
 def alike(labels: Iterable[str]) -> list[str]:
-    """Labels that differ only by case or by spaces at their ends, each set of such as `'Cat' / 'cat'`."""
+    """Labels that differ only by case, by spaces at their ends, or by how Unicode composes their letters.
+
+    Returns:
+        Each set of such as `'Cat' / 'cat'`; where they would look the same, with escapes.
+    """
     sets: dict[str, list[str]] = {}
     for label in sorted(set(labels)):
-        sets.setdefault(label.strip().casefold(), []).append(label)
-    return [" / ".join(map(repr, same)) for _, same in sorted(sets.items()) if len(same) > 1]
+        # Once more after it: what folding makes may be composed otherwise.
+        key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", label).strip().casefold())
+        sets.setdefault(key, []).append(label)
+    return [_apart(same) for _, same in sorted(sets.items()) if len(same) > 1]
+
+
+def _apart(labels: list[str]) -> str:
+    """Some labels, so that they can be told apart."""
+    look = {unicodedata.normalize("NFC", label) for label in labels}
+    return " / ".join(map(repr if len(look) == len(labels) else ascii, labels))
 
 
 def alike_between(labels: Iterable[str], others: Iterable[str]) -> list[str]:

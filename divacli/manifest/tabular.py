@@ -13,10 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from divacli.errors import DataError
+from divacli.manifest.bounded import LONGEST_LINE
 from divacli.manifest.columns import require_different
 from divacli.manifest.formulas import PATH_COLUMNS, restored, restored_path
 
 FORMATS = ("csv", "tsv", "jsonl", "parquet")
+
+# By default a cell ends at 131,072 characters, and what diva wrote could not be read again.
+csv.field_size_limit(LONGEST_LINE)
 
 _BOM = b"\xef\xbb\xbf"
 _MOST_COLUMNS = 10_000

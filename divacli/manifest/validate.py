@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import posixpath
+import unicodedata
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,8 @@ from divacli.errors import DataError, listed
 from divacli.files import NO_REGULAR_FILE, Place, RemoteFile, is_file, is_special, is_url, joined
 from divacli.manifest.columns import row_numbers
 from divacli.manifest.table import Manifest, alike
+
+_LOOKED_AT = 100  # of the files that are missing
 
 _LARGEST_WEIGHT = 1e12
 """Of a data set, and one over it: beyond these the squares of derivatives leave the range of float32."""
@@ -59,7 +62,8 @@ def validate(manifest: Manifest) -> list[str]:
             warnings.append(f"{name}: classes with a single sample: {listed(single)}.")
     if pairs := alike(counts.index):
         warnings.append(
-            f"{name}: labels that differ only by case or spaces count as different: {listed(pairs)}."
+            f"{name}: labels that differ only by case, spaces or Unicode form count as different: "
+            f"{listed(pairs)}."
         )
     if "split" in table and table["split"].nunique() > 1:
         splits = sorted(map(repr, table["split"].unique()))
@@ -130,8 +134,15 @@ def check_files(manifest: Manifest) -> None:
         raise DataError(
             f"{manifest.name}: {len(missing):,} of {len(files):,} files are not there: {listed(missing)}",
             expected=f"a file for every row; relative paths start from {manifest.folder}",
-            hint="correct the paths, or put the table into the folder that its paths start from",
+            hint="write their names in the Unicode form (NFC or NFD) that they have in the file system"
+            if any(map(_otherwise_composed, missing[:_LOOKED_AT]))
+            else "correct the paths, or put the table into the folder that its paths start from",
         )
+
+
+def _otherwise_composed(file: str) -> bool:
+    """Whether a file that is not there is, under a name of the same letters in another Unicode form."""
+    return any(is_file(unicodedata.normalize(form, file)) for form in ("NFC", "NFD"))
 
 
 def _check_filled(column: str, empty: pd.Series, name: str) -> None:

@@ -103,7 +103,9 @@ def relocate(table: pd.DataFrame, folder: Path, target: Path) -> pd.DataFrame:
     def moved(path: str) -> str:
         if not path or is_url(path):
             return path
-        return posixpath.normpath(joined(prefix, path))
+        # Above a folder that is a link lies another one than its name says: those that go down first stay.
+        climbs = ".." in path.lstrip("./").split("/")
+        return joined(prefix, path) if climbs else posixpath.normpath(joined(prefix, path))
 
     paths = table["path"]
     if "feature_source" not in table:

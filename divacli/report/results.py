@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 
 from divacli.errors import DataError
-from divacli.lock import locked
+from divacli.files import finish
 from divacli.manifest import Manifest, manifest_of
 from divacli.manifest.bounded import read_table
 from divacli.manifest.tabular import parse
-from divacli.staging import recover, unfinished
+from divacli.run import current
 
 SAMPLE_TABLES = ("scores", "dropped", "changes", "reweighted", "selected", "remaining")
 """Tables with a row for each sample that the page knows how to show."""
@@ -67,9 +67,7 @@ def read_results(folder: Path) -> Results:
             expected="a folder that a command wrote its results into, such as diva-out",
             hint="diva score DATA --out DIR, then give DIR",
         )
-    if unfinished(folder):
-        with locked(folder, wait=True):
-            recover(folder)
+    finish(folder)
     try:
         tables = {
             name: parse(read_table(file, file.suffix[1:], str(file)), file.suffix[1:], str(file))
@@ -99,6 +97,8 @@ def read_results(folder: Path) -> Results:
             expected="scores.csv as diva score writes it",
             hint="diva score DATA --out DIR, then give DIR",
         )
+    for name, manifest in samples.items():
+        current().read(str(folder / name), manifest)
     records = {name: table for name, table in tables.items() if name in RECORDS}
     return Results(folder.resolve(), samples, records, summaries)
 

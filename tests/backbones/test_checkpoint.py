@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 import collections
+import datetime
+import decimal
+import fractions
 import pathlib
 import pickle
+import types
+import uuid
 import zipfile
 from pathlib import Path
 
@@ -98,6 +103,22 @@ def test_other_precisions_become_float32_with_a_note(tiny, tmp_path, dtype, word
         pathlib.PurePosixPath("a/b"),
         pathlib.PureWindowsPath("a/b"),
         {1, 2},
+        collections.defaultdict(dict, {"a": {}}),
+        collections.Counter("aab"),
+        collections.deque([1, 2], maxlen=3),
+        datetime.datetime(2024, 1, 2, tzinfo=datetime.timezone(datetime.timedelta(hours=1))),
+        datetime.date(2024, 1, 2),
+        datetime.time(1, 2),
+        datetime.timedelta(1),
+        decimal.Decimal("0.1"),
+        fractions.Fraction(1, 3),
+        uuid.UUID(int=1 << 100),
+        types.SimpleNamespace(lr=0.1, sizes=[np.int64(1)]),
+        frozenset({1, 2}),
+        range(3),
+        slice(1, 2, 3),
+        np.zeros(2, dtype=[("a", "f4"), ("b", "M8[s]")]),
+        np.array([None, "a"], dtype=object),
     ],
     ids=lambda extra: type(extra).__name__,
 )
@@ -205,6 +226,8 @@ def test_an_absent_file_is_named(tmp_path):
     ("content", "says"),
     [
         ([1, 2], "holds a list"),
+        (np.zeros(3), "holds a value other than a tensor"),
+        ({"a": torch.ones(1), "b": np.zeros(3)}, "not tensors in its state dict: b"),
         ({}, "a dictionary with the entries"),
         ({"epoch": 1, "best": 2}, "entries epoch, best"),
         ({"state": {}, "param_groups": []}, "an optimizer's state"),

@@ -210,16 +210,22 @@ def test_no_folder_of_images_is_ever_removed(run, done, photos):
 
 def test_a_page_and_plots_are_outputs_too(run, done, blobs):
     done("score", blobs().file)
-    for call in (
+    calls = (
         ("report",),
         ("plot", "--kind", "loss"),
         ("export", "diva-out/scores.csv", "--to", "cleanlab"),
-    ):
+    )
+    for call in calls:
         assert run(*call, overwrite=False).exit_code == 0
-        refused = run(*call, overwrite=False)
-        assert (refused.exit_code, "--overwrite" in refused.stderr) == (1, True)
     commands = [one["command"] for one in json.loads(Path("diva-out/run.json").read_text())["runs"]]
     assert commands == ["score", "report", "plot", "export"]
+    replaced = done("score", blobs().file, "--ridge", "7")
+    assert (
+        "report.html, loss.svg, cleanlab.csv in diva-out were made from what is replaced" in replaced.stderr
+    )
+    for call in calls:
+        refused = run(*call, overwrite=False)
+        assert (refused.exit_code, "--overwrite" in refused.stderr) == (1, True)
 
 
 def test_a_result_does_not_replace_what_it_is_made_from(run, done, blobs):
@@ -249,4 +255,8 @@ def test_the_demonstration_is_not_made_over_other_files(run):
     refused = run("demo", overwrite=False)
     assert refused.exit_code == 1
     assert "diva-demo is not empty" in refused.stderr
+    assert Path("diva-demo/labels.csv").read_text() == "mine"
+    again = run("demo", "--overwrite")
+    assert again.exit_code == 1
+    assert "was not made by diva demo" in again.stderr
     assert Path("diva-demo/labels.csv").read_text() == "mine"

@@ -90,7 +90,7 @@ def test_results_are_not_written_to_a_url(run, blobs):
     [
         (f"{URL}/none.npz", (f"{URL}/none.npz does not exist", "expected:")),
         (f"{URL}/photos", ("no kind of DATA that is read from a URL", "diva embed")),
-        ("nobody://x/a.npz", ("Protocol not known: nobody", "to do:")),
+        ("nobody://x/a.npz", ("nobody is nothing that URLs are read by", "to do:")),
     ],
 )
 def test_what_cannot_be_read_is_said_in_one_message(run, bucket, data, messages):

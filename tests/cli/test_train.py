@@ -100,12 +100,17 @@ def test_a_finished_training_is_said_to_be_so(trained):
 
 def test_other_options_are_not_mixed_in(trained, run, images, model):
     trained()
-    result = run("train", images, *model, *QUICK, "--lr", "0.01")
+    # As an interrupted training leaves it.
+    for file in Path("diva-out").iterdir():
+        if file.name != "checkpoint.pt":
+            file.unlink()
+    result = run("train", images, *model, *QUICK, "--lr", "0.01", overwrite=False)
     assert result.exit_code == 1
     text = " ".join(result.stderr.split())
     assert "is the progress of another training; different: --lr (0.005 there, 0.01 now)" in text
     assert "--restart" in text
     trained("--lr", "0.01", "--restart")
+    trained("--lr", "0.02", "--overwrite")
 
 
 def test_an_interrupted_command_goes_on_from_there(images, factory, done, tmp_path):

@@ -22,17 +22,17 @@ ROWS = pd.DataFrame({"path": ["1.png", "2.png", "3.png"], "label": ["a", "b", "a
 def write(
     folder: Path, names: dict[str, str], *, command: str = "score", whole: bool = True, **options: object
 ) -> None:
-    with ResultFiles(folder, "csv", tuple(names), **options) as target:  # type: ignore[arg-type]
+    with ResultFiles(folder, "csv", tuple(names), command=command, **options) as target:  # type: ignore[arg-type]
         for name, text in names.items():
             target.text(name, text)
-        target.finish(command, whole=whole)
+        target.finish(whole=whole)
 
 
 def write_part(folder: Path, table: pd.DataFrame, origin: Path, read: Manifest) -> None:
     """Write a table that is to hold all samples that were read."""
     with ResultFiles(folder, "csv") as target:
         target.table("kept", table, origin, part=True)
-        target.finish("prune", [read])
+        target.finish([read])
 
 
 def names_in(folder: Path) -> set[str]:
@@ -44,7 +44,7 @@ def test_nothing_is_there_before_the_end(tmp_path):
     with ResultFiles(folder, "csv", ("scores",)) as target:
         target.table("scores", ROWS, tmp_path)
         assert not (folder / "scores.csv").exists()
-        target.finish("score")
+        target.finish()
         assert names_in(folder) == {"scores.csv", RUN_FILE}
 
 
@@ -78,17 +78,17 @@ def test_what_was_not_announced_is_refused_at_the_end(tmp_path):
         target.text("scores.csv", "new")
         target.text("harm.csv", "new")
         with pytest.raises(OutputError, match=r"holds harm\.csv already"):
-            target.finish("score")
+            target.finish()
     assert names_in(tmp_path) == {"harm.csv"}
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_what_failed_in_two_commands_is_in_two_files(tmp_path, overwrite):
     write(tmp_path, {"scores.csv": "1", "failed.csv": "2 of the core"})
-    with ResultFiles(tmp_path, "csv", ("extended",), overwrite=overwrite) as target:
+    with ResultFiles(tmp_path, "csv", ("extended",), command="extend", overwrite=overwrite) as target:
         target.text("extended.csv", "2")
         target.text("failed.csv", "3 of core and pool")
-        target.finish("extend")
+        target.finish()
     assert (tmp_path / "failed.csv").read_text() == "2 of the core"
     assert (tmp_path / "failed-extend.csv").read_text() == "3 of core and pool"
     runs = json.loads((tmp_path / RUN_FILE).read_text())["runs"]
@@ -102,10 +102,10 @@ def test_what_failed_in_two_commands_is_in_two_files(tmp_path, overwrite):
 
 def test_an_equal_file_is_no_obstacle(tmp_path):
     write(tmp_path, {"scores.csv": "1", "failed.csv": "none"})
-    with ResultFiles(tmp_path, "csv", ("kept",)) as target:
+    with ResultFiles(tmp_path, "csv", ("kept",), command="prune") as target:
         target.text("kept.csv", "2")
         target.text("failed.csv", "none")
-        target.finish("prune")
+        target.finish()
     assert names_in(tmp_path) == {"scores.csv", "failed.csv", "kept.csv", RUN_FILE}
 
 
@@ -131,6 +131,68 @@ def test_plots_stay_beside_those_that_are_drawn_anew(tmp_path):
     assert [list(run["outputs"]) for run in runs] == [["ridge.svg"], ["loss.svg"]]
 
 
+def test_files_of_another_command_are_not_replaced_even_if_that_is_asked_for(tmp_path):
+    write(tmp_path, {"extended.csv": "1", "aggregate.json": "1"}, command="aggregate")
+    with pytest.raises(OutputError, match=r"holds extended\.csv of diva aggregate already") as caught:
+        write(tmp_path, {"extended.csv": "2", "extend.json": "2"}, command="extend", overwrite=True)
+    assert "--overwrite" not in caught.value.hint
+    assert (tmp_path / "extended.csv").read_text() == "1"
+
+
+def test_an_equal_file_belongs_to_both_and_stays_with_the_other(tmp_path):
+    write(tmp_path, {"scores.csv": "1", "failed.csv": "2"})
+    write_failed = {"kept.csv": "1", "failed.csv": "2"}
+    with ResultFiles(tmp_path, "csv", ("kept",), command="prune") as target:
+        for name, text in write_failed.items():
+            target.text(name, text)
+        target.finish()
+    runs = json.loads((tmp_path / RUN_FILE).read_text())["runs"]
+    assert [sorted(run["outputs"]) for run in runs] == [
+        ["failed.csv", "scores.csv"],
+        ["failed.csv", "kept.csv"],
+    ]
+    with ResultFiles(tmp_path, "csv", ("kept",), command="prune", overwrite=True) as target:
+        target.text("kept.csv", "3")
+        target.text("failed.csv", "of other data")
+        target.finish()
+    assert (tmp_path / "failed.csv").read_text() == "2"
+    assert (tmp_path / "failed-prune.csv").read_text() == "of other data"
+
+
+def test_results_without_a_record_are_replaced_in_whichever_format(tmp_path):
+    (tmp_path / "scores.csv").write_text("of version 0.1.0")
+    with ResultFiles(tmp_path, "jsonl", ("scores",), command="score", overwrite=True) as target:
+        target.text("scores.jsonl", "new")
+        target.finish()
+    assert names_in(tmp_path) == {"scores.jsonl", RUN_FILE}
+
+
+def test_what_was_made_of_replaced_files_is_told(tmp_path):
+    write(tmp_path, {"scores.csv": "1"})
+    read = manifest_of(ROWS, tmp_path, name="scores")
+    run = Run("prune")
+    run.read(str(tmp_path / "scores.csv"), read)
+    with running(run):
+        write(tmp_path, {"kept.csv": "1"}, command="prune")
+    with ResultFiles(tmp_path, "csv", ("scores",), command="score", overwrite=True) as target:
+        target.text("scores.csv", "2")
+        target.finish()
+    assert target.outdated == ["kept.csv"]
+    assert target.is_of_others("kept.csv")
+    assert not target.is_of_others("scores.csv")
+    with ResultFiles(tmp_path, "csv", ("scores",), command="score", overwrite=True) as target:
+        target.text("scores.csv", "2")
+        target.finish()
+    assert target.outdated == []
+
+
+def test_a_process_that_does_not_write_is_refused_too(tmp_path):
+    write(tmp_path, {"scores.csv": "1"})
+    with pytest.raises(OutputError, match="already"):
+        ResultFiles(tmp_path, "csv", ("scores",), command="score", writes=False)
+    ResultFiles(tmp_path, "csv", ("scores",), command="score", overwrite=True, writes=False)
+
+
 def test_a_forged_record_removes_nothing_outside(tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("precious")
@@ -149,6 +211,7 @@ def test_a_forged_record_removes_nothing_outside(tmp_path):
         ("{", "is not what diva writes"),
         ("[]", "is not what diva writes"),
         ('{"format": 1, "runs": [3]}', "is not what diva writes"),
+        ('{"format": 1, "runs": [{"outputs": {}}]}', "is not what diva writes"),
         ('{"format": 2, "runs": []}', "is of format 2"),
         ("[" * 100_000, "is not what diva writes"),
     ],
@@ -157,9 +220,16 @@ def test_a_record_that_cannot_be_read(tmp_path, content, said):
     (tmp_path / RUN_FILE).write_text(content)
     with pytest.raises(OutputError, match=said):
         write(tmp_path, {"scores.csv": "1"})
+    # It may be of another program, which uses that name.
+    with pytest.raises(OutputError, match=said):
+        write(tmp_path, {"scores.csv": "1"}, overwrite=True)
     assert names_in(tmp_path) == {RUN_FILE}
-    write(tmp_path, {"scores.csv": "1"}, overwrite=True)
-    assert json.loads((tmp_path / RUN_FILE).read_text())["runs"][0]["command"] == "score"
+    assert (tmp_path / RUN_FILE).read_text() == content
+    with ResultFiles(tmp_path, "csv", ("report.html",), command="report", recorded=False) as target:
+        target.text("report.html", "page")
+        target.finish()
+    assert names_in(tmp_path) == {RUN_FILE, "report.html"}
+    assert (tmp_path / RUN_FILE).read_text() == content
 
 
 def test_one_writer_at_a_time(tmp_path):
@@ -256,7 +326,7 @@ def test_samples_are_known_by_their_file_in_whichever_folder(tmp_path):
             path=[str(tmp_path / "photos/x/.." / name) for name in ("2.png", "3.png")]
         )
         target.table("dropped", absolute, tmp_path, part=True)
-        target.finish("prune", [read])
+        target.finish([read])
     assert names_in(tmp_path / "a/b") == {"kept.csv", "dropped.csv", RUN_FILE}
 
 
@@ -264,7 +334,7 @@ def test_labels_may_change_where_that_is_the_work(tmp_path):
     read = manifest_of(ROWS, tmp_path)
     with ResultFiles(tmp_path / "out", "csv") as target:
         target.table("relabelled", ROWS.assign(label=["b", "a", "a"]), tmp_path, part=True)
-        target.finish("relabel", [read], relabelled=True)
+        target.finish([read], relabelled=True)
 
 
 def test_names_in_two_files_of_embeddings_are_two_samples(tmp_path):
@@ -273,3 +343,20 @@ def test_names_in_two_files_of_embeddings_are_two_samples(tmp_path):
     with pytest.raises(DivaError, match="2 are lost"):
         write_part(tmp_path / "out", rows.assign(feature_source="other.npz"), tmp_path, read)
     write_part(tmp_path / "out", rows, tmp_path, read)
+
+
+def test_a_path_that_climbs_out_of_a_link_stays_the_file_that_it_is(tmp_path):
+    """`link/../x.png` lies beside what the link leads to, not beside the link."""
+    (tmp_path / "real/sub").mkdir(parents=True)
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table/link").symlink_to(tmp_path / "real/sub")
+    for place in ("real/1.png", "table/1.png", "table/2.png"):
+        (tmp_path / place).write_text(place)
+    rows = pd.DataFrame({"path": ["link/../1.png", "2.png"], "label": ["a", "b"]})
+    read = manifest_of(rows, tmp_path / "table")
+    write_part(tmp_path / "out", rows, tmp_path / "table", read)
+    written = manifest_of(pd.read_csv(tmp_path / "out/kept.csv"), tmp_path / "out")
+    assert [Path(file).read_text() for file in written.files()] == ["real/1.png", "table/2.png"]
+    wrong = rows.assign(path=["1.png", "2.png"])
+    with pytest.raises(DivaError, match="1 are lost"):
+        write_part(tmp_path / "wrong", wrong, tmp_path / "table", read)

@@ -23,7 +23,7 @@ from divacli.backbones import load_backbone
 from divacli.embed.images import MAX_PIXELS, UndecodableImage, decode_image
 from divacli.errors import DataError, ModelError
 from divacli.files import file_digest, read_bytes
-from divacli.manifest import read_manifest
+from divacli.manifest import arrayfile, read_manifest
 from divacli.tar import MAX_BYTES, members, read_member
 
 pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -164,14 +164,31 @@ def npy_header(rows: int, columns: int) -> bytes:
     return stream.getvalue()
 
 
-def test_an_npz_that_is_denser_than_any_features(tmp_path: Path, refused: Callable) -> None:
+def test_an_npz_that_is_denser_than_any_features(
+    tmp_path: Path, refused: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert arrayfile._LARGE == 1 << 32
+    monkeypatch.setattr(arrayfile, "_LARGE", 1 << 28)
     zipped_zeros(tmp_path / "x.npz", "embedding.npy", 1 << 29, npy_header(1 << 17, 1 << 10))
     assert (tmp_path / "x.npz").stat().st_size < 3_000_000
     with zipfile.ZipFile(tmp_path / "x.npz", "a") as archive, archive.open("label.npy", "w") as stream:
         np.save(stream, np.zeros(3))
     before = memory()
-    assert "unpacks to 536,871,040 bytes from" in refused("score", "x.npz")
+    said = refused("score", "x.npz")
+    assert "embedding unpacks to 536,871,040 bytes from" in said
+    assert "to do: save it with numpy.savez instead of numpy.savez_compressed" in said
     assert memory() - before < 200_000_000
+
+
+def test_honest_features_that_are_as_dense(tmp_path: Path) -> None:
+    words = np.zeros((80_000, 1 << 10), np.float32)
+    words[:, 7] = 1
+    labels = np.repeat(["a", "b"], 40_000)
+    np.savez_compressed(tmp_path / "x.npz", embedding=words, label=labels)
+    assert words.nbytes > max(1 << 28, 100 * (tmp_path / "x.npz").stat().st_size)
+    manifest = read_manifest(str(tmp_path / "x.npz"))
+    assert manifest.embeddings is not None
+    np.testing.assert_array_equal(manifest.embeddings[:3], words[:3])
 
 
 @pytest.mark.parametrize("compressed", [False, True])

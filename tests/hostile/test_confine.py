@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +14,7 @@ import pandas as pd
 import pytest
 
 from divacli.errors import DataError
-from divacli.manifest import read_manifest
+from divacli.manifest import manifest_of, read_manifest
 from divacli.run import Run, running
 
 
@@ -148,3 +151,78 @@ def test_what_diva_wrote_does_not_nag(photos: Path, network: Path, run: Callable
 def test_every_command_has_the_option(run: Callable) -> None:
     for command in ("score", "prune", "apply", "report", "train", "evaluate", "embed", "export"):
         assert "--confine" in run(command, "--help").stdout, command
+
+
+def forged(folder: Path, table: Path, digest: str | None = None) -> None:
+    found = hashlib.sha256(table.read_bytes()).hexdigest() if digest is None else digest
+    inputs = [{"folder": "/", "given": "x"}]
+    runs = [{"command": "score", "inputs": inputs, "outputs": {table.name: {"sha256": found}}}]
+    (folder / "run.json").write_text(json.dumps({"format": 1, "runs": runs}))
+
+
+@pytest.mark.parametrize("column", ["image_sha256", "derivative"])
+def test_columns_as_diva_writes_them_do_not_hush_it(column: str, received: Path) -> None:
+    data = table_of(received, "../secret/a.png", **{column: 0.5})
+    assert len(read_manifest(str(data)).notes) == 1
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"runs": {"outputs": 1}}',
+        b'{"runs": [{"outputs": []}]}',
+        b'{"runs": [{"outputs": {"t.csv": 1}}]}',
+        b'{"runs": [{"outputs": {"t.csv": {"sha256": []}}}]}',
+        b'{"runs": [{"outputs": {"t.csv": {"sha256": null}}}]}',
+        b"[" * 100_000,
+        b"\xff",
+    ],
+)
+def test_a_record_that_does_not_name_the_table(record: bytes, received: Path) -> None:
+    data = table_of(received, "../secret/a.png")
+    (received / "run.json").write_bytes(record)
+    assert len(read_manifest(str(data)).notes) == 1
+
+
+def test_a_record_vouches_for_its_tables_and_lets_nothing_out(received: Path) -> None:
+    data = table_of(received, "../secret/a.png")
+    forged(received, data, "0" * 64)
+    assert len(read_manifest(str(data)).notes) == 1
+    forged(received, data)
+    assert not read_manifest(str(data)).notes
+    with (
+        running(Run(confined=True)),
+        pytest.raises(DataError, match=r"(?s)lead out of.*if it was you who had"),
+    ):
+        read_manifest(str(data))
+
+
+def test_a_record_that_never_ends(received: Path) -> None:
+    data = table_of(received, "../secret/a.png")
+    os.mkfifo(received / "run.json")
+    assert len(read_manifest(str(data)).notes) == 1
+
+
+def test_a_store_does_not_nag(photos: Path, network: Path, run: Callable) -> None:
+    assert run("embed", photos, "--model", f"{network}:make", "--out", "store").exit_code == 0
+    result = run("score", "store")
+    assert result.exit_code == 0, result.stderr
+    assert "lead out" not in result.stderr
+
+
+def test_results_of_confined_commands(photos: Path, network: Path, run: Callable) -> None:
+    result = run("score", photos, "--model", f"{network}:make", "--confine", "--report")
+    assert result.exit_code == 0, result.stderr
+    assert "../photos" in Path("diva-out/scores.csv").read_text()
+    assert Path("diva-out/report.html").is_file()
+    result = run("report", "diva-out", "--confine", "--overwrite")
+    assert result.exit_code == 0, result.stderr
+
+
+def test_tables_in_memory(received: Path) -> None:
+    table = pd.read_csv(table_of(received, "../secret/a.png"))
+    with running(Run(confined=True)):
+        assert not manifest_of(table, received).notes

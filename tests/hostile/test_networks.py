@@ -83,8 +83,17 @@ def test_torchscript_that_writes_files(kind: type, spaced: bool, tmp_path: Path,
             code.replace(b"  _0 = torch.save(", b'  _9 = """ " """\n  _0 = torch.save(') + b'# """ "\n'
         ),
         lambda code: code.replace(b"  _0 = torch.save(", b"  _9 = torch\n  _0 = _9.save("),
+        # An attribute or a variable that is called ops changes nothing of what the name means elsewhere.
+        lambda code: code.replace(b"torch.save(", b"ops.aten.save(").replace(
+            b"  def ", b"  ops : __torch__.Ops\n  def other(self) -> int:\n    ops = self.ops\n  def "
+        ),
+        lambda code: code.replace(b"  _0 = torch.save(", b"  ops : __torch__.Ops = ops\n  _0 = _9("),
+        lambda code: code.replace(b"torch.save(", b'getattr(ops, "aten").save('),
     ],
-    ids=["getattr", "ops", "comment", "quoted comment", "text", "long text", "alias"],
+    ids=[
+        *("getattr", "ops", "comment", "quoted comment", "text", "long text", "alias"),
+        *("ops of another function", "ops declared", "getattr of ops"),
+    ],
 )
 def test_torchscript_in_disguise(disguise: Callable[[bytes], bytes], tmp_path: Path, created: Path) -> None:
     network = Saving()
@@ -112,7 +121,33 @@ def test_networks_of_torchvision_are_no_more_than_that(name: str, tmp_path: Path
     refuse_exported(tmp_path / "m.pt2")
 
 
-def exported(file: Path) -> Path:
+class Named(nn.Module):
+    """Has layers whose names begin like those of torch, or are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.torch_backbone = nn.Conv2d(3, 4, 3)
+        self.torchvision_model = nn.Conv2d(4, 4, 3)
+        self.opset = nn.Conv2d(4, 4, 1)
+        self.ops = nn.ModuleList([nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)])
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.opset(self.torchvision_model(self.torch_backbone(x)))
+        for op in self.ops:
+            x = x + op(x)
+        return self.fc(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_layers_may_be_called_like_parts_of_torch(traced: bool, tmp_path: Path) -> None:
+    network, example = Named().eval(), torch.zeros(2, 3, 8, 8)
+    made = torch.jit.trace(network, example) if traced else torch.jit.script(network)
+    made.save(tmp_path / "m.pt")
+    assert load_backbone(None, tmp_path / "m.pt").n_features == 4
+
+
+def exported(file: Path, **options: Any) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.export.export(
@@ -120,7 +155,7 @@ def exported(file: Path) -> Path:
             (torch.zeros(2, 3, 8, 8),),
             dynamic_shapes=(dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC),),
         )
-        torch.export.save(program, file)
+        torch.export.save(program, file, **options)
     return file
 
 
@@ -238,6 +273,32 @@ def test_exported_with_code_for_a_name(key: str, value: Any, tmp_path: Path, cre
     with pytest.raises(ModelError, match=f"has the {key} (.|\n)*refused"):
         load_backbone(None, file)
     assert not created.exists()
+
+
+def test_files_of_the_user_in_an_archive_are_left_alone(tmp_path: Path) -> None:
+    """They are not read as anything but text, and whatever may stand in them."""
+    files = {"labels.json": json.dumps({"target": "a cat", "name": "a b"}), "broken.json": "{"}
+    assert load_backbone(None, exported(tmp_path / "m.pt2", extra_files=files)).n_features == 3
+
+
+@pytest.mark.parametrize(
+    "place", ["extra/models/model.json", "m/models/model.data", "m/models/extra/model.json"]
+)
+def test_a_program_in_another_place_is_looked_into(place: str, tmp_path: Path) -> None:
+    """The name of the outermost folder is free, and so is the suffix of a program."""
+    with zipfile.ZipFile(tmp_path / "m.pt2", "w") as archive:
+        archive.writestr(place, json.dumps({"target": "torch.os.mkdir"}))
+    with pytest.raises(ModelError, match=r"has the target 'torch\.os\.mkdir'"):
+        refuse_exported(tmp_path / "m.pt2")
+
+
+def test_two_programs_of_one_name_are_both_looked_into(tmp_path: Path) -> None:
+    with warnings.catch_warnings(), zipfile.ZipFile(tmp_path / "m.pt2", "w") as archive:
+        warnings.simplefilter("ignore")
+        for target in ("torch.os.mkdir", "torch.ops.aten.mean.dim"):
+            archive.writestr("m/models/model.json", json.dumps({"target": target}))
+    with pytest.raises(ModelError, match=r"has the target 'torch\.os\.mkdir'"):
+        refuse_exported(tmp_path / "m.pt2")
 
 
 def test_an_expression_of_a_size_is_run_by_torch(tmp_path: Path, created: Path) -> None:

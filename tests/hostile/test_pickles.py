@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,56 @@ def test_a_checkpoint(
     said = refused("score", photos, "--model", f"{network}:make", "--checkpoint", file)
     assert re.search(r"refers to the code \S+, which reading it would run: refused", said)
     assert not created.exists()
+
+
+class Call:
+    """Is pickled as a call, with the state that is set afterwards if any."""
+
+    def __init__(self, *reduced: Any) -> None:
+        self.reduced = reduced
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.reduced
+
+
+def array_over_bytes() -> Call:
+    """A list of an array of objects, whose pointers are bytes of the file."""
+    objects = Call(np.dtype, ("O", False, True))
+    disguised = Call(np.dtype, ("i8", False, True), (3, "<", (objects, (1,)), None, None, -1, -1, 0))
+    return Call(list, (Call(np.ndarray, ((), disguised, b"A" * 8)),))
+
+
+@pytest.mark.parametrize("where", ["beside", "weight", "all", "key", "rebuilt", "wrapped"])
+@pytest.mark.parametrize("how", PICKLED[:2])
+def test_an_array_whose_pointers_are_bytes_of_the_file(
+    how: str, where: str, photos: Path, network: Path
+) -> None:
+    attack: Any = array_over_bytes()
+    weights = {"fc.weight": torch.ones(3, 8)}
+    file = photos.parent / "w.pt"
+    contents = {
+        "beside": lambda: {"state_dict": weights, "x": attack},
+        "weight": lambda: {**weights, "x": attack},
+        "all": lambda: attack,
+        "key": lambda: {**weights, attack: torch.ones(1)},
+        "rebuilt": lambda: {**weights, "x": Call(torch._tensor._rebuild_from_type_v2, rebuilt)},
+        "wrapped": lambda: {**weights, "x": Call(torch._utils._rebuild_wrapper_subclass, wrapped)},
+    }
+    rebuilt = (np.ndarray, np.ndarray, ((), array_over_bytes(), b"A" * 8), {"x": 1})
+    wrapped = (np.ndarray, torch.float32, (1,), (1,), 0, torch.strided, torch.device("cpu"), False)
+    save(contents[where](), file, how)
+    command = ["score", photos, "--model", f"{network}:make", "--checkpoint", file]
+    result = subprocess.run(
+        [sys.executable, "-m", "divacli", *map(str, command)],
+        cwd=photos.parent,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 1, result.stderr
+    assert result.stderr.count("error:") == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    assert "may be a mistake" not in result.stderr
 
 
 @pytest.mark.parametrize("member", ["embedding", "label", "path", "group", "class_name"])

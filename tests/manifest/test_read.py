@@ -197,7 +197,7 @@ def test_warnings(tmp_path: Path) -> None:
     text = "path,label,split\n1,cat,train\n2,Cat,test\n3,cat ,train\n4,dog,train\n5,dog,train\n"
     single, alike, split = read(tmp_path, text).warnings
     assert "classes with a single sample: Cat, cat, cat ." in single
-    assert "differ only by case or spaces count as different: 'Cat' / 'cat' / 'cat '." in alike
+    assert "differ only by case, spaces or Unicode form count as different: 'Cat' / 'cat' / 'cat '." in alike
     assert "whatever their split: 'test', 'train'." in split
 
 
@@ -245,3 +245,17 @@ def test_many_rows_come_in_several_blocks(tmp_path: Path) -> None:
     table = read(tmp_path, "\n".join(["path,label", *lines])).table
     assert table["path"].tolist() == [f"{row}.png" for row in range(140_000)]
     assert table["label"].iloc[[0, 65_536, 139_999]].tolist() == ["0", str(65_536 % 3), str(139_999 % 3)]
+
+
+def test_labels_that_look_the_same(tmp_path: Path) -> None:
+    text = "path,label\n1,caf\u00e9\n2,cafe\u0301\n3,Cafe\u0301\n4,tea\n5,tea\n"
+    alike = read(tmp_path, text).warnings[1]
+    assert alike.endswith(r"count as different: 'Cafe\u0301' / 'cafe\u0301' / 'caf\xe9'.")
+
+
+def test_a_missing_file_of_another_unicode_form(tmp_path: Path) -> None:
+    (tmp_path / "cafe\u0301.png").touch()
+    (tmp_path / "tea.png").touch()
+    with pytest.raises(DataError, match="1 of 2 files are not there") as error:
+        check_files(read(tmp_path, "path,label\ncaf\u00e9.png,a\ntea.png,b\n"))
+    assert "Unicode form" in str(error.value)

@@ -5,6 +5,7 @@ import io
 import json
 import os
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from divacli.errors import OutputError
-from divacli.manifest import read_manifest, relocate, write_table, write_text
+from divacli.manifest import Format, read_manifest, relocate, write_table, write_text
 
 FORMATS = ["csv", "jsonl", "parquet"]
 TABLE = pd.DataFrame(
@@ -219,3 +220,11 @@ def test_standard_output_that_fails() -> None:
         write_table(TABLE, None, "csv", stdout=Broken(BrokenPipeError(errno.EPIPE, "Broken pipe")))
     with pytest.raises(OutputError, match="standard output cannot be written: full"):
         write_table(TABLE, None, "csv", stdout=Broken(OSError(errno.ENOSPC, "full")))
+
+
+def test_a_cell_of_a_megabyte(tmp_path: Path) -> None:
+    table = pd.DataFrame({"path": ["1", "2"], "label": ["a", "b"], "note": ["x" * 1_000_000, "y"]})
+    for suffix in get_args(Format):
+        write_table(table, tmp_path / f"t.{suffix}", suffix)
+        read = read_manifest(str(tmp_path / f"t.{suffix}")).table
+        assert read["note"].tolist() == table["note"].tolist()
