@@ -124,8 +124,7 @@ def fit_scaling(kind: str, batches: Iterable[Tensor]) -> Scaling:
         scatter = scatter + step.square() * (count * len(batch) / new)
         mean = mean.to(batch) + step * (len(batch) / new)
         count = new
-    if len(mean):
-        require_size(float(mean.abs().max()), torch.float64)
+    require_size(max(mean.abs().tolist(), default=0.0), torch.float64)
     deviation = (scatter / count).sqrt()
     constant = deviation <= 1e-12 * mean.abs()
     return Scaling(kind, mean, torch.where(constant, 0.0, 1 / deviation))
