@@ -83,7 +83,7 @@ def command(
             output = values.get("output")
             if output is not None and output.report and output.out == "-":
                 raise typer.BadParameter("--report: expected a folder to write the page into, not --out -")
-            run = Run(name, _typed(function, values), confined=getattr(values["frame"], "confine", False))
+            run = Run(name, _typed(function, values), confined=values["frame"].confine)
             answering = functools.partial(answering_errors, debug=values["frame"].debug)
             with answering():
                 log = open_log(values["frame"].log_file, run, warn)

@@ -67,7 +67,9 @@ class Output(ResultFiles):
         )
         current().ending.callback(self.close)
         if options.report:
-            self.require_free(["report.html"], "report")
+            from divacli.report.page.write import REPORT
+
+            self.require_free([REPORT], "report")
 
     def done(self, *, relabelled: bool = False, whole: bool = True) -> None:
         """As `finish`, of the command that is running, with the samples that it has read."""

@@ -67,7 +67,7 @@ class ResultFiles:
         self.folder = folder
         self.written: list[str] = []
         self._format: Format = format
-        command = self._command = command or current().command
+        self._command = command or current().command
         self._makes = in_any_format(makes)
         self._overwrite = overwrite
         self._recorded = recorded
@@ -81,14 +81,14 @@ class ResultFiles:
             return
         if not writes:
             # Whoever writes is refused now, too; this one is not to wait for it.
-            self.require_free(in_any_format(makes), command)
+            self.require_free(self._makes, self._command)
             return
         try:
             _prepare(folder, self._held)
             self._held.enter_context(locked(folder, wait=False))
             self._stage = Stage(folder)
             self._held.callback(self._stage.abandon)
-            self.require_free(in_any_format(makes), command)
+            self.require_free(self._makes, self._command)
         except BaseException:
             self._held.close()
             raise

@@ -131,7 +131,8 @@ def manifest_of(
     Raises:
         DataError: It is not usable as it is.
     """
-    return _typed(name, "table", table, folder.resolve(), labels != "optional")
+    # Whoever has a table in memory has made it: it came in no folder that it could lead out of.
+    return _checked(name, "table", table, folder.resolve(), labels != "optional", confined=False)
 
 
 def _read_stdin(stdin: BinaryIO, labels_required: bool) -> Manifest:
@@ -155,21 +156,11 @@ def _checked(
     warnings: Sequence[str] = (),
     embeddings: ArrayFile | np.ndarray | None = None,
     file: Place | None = None,
-) -> Manifest:
-    manifest = _typed(name, kind, raw, folder, labels_required, warnings, embeddings)
-    return replace(manifest, notes=_confined(manifest, folder, file))
-
-
-def _typed(
-    name: str,
-    kind: str,
-    raw: pd.DataFrame,
-    folder: Place,
-    labels_required: bool,
-    warnings: Sequence[str] = (),
-    embeddings: ArrayFile | np.ndarray | None = None,
+    *,
+    confined: bool = True,
 ) -> Manifest:
     table, unused, column_warnings = typed(raw, name, labels_required=labels_required)
+    origin = folder
     if isinstance(folder, RemoteFile):
         table, folder = _located(table, folder), Path.cwd()
     manifest = Manifest(
@@ -181,7 +172,8 @@ def _typed(
         embeddings=embeddings,
         labels_required=labels_required,
     )
-    return replace(manifest, warnings=(*warnings, *column_warnings, *validate(manifest)))
+    manifest = replace(manifest, warnings=(*warnings, *column_warnings, *validate(manifest)))
+    return replace(manifest, notes=_confined(manifest, origin, file)) if confined else manifest
 
 
 def _confined(manifest: Manifest, folder: Place, file: Place | None) -> tuple[str, ...]:
