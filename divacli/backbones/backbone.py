@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,7 +22,9 @@ from divacli.backbones.factory import factory_file, from_factory
 from divacli.backbones.fingerprint import stable_text, text_digest, weights_digest
 from divacli.backbones.inference import CompiledExtractor, folded
 from divacli.backbones.layer import Extractor, LayerExtractor, same
+from divacli.backbones.linearize import Linearize
 from divacli.backbones.source import Source
+from divacli.backbones.tangent import TangentExtractor
 from divacli.backbones.transform import Transform, imagenet_transform, probe_images
 from divacli.backbones.userfile import is_user_file
 from divacli.backbones.zoo import TIMM, from_timm, from_torchvision
@@ -89,11 +91,44 @@ class Backbone:
         """
         if isinstance(self._extractor, LayerExtractor):
             return self._extractor.network
+        if self.linearized:
+            raise ModelError(
+                f"{self.name} is linearised: its features are gradients, which are not trained",
+                expected="the network by itself",
+                hint="leave --linearize out",
+            )
         raise ModelError(
             f"{self.name} was exported to be run, not trained",
             expected="a network of torchvision or timm, or of a factory in a Python file",
             hint="name the network with --model and give its state dict with --checkpoint",
         )
+
+    @property
+    def linearized(self) -> bool:
+        """Whether features are gradients of the network."""
+        return isinstance(self._extractor, TangentExtractor)
+
+    @property
+    def preconditioned(self) -> bool:
+        """Whether features depend on images that `fit` is given."""
+        return isinstance(self._extractor, TangentExtractor) and self._extractor.preconditioned
+
+    @property
+    def wants_reference(self) -> bool:
+        """Whether it is still to be given them."""
+        return isinstance(self._extractor, TangentExtractor) and self._extractor.wants_reference
+
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Estimate what gradients are preconditioned by.
+
+        Args:
+            batches: (b, 3, h, w) float images on the backbone's device, from `transform`.
+
+        Raises:
+            ModelError: The network fails on them.
+        """
+        assert isinstance(self._extractor, TangentExtractor)
+        self._extractor.fit(batches)
 
     def for_inference(self, *, compiled: bool = False) -> Backbone:
         """The same backbone made fast, for images in channels-last memory.
@@ -128,6 +163,7 @@ def load_backbone(
     weights: str | None = None,
     layer: str | None = None,
     image_size: int | None = None,
+    linearize: Linearize | None = None,
 ) -> Backbone:
     """Load a network and find its feature layer.
 
@@ -139,6 +175,7 @@ def load_backbone(
             of torchvision's weights enum, or a tag of timm.
         layer: The layer whose input is the features. None: the last `nn.Linear` that runs.
         image_size: Side of the square crop, where neither a factory's transform nor the archive fixes it.
+        linearize: What features are gradients of; None: they are what goes into the layer.
 
     Returns:
         The backbone on the CPU, tried on a small batch of noise.
@@ -146,13 +183,19 @@ def load_backbone(
     Raises:
         ModelError: For whatever is wrong with the names, files, weights or the network.
     """
+    if linearize is not None and linearize.plain:
+        linearize = None
     if model is not None and model.startswith(CLIP):
+        if linearize is not None:
+            raise _not_linearized(linearize, model, "its features are embeddings that texts share")
         others = {"checkpoint": checkpoint, "weights": weights, "layer": layer, "image-size": image_size}
         _check_alone(model, others)
         return _from_source(from_clip(model), EMBEDDING, ())
     _check_request(model, checkpoint, weights)
     if model is None:
         assert checkpoint is not None
+        if linearize is not None:
+            raise _not_linearized(linearize, str(checkpoint), "it was exported to be run as it is")
         return _from_archive(checkpoint, layer, image_size)
     read = None if checkpoint is None else read_checkpoint(checkpoint)
     if is_user_file(model):
@@ -161,7 +204,7 @@ def load_backbone(
         source = from_timm(model, read, weights, image_size)
     else:
         source = from_torchvision(model, read, weights, image_size)
-    return _from_source(source, layer, () if read is None else read.notes)
+    return _from_source(source, layer, () if read is None else read.notes, linearize)
 
 
 def code_note(model: str | None, checkpoint: Path | None) -> str | None:
@@ -219,13 +262,30 @@ def _check_alone(model: str, others: Mapping[str, object]) -> None:
         )
 
 
-def _from_source(source: Source, layer: str | None, notes: tuple[str, ...]) -> Backbone:
+def _not_linearized(linearize: Linearize, name: str, reason: str) -> ModelError:
+    return ModelError(
+        f"--linearize {linearize.expression} with {name}: {reason}",
+        expected="a network of torchvision or timm, or of a factory in a Python file",
+        hint="leave --linearize out, or name the network with --model and give its state dict",
+    )
+
+
+def _from_source(
+    source: Source, layer: str | None, notes: tuple[str, ...], linearize: Linearize | None = None
+) -> Backbone:
     # Before the probe: some networks change how they print, or their buffers, when they run.
     architecture, digest = text_digest(source.network), weights_digest(source.network.state_dict())
     probe = probe_images(source.transform, 2)
-    extractor = LayerExtractor(source.network, probe, layer)
     identity = {**source.identity, "architecture": architecture, "weights": digest}
-    return _backbone(source.name, source.transform, extractor, probe, None, identity, (*notes, *source.notes))
+    notes = (*notes, *source.notes)
+    extractor: Extractor
+    if linearize is None:
+        extractor = LayerExtractor(source.network, probe, layer)
+    else:
+        extractor = TangentExtractor(source.network, probe, layer, linearize)
+        identity["linearize"] = extractor.text
+        notes = (*notes, extractor.note)
+    return _backbone(source.name, source.transform, extractor, probe, None, identity, notes)
 
 
 def _from_archive(path: Path, layer: str | None, image_size: int | None) -> Backbone:

@@ -80,6 +80,14 @@ class ScalingName(StrEnum):
     none = "none"
 
 
+class PreconditionName(StrEnum):
+    """Forms of the Fisher matrix that gradients are preconditioned by."""
+
+    none = "none"
+    diagonal = "diagonal"
+    kronecker = "kronecker"
+
+
 class DtypeName(StrEnum):
     """Floating-point types of the solve."""
 
@@ -129,7 +137,13 @@ def step_size_value(text: str) -> float | None:
     return value
 
 
-_NETWORK, _COMPUTE, _SOLVE, _OUTPUT = "Network", "Computing", "Problem", "Output"
+_NETWORK, _LINEAR, _COMPUTE, _SOLVE, _OUTPUT = (
+    "Network",
+    "Linearisation",
+    "Computing",
+    "Problem",
+    "Output",
+)
 _CHOICE, _WALK = "Choice", "Steps"
 
 
@@ -170,6 +184,43 @@ class NetworkOptions:
         int | None,
         typer.Option(
             help="Side of the crop in pixels, where not the network's own.", min=1, rich_help_panel=_NETWORK
+        ),
+    ] = None
+    linearize: Annotated[
+        str,
+        typer.Option(
+            help="What features are gradients of: head (what flows into the last layer), block:NAME[,NAME...] "
+            "(block:last is the last block), full, or a sum such as head+3*block:last.",
+            metavar="head|block:NAME|full",
+            rich_help_panel=_LINEAR,
+        ),
+    ] = "head"
+    projection: Annotated[
+        int,
+        typer.Option(help="Numbers a gradient is compressed to, a power of two.", rich_help_panel=_LINEAR),
+    ] = 4096
+    precondition: Annotated[
+        PreconditionName,
+        typer.Option(
+            help="Divide gradients by the root of a Fisher matrix of this form.", rich_help_panel=_LINEAR
+        ),
+    ] = PreconditionName.none
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help="Images that this matrix is estimated on. Default: DATA.",
+            metavar="DATA",
+            show_default=False,
+            rich_help_panel=_LINEAR,
+        ),
+    ] = None
+    leaky: Annotated[
+        float | None,
+        typer.Option(
+            help="Slope of the LeakyReLU that takes the place of every ReLU. Default: they stay.",
+            metavar="SLOPE",
+            show_default=False,
+            rich_help_panel=_LINEAR,
         ),
     ] = None
 

@@ -20,6 +20,7 @@ from divacli.cli.processes import launched
 from divacli.curate.loader import Loader
 
 if TYPE_CHECKING:
+    from divacli.backbones import Linearize
     from divacli.curate.record import Scores
     from divacli.curate.solution import SolveOptions
 
@@ -56,7 +57,13 @@ class Session(Loader):
             join(device)
         super().__init__(
             BackboneChoice(
-                network.model, network.checkpoint, network.weights, network.layer, network.image_size
+                network.model,
+                network.checkpoint,
+                network.weights,
+                network.layer,
+                network.image_size,
+                _linearize(network),
+                network.reference,
             ),
             ExtractOptions(
                 device, compute.batch_size, compute.workers, compute.amp, compute.compile, tell=warn
@@ -117,3 +124,14 @@ class Session(Loader):
             device=self.device,
             seed=problem.seed,
         )
+
+
+def _linearize(network: NetworkOptions) -> Linearize | None:
+    """What features are gradients of; None where nothing was said, which needs no torchvision."""
+    given = network.linearize, network.projection, network.precondition, network.leaky
+    usual = NetworkOptions()
+    if given == (usual.linearize, usual.projection, usual.precondition, usual.leaky):
+        return None
+    from divacli.backbones import Linearize
+
+    return Linearize(network.linearize, network.projection, network.precondition.value, network.leaky)

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from divacli.backbones import Backbone
+from divacli.backbones.parts import active_names
 from divacli.backbones.transform import probe_images
 from divacli.curate.batches import ImageBatches
 from divacli.curate.finetune import (
@@ -20,7 +22,7 @@ from divacli.curate.finetune import (
     learning_rate_share,
     set_outputs,
 )
-from divacli.curate.parts import active_names, head_of, trained_names
+from divacli.curate.parts import head_of, trained_names
 from divacli.curate.solution import SolveOptions, order_by_path, pose
 from divacli.embed import BackboneChoice, Samples
 from divacli.embed.progress import silent
@@ -61,7 +63,13 @@ class FinetuneLearner:
         """
         backbone = copy.deepcopy(self.choice.backbone)
         head_of(backbone)
-        trained_names(backbone, self.trainable, active_names(backbone, probe_images(backbone.transform, 2)))
+        self._trained(backbone)
+
+    def _trained(self, backbone: Backbone) -> tuple[list[str], list[str]]:
+        """Names of the parameters that the network's output depends on, and of those that are trained."""
+        probe = probe_images(backbone.transform, 2)
+        active = active_names(backbone.network, backbone.layer, probe)
+        return active, trained_names(backbone, self.trainable, active)
 
     def __call__(self, training: Samples, test: Samples, seed: int) -> np.ndarray:
         """See `divacli.curate.learners.Learner`.
@@ -73,8 +81,7 @@ class FinetuneLearner:
         """
         device = self.options.device
         backbone = copy.deepcopy(self.choice.backbone).to("cpu")
-        active = active_names(backbone, probe_images(backbone.transform, 2))
-        names = trained_names(backbone, self.trainable, active)
+        active, names = self._trained(backbone)
         classes = training.manifest.classes
         set_outputs(backbone, len(classes), active)
         backbone.to(device)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from divacli.backbones import Backbone
+from divacli.backbones.parts import active_names
 from divacli.backbones.transform import probe_images
 from divacli.curate.batches import ImageBatches
 from divacli.curate.checkpoint import (
@@ -31,7 +32,7 @@ from divacli.curate.checkpoint import (
 from divacli.curate.evaluate import shared_samples
 from divacli.curate.finetune import Trainee, set_outputs
 from divacli.curate.joint import HISTORY, JointTraining, TrainOptions
-from divacli.curate.parts import active_names, head_of, trained_names
+from divacli.curate.parts import head_of, trained_names
 from divacli.curate.provenance import provenance
 from divacli.curate.solution import (
     SolveOptions,
@@ -130,7 +131,7 @@ def train(
     head_of(backbone)
     if test is not None:
         class_numbers(test, manifest.classes)
-    active = active_names(backbone, probe_images(backbone.transform, 2))
+    active = active_names(backbone.network, backbone.layer, probe_images(backbone.transform, 2))
     names = trained_names(backbone, options.trainable, active)
     if all(name.startswith(f"{backbone.layer}.") for name in names):
         raise ModelError(

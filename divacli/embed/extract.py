@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from divacli.backbones.transform import Preset
 from divacli.embed.batchsize import BatchSize, share_used
@@ -64,6 +66,7 @@ def extract(
         ModelError: The network or its transform fails.
         OutputError: The store cannot be written.
     """
+    options = suited(options, backbone)
     batches = _feature_batches(backbone.for_inference(compiled=options.compiled), files, keys, options)
     failed: dict[int, str] = {}
     # Keys and features of a batch together: an interrupt may come between any two instructions.
@@ -116,7 +119,8 @@ def _feature_batches(
     load = partial(process_batches, files, keys, backbone.transform, backbone.image_shape)
     if device.type == "cpu":
         most = backbone.batch_size or _within(BLOCK_PIXELS, 64, backbone)
-        if FORKS:
+        if FORKS and not (backbone.linearized and torch.cuda.is_available()):
+            # (Where there are CUDA devices, a process that has differentiated cannot do so in its forks.)
             blocks = -(-(options.batch_size or most) // most)
             network = OneCore(backbone, most, options.arithmetic)
             yield from load(network, batch_size=blocks * most, workers=options.workers)
@@ -141,6 +145,11 @@ def _feature_batches(
     yield from on_device(batches, backbone, size, crops, device)
 
 
+def suited(options: ExtractOptions, backbone: Backbone) -> ExtractOptions:
+    """The options as they are for a network: gradients are neither compiled nor in half precision."""
+    return replace(options, amp=False, compile=False) if backbone.linearized else options
+
+
 def _as_loaded(batch: LoadedBatch) -> LoadedBatch:
     return batch
 
@@ -153,7 +162,9 @@ def _within(pixels: int, most: int, backbone: Backbone) -> int:
 
 def feature_identity(backbone: Backbone, options: ExtractOptions) -> dict[str, str]:
     """Everything that the features of images depend on, as text."""
-    precision = f"{options.precision}, batch norms folded" + (", compiled" if options.compiled else "")
+    options = suited(options, backbone)
+    precision = options.precision + ("" if backbone.linearized else ", batch norms folded")
+    precision += ", compiled" if options.compiled else ""
     found = {**backbone.identity, "precision": precision}
     if _crops(backbone, options) is not None:
         found["decoder"] = "torchvision on CUDA for plain JPEG"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from divacli.embed.keys import KEY_BYTES, content_keys
 from divacli.embed.options import ExtractOptions
 from divacli.embed.progress import Progress, silent
+from divacli.embed.reference import Reference
 from divacli.embed.samples import Samples, failures_of, is_store, read_store, samples_in, undecodable
 from divacli.embed.sources import finite_samples, of_arrays, of_sources
 from divacli.embed.store import FeatureStore
@@ -27,7 +28,7 @@ from divacli.parallel import world
 if TYPE_CHECKING:
     import pandas as pd
 
-    from divacli.backbones import Backbone
+    from divacli.backbones import Backbone, Linearize
     from divacli.embed.augmentation import NamedTransform
 
 _LOGGER = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ class BackboneChoice:
         weights: Published weights in its place.
         layer: The layer whose input the features are.
         image_size: Side of the crop.
+        linearize: What features are gradients of.
+        reference: DATA that gradients are preconditioned on; None: the first that is embedded.
     """
 
     def __init__(
@@ -51,9 +54,12 @@ class BackboneChoice:
         weights: str | None = None,
         layer: str | None = None,
         image_size: int | None = None,
+        linearize: Linearize | None = None,
+        reference: str | None = None,
     ) -> None:
-        self._arguments = (model, checkpoint, weights, layer, image_size)
+        self._arguments = (model, checkpoint, weights, layer, image_size, linearize, reference)
         self._tell: Callable[[str], None] = lambda note: None
+        self._reference: Reference | None = None
 
     def telling(self, tell: Callable[[str], None]) -> BackboneChoice:
         """The same choice, which says of a network that is code that it will be run.
@@ -85,10 +91,43 @@ class BackboneChoice:
         # Features that exist already need no torchvision, which is slow to import and large.
         from divacli.backbones import code_note, load_backbone
 
-        model, checkpoint, weights, layer, image_size = self._arguments
+        model, checkpoint, weights, layer, image_size, linearize, _ = self._arguments
         if (note := code_note(model, checkpoint)) is not None:
             self._tell(note)
-        return load_backbone(model, checkpoint, weights=weights, layer=layer, image_size=image_size)
+        return load_backbone(
+            model, checkpoint, weights=weights, layer=layer, image_size=image_size, linearize=linearize
+        )
+
+    def reference(self, files: list[str], keys: np.ndarray, failed: Collection[int]) -> Reference:
+        """What gradients are preconditioned on: the same images however often this is asked.
+
+        Args:
+            files: Images that are about to be embedded, which it is taken from unless other DATA was named.
+            keys: (n, 32) uint8 their keys.
+            failed: Positions of those that cannot be read.
+
+        Raises:
+            DataError: That DATA holds no images.
+        """
+        if self._reference is None:
+            if self._arguments[-1] is not None:
+                manifest = read_manifest(self._arguments[-1], labels="optional")
+                if _sources(manifest) is not None:
+                    raise DataError(
+                        f"--reference {manifest.name} brings its features: there are no images to look at",
+                        expected="a folder or a table of images",
+                        hint="give the images that the features were computed from",
+                    )
+                files = manifest.files()
+                keys, failed = content_keys(files, silent)
+            readable = np.array([position not in failed for position in range(len(files))], bool)
+            self._reference = Reference.of(files, keys, readable)
+        return self._reference
+
+    def fit(self, reference: Reference, options: ExtractOptions, progress: Progress) -> None:
+        """Estimate what gradients are preconditioned by, where that was not done yet."""
+        if self.backbone.wants_reference:
+            reference.fit(self.backbone.to(options.device), options, progress)
 
     def augmented(self, named: NamedTransform, seed: int) -> BackboneChoice:
         """The same network, loaded once for both, for transformed copies of the images.
@@ -111,6 +150,13 @@ class _AugmentedChoice(BackboneChoice):
         from divacli.embed.augmentation import augmented
 
         return augmented(self._plain.backbone, self._named, self._seed)
+
+    def reference(self, files: list[str], keys: np.ndarray, failed: Collection[int]) -> Reference:
+        return self._plain.reference(files, keys, failed)
+
+    def fit(self, reference: Reference, options: ExtractOptions, progress: Progress) -> None:
+        # On the images as they are; the network is one for both.
+        self._plain.fit(reference, options, progress)
 
 
 def load_samples(
@@ -272,11 +318,14 @@ def _of_images(
 
     with progress("loading the network", 0):
         backbone = choice.backbone
-    identity = feature_identity(backbone, options)
-    store = FeatureStore.in_cache(cache, identity, backbone.n_features)
-    store.save_head(backbone.head)
     files = manifest.files()
     keys, failed = _keys(files, progress, cache)
+    reference = choice.reference(files, keys, failed) if backbone.preconditioned else None
+    identity = feature_identity(backbone, options)
+    if reference is not None:
+        identity["reference"] = reference.digest
+    store = FeatureStore.in_cache(cache, identity, backbone.n_features)
+    store.save_head(backbone.head)
     store.mend(keys)
     store.told(options.tell, (name for names in world().gathered(store.damaged) for name in names))
     wanted = np.array([position not in failed for position in range(len(files))])
@@ -301,6 +350,8 @@ def _of_images(
             from divacli.embed.extract import extract
 
             chosen = [files[position] for position in own]
+            if reference is not None:
+                choice.fit(reference, options, progress)
             moved = backbone.to(options.device)
             unusable = extract(moved, chosen, keys[own], store, options, progress, strict=strict)
             reasons = {share[position]: reason for position, reason in unusable.items()}

@@ -12,8 +12,9 @@ from torch.nn import functional
 from torchvision import models
 
 from divacli.backbones import load_backbone
+from divacli.backbones.parts import active_names, last_block
 from divacli.curate.finetune import StepOptions, Trainee, closed_form_head, set_outputs
-from divacli.curate.parts import active_names, head_of, last_block, trained_names
+from divacli.curate.parts import head_of, trained_names
 from divacli.errors import ModelError
 from divacli.ridge import RidgeTask, decompose, loo_predictions, ridge_path
 
@@ -136,7 +137,7 @@ def backbone(tmp_path: Path) -> Callable[[str], object]:
 
 def test_what_has_no_part_in_the_output_is_not_trained(backbone):
     network = backbone("Net()")
-    names = active_names(network, torch.rand(2, 3, 8, 8))
+    names = active_names(network.network, network.layer, torch.rand(2, 3, 8, 8))
     assert names == active(network.network)
     assert all(parameter.grad is None for parameter in network.network.parameters())
     assert trained_names(network, "all", names) == names
@@ -162,7 +163,7 @@ def test_what_has_no_part_in_the_output_is_not_trained(backbone):
 
 def test_auxiliary_heads_follow_suit(backbone):
     found = backbone("models.googlenet(init_weights=False, num_classes=6)")
-    names = active_names(found, torch.rand(2, 3, 64, 64))
+    names = active_names(found.network, found.layer, torch.rand(2, 3, 64, 64))
     assert not [name for name in names if name.startswith("aux")]
     set_outputs(found, 4, names)
     assert head_of(found).out_features == 4

@@ -1,0 +1,50 @@
+"""Every ReLU of a network as a LeakyReLU, as linear-quadratic fine-tuning has it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+_RELU = {functional.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
+
+
+class Leaky(TorchFunctionMode):
+    """Within it a ReLU, module or function, has a slope below zero, and a ReLU6 also above six.
+
+    A linearised network cannot switch a unit on that is off at the point it is linearised around: with a
+    slope, its gradient is no longer zero (Achille et al. 2020, section 3.2). The network's outputs change,
+    too: they are those of another function.
+
+    Args:
+        slope: Of the negative part, at least 0 and below 1.
+    """
+
+    def __init__(self, slope: float) -> None:
+        super().__init__()
+        self.slope = slope
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Replace the call where it is one of a ReLU."""
+        if func in _RELU:
+            return functional.leaky_relu(args[0], self.slope)
+        if func is functional.relu6:
+            return self._between(args[0], 6)
+        if func is functional.hardtanh:  # which `nn.ReLU6` calls
+            call = inspect.signature(functional.hardtanh).bind(*args, **(kwargs or {}))
+            call.apply_defaults()
+            x, low, high, _ = call.args
+            if low == 0:
+                return self._between(x, high)
+        return func(*args, **(kwargs or {}))
+
+    def _between(self, x: Tensor, high: float) -> Tensor:
+        inside = x.clamp(0, high)
+        return inside + self.slope * (x - inside)
