@@ -33,6 +33,7 @@ from divacli.embed.device import resolve_device
 from divacli.embed.load import check_images
 from divacli.embed.progress import silent
 from divacli.errors import DataError, DivaError
+from divacli.linearize import HEAD, PROJECTION, Linearize, Precondition
 from divacli.manifest import Format, Manifest, manifest_of, read_manifest
 from divacli.report.plots import plots_of
 from divacli.report.progress import shown
@@ -171,6 +172,11 @@ def score(
     weights: str | None = None,
     layer: str | None = None,
     image_size: int | None = None,
+    linearize: str = HEAD,
+    projection: int = PROJECTION,
+    precondition: Precondition = "none",
+    reference: str | os.PathLike[str] | None = None,
+    leaky: float | None = None,
     device: str = "auto",
     batch_size: int | None = None,
     workers: int | None = None,
@@ -203,6 +209,11 @@ def score(
         weights: Published weights instead.
         layer: The layer whose input the features are.
         image_size: Side of the crop in pixels.
+        linearize: What features are gradients of: "head", "block:NAME", "full", or a sum.
+        projection: Numbers that a gradient is compressed to, a power of two.
+        precondition: "none", "diagonal" or "kronecker", the form of the Fisher matrix.
+        reference: Images that this matrix is estimated on, in place of `data`.
+        leaky: Slope of the LeakyReLU in place of every ReLU.
         device: "auto", "cpu", "cuda" or "cuda:N".
         batch_size: Images at a time.
         workers: Processes that decode images; 0 for none.
@@ -227,6 +238,7 @@ def score(
     """
     given = _given(score, locals())
     choices = {
+        "precondition": (precondition, ("none", "diagonal", "kronecker")),
         "loss": (loss, ("squared", "cross-entropy")),
         "validation": (validation, ("natural", "balanced")),
         "scaling": (scaling, ("unit", "standard", "none")),
@@ -242,7 +254,15 @@ def score(
         opened = _opened(data)
         judged = None if val is None else _opened(val)
     loader = Loader(
-        BackboneChoice(model, None if checkpoint is None else Path(checkpoint), weights, layer, image_size),
+        BackboneChoice(
+            model,
+            None if checkpoint is None else Path(checkpoint),
+            weights,
+            layer,
+            image_size,
+            Linearize(linearize, projection, precondition, leaky),
+            None if reference is None else os.fspath(reference),
+        ),
         ExtractOptions(resolve_device(device), batch_size, workers, amp, compile, tell=_warn),
         default_cache() if cache_dir is None else Path(cache_dir),
         group,

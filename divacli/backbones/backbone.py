@@ -22,13 +22,13 @@ from divacli.backbones.factory import factory_file, from_factory
 from divacli.backbones.fingerprint import stable_text, text_digest, weights_digest
 from divacli.backbones.inference import CompiledExtractor, folded
 from divacli.backbones.layer import Extractor, LayerExtractor, same
-from divacli.backbones.linearize import Linearize
 from divacli.backbones.source import Source
 from divacli.backbones.tangent import TangentExtractor
 from divacli.backbones.transform import Transform, imagenet_transform, probe_images
 from divacli.backbones.userfile import is_user_file
 from divacli.backbones.zoo import TIMM, from_timm, from_torchvision
 from divacli.errors import ModelError, listed
+from divacli.linearize import UNCHANGED, Linearize
 
 _EXAMPLES = (
     "--model resnet18 --weights DEFAULT, or --model net.py:make --checkpoint weights.pt, "
@@ -163,7 +163,7 @@ def load_backbone(
     weights: str | None = None,
     layer: str | None = None,
     image_size: int | None = None,
-    linearize: Linearize | None = None,
+    linearize: Linearize = UNCHANGED,
 ) -> Backbone:
     """Load a network and find its feature layer.
 
@@ -175,7 +175,7 @@ def load_backbone(
             of torchvision's weights enum, or a tag of timm.
         layer: The layer whose input is the features. None: the last `nn.Linear` that runs.
         image_size: Side of the square crop, where neither a factory's transform nor the archive fixes it.
-        linearize: What features are gradients of; None: they are what goes into the layer.
+        linearize: What features are gradients of; by default none: they are what goes into the layer.
 
     Returns:
         The backbone on the CPU, tried on a small batch of noise.
@@ -183,18 +183,16 @@ def load_backbone(
     Raises:
         ModelError: For whatever is wrong with the names, files, weights or the network.
     """
-    if linearize is not None and linearize.plain:
-        linearize = None
     if model is not None and model.startswith(CLIP):
-        if linearize is not None:
+        if not linearize.plain:
             raise _not_linearized(linearize, model, "its features are embeddings that texts share")
         others = {"checkpoint": checkpoint, "weights": weights, "layer": layer, "image-size": image_size}
         _check_alone(model, others)
-        return _from_source(from_clip(model), EMBEDDING, ())
+        return _from_source(from_clip(model), EMBEDDING, (), linearize)
     _check_request(model, checkpoint, weights)
     if model is None:
         assert checkpoint is not None
-        if linearize is not None:
+        if not linearize.plain:
             raise _not_linearized(linearize, str(checkpoint), "it was exported to be run as it is")
         return _from_archive(checkpoint, layer, image_size)
     read = None if checkpoint is None else read_checkpoint(checkpoint)
@@ -270,16 +268,14 @@ def _not_linearized(linearize: Linearize, name: str, reason: str) -> ModelError:
     )
 
 
-def _from_source(
-    source: Source, layer: str | None, notes: tuple[str, ...], linearize: Linearize | None = None
-) -> Backbone:
+def _from_source(source: Source, layer: str | None, notes: tuple[str, ...], linearize: Linearize) -> Backbone:
     # Before the probe: some networks change how they print, or their buffers, when they run.
     architecture, digest = text_digest(source.network), weights_digest(source.network.state_dict())
     probe = probe_images(source.transform, 2)
     identity = {**source.identity, "architecture": architecture, "weights": digest}
     notes = (*notes, *source.notes)
     extractor: Extractor
-    if linearize is None:
+    if linearize.plain:
         extractor = LayerExtractor(source.network, probe, layer)
     else:
         extractor = TangentExtractor(source.network, probe, layer, linearize)

@@ -34,10 +34,12 @@ class Sketch:
 
     Attributes:
         n_out: Length of what it gives: q, or p where that is not more. A vector that is short enough stays.
+        shortens: Whether it does not stay.
     """
 
     def __init__(self, n_in: int, n_out: int, seed: int) -> None:
         self.n_out = min(n_in, n_out)
+        self.shortens = n_in > n_out
         self._width = n_out
         n_blocks = -(-n_in // n_out)
         generator = torch.Generator().manual_seed(seed)

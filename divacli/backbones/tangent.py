@@ -1,8 +1,8 @@
 """Features that are gradients: a network linearised in more than its last layer.
 
-Around its weights w0 a network is `f_w(x) = f_w0(x) + J(x) (w - w0)`, with a Jacobian J(x) of a row for each of
-its K outputs. Ridge regression takes one vector a sample, in which every class of the data has coefficients
-of its own. That vector is here the gradient of one combination of the outputs,
+Around its weights w0 a network is `f_w(x) = f_w0(x) + J(x) (w - w0)`, with a Jacobian J(x) of a row for each
+of its K outputs. Ridge regression takes one vector a sample, in which every class of the data has
+coefficients of its own. That vector is here the gradient of one combination of the outputs,
 
     g(x) = sum_c r_c grad f_c(x) / sqrt(K),    r_c independent random signs,
 
@@ -28,15 +28,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from divacli.backbones.checkpoint import first_line
 from divacli.backbones.fisher import Preconditioner
 from divacli.backbones.gradients import Gradients, SampleGradients
-from divacli.backbones.checkpoint import first_line
 from divacli.backbones.layer import Head, LayerExtractor, unknown_layer
 from divacli.backbones.leaky import Leaky
-from divacli.backbones.linearize import BLOCK, FULL, HEAD, LAST, Linearize, Part
 from divacli.backbones.parts import active_names, last_block, within
 from divacli.backbones.sketch import Sketch
 from divacli.errors import ModelError
+from divacli.linearize import BLOCK, FULL, HEAD, LAST, Linearize, Part
 
 _VALUES = 1 << 28
 """Entries of gradients that are computed together on CUDA, at most: 1 GB."""
@@ -101,17 +101,11 @@ class TangentExtractor:
     @property
     def note(self) -> str:
         """What was done, in a sentence for the user."""
-        shortened = [sketch.n_out for _, names, sketch in self._parts if names]
-        error = (2 / max(shortened)) ** 0.5
-        exact = self.n_parameters <= sum(shortened)
-        how = (
-            "as they are"
-            if exact
-            else (
-                f"compressed to {sum(shortened):,} numbers, which keeps inner products within {error:.1%} (rms)"
-            )
-        )
-        return f"features are gradients with respect to {self.n_parameters:,} parameters, {how}"
+        length = sum(sketch.n_out for _, names, sketch in self._parts if names)
+        kept = "as they are"
+        if any(sketch.shortens for _, _, sketch in self._parts):
+            kept = f"compressed to {length:,} numbers"
+        return f"features are gradients with respect to {self.n_parameters:,} parameters, {kept}"
 
     @property
     def text(self) -> str:
@@ -238,7 +232,7 @@ def _norm(rows: Tensor) -> Tensor:
 
 
 def _direction(head: Head | None, d: int, seed: int) -> Tensor:
-    """What features are combined with, (d,): the head's outputs with random signs, or else they themselves."""
+    """What features are combined with, (d,): the outputs of the head, or they themselves, by random signs."""
     generator = torch.Generator().manual_seed(seed)
     n_outputs = d if head is None else len(head[0])
     signs = torch.randint(0, 2, (n_outputs,), generator=generator).mul_(2).sub_(1) / n_outputs**0.5

@@ -189,8 +189,8 @@ class NetworkOptions:
     linearize: Annotated[
         str,
         typer.Option(
-            help="What features are gradients of: head (what flows into the last layer), block:NAME[,NAME...] "
-            "(block:last is the last block), full, or a sum such as head+3*block:last.",
+            help="What features are gradients of: head (they are what flows into the last layer), "
+            "block:NAME[,NAME...] (last is the last block), full, or a sum such as head+2*block:last.",
             metavar="head|block:NAME|full",
             rich_help_panel=_LINEAR,
         ),
@@ -278,6 +278,9 @@ class ComputeOptions:
         """Where features are kept, named or not."""
         return self.cache_dir or default_cache()
 
+
+LINEARISATION = ("linearize", "projection", "precondition", "reference", "leaky")
+"""Options of the network for who takes gradients as features; a training has no such."""
 
 ONLY_CACHE = tuple(field.name for field in fields(ComputeOptions) if field.name != "cache_dir")
 """What to leave out of these options where a command computes no features, and only looks for them."""

@@ -18,9 +18,9 @@ from divacli.cli.options import (
 )
 from divacli.cli.processes import launched
 from divacli.curate.loader import Loader
+from divacli.linearize import Linearize
 
 if TYPE_CHECKING:
-    from divacli.backbones import Linearize
     from divacli.curate.record import Scores
     from divacli.curate.solution import SolveOptions
 
@@ -62,7 +62,7 @@ class Session(Loader):
                 network.weights,
                 network.layer,
                 network.image_size,
-                _linearize(network),
+                Linearize(network.linearize, network.projection, network.precondition.value, network.leaky),
                 network.reference,
             ),
             ExtractOptions(
@@ -124,14 +124,3 @@ class Session(Loader):
             device=self.device,
             seed=problem.seed,
         )
-
-
-def _linearize(network: NetworkOptions) -> Linearize | None:
-    """What features are gradients of; None where nothing was said, which needs no torchvision."""
-    given = network.linearize, network.projection, network.precondition, network.leaky
-    usual = NetworkOptions()
-    if given == (usual.linearize, usual.projection, usual.precondition, usual.leaky):
-        return None
-    from divacli.backbones import Linearize
-
-    return Linearize(network.linearize, network.projection, network.precondition.value, network.leaky)

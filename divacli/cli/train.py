@@ -9,6 +9,7 @@ import typer
 
 from divacli.cli.command import command, console, note, say, warn
 from divacli.cli.options import (
+    LINEARISATION,
     ComputeOptions,
     Data,
     FrameOptions,
@@ -39,7 +40,7 @@ def register(app: typer.Typer) -> None:
     """Add the command."""
 
     # The point is to need no validation set, and features change while the network's head does.
-    @command(app, "train", without=("val", "around_head"))
+    @command(app, "train", without=("val", "around_head", *LINEARISATION))
     def train(
         data: Data,
         network: NetworkOptions,

@@ -22,13 +22,14 @@ from divacli.embed.sources import finite_samples, of_arrays, of_sources
 from divacli.embed.store import FeatureStore
 from divacli.errors import DataError
 from divacli.files import place_of
+from divacli.linearize import UNCHANGED, Linearize
 from divacli.manifest import Labels, Manifest, check_files, read_manifest
 from divacli.parallel import world
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from divacli.backbones import Backbone, Linearize
+    from divacli.backbones import Backbone
     from divacli.embed.augmentation import NamedTransform
 
 _LOGGER = logging.getLogger(__name__)
@@ -54,10 +55,12 @@ class BackboneChoice:
         weights: str | None = None,
         layer: str | None = None,
         image_size: int | None = None,
-        linearize: Linearize | None = None,
+        linearize: Linearize = UNCHANGED,
         reference: str | None = None,
     ) -> None:
-        self._arguments = (model, checkpoint, weights, layer, image_size, linearize, reference)
+        self._arguments = (model, checkpoint, weights, layer, image_size)
+        self._linearize = linearize
+        self._reference_data = reference
         self._tell: Callable[[str], None] = lambda note: None
         self._reference: Reference | None = None
 
@@ -67,7 +70,7 @@ class BackboneChoice:
         Args:
             tell: Told so, before it is loaded.
         """
-        choice = BackboneChoice(*self._arguments)
+        choice = BackboneChoice(*self._arguments, self._linearize, self._reference_data)
         choice._tell = tell
         return choice
 
@@ -79,7 +82,8 @@ class BackboneChoice:
     @property
     def named(self) -> bool:
         """Whether a network was named, in any way."""
-        return any(argument is not None for argument in self._arguments)
+        given = (*self._arguments, self._reference_data)
+        return self._linearize != UNCHANGED or any(argument is not None for argument in given)
 
     @cached_property
     def backbone(self) -> Backbone:
@@ -91,11 +95,16 @@ class BackboneChoice:
         # Features that exist already need no torchvision, which is slow to import and large.
         from divacli.backbones import code_note, load_backbone
 
-        model, checkpoint, weights, layer, image_size, linearize, _ = self._arguments
+        model, checkpoint, weights, layer, image_size = self._arguments
         if (note := code_note(model, checkpoint)) is not None:
             self._tell(note)
         return load_backbone(
-            model, checkpoint, weights=weights, layer=layer, image_size=image_size, linearize=linearize
+            model,
+            checkpoint,
+            weights=weights,
+            layer=layer,
+            image_size=image_size,
+            linearize=self._linearize,
         )
 
     def reference(self, files: list[str], keys: np.ndarray, failed: Collection[int]) -> Reference:
@@ -110,8 +119,8 @@ class BackboneChoice:
             DataError: That DATA holds no images.
         """
         if self._reference is None:
-            if self._arguments[-1] is not None:
-                manifest = read_manifest(self._arguments[-1], labels="optional")
+            if self._reference_data is not None:
+                manifest = read_manifest(self._reference_data, labels="optional")
                 if _sources(manifest) is not None:
                     raise DataError(
                         f"--reference {manifest.name} brings its features: there are no images to look at",

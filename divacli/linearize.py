@@ -124,3 +124,7 @@ class Linearize:
 
 def _has(parts: tuple[Part, ...], kind: str) -> bool:
     return any(part.kind == kind for part in parts)
+
+
+UNCHANGED = Linearize()
+"""Features as they go into the head: no gradient is taken."""
