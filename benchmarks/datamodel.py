@@ -2,8 +2,8 @@
 
 `python -m benchmarks.datamodel` first fine-tunes networks with all training samples and without each of many
 subsets, random ones and such as the features of the head choose (`benchmarks.datamodel_truths` says how).
-These truths take about an hour and a half of one core; they are kept in `results/datamodel-truths.json`, and none is
-made twice. `--truths` ends there.
+These truths take about an hour and a half of one core; they are kept in `results/datamodel-truths.json`, and
+none is made twice. `--truths` ends there.
 
 Then each subset's change of the test loss is predicted in closed form, from features of the head, of the last
 block and of the full network, and the rank correlation with the truth (the linear datamodelling score of

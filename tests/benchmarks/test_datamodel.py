@@ -27,8 +27,7 @@ from benchmarks.datamodel import (
     spearman,
 )
 from benchmarks.datamodel_truths import (
-    FURTHER,
-    FURTHER_SEED,
+    AGAIN,
     FineTuning,
     Posed,
     Row,
@@ -174,16 +173,16 @@ def test_runs_are_made_once(
     monkeypatch.setattr(datamodel_truths, "TRUTHS", tmp_path / "truths.json")
     monkeypatch.setattr(datamodel_truths, "HALVES", 2)
     posed = make()
-    measure_truths(posed, FURTHER_SEED)
+    measure_truths(posed, AGAIN)
     rows = read_truths()
-    assert [row["subset"] for row in rows] == list(FURTHER)
+    assert [row["subset"] for row in rows] == ["none", "random half 0", "random half 1"]
     by_name = {subset.name: subset.dropped for subset in subsets(posed)}
     for row in rows:
         assert (dropped_of(row) == by_name[row["subset"]]).all()
         assert len(losses_of(row)) == M
     datamodel_truths.write_truths(rows[:-1])
     capsys.readouterr()
-    measure_truths(posed, FURTHER_SEED)
+    measure_truths(posed, AGAIN)
     assert capsys.readouterr().out.count("\n") == 1
     again = read_truths()
     assert again[-1]["cross_entropy"] == rows[-1]["cross_entropy"]
