@@ -21,7 +21,7 @@ _FORM = (
     "head+3*block:layer4, full"
 )
 _PART = re.compile(
-    rf"\s*(?:(?P<factor>[0-9][0-9.eE-]*)\s*\*\s*)?(?P<kind>{HEAD}|{FULL}|{BLOCK}:(?P<names>[^+*\s]+))\s*"
+    rf"\s*(?:(?P<factor>[0-9][0-9.eE-]*)\s*\*\s*)?(?P<kind>{HEAD}|{FULL}|{BLOCK}:(?P<names>[^+*,\s]+(?:,[^+*,\s]+)*))\s*"
 )
 
 
@@ -104,7 +104,7 @@ class Linearize:
             factor = 0.0
         if found is None or not 0 < factor < math.inf:
             raise ModelError(f"--linearize {self.expression}: {term.strip()!r}", expected=_FORM)
-        names = tuple(name for name in (found["names"] or "").split(",") if name)
+        names = tuple(found["names"].split(",")) if found["names"] else ()
         return Part(BLOCK if names else found["kind"], factor, names)
 
     def _refuse_idle(self) -> None:

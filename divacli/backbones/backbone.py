@@ -183,8 +183,9 @@ def load_backbone(
     Raises:
         ModelError: For whatever is wrong with the names, files, weights or the network.
     """
+    plain = linearize.plain  # refuses what is wrong with it before anything is read or downloaded
     if model is not None and model.startswith(CLIP):
-        if not linearize.plain:
+        if not plain:
             raise _not_linearized(linearize, model, "its features are embeddings that texts share")
         others = {"checkpoint": checkpoint, "weights": weights, "layer": layer, "image-size": image_size}
         _check_alone(model, others)
@@ -192,7 +193,7 @@ def load_backbone(
     _check_request(model, checkpoint, weights)
     if model is None:
         assert checkpoint is not None
-        if not linearize.plain:
+        if not plain:
             raise _not_linearized(linearize, str(checkpoint), "it was exported to be run as it is")
         return _from_archive(checkpoint, layer, image_size)
     read = None if checkpoint is None else read_checkpoint(checkpoint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-_RELU = {functional.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
+_IN_PLACE = {torch.relu_, Tensor.relu_}
+_RELU = {functional.relu, torch.relu, Tensor.relu, *_IN_PLACE}
 
 
 class Leaky(TorchFunctionMode):
@@ -33,17 +35,29 @@ class Leaky(TorchFunctionMode):
         self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: Any = None
     ) -> Any:
         """Replace the call where it is one of a ReLU."""
+        kwargs = kwargs or {}
+        activation = self._replacement(func, args, kwargs)
+        if activation is None:
+            return func(*args, **kwargs)
+        if func in _IN_PLACE or kwargs.get("inplace"):
+            return args[0].copy_(activation(args[0].clone()))
+        return activation(args[0])
+
+    def _replacement(
+        self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]
+    ) -> Callable[[Tensor], Tensor] | None:
+        """The activation that a call is replaced by; None where it stays."""
         if func in _RELU:
-            return functional.leaky_relu(args[0], self.slope)
+            return partial(functional.leaky_relu, negative_slope=self.slope)
         if func is functional.relu6:
-            return self._between(args[0], 6)
+            return partial(self._between, high=6)
         if func is functional.hardtanh:  # which `nn.ReLU6` calls
-            call = inspect.signature(functional.hardtanh).bind(*args, **(kwargs or {}))
+            call = inspect.signature(functional.hardtanh).bind(*args, **kwargs)
             call.apply_defaults()
-            x, low, high, _ = call.args
+            _, low, high, _ = call.args
             if low == 0:
-                return self._between(x, high)
-        return func(*args, **(kwargs or {}))
+                return partial(self._between, high=high)
+        return None
 
     def _between(self, x: Tensor, high: float) -> Tensor:
         inside = x.clamp(0, high)

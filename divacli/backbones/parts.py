@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
+import torch
 from torch import Tensor, nn
 
+from divacli.backbones.checkpoint import first_line
 from divacli.backbones.layer import inputs_of, pooled
 from divacli.errors import ModelError
 
@@ -24,21 +26,28 @@ def active_names(network: nn.Module, layer: str, probe: Tensor) -> list[str]:
         probe: (b, 3, h, w) images to run it on.
 
     Raises:
-        ModelError: No parameter before the layer has a part in its input.
+        ModelError: No parameter before the layer has a part in its input, or the network fails when it is
+            differentiated.
     """
     for parameter in network.parameters():
         parameter.requires_grad_(True)
     module = network.get_submodule(layer)
-    with inputs_of(module) as inputs:
-        network(probe)
-    features = pooled(inputs[0], layer, into_linear=isinstance(module, nn.Linear))
+    try:
+        with inputs_of(module) as inputs:
+            network(probe)
+        features = pooled(inputs[0], layer, into_linear=isinstance(module, nn.Linear))
+        if features.requires_grad:
+            features.sum().backward()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise _untrainable(
+            f"the network cannot be differentiated: {type(error).__name__}: {first_line(error)}"
+        ) from error
     if not features.requires_grad:
-        raise ModelError(
-            "the features of this network depend on no parameter, or are computed under torch.no_grad()",
-            expected="a network whose features can be trained",
-            hint="take the features as they are: diva score or diva reweight, without --linearize",
+        raise _untrainable(
+            "the features of this network depend on no parameter, or are computed under torch.no_grad()"
         )
-    features.sum().backward()
     found = [
         name
         for name, parameter in network.named_parameters()
@@ -46,6 +55,14 @@ def active_names(network: nn.Module, layer: str, probe: Tensor) -> list[str]:
     ]
     network.zero_grad(set_to_none=True)
     return found
+
+
+def _untrainable(what: str) -> ModelError:
+    return ModelError(
+        what,
+        expected="a network whose features can be trained",
+        hint="take the features as they are: diva score or diva reweight, without --linearize",
+    )
 
 
 def last_block(network: nn.Module, head: str, active: list[str]) -> list[str]:

@@ -27,6 +27,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from divacli.backbones.checkpoint import first_line
 from divacli.backbones.fisher import Preconditioner
@@ -90,6 +91,7 @@ class TangentExtractor:
         self._gradients = SampleGradients(
             network, self.layer, direction, [name for name in active if name in wanted]
         )
+        self._device = probe.device
         self._together = 1
 
         width = sum(sketch.n_out for _, _, sketch in self._parts)
@@ -129,14 +131,17 @@ class TangentExtractor:
             batches: (b, 3, h, w) images on the network's device.
         """
         gradients = (found for images in batches for _, found in self._computed(images))
-        self._preconditioner = Preconditioner(gradients, kronecker=self._precondition == "kronecker")
+        with self._full_precision():
+            self._preconditioner = Preconditioner(gradients, kronecker=self._precondition == "kronecker")
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the features (b, d) float32 of images (b, 3, h, w)."""
-        return torch.cat([self._rows(features, found) for features, found in self._computed(images)])
+        with self._full_precision():
+            return torch.cat([self._rows(features, found) for features, found in self._computed(images)])
 
     def to(self, device: torch.device) -> None:
         """Move all to a device."""
+        self._device = device
         self._gradients.to(device)
         for _, _, sketch in self._parts:
             sketch.to(device)
@@ -167,13 +172,8 @@ class TangentExtractor:
             yield features, found if self._preconditioner is None else self._preconditioner(found)
 
     def _of(self, images: Tensor) -> tuple[Tensor, Gradients]:
-        # What is computed within inference mode cannot be differentiated, and half precision loses gradients.
-        with (
-            torch.inference_mode(False),
-            torch.no_grad(),
-            torch.autocast(images.device.type, enabled=False),
-            self._activations(),
-        ):
+        # What is computed within inference mode cannot be differentiated.
+        with torch.inference_mode(False), torch.no_grad(), self._activations():
             return self._gradients(images.clone())
 
     def _rows(self, features: Tensor, gradients: Gradients) -> Tensor:
@@ -181,14 +181,19 @@ class TangentExtractor:
         for part, names, sketch in self._parts:
             own = features
             if part.kind != HEAD:
-                flat = torch.cat([gradients[name].flatten(1) for name in names], dim=1)
+                flat = torch.cat([gradients[name].reshape(len(features), -1) for name in names], dim=1)
                 own = sketch(flat)
             if part.kind == FULL:
                 own = torch.cat([features, own], dim=1)
             if rows:
-                own = own * (part.factor * _norm(rows[0]) / _norm(own).clamp_min(torch.finfo(own.dtype).tiny))
+                norm = torch.linalg.vector_norm(rows[0], dim=1, keepdim=True)
+                own = functional.normalize(own, dim=1) * (part.factor * norm)
             rows.append(own)
         return torch.cat(rows, dim=1)
+
+    def _full_precision(self) -> AbstractContextManager[object]:
+        """Half precision loses gradients, and the products that a projection sums."""
+        return torch.autocast(self._device.type, enabled=False)
 
     def _activations(self) -> AbstractContextManager[object]:
         return nullcontext() if self._slope is None else Leaky(self._slope)
@@ -198,22 +203,24 @@ class TangentExtractor:
         if part.kind == HEAD:
             return []
         known = [name for name, _ in network.named_modules()]
-        blocks: list[str] = []
+        parameters = [name for name, _ in network.named_parameters()]
+        found: set[str] = set()
         for name in part.names if part.kind == BLOCK else ("",):
             if name == LAST and LAST not in known:
-                blocks += last_block(network, self.layer, active)
-            elif name and name not in known and name not in active:
+                blocks = last_block(network, self.layer, active)
+            elif name not in known and name not in parameters:
                 raise unknown_layer(name, known)
             else:
-                blocks.append(name)
-        found = [name for name in active if any(within(name, block) for block in blocks)]
-        if not found:
-            raise ModelError(
-                f"--linearize {part}: no parameters there that the features depend on",
-                expected=f"parts of the network before {self.layer!r}, whose gradient is the part head",
-                hint="print the network to see the names of its parts, or use block:last",
-            )
-        return found
+                blocks = [name]
+            own = {one for one in active if any(within(one, block) for block in blocks)}
+            if not own:
+                raise ModelError(
+                    f"--linearize {part}: the features depend on no parameters of {name or 'the network'}",
+                    expected=f"parts of the network before {self.layer!r}, whose gradient is the part head",
+                    hint="print the network to see the names of its parts, or use block:last",
+                )
+            found |= own
+        return [name for name in active if name in found]
 
 
 def _described(linearize: Linearize) -> str:
@@ -225,10 +232,6 @@ def _described(linearize: Linearize) -> str:
     }
     terms = " + ".join(str(part) for part in linearize.parts)
     return "; ".join([terms, *(f"{name} {value}" for name, value in kept.items()), f"version {_VERSION}"])
-
-
-def _norm(rows: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(rows, dim=1, keepdim=True)
 
 
 def _direction(head: Head | None, d: int, seed: int) -> Tensor:

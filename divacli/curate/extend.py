@@ -30,7 +30,7 @@ from divacli.embed import Samples
 from divacli.embed.progress import Progress, silent
 from divacli.errors import DataError, ModelError
 from divacli.manifest import Manifest
-from divacli.ridge import Candidates, Extension, Reduction, RidgeTask
+from divacli.ridge import Candidates, Extension, Reduction, RidgeTask, Span, merged
 
 MOST_AT_ONCE = 256
 """Samples chosen between two refits, at the most, where the user does not say."""
@@ -123,6 +123,11 @@ def extend(
         held_out = None
         if validation is not None:
             held_out = pose_validation(task, core, validation, options, everybody)
+        if len(task) + len(posed_pool) < task.n_features:
+            # The dual form: no fit reaches beyond what core and pool span.
+            span = Span(merged(task, posed_pool, posed_pool.weights))
+            task, posed_pool = span.project(task), span.project(posed_pool)
+            held_out = None if held_out is None else span.project(held_out)
         if how.start_full:
             walk = Reduction(task, posed_pool, order, ridge=options.ridge, robust=robust)
         else:

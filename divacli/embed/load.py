@@ -20,7 +20,7 @@ from divacli.embed.reference import Reference
 from divacli.embed.samples import Samples, failures_of, is_store, read_store, samples_in, undecodable
 from divacli.embed.sources import finite_samples, of_arrays, of_sources
 from divacli.embed.store import FeatureStore
-from divacli.errors import DataError
+from divacli.errors import DataError, ModelError
 from divacli.files import place_of
 from divacli.linearize import UNCHANGED, Linearize
 from divacli.manifest import Labels, Manifest, check_files, read_manifest
@@ -96,6 +96,12 @@ class BackboneChoice:
         from divacli.backbones import code_note, load_backbone
 
         model, checkpoint, weights, layer, image_size = self._arguments
+        if self._reference_data is not None and self._linearize.precondition == "none":
+            raise ModelError(
+                f"--reference {self._reference_data} without --precondition: no matrix is estimated",
+                expected="--precondition diagonal or kronecker with it",
+                hint="leave --reference out, or add --precondition",
+            )
         if (note := code_note(model, checkpoint)) is not None:
             self._tell(note)
         return load_backbone(

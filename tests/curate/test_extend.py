@@ -190,6 +190,23 @@ def test_a_pool_is_read_in_pieces(draw):
     assert 4 * 10_000 <= sum(counted.reads) < 6 * 10_000
 
 
+@pytest.mark.parametrize(("start_full", "by_validation"), [(False, False), (False, True), (True, False)])
+def test_wide_features_are_chosen_by_their_inner_products(draw, start_full, by_validation):
+    """In more dimensions than there are samples the dual form takes over, which must choose the same."""
+    axes, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(200, 6)))
+
+    def widened(samples):
+        return replace(samples, features=samples.features[:].double() @ torch.from_numpy(axes.T))
+
+    core, pool, validation = draw("core", 20, 1), draw("pool", 40, 2, 0.3), draw("val", 30, 3)
+    how = ExtendOptions(12, 4, start_full=start_full)
+    sets = (core, pool, validation if by_validation else None)
+    narrow = extend(*sets[:2], WIDE, how, sets[2])
+    wide = extend(*[widened(part) for part in sets[:2]], WIDE, how, sets[2] and widened(sets[2]))
+    assert names(wide) == names(narrow)
+    assert wide.history["loss"].tolist() == pytest.approx(narrow.history["loss"].tolist(), rel=1e-9)
+
+
 def test_rows_of_core_and_pool_may_stand_in_any_order(draw):
     core, pool = draw("core", 30, 1), draw("pool", 80, 2, 0.3)
     expected = extend(core, pool, WIDE, ExtendOptions(25))
