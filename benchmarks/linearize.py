@@ -34,6 +34,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 from torch import Tensor
 
 from benchmarks.extend import flipped, relabelled
+from benchmarks.linearize_outputs import measure_outputs
 from benchmarks.linearize_table import report
 from benchmarks.machine import RESULTS, SHARED, require_shared, save
 from divacli.backbones import Linearize
@@ -91,13 +92,14 @@ class Kind:
         if self.factor is None:
             return samples
         rows = samples.features[:]
-        parts = mixed(rows[:, :n_head], rows[:, n_head:], self.factor)
+        columns = mixed(rows[:, :n_head], rows[:, n_head:], self.factor)
         head = None
         if samples.head is not None and self.factor < np.inf:
             weight, bias = samples.head
-            head = torch.cat([weight[:, :n_head], weight.new_zeros(len(weight), parts.shape[1] - n_head)], 1)
-            return replace(samples, features=whole(parts.numpy()), head=(head, bias))
-        return replace(samples, features=whole(parts.numpy()), head=head)
+            # Outputs are a linear map of the first columns alone.
+            missing = columns.shape[1] - n_head
+            head = torch.nn.functional.pad(weight[:, :n_head], (0, missing)), bias
+        return replace(samples, features=whole(columns.numpy()), head=head)
 
 
 def mixed(head: Tensor, others: Tensor, factor: float) -> Tensor:
@@ -120,9 +122,7 @@ KINDS = (
     Kind("full", FULL),
     Kind("head+block:features", FULL, 1),
 )
-FACTORS = tuple(
-    Kind(f"head+{factor:g}*block:last", LAST, factor, noisy=False) for factor in (0.3, 0.5, 2, 4)
-)
+FACTORS = tuple(Kind(f"head+{factor:g}*block:last", LAST, factor, noisy=False) for factor in (0.3, 0.5, 2, 4))
 VARIANTS = (
     Kind(f"{SUM}, diagonal", Linearize(SUM, precondition="diagonal")),
     Kind(f"{SUM}, kronecker", Linearize(SUM, precondition="kronecker")),
@@ -183,17 +183,17 @@ def samples_of(setting: Setting, linearize: Linearize) -> tuple[Samples, Samples
             load_samples(str(folder / part), choice, options, default_cache()) for part in ("train", "test")
         )
         return train, test, train.manifest.table["label"].to_numpy(str)
-    told = pd.read_csv(folder / "labels.csv")
-    truth = told["path"].map(pd.read_csv(folder / "truth.csv").set_index("path")["true_label"]).to_numpy(str)
-    rows = np.random.default_rng(0).permutation(len(told))[: CIFAR_TRAIN + CIFAR_TEST]
+    told, right = (pd.read_csv(folder / name).set_index("path") for name in ("labels.csv", "truth.csv"))
+    told["truth"] = right["true_label"]
+    order = np.random.default_rng(0).permutation(len(told))
+    drawn = told.iloc[order[: CIFAR_TRAIN + CIFAR_TEST]].reset_index()
+    drawn["path"] = [str(folder / path) for path in drawn["path"]]
     with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "labels.csv"
-        told.iloc[rows].assign(path=[str(folder / path) for path in told["path"].iloc[rows]]).to_csv(
-            file, index=False
-        )
-        both = load_samples(str(file), choice, options, default_cache())
-    train, test = np.split(np.arange(len(rows)), [CIFAR_TRAIN])
-    return both.select(train), relabelled(both, truth[rows]).select(test), truth[rows][train]
+        table = Path(scratch) / "labels.csv"
+        drawn.to_csv(table, index=False)
+        both = load_samples(str(table), choice, options, default_cache())
+    truth, split = drawn["truth"].to_numpy(str), np.arange(len(drawn)) < CIFAR_TRAIN
+    return both.select(split), relabelled(both, truth).select(~split), truth[split]
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,10 @@ class Basis:
     def of(cls, training: Samples, test: Samples, around_head: bool) -> Basis:
         """Decompose the features of training samples."""
         start = time.process_time()
-        solution = solve(training, SolveOptions(ridge=1.0, around_head=around_head), test)
+        # Rows of one length have no linear map to the head's outputs, which are then all left to be fitted.
+        scaling = "none" if around_head else "unit"
+        options = SolveOptions(ridge=1.0, around_head=around_head, scaling=scaling)
+        solution = solve(training, options, test)
         assert solution.solved_validation is not None
         task, held_out = (
             replace(part, features=part.batch(slice(0, len(part))).features)
@@ -325,18 +328,19 @@ def measure(basis: Basis, training: Samples, given: np.ndarray, truth: np.ndarra
 
 def cost(setting: Setting, linearize: Linearize) -> Row:
     """Seconds of one core that an image takes, decoding included, and its bytes."""
-    choice = setting.choice(linearize)
-    files = sorted((SHARED / "data" / setting.data).rglob("*.jpg"))[: 2 * TIMED]
-    seconds = []
+    choice, options = setting.choice(linearize), ExtractOptions(CPU, workers=0)
+    files = sorted((SHARED / "data" / setting.data).rglob("*.jpg"))
     with tempfile.TemporaryDirectory() as scratch:
-        for part in np.array_split(files, 2):  # the first one warms up, and the preconditioner is fitted on it
-            table = Path(scratch) / "images.csv"
-            pd.DataFrame({"path": part.astype(str), "label": np.arange(len(part)) % 2}).to_csv(table, index=False)
+        table = Path(scratch) / "images.csv"
+        # The first ones warm up, and a preconditioner is fitted on them.
+        for some in (files[:TIMED], files[TIMED : 2 * TIMED]):
+            labels = np.arange(len(some)) % 2  # of no importance
+            pd.DataFrame({"path": list(map(str, some)), "label": labels}).to_csv(table, index=False)
             start = time.process_time()
-            samples = load_samples(str(table), choice, ExtractOptions(CPU, workers=0), Path(scratch))
-            seconds.append(time.process_time() - start)
+            samples = load_samples(str(table), choice, options, Path(scratch))
+            seconds = time.process_time() - start
     d = samples.features.shape[1]
-    return {"n_features": d, "bytes": 4 * d, "seconds_an_image": round(seconds[1] / TIMED, 4)}
+    return {"n_features": d, "bytes": 4 * d, "seconds_an_image": round(seconds / TIMED, 4)}
 
 
 def draws(
@@ -357,12 +361,19 @@ def main() -> None:
     parser.add_argument("--settings", nargs="+", default=["*"], help=f"patterns of: {names}")
     parser.add_argument("--kinds", nargs="+", default=["*"], help="patterns of features, such as 'head*'")
     parser.add_argument("--seeds", nargs="*", type=int, default=SEEDS, help="of labels that are moved")
+    parser.add_argument("--outputs", action="store_true", help="measure what one gradient vector loses")
     parser.add_argument("--again", action="store_true", help="measure also what has been measured")
     chosen = parser.parse_args()
     require_shared()
     for setting in SETTINGS:
         if any(fnmatch(setting.name, pattern) for pattern in chosen.settings):
             compare(setting, chosen.kinds, chosen.seeds, again=chosen.again)
+    if chosen.outputs:
+        seen = SETTINGS[2]
+        training, test, _ = samples_of(seen, LAST)
+        backbone = seen.choice(Linearize()).backbone
+        for found in measure_outputs(backbone, training, test, ("layer3.2", "linear")):
+            write({"setting": seen.name, "part": "outputs", "features": found["features"]}, found)
     text = report(known_rows())
     save("linearize", known_rows(), text)
     print(text)
@@ -412,10 +423,19 @@ def is_known(key: Row) -> bool:
     return any(key.items() <= row.items() for row in known_rows())
 
 
+def place(row: Row) -> tuple[int, int]:
+    """Where a row stands among the others: by setting, then by features."""
+    for number, setting in enumerate(SETTINGS):
+        names = [kind.name for kind in setting.kinds]
+        if setting.name == row["setting"] and row["features"] in names:
+            return number, names.index(row["features"])
+    return len(SETTINGS), 0
+
+
 def write(key: Row, figures: Row) -> None:
     """Keep a row, in place of an older one, and print it."""
     rows = [row for row in known_rows() if not key.items() <= row.items()]
-    save(FILE, [*rows, {**key, **figures}])
+    save(FILE, sorted([*rows, {**key, **figures}], key=place))
     shown = {name: value for name, value in figures.items() if not name.startswith("missed_")}
     print(key, shown, flush=True)
 

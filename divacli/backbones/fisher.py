@@ -2,7 +2,7 @@
 
 The penalty `|dw|^2` of a linear model says that every parameter moves as easily as any other. With the Fisher
 matrix `F = E[g g']` of the gradients g themselves it is `dw' F dw`, which is the same as features `F^-1/2 g`:
-the preconditioning of linear-quadratic fine-tuning (Achille et al. 2020, section 3.3). F is taken as block
+the preconditioning of linear-quadratic fine-tuning (Achille et al. 2020). F is taken as block
 diagonal, a block a parameter tensor, and within one
 
     diagonal     F_ii = E[g_i^2]

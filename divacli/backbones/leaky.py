@@ -20,7 +20,7 @@ class Leaky(TorchFunctionMode):
     """Within it a ReLU, module or function, has a slope below zero, and a ReLU6 also above six.
 
     A linearised network cannot switch a unit on that is off at the point it is linearised around: with a
-    slope, its gradient is no longer zero (Achille et al. 2020, section 3.2). The network's outputs change,
+    slope, its gradient is no longer zero (Achille et al. 2020). The network's outputs change,
     too: they are those of another function.
 
     Args:
