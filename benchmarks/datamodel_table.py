@@ -62,8 +62,9 @@ def facts(row: Row) -> str:
         f"of them were run with a second seed as well. Fine-tuned with all samples, the network has a test "
         f"cross-entropy of {row['cross_entropy']:.3f} and an error of {row['error']:.1%}; ridge regression "
         f"on the features of the head has an error of {row['ridge_error']:.1%}. Without a subset the "
-        f"cross-entropy is from {low:.3f} to {high:.3f}, without a random half from {half_low:.3f} to {half_high:.3f}. Standard "
-        f"deviation of one run's noise between two seeds, but for a shift that all subsets share: {noise}."
+        f"cross-entropy is from {low:.3f} to {high:.3f}, without a random half from {half_low:.3f} to "
+        f"{half_high:.3f}. Standard deviation of one run's noise between two seeds, but for a shift that all "
+        f"subsets share: {noise}."
     )
 
 

@@ -143,7 +143,7 @@ class Backbone:
             return self
         parameter = next(self._extractor.network.parameters(), torch.empty(0))
         images = torch.randn((2, *self.image_shape), generator=torch.Generator().manual_seed(1))
-        with torch.backends.cudnn.flags(allow_tf32=False):  # features are compared
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # features are compared
             extractor = folded(self._extractor, images.to(parameter.device))
         return replace(self, _extractor=CompiledExtractor(extractor) if compiled else extractor)
 

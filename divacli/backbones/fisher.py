@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from divacli.backbones.gradients import Gradients
+from divacli.errors import ModelError
 
 REFERENCE_IMAGES = 512
 """Images that a Fisher matrix is estimated on, at the most."""
@@ -36,16 +37,27 @@ class Preconditioner:
 
     Args:
         kronecker: Its form; else diagonal.
-        batches: Gradients of the reference images.
+        batches: Gradients of the reference images; those that are not finite are left out.
+
+    Raises:
+        ModelError: None is finite.
     """
 
     def __init__(self, batches: Iterable[Gradients], *, kronecker: bool) -> None:
         sums: dict[str, list[Tensor]] = {}
         n = 0
         for gradients in batches:
-            n += len(next(iter(gradients.values())))
+            finite = _finite(gradients)
+            n += int(finite.sum())
             for name, gradient in gradients.items():
-                _add_moments(sums.setdefault(name, _no_moments(gradient, kronecker=kronecker)), gradient)
+                moments = sums.setdefault(name, _no_moments(gradient, kronecker=kronecker))
+                _add_moments(moments, gradient[finite])
+        if not n:
+            raise ModelError(
+                "none of the images that the Fisher matrix is estimated on has finite gradients",
+                expected="finite numbers",
+                hint="name other images with --reference, or leave --precondition out",
+            )
         self._factors = {
             name: _factors([total.double() / n for total in totals]) for name, totals in sums.items()
         }
@@ -59,6 +71,12 @@ class Preconditioner:
     def __call__(self, gradients: Gradients) -> Gradients:
         """Gradients (b, *shape) of the same parameters, preconditioned."""
         return {name: _applied(self._factors[name], gradient) for name, gradient in gradients.items()}
+
+
+def _finite(gradients: Gradients) -> Tensor:
+    """Which images (b,) have finite gradients."""
+    every = [one.reshape(len(one), -1).isfinite().all(dim=1) for one in gradients.values()]
+    return torch.stack(every).all(dim=0)
 
 
 def _no_moments(gradient: Tensor, *, kronecker: bool) -> list[Tensor]:
@@ -101,7 +119,7 @@ def _side_root(moment: Tensor) -> Tensor:
 def _inverse_root(values: Tensor) -> Tensor:
     """One over the roots of damped values; 0 where all are zero: nothing depends on these parameters."""
     damped = values + DAMPING * values.mean()
-    return torch.where(damped > 0, damped.rsqrt(), 0.0)
+    return torch.where(damped == 0, 0.0, damped.rsqrt())
 
 
 def _applied(factors: list[Tensor], gradient: Tensor) -> Tensor:

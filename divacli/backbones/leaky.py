@@ -25,11 +25,15 @@ class Leaky(TorchFunctionMode):
 
     Args:
         slope: Of the negative part, at least 0 and below 1.
+
+    Attributes:
+        replaced: How many calls were replaced.
     """
 
     def __init__(self, slope: float) -> None:
         super().__init__()
         self.slope = slope
+        self.replaced = 0
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: Any = None
@@ -39,6 +43,8 @@ class Leaky(TorchFunctionMode):
         activation = self._replacement(func, args, kwargs)
         if activation is None:
             return func(*args, **kwargs)
+        self.replaced += 1
+        args = args or (kwargs["input"],)
         if func in _IN_PLACE or kwargs.get("inplace"):
             return args[0].copy_(activation(args[0].clone()))
         return activation(args[0])

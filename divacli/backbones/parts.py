@@ -30,7 +30,8 @@ def active_names(network: nn.Module, layer: str, probe: Tensor) -> list[str]:
             differentiated.
     """
     for parameter in network.parameters():
-        parameter.requires_grad_(True)
+        if parameter.is_floating_point():
+            parameter.requires_grad_(True)
     module = network.get_submodule(layer)
     try:
         with inputs_of(module) as inputs:

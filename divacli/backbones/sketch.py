@@ -45,7 +45,7 @@ class Sketch:
         generator = torch.Generator().manual_seed(seed)
         shape = (2, 0 if n_in <= n_out else n_blocks, n_out)
         self._signs = torch.randint(0, 2, shape, dtype=torch.int8, generator=generator).mul_(2).sub_(1)
-        bits = n_out.bit_length() - 1
+        bits = n_out.bit_length() - 1 if self.shortens else 0
         self._left, self._right = _hadamard(bits - bits // 2), _hadamard(bits // 2)
 
     def to(self, device: torch.device) -> Sketch:

@@ -21,6 +21,7 @@ With `f_c = phi . W_c` that gradient is `r_c phi / sqrt(K)` for the head, and el
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -42,7 +43,7 @@ from divacli.linearize import BLOCK, FULL, HEAD, LAST, Linearize, Part
 _VALUES = 1 << 28
 """Entries of gradients that are computed together on CUDA, at most: 1 GB."""
 
-_VERSION = 1
+_VERSION = 2
 """Of what is computed: gradients of another version are not these."""
 
 _TOGETHER = 64
@@ -61,8 +62,16 @@ class TangentExtractor:
         layer: The layer whose input the features phi are; None: the last `nn.Linear` that runs.
         linearize: What is linearised, and how.
 
+    Attributes:
+        layer: Name of the layer whose input the features phi are.
+        head: (K, d + width) weight and (K,) bias that give the network's output from the features, where
+            these hold phi.
+        n_parameters: That gradients are taken with respect to.
+        text: What features depend on beside the network, for their identity.
+
     Raises:
-        ModelError: The network fails on the probe, or has no such layer, block, or parameters.
+        ModelError: The network fails on the probe, or has no such layer, block, or parameters, or no ReLU to
+            replace.
     """
 
     def __init__(self, network: nn.Module, probe: Tensor, layer: str | None, linearize: Linearize) -> None:
@@ -71,7 +80,6 @@ class TangentExtractor:
         self.layer = plain.layer
         self._slope = linearize.leaky
         self._precondition = linearize.precondition
-        self._text = _described(linearize)
         self._preconditioner: Preconditioner | None = None
         d = plain(probe[:1]).shape[1]
 
@@ -85,6 +93,7 @@ class TangentExtractor:
             (part, names, Sketch(sum(shapes[name].numel() for name in names), linearize.projection, seed))
             for seed, (part, names) in enumerate(found, start=1 + len(found) * linearize.seed)
         ]
+        self.text = _described(linearize, [(part, tuple(names)) for part, names in found])
         self.n_parameters = sum(shapes[name].numel() for _, names in found for name in names)
         wanted = {name for _, names in found for name in names}
         direction = _direction(plain.head, d, linearize.seed)
@@ -93,6 +102,8 @@ class TangentExtractor:
         )
         self._device = probe.device
         self._together = 1
+        if self._slope is not None:
+            self._require_relu(probe)
 
         width = sum(sketch.n_out for _, _, sketch in self._parts)
         self.head: Head | None = None
@@ -108,11 +119,6 @@ class TangentExtractor:
         if any(sketch.shortens for _, _, sketch in self._parts):
             kept = f"compressed to {length:,} numbers"
         return f"features are gradients with respect to {self.n_parameters:,} parameters, {kept}"
-
-    @property
-    def text(self) -> str:
-        """What features depend on beside the network, for their identity."""
-        return self._text
 
     @property
     def preconditioned(self) -> bool:
@@ -149,6 +155,8 @@ class TangentExtractor:
             self._preconditioner.to(device)
         if device.type == "cuda":
             self._together = max(1, min(_TOGETHER, _VALUES // max(1, self.n_parameters)))
+        else:
+            self._together = 1
 
     def _computed(self, images: Tensor) -> Iterator[tuple[Tensor, Gradients]]:
         """Features and gradients of images, some at a time, preconditioned."""
@@ -184,10 +192,11 @@ class TangentExtractor:
                 flat = torch.cat([gradients[name].reshape(len(features), -1) for name in names], dim=1)
                 own = sketch(flat)
             if part.kind == FULL:
+                if self._preconditioner is not None:  # its length says nothing then, and would drown the head
+                    own = functional.normalize(own, dim=1) * _lengths(features)
                 own = torch.cat([features, own], dim=1)
             if rows:
-                norm = torch.linalg.vector_norm(rows[0], dim=1, keepdim=True)
-                own = functional.normalize(own, dim=1) * (part.factor * norm)
+                own = functional.normalize(own, dim=1) * (part.factor * _lengths(rows[0]))
             rows.append(own)
         return torch.cat(rows, dim=1)
 
@@ -197,6 +206,16 @@ class TangentExtractor:
 
     def _activations(self) -> AbstractContextManager[object]:
         return nullcontext() if self._slope is None else Leaky(self._slope)
+
+    def _require_relu(self, probe: Tensor) -> None:
+        with Leaky(self._slope or 0.0) as leaky:
+            self._gradients(probe[:1])
+        if not leaky.replaced:
+            raise ModelError(
+                f"--leaky {self._slope}: no ReLU runs in this network",
+                expected="a network with ReLU or ReLU6",
+                hint="leave --leaky out: other activations have a slope everywhere",
+            )
 
     def _names(self, network: nn.Module, part: Part, active: list[str]) -> list[str]:
         """The parameters of a part, in the network's order."""
@@ -223,14 +242,22 @@ class TangentExtractor:
         return [name for name in active if name in found]
 
 
-def _described(linearize: Linearize) -> str:
+def _lengths(rows: Tensor) -> Tensor:
+    """Of each row, (b, 1)."""
+    return torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+
+
+def _described(linearize: Linearize, found: list[tuple[Part, tuple[str, ...]]]) -> str:
+    """The parts as they were resolved: by their parameters, with all digits of their factors."""
+    parameters = hashlib.sha256(repr([names for _, names in found]).encode()).hexdigest()
     kept = {
+        "parameters": parameters[:16],
         "projection": str(linearize.projection),
         "precondition": linearize.precondition,
         "leaky": str(linearize.leaky),
         "seed": str(linearize.seed),
     }
-    terms = " + ".join(str(part) for part in linearize.parts)
+    terms = " + ".join(f"{part.factor!r} * {part.kind}" for part, _ in found)
     return "; ".join([terms, *(f"{name} {value}" for name, value in kept.items()), f"version {_VERSION}"])
 
 

@@ -295,7 +295,7 @@ def _load(
         for manifest in read.values():
             require_images(manifest)
         # Asked for before any work, too.
-        _ = session.choice.backbone
+        _ = session.choice.backbone.network
     trained_on = list(dict.fromkeys([data, *manifests]))
     if pool is not None:
         require_labels(read[pool])

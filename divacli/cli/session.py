@@ -18,7 +18,7 @@ from divacli.cli.options import (
 )
 from divacli.cli.processes import launched
 from divacli.curate.loader import Loader
-from divacli.linearize import Linearize
+from divacli.linearize import UNCHANGED, Linearize
 
 if TYPE_CHECKING:
     from divacli.curate.record import Scores
@@ -98,6 +98,11 @@ class Session(Loader):
                 warn(
                     f"{opened.name} holds scores, which are used as they are: options of the problem "
                     "(--ridge, --loss, --val ...) change nothing. Give the images to score them anew"
+                )
+            if self.choice.linearize != UNCHANGED:
+                warn(
+                    f"{opened.name} holds scores, which are used as they are: --linearize and what goes with "
+                    "it change nothing. Give the images to score them anew"
                 )
             return Scores.recorded(opened, self.cache, options, self.progress, features=features)
         if not isinstance(opened, Samples):

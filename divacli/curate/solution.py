@@ -366,8 +366,8 @@ def offset_of(samples: Samples, n_classes: int, options: SolveOptions) -> Linear
     if samples.head is None:
         raise ModelError(
             "--around-head: these features feed no linear layer that is the network's output",
-            expected="the input of the network's last linear layer as features",
-            hint="leave --around-head (and --layer) out",
+            expected="the input of the network's last linear layer as features, or among them",
+            hint="leave --around-head (and --layer) out; with --linearize use head+block:NAME or full",
         )
     weight, bias = samples.head
     if len(weight) != n_classes:

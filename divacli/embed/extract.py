@@ -26,11 +26,15 @@ if TYPE_CHECKING:
 
 SHARD_ROWS = 4096
 SHARD_SECONDS = 10.0
-"""A shard is written after so many rows or seconds, whichever comes first: what a kill can cost."""
+SHARD_VALUES = 1 << 26
+"""A shard is written after so many rows, numbers or seconds, whichever comes first: what a kill can cost."""
 
 BLOCK_PIXELS = 16 * 224 * 224
 """Pixels in one forward pass on the CPU, whatever the batch size. Kernels are chosen by the shape of their
 input, so features would differ in the last bits between batch sizes; and larger blocks are not faster."""
+
+_GRADIENTS = 8
+"""Images whose gradients a process of the CPU takes between two looks at what comes next."""
 
 _CUDA_PIXELS = 256 * 224 * 224
 """Pixels of the largest batch on CUDA that is tried by itself."""
@@ -98,8 +102,10 @@ def extract(
                 failed |= reasons
                 if good.any():
                     pending.append((keys[np.array(positions)[good]], features[good]))
+                rows = sum(len(part) for _, part in pending)
                 if (
-                    sum(len(part) for _, part in pending) >= SHARD_ROWS
+                    rows >= SHARD_ROWS
+                    or rows * features.shape[1] >= SHARD_VALUES
                     or time.monotonic() - written > SHARD_SECONDS
                 ):
                     flush()
@@ -119,10 +125,14 @@ def _feature_batches(
     load = partial(process_batches, files, keys, backbone.transform, backbone.image_shape)
     if device.type == "cpu":
         most = backbone.batch_size or _within(BLOCK_PIXELS, 64, backbone)
+        if backbone.linearized:
+            most = min(most, _GRADIENTS)
         if FORKS and not (backbone.linearized and torch.cuda.is_available()):
             # (Where there are CUDA devices, a process that has differentiated cannot do so in its forks.)
             blocks = -(-(options.batch_size or most) // most)
-            network = OneCore(backbone, most, options.arithmetic)
+            # Gradients are taken one by one: a block that is filled up would cost as much as a full one.
+            block = 1 if backbone.linearized else most
+            network = OneCore(backbone, block, options.arithmetic)
             yield from load(network, batch_size=blocks * most, workers=options.workers)
             return
     else:

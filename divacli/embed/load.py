@@ -59,7 +59,7 @@ class BackboneChoice:
         reference: str | None = None,
     ) -> None:
         self._arguments = (model, checkpoint, weights, layer, image_size)
-        self._linearize = linearize
+        self.linearize = linearize
         self._reference_data = reference
         self._tell: Callable[[str], None] = lambda note: None
         self._reference: Reference | None = None
@@ -70,7 +70,7 @@ class BackboneChoice:
         Args:
             tell: Told so, before it is loaded.
         """
-        choice = BackboneChoice(*self._arguments, self._linearize, self._reference_data)
+        choice = BackboneChoice(*self._arguments, self.linearize, self._reference_data)
         choice._tell = tell
         return choice
 
@@ -83,7 +83,7 @@ class BackboneChoice:
     def named(self) -> bool:
         """Whether a network was named, in any way."""
         given = (*self._arguments, self._reference_data)
-        return self._linearize != UNCHANGED or any(argument is not None for argument in given)
+        return self.linearize != UNCHANGED or any(argument is not None for argument in given)
 
     @cached_property
     def backbone(self) -> Backbone:
@@ -96,7 +96,7 @@ class BackboneChoice:
         from divacli.backbones import code_note, load_backbone
 
         model, checkpoint, weights, layer, image_size = self._arguments
-        if self._reference_data is not None and self._linearize.precondition == "none":
+        if self._reference_data is not None and self.linearize.precondition == "none":
             raise ModelError(
                 f"--reference {self._reference_data} without --precondition: no matrix is estimated",
                 expected="--precondition diagonal or kronecker with it",
@@ -110,7 +110,7 @@ class BackboneChoice:
             weights=weights,
             layer=layer,
             image_size=image_size,
-            linearize=self._linearize,
+            linearize=self.linearize,
         )
 
     def reference(self, files: list[str], keys: np.ndarray, failed: Collection[int]) -> Reference:
@@ -126,7 +126,8 @@ class BackboneChoice:
         """
         if self._reference is None:
             if self._reference_data is not None:
-                manifest = read_manifest(self._reference_data, labels="optional")
+                opened = read_data(self._reference_data, labels="optional")
+                manifest = opened.manifest if isinstance(opened, Samples) else opened
                 if _sources(manifest) is not None:
                     raise DataError(
                         f"--reference {manifest.name} brings its features: there are no images to look at",

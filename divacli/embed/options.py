@@ -57,6 +57,7 @@ class ExtractOptions:
         with (
             torch.inference_mode(),
             torch.autocast(self.device.type, dtype=torch.float16, enabled=self.mixed),
-            torch.backends.cudnn.flags(allow_tf32=self.mixed, benchmark=self.mixed),
+            # Its default is to switch cuDNN off.
+            torch.backends.cudnn.flags(enabled=True, allow_tf32=self.mixed, benchmark=self.mixed),
         ):
             yield

@@ -87,12 +87,12 @@ class Reference:
                         used += len(good)
                         yield batch.images[good].to(options.device)
                     advance(len(batch.positions))
+            if not used:
+                raise DataError(
+                    "none of the images that the preconditioner is to be estimated on can be decoded",
+                    expected="images that Pillow can read",
+                    hint="name other ones with --reference",
+                )
 
         with suited(options, backbone).arithmetic():
             backbone.fit(batches())
-        if not used:
-            raise DataError(
-                "none of the images that the preconditioner is to be estimated on can be decoded",
-                expected="images that Pillow can read",
-                hint="name other ones with --reference",
-            )

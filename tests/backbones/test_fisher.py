@@ -9,6 +9,7 @@ from torch import Tensor
 
 from divacli.backbones import fisher as fisher_module
 from divacli.backbones.fisher import DAMPING, Preconditioner
+from divacli.errors import ModelError
 
 SHAPES = {"conv": (4, 3, 2, 2), "weight": (3, 5), "bias": (4,), "scale": ()}
 
@@ -148,6 +149,18 @@ def test_parameters_that_nothing_depends_on_stay_zero(
     assert found["weight"].abs().sum() > 1
     torch.testing.assert_close(found["weight"][:, 1], torch.zeros(40, 5))
     torch.testing.assert_close(found["weight"][:, :, 2], torch.zeros(40, 3))
+
+
+@pytest.mark.parametrize("kronecker", [False, True])
+def test_images_without_finite_gradients_are_left_out(kronecker: bool) -> None:
+    clean = gradients()
+    broken = {name: torch.cat([one[:7], one[:1] / 0, one[7:]]) for name, one in clean.items()}
+    broken["bias"][7] = 1.0  # one parameter that is not finite is enough
+    expected, found = (Preconditioner([one], kronecker=kronecker)(clean) for one in (clean, broken))
+    for name, one in expected.items():
+        torch.testing.assert_close(found[name], one)
+    with pytest.raises(ModelError, match=r"none of the images .* has finite gradients"):
+        Preconditioner([{name: one[:2] * torch.nan for name, one in clean.items()}], kronecker=kronecker)
 
 
 def test_device() -> None:
