@@ -13,8 +13,9 @@ RESAMPLES = 10_000
 
 OUTPUTS = (
     "cifar10n, cifar_resnet20, last block and head: 300 training images with the labels of annotators, 700",
-    "test images. Shared weights: the exact kernel of all ten outputs with one change of the weights. One",
-    "vector: that of a combination of them by random signs, as `--linearize` has it; mean: its expectation.",
+    "test images. Shared weights: the kernel of all ten outputs with one change of the weights, of",
+    "gradients compressed to 8,192 numbers. One vector: that of a combination of the outputs by random",
+    "signs, as `--linearize` has it; mean: its expectation.",
     "Distance: Frobenius norm of the difference, in units of the mean's. `benchmarks.linearize_outputs`.",
     "",
 )

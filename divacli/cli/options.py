@@ -16,6 +16,7 @@ import typer
 from divacli.cache import default_cache
 from divacli.cli.completion import torchvision_names
 from divacli.cli.config import load_config
+from divacli.linearize import HEAD, PROJECTION
 
 Data = Annotated[
     str,
@@ -194,11 +195,11 @@ class NetworkOptions:
             metavar="head|block:NAME|full",
             rich_help_panel=_LINEAR,
         ),
-    ] = "head"
+    ] = HEAD
     projection: Annotated[
         int,
         typer.Option(help="Numbers a gradient is compressed to, a power of two.", rich_help_panel=_LINEAR),
-    ] = 4096
+    ] = PROJECTION
     precondition: Annotated[
         PreconditionName,
         typer.Option(

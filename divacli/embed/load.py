@@ -113,13 +113,17 @@ class BackboneChoice:
             linearize=self.linearize,
         )
 
-    def reference(self, files: list[str], keys: np.ndarray, failed: Collection[int]) -> Reference:
+    def reference(
+        self, files: list[str], keys: np.ndarray, failed: Collection[int], progress: Progress, cache: Path
+    ) -> Reference:
         """What gradients are preconditioned on: the same images however often this is asked.
 
         Args:
             files: Images that are about to be embedded, which it is taken from unless other DATA was named.
             keys: (n, 32) uint8 their keys.
             failed: Positions of those that cannot be read.
+            progress: Told how far it is with reading other DATA.
+            cache: Folder that remembers the digests of its files.
 
         Raises:
             DataError: That DATA holds no images.
@@ -135,7 +139,7 @@ class BackboneChoice:
                         hint="give the images that the features were computed from",
                     )
                 files = manifest.files()
-                keys, failed = content_keys(files, silent)
+                keys, failed = _keys(files, progress, cache)
             readable = np.array([position not in failed for position in range(len(files))], bool)
             self._reference = Reference.of(files, keys, readable)
         return self._reference
@@ -167,8 +171,10 @@ class _AugmentedChoice(BackboneChoice):
 
         return augmented(self._plain.backbone, self._named, self._seed)
 
-    def reference(self, files: list[str], keys: np.ndarray, failed: Collection[int]) -> Reference:
-        return self._plain.reference(files, keys, failed)
+    def reference(
+        self, files: list[str], keys: np.ndarray, failed: Collection[int], progress: Progress, cache: Path
+    ) -> Reference:
+        return self._plain.reference(files, keys, failed, progress, cache)
 
     def fit(self, reference: Reference, options: ExtractOptions, progress: Progress) -> None:
         # On the images as they are; the network is one for both.
@@ -336,7 +342,9 @@ def _of_images(
         backbone = choice.backbone
     files = manifest.files()
     keys, failed = _keys(files, progress, cache)
-    reference = choice.reference(files, keys, failed) if backbone.preconditioned else None
+    reference = None
+    if backbone.preconditioned:
+        reference = choice.reference(files, keys, failed, progress, cache)
     identity = feature_identity(backbone, options)
     if reference is not None:
         identity["reference"] = reference.digest
