@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import errno
 import fnmatch
 import functools
 import hashlib
@@ -19,11 +18,11 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from divacli.errors import DataError, DivaError
+from divacli.regular import open_regular, read_at_most, read_regular
 from divacli.tar import MAX_BYTES, members, read_member, through_tar
 
 if TYPE_CHECKING:
@@ -34,8 +33,6 @@ KINDS = (
     "or - for standard input"
 )
 """What DATA may be on this machine."""
-
-NO_REGULAR_FILE = "no regular file but a pipe, a socket or a device"
 
 STORE_FILE = "store.json"
 """What a folder is a feature store by."""
@@ -129,21 +126,24 @@ class RemoteFile:
                     raise
                 return False
 
-    def open(self, mode: str = "rb") -> IO[bytes]:
+    def open(self) -> IO[bytes]:
         """Open it for reading in sequence, in blocks of a megabyte."""
         system, path = self._system()
         with _answered(self.url):
-            return system.open(path, mode, block_size=_BLOCK)
+            return system.open(path, "rb", block_size=_BLOCK)
 
-    def read_bytes(self) -> bytes:
-        """All of it."""
+    def read_bytes(self, most: int = MAX_BYTES) -> bytes:
+        """All of it.
+
+        Args:
+            most: The bytes that it may have.
+
+        Raises:
+            DataError: It cannot be read, or has more.
+        """
         system, path = self._system()
-        with _answered(self.url):
-            return bytes(system.cat_file(path))
-
-    def read_text(self) -> str:
-        """All of it, in UTF-8."""
-        return self.read_bytes().decode()
+        with _answered(self.url), system.open(path, "rb", block_size=_BLOCK) as stream:
+            return read_at_most(stream, most, self.url)
 
     def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """Bytes from start to stop of each range, asked for side by side.
@@ -267,34 +267,35 @@ def read_bytes(file: str) -> bytes:
     member = through_tar(file)
     if member is not None:
         return read_member(*member)
-    place = place_of(file)
-    if isinstance(place, RemoteFile):
-        return place.read_bytes()
-    with _opened(place, MAX_BYTES) as stream:
-        return stream.read()
+    return read_whole(place_of(file), MAX_BYTES)
 
 
-def _opened(path: Path, most: int | None) -> BufferedReader:
-    """Open a regular file and nothing else: a pipe or a device may never end, or never answer.
+def read_whole(place: Place, most: int) -> bytes:
+    """All bytes of a file.
 
     Args:
-        path: The file, or a link to it.
-        most: The bytes it may have.
+        place: The file.
+        most: The bytes that it may have.
 
     Raises:
-        OSError: It is none, or too large.
+        OSError: A local file cannot be read, is no regular file, or has more.
+        DataError: Another one cannot be read, or has more.
     """
-    found = path.stat()
-    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):  # of a folder `open` says so
-        raise OSError(errno.EINVAL, NO_REGULAR_FILE, str(path))
-    if most is not None and found.st_size > most:
-        raise OSError(errno.EFBIG, f"{found.st_size:,} bytes, the limit is {most:,}", str(path))
-    # Where a pipe has taken the file's place since, opening it does not wait for a writer.
-    return open(path, "rb", opener=_without_waiting)  # Path.open takes no opener
+    return place.read_bytes(most) if isinstance(place, RemoteFile) else read_regular(place, most)
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+def opened(place: Place, most: int | None = None) -> IO[bytes]:
+    """A file, open for reading.
+
+    Args:
+        place: The file.
+        most: The bytes that a local one may have; None for any number.
+
+    Raises:
+        OSError: A local file cannot be read, is no regular file, or has more.
+        DataError: Another one cannot be read.
+    """
+    return place.open() if isinstance(place, RemoteFile) else open_regular(place, most)
 
 
 def is_file(file: str) -> bool:
@@ -338,7 +339,7 @@ def read_range(place: Place, start: int, stop: int) -> bytes:
     """
     if isinstance(place, RemoteFile):
         return place.read_ranges([(start, stop)])[0]
-    with place.open("rb") as file:
+    with open_regular(place) as file:
         file.seek(start)
         return file.read(stop - start)
 
@@ -369,7 +370,7 @@ def file_digest(place: Place, most: int | None = None) -> bytes:
     member = through_tar(str(place))
     if member is not None:
         return hashlib.sha256(read_member(*member)).digest()
-    with _opened(place, most) as stream:
+    with open_regular(place, most) as stream:
         return hashlib.file_digest(stream, "sha256").digest()
 
 

@@ -18,6 +18,7 @@ from divacli.errors import DataError, DivaError, OutputError, listed
 from divacli.files import is_file, read_bytes
 from divacli.manifest import manifest_of, read_manifest, write_table
 from divacli.manifest.columns import KINDS, row_numbers
+from divacli.regular import read_regular
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -218,7 +219,11 @@ def _write_new(file: Path, content: bytes) -> None:
             hint="remove the link, or choose another folder",
         )
     try:
-        if file.is_file() and file.stat().st_size == len(content) and file.read_bytes() == content:
+        if (
+            file.is_file()
+            and file.stat().st_size == len(content)
+            and read_regular(file, len(content)) == content
+        ):
             return
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from divacli.errors import DataError, listed
+from divacli.regular import open_regular
 
 _THROUGH = re.compile(r"\.tar(?=/)", re.IGNORECASE)
 _AGAIN = "download or write it again"
@@ -68,7 +69,7 @@ def read_member(tar: str, name: str) -> bytes:
         raise DataError(f"{tar} has no member {name}", expected="the tar file that the table was made from")
     if member.size > MAX_BYTES:
         raise DataError(f"{tar}/{name} has {member.size:,} bytes", expected=f"{MAX_BYTES:,} at the most")
-    with Path(tar).open("rb") as file:
+    with open_regular(tar) as file:
         file.seek(member.offset)
         content = file.read(member.size)
     if len(content) < member.size:
@@ -82,7 +83,7 @@ def _members(tar: str, state: tuple[int, ...]) -> Mapping[str, Member]:
     found: dict[str, Member] = {}
     again = []
     try:
-        with tarfile.open(tar, "r:") as archive:
+        with open_regular(tar) as stream, tarfile.open(tar, "r:", stream) as archive:
             for entry in archive:
                 # A header may state anything: less than nothing leads back to where the reader was.
                 if entry.size < 0:
@@ -101,7 +102,7 @@ def _members(tar: str, state: tuple[int, ...]) -> Mapping[str, Member]:
             raise
         raise _unreadable(tar, "a header states a size that no file has") from error
     # The module takes whatever is no header for the end, also where a copy was cut off between two members.
-    with Path(tar).open("rb") as file:
+    with open_regular(tar) as file:
         file.seek(end)
         if file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
             raise _unreadable(tar, f"no end of the archive after {len(found):,} members, at byte {end:,}")
@@ -115,7 +116,7 @@ def _members(tar: str, state: tuple[int, ...]) -> Mapping[str, Member]:
 
 
 def _unreadable(tar: str, reason: str) -> DataError:
-    with Path(tar).open("rb") as file:
+    with open_regular(tar) as file:
         start = file.read(6)
     packed = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
     for magic, command in packed.items():

@@ -20,6 +20,7 @@ from divacli.backbones.fingerprint import text_digest, weights_digest
 from divacli.backbones.source import Source
 from divacli.backbones.transform import Transform
 from divacli.errors import ModelError, listed
+from divacli.regular import DOCUMENT_BYTES, read_regular
 
 CLIP = "clip:"
 EMBEDDING = "embedding"
@@ -193,7 +194,7 @@ def _load(model: str) -> _Clip:
         ) from error
     with _explained(model):
         folder = _folder(model.removeprefix(CLIP))
-        kind = json.loads((folder / "config.json").read_bytes()).get("model_type")
+        kind = json.loads(read_regular(folder / "config.json", DOCUMENT_BYTES)).get("model_type")
     if kind != "clip":
         raise ModelError(f"{model} is of the kind {kind!r} and not 'clip'", expected=_EXPECTED)
     with _explained(model), _quietly():

@@ -129,13 +129,15 @@ def _cleanlab(target: Output, scores: Manifest, copies: set[str] | None) -> None
 
 def _copies(table: str, scores: Manifest) -> set[str] | None:
     """Paths in the table of duplicates that lies beside the scores, if there is one."""
+    from divacli.manifest.bounded import read_table
     from divacli.manifest.tabular import FORMATS, parse
 
     beside = [Path(table).with_name(f"duplicates.{format}") for format in FORMATS]
     found = [] if table == "-" or is_url(table) else [file for file in beside if file.is_file()]
     if not found:
         return None
-    copies = parse(found[0].read_bytes(), found[0].suffix[1:], str(found[0]))
+    format = found[0].suffix[1:]
+    copies = parse(read_table(found[0], format, str(found[0])), format, str(found[0]))
     paths = set(copies["path"]) if "path" in copies else set()
     if not paths <= set(scores.table["path"]):
         warn(f"{found[0]} is of other samples than {table}: the column is_near_duplicate_issue is left out")

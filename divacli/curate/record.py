@@ -30,6 +30,7 @@ from divacli.errors import DivaError, StoreError
 from divacli.files import Place, place_of
 from divacli.manifest import Manifest, write_text
 from divacli.parallel import world
+from divacli.regular import DOCUMENT_BYTES, read_regular
 from divacli.ridge import CrossEntropyLoss, Loss, SquaredLoss
 
 FORMAT = 1
@@ -165,7 +166,9 @@ def find_record(manifest: Manifest, cache: Path, options: SolveOptions) -> Score
         options: Device and dtype to solve with; the rest is as it was.
     """
     try:
-        content = json.loads(_place(manifest.table, _sources(manifest, cache), cache).read_bytes())
+        content = json.loads(
+            read_regular(_place(manifest.table, _sources(manifest, cache), cache), DOCUMENT_BYTES)
+        )
         # The first notes had neither number nor check.
         if content.get("format", 1) != FORMAT or content.pop("check", _check(content)) != _check(content):
             return None

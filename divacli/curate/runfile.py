@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from divacli.errors import OutputError
 from divacli.files import without_secrets
 from divacli.manifest import Manifest
+from divacli.regular import DOCUMENT_BYTES, open_regular, read_regular
 from divacli.run import Input, Run
 from divacli.versions import versions
 
@@ -41,9 +41,7 @@ class RunFile:
         """
         file = folder / RUN_FILE
         try:
-            if not stat.S_ISREG(file.stat().st_mode):
-                raise ValueError("no file")
-            content = json.loads(file.read_bytes())
+            content = json.loads(read_regular(file, DOCUMENT_BYTES))
             known = content["format"]
             runs = tuple(content["runs"])
             if not all(isinstance(run["outputs"], dict) and isinstance(run["command"], str) for run in runs):
@@ -165,5 +163,5 @@ def _fingerprint(manifest: Manifest) -> str:
 def _output(file: Path) -> dict[str, Any]:
     if file.is_dir():
         return {"files": sum(len(names) for _, _, names in os.walk(file))}
-    with file.open("rb") as stream:
+    with open_regular(file) as stream:
         return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}

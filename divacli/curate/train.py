@@ -50,6 +50,7 @@ from divacli.embed.samples import failures_of, undecodable
 from divacli.errors import ModelError, listed
 from divacli.manifest import Manifest
 from divacli.manifest.columns import without_scores
+from divacli.regular import DOCUMENT_BYTES, read_regular
 
 __all__ = ["HISTORY", "TrainOptions", "TrainResult", "classes_beside", "train"]
 
@@ -226,7 +227,7 @@ def classes_beside(checkpoint: Path | None) -> list[str] | None:
     if checkpoint is None:
         return None
     try:
-        classes = json.loads(checkpoint.with_suffix(".json").read_bytes())["classes"]
+        classes = json.loads(read_regular(checkpoint.with_suffix(".json"), DOCUMENT_BYTES))["classes"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return classes if isinstance(classes, list) else None

@@ -15,6 +15,8 @@ from divacli.errors import OutputError
 from divacli.files import status_of
 from divacli.lock import locked
 from divacli.manifest import write_bytes
+from divacli.regular import read_regular
+from divacli.tar import MAX_BYTES
 
 _ENTRY = np.dtype([("path", "<u8", 2), ("state", "<i8", 4), ("digest", "u1", 32)])
 _CHECK_BYTES = 32
@@ -96,7 +98,7 @@ class KnownDigests:
 def _read(target: Path) -> np.ndarray:
     """What is remembered, sorted by path; nothing where the file is missing or damaged."""
     try:
-        data = target.read_bytes()
+        data = read_regular(target, MAX_BYTES)
     except OSError:
         return np.zeros(0, _ENTRY)
     check, content = data[:_CHECK_BYTES], data[_CHECK_BYTES:]

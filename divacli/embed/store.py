@@ -32,9 +32,11 @@ from torch import Tensor
 from divacli.embed.gathered import GatheredRows
 from divacli.embed.keys import KEY_BYTES, digest_of
 from divacli.errors import StoreError, listed
-from divacli.files import STORE_FILE, Place, RemoteFile, read_range, size_of
+from divacli.files import STORE_FILE, Place, RemoteFile, read_range, read_whole, size_of
 from divacli.manifest import ArrayFile, write_bytes, write_text
 from divacli.manifest.write import output_error
+from divacli.regular import DOCUMENT_BYTES, open_regular
+from divacli.tar import MAX_BYTES
 
 FORMAT = 1
 _NAME_LENGTH = 32  # hexadecimal digits of a digest
@@ -283,7 +285,7 @@ class FeatureStore:
         if not source.exists():
             return None
         try:
-            content = source.read_bytes()
+            content = read_whole(source, MAX_BYTES)
             tensors = decode_tensors(content)
             weight, bias = tensors["weight"], tensors["bias"]
             header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
@@ -424,7 +426,7 @@ def _is_whole(shard: Path) -> bool:
 @functools.cache
 def _has_its_name(shard: Path, state: tuple[int, ...]) -> bool:
     """Whether a shard in this state, of which the first number is its size, has the content that names it."""
-    with shard.open("rb") as stream:
+    with open_regular(shard) as stream:
         # As `digest_of` does it with a content in memory.
         total = hashlib.file_digest(stream, lambda: hashlib.sha256(state[0].to_bytes(8, "little")))
     return shard.name == f"shard-{total.hexdigest()[:_NAME_LENGTH]}.safetensors"
@@ -503,7 +505,7 @@ def _described(folder: Place) -> dict[str, Any]:
     """
     path = folder / STORE_FILE
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_whole(path, DOCUMENT_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise _DamagedDescription(
             f"{path} cannot be read: {error}",

@@ -15,7 +15,8 @@ from typing import IO
 import numpy as np
 
 from divacli.errors import DataError
-from divacli.files import Place, RemoteFile
+from divacli.files import Place, RemoteFile, opened
+from divacli.regular import open_regular
 
 _LOCAL_HEADER = struct.Struct(
     "<26xHH"
@@ -69,7 +70,7 @@ class ArrayFile:
             DataError: Not a `.npy` file, or one in Fortran order, in foreign byte order, or of objects.
         """
         try:
-            with path.open("rb") as stream:
+            with open_regular(path) as stream:
                 shape, readable_in_place, dtype = read_npy_header(stream)
                 offset = stream.tell()
         except (OSError, ValueError) as error:
@@ -105,7 +106,7 @@ class ArrayFile:
             zlib.error: Damaged compressed data.
             DataError: A URL that cannot be read, or an array that is large and packed too densely.
         """
-        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        with opened(path) as file, zipfile.ZipFile(file) as archive:
             info = archive.getinfo(f"{member}.npy")
             with archive.open(info) as stream:
                 shape, readable_in_place, dtype = read_npy_header(stream)
@@ -171,7 +172,7 @@ class ArrayFile:
         breaks = np.flatnonzero(np.diff(rows.astype(np.int64)) != 1) + 1
         bounds = [0, *breaks.tolist(), len(rows)]
         try:
-            with self.path.open("rb", buffering=0) as file:
+            with open_regular(self.path) as file:
                 for start, stop in itertools.pairwise(bounds):
                     position = self.offset + int(rows[start]) * row_bytes
                     self._fill(file.fileno(), buffer[start * row_bytes : stop * row_bytes], position)

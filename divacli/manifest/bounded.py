@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import IO
 
 from divacli.errors import DataError
-from divacli.files import NO_REGULAR_FILE, Place, is_special
+from divacli.files import Place, opened
 
 LONGEST_LINE = 4 << 20
 """Bytes. Rows of a table have some hundred, with the embedding in the text some ten thousand."""
+
+TABLE_BYTES = 16 << 30
+"""The most that a table in a file may have: more than a hundred million rows of a path and a label."""
 
 _PART = 1 << 20
 _WITHOUT_LINES = (b"PAR1", b"[")  # Parquet, and a JSON array
@@ -23,24 +26,11 @@ def read_table(place: Place, format: str, name: str) -> bytes:
         name: How messages call it.
 
     Raises:
-        OSError: It cannot be read.
-        DataError: A line is too long, or a file without lines is a pipe or a device.
+        OSError: It cannot be read, is no regular file, or is too large.
+        DataError: A line is too long.
     """
-    has_lines = format in ("csv", "tsv", "jsonl")
-    if not has_lines:
-        require_regular(place, format, name)
-    with place.open("rb") as stream:
-        return _read(stream, name, has_lines=has_lines)
-
-
-def require_regular(place: Place, format: str, name: str) -> None:
-    """Refuse a pipe or a device, which is not read from its end, and may have none.
-
-    Raises:
-        DataError: It is one.
-    """
-    if is_special(str(place)):
-        raise DataError(f"{name} is {NO_REGULAR_FILE}", expected=f"a file of the format {format}")
+    with opened(place, TABLE_BYTES) as stream:
+        return _read(stream, name, has_lines=format in ("csv", "tsv", "jsonl"))
 
 
 def read_stream(stream: IO[bytes], name: str) -> bytes:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from divacli.errors import DataError, listed
-from divacli.files import Place
+from divacli.files import Place, opened
 from divacli.manifest.arrayfile import ArrayFile, read_npy_header
 
 _PER_SAMPLE = ("label", "path", "weight", "group")
@@ -51,7 +51,7 @@ def read_npz(
         DataError: Not an `.npz` file, or an array missing, of objects, or of a wrong type or shape.
     """
     try:
-        with file.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+        with opened(file) as stream, zipfile.ZipFile(stream) as archive:
             entries = archive.namelist()
     except _UNREADABLE as error:
         raise DataError(
@@ -140,8 +140,8 @@ def _column(file: Place, member: str, n: int, name: str) -> pd.Series | None:
     try:
         # The header first: what else is in the file may be large.
         with (
-            file.open("rb") as opened,
-            zipfile.ZipFile(opened) as archive,
+            opened(file) as whole,
+            zipfile.ZipFile(whole) as archive,
             archive.open(f"{member}.npy") as stream,
         ):
             shape, _, dtype = read_npy_header(stream)

@@ -25,7 +25,7 @@ from divacli.files import (
     suffix_of,
 )
 from divacli.manifest.arrayfile import ArrayFile
-from divacli.manifest.bounded import read_stream, read_table, require_regular
+from divacli.manifest.bounded import read_stream, read_table
 from divacli.manifest.columns import typed
 from divacli.manifest.folder import has_images, read_folder
 from divacli.manifest.imagefolder import read_imagefolder
@@ -79,7 +79,6 @@ def _read(data: str, stdin: BinaryIO | None, required: bool) -> Manifest:
         folder = path.parent.resolve()
         suffix = suffix_of(data)
         if suffix == "npz":
-            require_regular(path, suffix, data)
             raw, embeddings, warnings = read_npz(path, data, labels_required=required)
             return _checked(data, "npz", raw, folder, required, warnings, embeddings)
         if suffix in FORMATS:

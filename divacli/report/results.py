@@ -14,6 +14,7 @@ from divacli.files import finish
 from divacli.manifest import Manifest, manifest_of
 from divacli.manifest.bounded import read_table
 from divacli.manifest.tabular import parse
+from divacli.regular import DOCUMENT_BYTES, read_regular
 from divacli.run import current
 
 SAMPLE_TABLES = ("scores", "dropped", "changes", "reweighted", "selected", "remaining")
@@ -111,7 +112,7 @@ def newest(folder: Path, name: str) -> Path | None:
 
 def _summary(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(file, DOCUMENT_BYTES))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file} is no JSON: {error}", hint="run the command that wrote it again") from error
     if not isinstance(content, dict):

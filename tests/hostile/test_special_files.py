@@ -76,11 +76,14 @@ def test_in_the_tables_of_a_page(photos: Path, network: Path, run: Callable) -> 
 
 def test_a_pipe_that_takes_the_place_of_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the look at it and the reading; with a writer that never comes."""
-    from divacli import files
+    from divacli import regular
+    from divacli.files import read_bytes
 
     os.mkfifo(tmp_path / "x.jpg")
-    monkeypatch.setattr(files.stat, "S_ISREG", lambda mode: True)
-    assert files.read_bytes(str(tmp_path / "x.jpg")) == b""
+    image = os.stat(__file__)
+    monkeypatch.setattr(regular.os, "stat", lambda path: image)
+    with pytest.raises(OSError, match="no regular file but a pipe"):
+        read_bytes(str(tmp_path / "x.jpg"))
 
 
 @pytest.mark.parametrize("target", [".", "..", "../..", "a", "loop"])

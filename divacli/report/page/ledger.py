@@ -15,6 +15,7 @@ from divacli.curate.decisions import ACTIONS, DECISION_COLUMNS, RELABEL, decisio
 from divacli.errors import DataError, OutputError
 from divacli.lock import InUse, locked
 from divacli.manifest import Manifest, write_table
+from divacli.manifest.bounded import read_table
 from divacli.manifest.tabular import parse
 
 DECISIONS = "decisions.csv"
@@ -139,7 +140,7 @@ class Ledger:
         if self._seen is None:
             return
         try:
-            content = parse(self.file.read_bytes(), "csv", str(self.file))
+            content = parse(read_table(self.file, "csv", str(self.file)), "csv", str(self.file))
         except OSError as error:
             raise DataError(
                 f"{self.file} cannot be read: {error.strerror}",
@@ -168,7 +169,7 @@ class Ledger:
     def _put_aside(self, table: pd.DataFrame) -> None:
         aside = self.file.with_name(SET_ASIDE)
         if aside.exists():
-            earlier = parse(aside.read_bytes(), "csv", str(aside))
+            earlier = parse(read_table(aside, "csv", str(aside)), "csv", str(aside))
             table = pd.concat([earlier, table], ignore_index=True)
         write_table(table, aside, "csv")
         self.set_aside = len(table)

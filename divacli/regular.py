@@ -1,0 +1,93 @@
+"""Open what a stranger may have named: regular files only, without waiting, and no more bytes than agreed.
+
+A pipe may never answer and a device may never end. Every reader of this package opens local files here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from io import BufferedReader
+from typing import IO
+
+NO_REGULAR_FILE = "no regular file but a pipe, a socket or a device"
+
+DOCUMENT_BYTES = 64 << 20
+"""The most that a JSON file may hold that diva writes: a record of runs, the description of a store."""
+
+
+def open_regular(path: str | os.PathLike[str], most: int | None = None) -> BufferedReader:
+    """Open a regular file for reading, and nothing else.
+
+    The file is looked at before it is opened, because opening some devices does something, and again
+    afterwards, because another file may have taken its place.
+
+    Args:
+        path: The file, or a link to it.
+        most: The bytes it may have; None for any number.
+
+    Returns:
+        A buffered stream, at the first byte.
+
+    Raises:
+        OSError: There is no such file, it is no regular file, or it is too large.
+    """
+    _require_regular(os.stat(path), path, None)  # noqa: PTH116  # any kind of path
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    descriptor = os.open(path, flags)
+    try:
+        _require_regular(os.fstat(descriptor), path, most)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
+    """Read all bytes of a regular file.
+
+    Args:
+        path: The file, or a link to it.
+        most: The bytes it may have.
+
+    Raises:
+        OSError: As of `open_regular`; also where more bytes come than the file system announced.
+    """
+    with open_regular(path, most) as stream:
+        return read_at_most(stream, most, path)
+
+
+def read_at_most(stream: IO[bytes], most: int, path: str | os.PathLike[str]) -> bytes:
+    """Read a stream to its end.
+
+    Args:
+        stream: Where it is read from.
+        most: The bytes it may have.
+        path: What the error calls it.
+
+    Raises:
+        OSError: It has more.
+    """
+    content = stream.read(most + 1)
+    if len(content) > most:
+        raise _too_large(len(content), most, path)
+    return content
+
+
+def is_own(status: os.stat_result) -> bool:
+    """Tell whether this user made a file, and nobody else can write to it."""
+    return status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _require_regular(status: os.stat_result, path: str | os.PathLike[str], most: int | None) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, NO_REGULAR_FILE, os.fspath(path))
+    if most is not None and status.st_size > most:
+        raise _too_large(status.st_size, most, path)
+
+
+def _too_large(size: int, most: int, path: str | os.PathLike[str]) -> OSError:
+    return OSError(errno.EFBIG, f"{size:,} bytes, the limit is {most:,}", os.fspath(path))
