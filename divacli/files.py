@@ -16,6 +16,7 @@ import os
 import posixpath
 import re
 import stat
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,11 +38,16 @@ KINDS = (
 STORE_FILE = "store.json"
 """What a folder is a feature store by."""
 
+RUN_FILE = "run.json"
+"""What a folder of results is known by: which commands wrote what into it."""
+
 STAGE = ".diva-staged"
 """Where the files of a command wait until all of them are there (`divacli.staging`)."""
 
 COMMIT = "commit.json"
-"""The note in it that says that they are."""
+"""The note in it that says that they are there, and are being put into place."""
+
+_MOMENTS = 20  # looks at a note, a twentieth of a second apart: a command that runs takes it away
 
 # With the caches of fsspec before it, if any: filecache::s3://bucket/features.npz
 _URL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*::)*([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -389,7 +395,7 @@ def require_present(*names: str | None) -> None:
         for path in map(Path, shard_names(_local(name))):
             try:
                 for folder in (path, path.parent):
-                    finish(folder)
+                    require_finished(folder)
                 there = path.exists()
             except OSError:  # such as a name too long: whoever reads it says so
                 continue
@@ -397,18 +403,37 @@ def require_present(*names: str | None) -> None:
                 raise _not_there(path)
 
 
-def finish(folder: Path) -> None:
-    """Have files put into place that a command was killed at putting there, before they are looked at.
+def require_finished(folder: Path) -> None:
+    """Refuse a folder whose files may be of two runs: a command was killed while it put them into place.
 
     Raises:
-        OutputError: That cannot be done.
+        DataError: The folder holds the note of such a command.
     """
-    if (folder / STAGE / COMMIT).is_file():
-        from divacli.lock import locked
-        from divacli.staging import recover
+    for _ in range(_MOMENTS):
+        if not is_unfinished(folder):
+            return
+        time.sleep(0.05)
+    raise unfinished(folder)
 
-        with locked(folder, wait=True):
-            recover(folder)
+
+def is_unfinished(folder: Path) -> bool:
+    """Tell whether the note of a command is there, and something that is to be put into place."""
+    try:
+        there = os.listdir(folder / STAGE)  # noqa: PTH208  # names, not paths
+    except OSError:
+        return False
+    return COMMIT in there and len(there) > 1
+
+
+def unfinished(folder: Path) -> DataError:
+    """Make the error for such a folder."""
+    return DataError(
+        f"{folder} may hold files of two runs: a command was killed while it put its files there, says "
+        f"{folder / STAGE / COMMIT}",
+        expected="files of runs that have ended",
+        hint=f"run that command again with --overwrite; or, if no command of yours was killed, remove "
+        f"{folder / STAGE}",
+    )
 
 
 def shard_names(data: str) -> Iterator[str]:

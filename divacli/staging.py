@@ -1,8 +1,12 @@
 """Files that appear in a folder together: all of those a command writes, or none.
 
-They are made in a hidden folder inside of the one they are for. When all are there and on disk, a note says
-so; from then on they are put into place, whatever happens: what a kill or a power cut left undone is done by
-whoever looks at the folder next. Without the note nothing has happened, and what lies there is thrown away.
+They are made in a hidden folder inside the one they are for. When all are there and on disk, a note says so.
+Then they are renamed into place.
+
+A kill before the note changes nothing: the next command that writes there throws away the hidden folder.
+A kill between two renames leaves the note, and what is not in place yet. That tells everybody who looks there
+that files may be of two runs (`divacli.files.require_finished`), and the same command makes all of them anew.
+Nobody carries a note out, for it may be a stranger's.
 """
 
 from __future__ import annotations
@@ -11,12 +15,15 @@ import contextlib
 import json
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from divacli.errors import OutputError, listed
-from divacli.files import COMMIT, STAGE
+from divacli.files import COMMIT, STAGE, is_unfinished, unfinished
 from divacli.manifest.write import output_error
+from divacli.regular import DOCUMENT_BYTES, read_regular
 
 
 class Stage:
@@ -25,21 +32,45 @@ class Stage:
     Args:
         folder: That they are for. It is there, and locked by this process (`divacli.lock`) until they are in
             place.
+        command: That makes them.
+        overwrite: Whether it may replace what an earlier run of it has left half in place.
+
+    Raises:
+        OutputError: Another command was killed while it put files into place, or `overwrite` is not given; or
+            something else than a folder is where files would wait.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, command: str, *, overwrite: bool = False) -> None:
         self._folder = folder
         self._stage = folder / STAGE
-        recover(folder)
+        self._command = command
+        self._made = False
+        with _explained(folder):
+            if self._stage.is_symlink() or (self._stage.exists() and not self._stage.is_dir()):
+                raise OutputError(
+                    f"{self._stage} is {'a link' if self._stage.is_symlink() else 'no folder'}",
+                    expected="a folder that diva has made, or nothing",
+                    hint="remove it, or choose another folder with --out",
+                )
+            anew = overwrite and _command_of(self._stage / COMMIT) == command
+            if is_unfinished(folder) and not anew:
+                raise unfinished(folder)
+            if self._stage.exists():
+                shutil.rmtree(self._stage)
 
     def place(self, name: str) -> Path:
         """Where to make the file or folder that will be called so."""
-        with _explained(self._folder):
-            self._stage.mkdir(exist_ok=True)
+        if not self._made:
+            with _explained(self._folder):
+                # New and for this user alone: nobody else may swap what waits in it.
+                self._stage.mkdir(mode=0o700)
+            self._made = True
         return self._stage / name
 
     def commit(self, names: Sequence[str], stale: Sequence[str] = ()) -> None:
-        """Put files into place, in this order, instead of files that are there.
+        """Put files into place instead of files that are there.
+
+        Ctrl-C and SIGTERM are answered when that is done.
 
         Args:
             names: Of files and folders that were made; files are on disk already.
@@ -56,76 +87,29 @@ class Stage:
                 expected="no folders in the way: diva removes none",
                 hint="remove it yourself, or choose another place with --out",
             )
-        with _explained(self._folder):
+        with _explained(self._folder), _undisturbed():
             note = self._stage / f"{COMMIT}.tmp"
             with note.open("x") as file:
-                json.dump({"names": list(names), "stale": list(stale)}, file)
+                json.dump({"command": self._command, "names": list(names), "stale": list(stale)}, file)
                 file.flush()
                 os.fsync(file.fileno())
-            _flush(self._stage)
+            sync_folder(self._stage)
             note.replace(self._stage / COMMIT)
-            _flush(self._stage)
-            _forward(self._folder)
-
-    def abandon(self) -> None:
-        """Throw away what is not in place yet."""
-        if not (self._stage / COMMIT).is_file():
+            sync_folder(self._stage)
+            for name in stale:
+                (self._folder / name).unlink(missing_ok=True)
+            # Folders last: where one is in place, the same command can only be run again without it.
+            for name in sorted(names, key=lambda name: (self._stage / name).is_dir()):
+                (self._stage / name).replace(self._folder / name)
+            sync_folder(self._folder)
+            sync_folder(self._folder.parent)
+            (self._stage / COMMIT).unlink()
             shutil.rmtree(self._stage, ignore_errors=True)
 
-
-def recover(folder: Path) -> None:
-    """Finish what a command was killed at that wrote into a folder, which is locked by this process.
-
-    Raises:
-        OutputError: It cannot be finished.
-    """
-    stage = folder / STAGE
-    with _explained(folder):
-        if stage.is_symlink():
-            raise OutputError(
-                f"{stage} is a link",
-                expected="a folder that diva has made, or nothing",
-                hint="remove it, or choose another folder with --out",
-            )
-        if (stage / COMMIT).is_file():
-            _forward(folder)
-        elif stage.exists():
-            shutil.rmtree(stage)
-
-
-def _forward(folder: Path) -> None:
-    """Do what the note says, from wherever it was left."""
-    stage = folder / STAGE
-    names, stale = _noted(stage / COMMIT)
-    for name in names:
-        made, target = stage / name, folder / name
-        if os.path.lexists(made):
-            made.replace(target)
-    for name in stale:
-        (folder / name).unlink(missing_ok=True)
-    _flush(folder)
-    (stage / COMMIT).unlink()
-    shutil.rmtree(stage, ignore_errors=True)
-
-
-def _is_folder(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
-
-
-def _noted(note: Path) -> tuple[list[str], list[str]]:
-    """What is put into place and what is removed, of names in the folder alone: the note may be forged."""
-    try:
-        content = json.loads(note.read_bytes())
-        names, stale = list(content["names"]), list(content["stale"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        names, stale = [""], []
-    if not all(is_plain(name) for name in (*names, *stale)):
-        raise OutputError(
-            f"{note} was not written by diva",
-            expected="names of files that are put into place",
-            hint=f"remove {note.parent} and run the command again",
-        )
-    return names, stale
+    def abandon(self) -> None:
+        """Throw away what this command has made, unless some of it is in place."""
+        if self._made and not os.path.lexists(self._stage / COMMIT):
+            shutil.rmtree(self._stage, ignore_errors=True)
 
 
 def is_plain(name: object) -> bool:
@@ -133,7 +117,7 @@ def is_plain(name: object) -> bool:
     return isinstance(name, str) and name not in ("", ".", "..", STAGE) and not set(name) & {"/", "\0"}
 
 
-def _flush(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Have the names in a folder on disk, where its file system can."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -141,6 +125,36 @@ def _flush(folder: Path) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _command_of(note: Path) -> object:
+    """The command that a note names; None where it names none."""
+    try:
+        return json.loads(read_regular(note, DOCUMENT_BYTES))["command"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Put off Ctrl-C and SIGTERM, which only the main thread answers, until the end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    answered = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda number, frame: came.append(number)) for number in answered]
+    try:
+        yield
+    finally:
+        for number, handler in zip(answered, before, strict=True):
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 @contextlib.contextmanager

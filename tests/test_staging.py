@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from divacli.errors import OutputError
-from divacli.files import COMMIT, STAGE
-from divacli.staging import Stage, recover
+from divacli.errors import DataError, OutputError
+from divacli.files import COMMIT, STAGE, require_finished
+from divacli.staging import Stage
 
 OLD = {"a.csv": "old a", "b.csv": "old b", "gone.csv": "stale"}
 NEW = {"a.csv": "new a", "b.csv": "new b", "c.csv": "new c", "images": "new folder"}
@@ -34,7 +35,7 @@ def content(folder: Path) -> dict[str, str]:
 def begin(folder: Path) -> Stage:
     for name, text in OLD.items():
         (folder / name).write_text(text)
-    stage = Stage(folder)
+    stage = Stage(folder, "score")
     for name, text in NEW.items():
         place = stage.place(name)
         if name == "images":
@@ -74,7 +75,8 @@ def killed_at(step: int, work: Callable[[], None]) -> None:
             work()
 
 
-def test_all_or_none_whatever_step_is_the_last(tmp_path):
+def test_all_or_none_or_said_whatever_step_is_the_last(tmp_path):
+    """A kill among the renames is said to readers and to writers, and the same command makes all anew."""
     (tmp_path / "whole").mkdir()
     stage = begin(tmp_path / "whole")
     before = content(tmp_path / "whole")
@@ -89,14 +91,48 @@ def test_all_or_none_whatever_step_is_the_last(tmp_path):
         folder.mkdir()
         stage = begin(folder)
         killed_at(step, partial(stage.commit, list(NEW), ["gone.csv"]))
-        decided = (folder / STAGE / COMMIT).exists()
-        recover(folder)
-        assert content(folder) in ([NEW] if decided else [NEW, before])
+        if (folder / STAGE / COMMIT).exists() and len(list((folder / STAGE).iterdir())) > 1:
+            outcomes.append("said")
+            with pytest.raises(DataError, match="may hold files of two runs"):
+                require_finished(folder)
+            for command, overwrite in (("score", False), ("prune", True)):
+                with pytest.raises(DataError, match="may hold files of two runs"):
+                    Stage(folder, command, overwrite=overwrite)
+            Stage(folder, "score", overwrite=True)
+        else:
+            outcomes.append("all" if content(folder) == NEW else "none")
+            require_finished(folder)
+            Stage(folder, "prune")
+            assert content(folder) in (NEW, before)
         assert not (folder / STAGE).exists()
-        outcomes.append(content(folder) == NEW)
-    # First none, then all: and both were seen.
-    assert outcomes == sorted(outcomes)
-    assert set(outcomes) == {False, True}
+    # In this order, and all three were seen.
+    assert outcomes == sorted(outcomes, key=["none", "said", "all"].index)
+    assert set(outcomes) == {"none", "said", "all"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_among_the_renames_is_answered_when_all_is_in_place(tmp_path, monkeypatch, number):
+    def end(number: int, frame: object) -> None:
+        raise Killed
+
+    previous = signal.signal(number, end)
+    stage = begin(tmp_path)
+    replace = Path.replace
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if self.name == "b.csv":
+            signal.raise_signal(number)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    try:
+        with pytest.raises(Killed):
+            stage.commit(list(NEW), ["gone.csv"])
+        assert signal.getsignal(number) is end
+    finally:
+        signal.signal(number, previous)
+    assert content(tmp_path) == NEW
+    assert not (tmp_path / STAGE).exists()
 
 
 @pytest.mark.parametrize("name", ["b.csv", "gone.csv"])
@@ -112,27 +148,45 @@ def test_no_folder_is_removed(tmp_path, name):
     assert content(tmp_path) == before
 
 
-def test_a_second_kill_while_the_first_is_mended(tmp_path):
-    stage = begin(tmp_path)
-    killed_at(7, partial(stage.commit, list(NEW), ["gone.csv"]))
-    assert (tmp_path / STAGE / COMMIT).exists()
-    for step in range(3):
-        killed_at(step, partial(recover, tmp_path))
-    recover(tmp_path)
-    assert content(tmp_path) == NEW
-
-
-@pytest.mark.parametrize("name", ["../victim", "/etc/victim", "..", "", "a/b", 3, None])
-@pytest.mark.parametrize("key", ["names", "stale"])
-def test_a_forged_note_reaches_nothing_outside(tmp_path, name, key):
-    victim = tmp_path / "victim"
-    victim.write_text("precious")
-    folder = tmp_path / "out"
+def plant(folder: Path, **note: object) -> None:
+    """Put a note, and what it would bring into place, into somebody's folder."""
     (folder / STAGE).mkdir(parents=True)
-    (folder / STAGE / "commit.json").write_text(json.dumps({"names": [], "stale": [], key: [name]}))
-    with pytest.raises(OutputError, match="was not written by diva"):
-        recover(folder)
-    assert victim.read_text() == "precious"
+    (folder / STAGE / "notes.txt").write_text("planted")
+    note = {"names": ["notes.txt"], "stale": ["thesis.docx"], **note}
+    (folder / STAGE / COMMIT).write_text(json.dumps(note))
+
+
+@pytest.mark.parametrize("note", [{}, {"command": "score"}, {"command": ["score"]}])
+def test_a_planted_note_moves_and_removes_nothing(tmp_path, note):
+    for name in ("notes.txt", "thesis.docx"):
+        (tmp_path / name).write_text("precious")
+    before = content(tmp_path)
+    plant(tmp_path, **note)
+    for act in (
+        lambda: require_finished(tmp_path),
+        lambda: Stage(tmp_path, "score"),
+        lambda: Stage(tmp_path, "prune", overwrite=True),
+    ):
+        with pytest.raises(DataError, match="may hold files of two runs"):
+            act()
+    assert content(tmp_path) == before
+    if note == {"command": "score"}:
+        Stage(tmp_path, "score", overwrite=True)
+        assert content(tmp_path) == before
+        assert not (tmp_path / STAGE).exists()
+
+
+def test_a_note_that_never_ends_is_not_read(tmp_path):
+    (tmp_path / STAGE / "a.csv").mkdir(parents=True)
+    os.mkfifo(tmp_path / STAGE / COMMIT)
+    with pytest.raises(DataError, match="may hold files of two runs"):
+        Stage(tmp_path, "score", overwrite=True)
+
+
+def test_a_note_of_a_command_that_runs_is_waited_for(tmp_path, monkeypatch):
+    plant(tmp_path)
+    monkeypatch.setattr("time.sleep", lambda seconds: (tmp_path / STAGE / COMMIT).unlink(missing_ok=True))
+    require_finished(tmp_path)
 
 
 def test_a_link_in_its_place_is_not_followed(tmp_path):
@@ -141,8 +195,23 @@ def test_a_link_in_its_place_is_not_followed(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / STAGE).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OutputError, match="is a link"):
-        recover(tmp_path / "out")
+        Stage(tmp_path / "out", "score", overwrite=True)
     assert (tmp_path / "elsewhere/precious").read_text() == "precious"
+
+
+def test_where_files_wait_is_new_and_for_this_user_alone(tmp_path):
+    """A folder that somebody else has put there could be changed by them while files wait in it."""
+    (tmp_path / STAGE).mkdir(mode=0o777)
+    (tmp_path / STAGE / "a.csv").write_text("theirs")
+    stage = Stage(tmp_path, "score")
+    assert not (tmp_path / STAGE).exists()
+    stage.place("a.csv").write_text("ours")
+    assert (tmp_path / STAGE).stat().st_mode & 0o777 == 0o700
+    (tmp_path / "again").mkdir()
+    other = Stage(tmp_path / "again", "score")
+    (tmp_path / "again" / STAGE).mkdir()
+    with pytest.raises(OutputError, match="File exists"):
+        other.place("a.csv")
 
 
 def test_what_was_not_decided_is_thrown_away(tmp_path):

@@ -10,10 +10,11 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from divacli.curate.runfile import RUN_FILE, RunFile, described
+from divacli.curate.runfile import RunFile, described, recorded_output
 from divacli.errors import OutputError, listed
+from divacli.files import RUN_FILE
 from divacli.lock import locked
 from divacli.run import current
 from divacli.staging import Stage, is_plain
@@ -86,7 +87,7 @@ class ResultFiles:
         try:
             _prepare(folder, self._held)
             self._held.enter_context(locked(folder, wait=False))
-            self._stage = Stage(folder)
+            self._stage = Stage(folder, self._command, overwrite=overwrite)
             self._held.callback(self._stage.abandon)
             self.require_free(self._makes, self._command)
         except BaseException:
@@ -213,21 +214,20 @@ class ResultFiles:
         samples |= {name: len(table) for name, table in self._parts.items()}
         made = [self._stage.place(name) for name in self.written]
         about = described(current(), self._command, samples, made, self.folder)
-        record, stale = before.with_run(about, unchanged=unchanged, whole=whole)
-        if whole and self._overwrite:
-            # Of an earlier version without a record: the same table in another format.
-            others = [name for name in self._makes if name not in self.written and not before.makers_of(name)]
-            stale += [name for name in others if (self.folder / name).is_file()]
+        record, gone = before.with_run(about, unchanged=unchanged, whole=whole)
+        stale = [name for name, made in gone.items() if is_plain(name) and self._may_go(name, made)]
         if any(os.path.lexists(self.folder / name) for name in replaced):
             mine = {*self.written, *stale}
             made_here = RunFile(record.runs[:-1]).made_here()
             self.outdated = [
-                name for name in made_here if name not in mine and os.path.lexists(self.folder / name)
+                name
+                for name in dict.fromkeys([*made_here, *filter(is_plain, gone)])
+                if name not in mine and os.path.lexists(self.folder / name)
             ]
         if self._recorded:
             write_bytes(self._stage.place(RUN_FILE), record.encoded())
         names = [*self.written, *([RUN_FILE] if self._recorded else [])]
-        self._stage.commit(names, [name for name in stale if is_plain(name)])
+        self._stage.commit(names, stale)
         for name, found in about["outputs"].items():
             _LOGGER.info("wrote %s: %s", self.folder / name, found)
         _LOGGER.info("samples %s", samples)
@@ -261,6 +261,19 @@ class ResultFiles:
         assert self.folder is not None
         there, made = self.folder / name, self._stage.place(name)
         return there.is_file() and made.is_file() and filecmp.cmp(there, made, shallow=False)
+
+    def _may_go(self, name: str, made: dict[str, Any]) -> bool:
+        """Whether a file is removed with the run that it was made by; a folder in its place is refused later.
+
+        The record may be a stranger's, and name any file in the folder. So a file goes only if it is still
+        what the record says that diva has written.
+        """
+        assert self.folder is not None
+        place = self.folder / name
+        try:
+            return place.is_dir() or (place.is_file() and recorded_output(place) == made)
+        except OSError:
+            return False
 
     def _record(self) -> RunFile:
         """The runs that the folder holds."""

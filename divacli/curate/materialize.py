@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from divacli.errors import DataError, DivaError, OutputError, listed
-from divacli.files import COMMIT, STAGE, is_file, is_url, read_bytes
+from divacli.files import is_file, is_url, read_bytes
 from divacli.manifest import Format, Manifest, write_table
 from divacli.manifest.folder import IMAGE_SUFFIXES
 from divacli.tar import through_tar
@@ -122,8 +122,7 @@ def require_apart(manifest: Manifest, folder: Path) -> None:
             expected="a place outside of it",
             hint="choose one with --out",
         )
-    # Where a command was killed that was putting it into place, the rest is put there first.
-    if os.path.lexists(folder) and not (folder.parent / STAGE / COMMIT).is_file():
+    if os.path.lexists(folder):
         raise OutputError(
             f"{folder} is there already",
             expected="a folder that is not there yet: nothing is overwritten or mixed",

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from divacli.errors import OutputError
-from divacli.files import without_secrets
+from divacli.files import RUN_FILE, without_secrets
 from divacli.manifest import Manifest
 from divacli.regular import DOCUMENT_BYTES, open_regular, read_regular
 from divacli.run import Input, Run
 from divacli.versions import versions
 
-RUN_FILE = "run.json"
 FORMAT = 1
 
 
@@ -77,7 +76,7 @@ class RunFile:
 
     def with_run(
         self, run: dict[str, Any], *, unchanged: Collection[str], whole: bool
-    ) -> tuple[RunFile, list[str]]:
+    ) -> tuple[RunFile, dict[str, dict[str, Any]]]:
         """The record with one run more, whose files replace those of the same names.
 
         Args:
@@ -88,21 +87,22 @@ class RunFile:
                 would stand beside those of another run otherwise.
 
         Returns:
-            The record, and the names of the files that are to be removed.
+            The record, and by name what it says of the files that are to be removed.
         """
         names = set(run["outputs"])
-        kept, stale = [], []
+        kept: list[dict[str, Any]] = []
+        stale: dict[str, dict[str, Any]] = {}
         for earlier in self.runs:
             outputs = earlier["outputs"]
             same = earlier["command"] == run["command"]
             new = names if same else names - set(unchanged)
             left = {name: about for name, about in outputs.items() if name not in new}
             if whole and same and len(left) < len(outputs):
-                stale += list(left)
+                stale |= left
             elif left:
                 kept.append({**earlier, "outputs": left})
         owned = {name for one in (*kept, run) for name in one["outputs"]}
-        return RunFile((*kept, run)), [name for name in stale if name not in owned]
+        return RunFile((*kept, run)), {name: made for name, made in stale.items() if name not in owned}
 
     def encoded(self) -> bytes:
         """The content of the file."""
@@ -126,7 +126,7 @@ def described(
         "options": {name: _plain(value) for name, value in run.options.items()},
         "inputs": [_input(one, folder) for one in run.inputs],
         "samples": samples,
-        "outputs": {file.name: _output(file) for file in outputs},
+        "outputs": {file.name: recorded_output(file) for file in outputs},
         "versions": {name: found for name, found in versions() if found is not None and name != "system"},
     }
 
@@ -160,7 +160,12 @@ def _fingerprint(manifest: Manifest) -> str:
     return digest.hexdigest()
 
 
-def _output(file: Path) -> dict[str, Any]:
+def recorded_output(file: Path) -> dict[str, Any]:
+    """Describe a file or folder as the record does: by length and digest, or by the number of files.
+
+    Raises:
+        OSError: It cannot be read.
+    """
     if file.is_dir():
         return {"files": sum(len(names) for _, _, names in os.walk(file))}
     with open_regular(file) as stream:

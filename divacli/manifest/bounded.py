@@ -45,9 +45,12 @@ def _read(stream: IO[bytes], name: str, *, has_lines: bool, start: bytes = b"") 
     part = start or stream.read(_PART)
     while part:
         parts.append(part)
-        end = max(part.rfind(b"\n"), part.rfind(b"\r"))
-        line = line + len(part) if end < 0 else len(part) - end - 1
-        if has_lines and line > LONGEST_LINE:
+        # A line within one part is short. How a file is cut into parts makes no difference.
+        first = min((end for end in (part.find(b"\n"), part.find(b"\r")) if end >= 0), default=len(part))
+        last = max(part.rfind(b"\n"), part.rfind(b"\r"))
+        longest = line + first
+        line = longest if last < 0 else len(part) - last - 1
+        if has_lines and longest > LONGEST_LINE:
             raise DataError(
                 f"{name}: a line has more than {LONGEST_LINE:,} bytes",
                 expected="a table with one line for each sample",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 from divacli.errors import DataError, listed
+from divacli.files import RUN_FILE
+from divacli.regular import DOCUMENT_BYTES, read_regular
 
 # What Pillow decodes in every build of the supported versions, and AVIF, which newer ones do.
 IMAGE_SUFFIXES = (
@@ -25,8 +28,8 @@ _LAYOUT_OPTIONAL = f"{_LAYOUT}, or images without labels directly in the folder"
 def read_folder(folder: Path, name: str, *, labels_required: bool = True) -> tuple[pd.DataFrame, list[str]]:
     """List the images of a folder, each labelled with the sub-folder it lies in.
 
-    Images may lie at any depth below the class folder. Symbolic links are followed; hidden files and folders
-    are not looked at.
+    Images may lie at any depth below the class folder. Symbolic links are followed. Hidden files and folders
+    are not looked at, and neither are folders of results, whose plots are no samples.
 
     Args:
         folder: The folder.
@@ -43,7 +46,8 @@ def read_folder(folder: Path, name: str, *, labels_required: bool = True) -> tup
     images: list[str] = []
     others: list[str] = []
     classes: set[str] = set()
-    for path, is_folder in _walk(folder):
+    results: list[str] = []
+    for path, is_folder in _walk(folder, results):
         if is_folder:
             if "/" not in path:
                 classes.add(path)
@@ -81,7 +85,11 @@ def read_folder(folder: Path, name: str, *, labels_required: bool = True) -> tup
         warnings = []
     if loose:
         warnings.append(f"{name}: not used, {len(loose):,} images outside any class folder: {listed(loose)}.")
-    if empty := sorted(classes - used):
+    if results:
+        warnings.append(
+            f"{name}: not used, {len(results):,} folders of results of diva: {listed(sorted(results))}."
+        )
+    if empty := sorted(classes - used - set(results)):
         warnings.append(f"{name}: not used, {len(empty):,} sub-folders without images: {listed(empty)}.")
     if others:
         warnings.append(
@@ -98,11 +106,18 @@ def has_images(folder: Path) -> bool:
     Raises:
         DataError: A folder cannot be listed.
     """
-    return any(not is_folder and path.lower().endswith(IMAGE_SUFFIXES) for path, is_folder in _walk(folder))
+    return any(
+        not is_folder and path.lower().endswith(IMAGE_SUFFIXES) for path, is_folder in _walk(folder, [])
+    )
 
 
-def _walk(top: Path) -> Iterator[tuple[str, bool]]:
-    """Every file and folder below `top`: its path relative to `top`, and whether it is a folder."""
+def _walk(top: Path, results: list[str]) -> Iterator[tuple[str, bool]]:
+    """Every file and folder below `top`: its path relative to `top`, and whether it is a folder.
+
+    Args:
+        top: The folder.
+        results: Takes the paths of folders of results, which are not looked into.
+    """
     # With each folder go the identities of the folders above it: a link back to one of those is a loop and is
     # not entered, while two links to one folder outside are two folders.
     pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
@@ -112,6 +127,9 @@ def _walk(top: Path) -> Iterator[tuple[str, bool]]:
             status = (top / prefix).stat()
             identity = (status.st_dev, status.st_ino)
             if identity in above:
+                continue
+            if prefix and _holds_results(top / prefix):
+                results.append(prefix.rstrip("/"))
                 continue
             with os.scandir(top / prefix) as entries:
                 for entry in entries:
@@ -126,6 +144,15 @@ def _walk(top: Path) -> Iterator[tuple[str, bool]]:
                 f"{top / prefix} cannot be listed: {error.strerror}",
                 hint="make it readable, or move it elsewhere",
             ) from error
+
+
+def _holds_results(folder: Path) -> bool:
+    """Whether a folder has a record of diva's runs; other programs have files of that name, too."""
+    try:
+        runs = json.loads(read_regular(folder / RUN_FILE, DOCUMENT_BYTES))["runs"]
+        return bool(runs) and all(isinstance(run["command"], str) and run["outputs"] for run in runs)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return False
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +16,6 @@ from divacli.files import (
     KINDS,
     Place,
     RemoteFile,
-    file_digest,
     joined,
     place_of,
     require_present,
@@ -40,7 +38,6 @@ Labels = Literal["required", "optional"]
 """Whether samples must have labels, of two classes at least, or may lack them as those of a pool may."""
 
 _STDIN = "standard input"
-_LARGEST_RECORD = 16 << 20  # bytes; of some commands a record has some thousand
 _KINDS_AT_URL = "an .npz file, a .csv .tsv .jsonl .parquet table, or a feature store made by: diva embed"
 
 
@@ -83,7 +80,7 @@ def _read(data: str, stdin: BinaryIO | None, required: bool) -> Manifest:
             return _checked(data, "npz", raw, folder, required, warnings, embeddings)
         if suffix in FORMATS:
             table = parse(read_table(path, suffix, data), suffix, data)
-            return _checked(data, "table", table, folder, required, file=path)
+            return _checked(data, "table", table, folder, required)
     except OSError as error:
         raise DataError(f"{data} cannot be read: {error.strerror}", hint="make it readable") from error
     if isinstance(path, RemoteFile):
@@ -154,7 +151,6 @@ def _checked(
     labels_required: bool,
     warnings: Sequence[str] = (),
     embeddings: ArrayFile | np.ndarray | None = None,
-    file: Place | None = None,
     *,
     confined: bool = True,
 ) -> Manifest:
@@ -172,19 +168,17 @@ def _checked(
         labels_required=labels_required,
     )
     manifest = replace(manifest, warnings=(*warnings, *column_warnings, *validate(manifest)))
-    return replace(manifest, notes=_confined(manifest, origin, file)) if confined else manifest
+    return replace(manifest, notes=_confined(manifest, origin)) if confined else manifest
 
 
-def _confined(manifest: Manifest, folder: Place, file: Place | None) -> tuple[str, ...]:
-    """Say that a table names what lies outside of its folder.
+def _confined(manifest: Manifest, folder: Place) -> tuple[str, ...]:
+    """Say that a table names files outside of its folder, also where diva wrote the table.
 
-    Of a table that diva wrote that is no news: it says where the images of its DATA are. It is no reason to
-    let it out where tables are confined, for what says so lies beside it and comes from whoever made both.
+    A record beside the table could tell that diva did, but comes from whoever made both.
 
     Args:
         manifest: As read.
         folder: What it is to keep to.
-        file: The table, if it is one in a file.
 
     Raises:
         DataError: It does, where tables are confined to their folders.
@@ -195,34 +189,17 @@ def _confined(manifest: Manifest, folder: Place, file: Place | None) -> tuple[st
     if not confined and manifest.kind != "table":
         return ()
     found = leaving(manifest, folder)
-    if not found or (not confined and _recorded(file)):
+    if not found:
         return ()
     told = f"{manifest.name}: {len(found):,} paths lead out of {folder}"
     if confined:
         raise DataError(
             f"{told}: {listed(found)}",
             expected="files in or below that folder, for the command was given --confine",
-            hint="if it was you who had diva write this, give the DATA that it was made from, or leave "
-            "--confine out"
-            if _recorded(file)
-            else "copy the files there, or leave --confine out where you trust who made this",
+            hint="copy the files there, or give the DATA that the table was made from; leave --confine out "
+            "where you trust who made it",
         )
     return (f"{told}, the first: {found[0]} (--confine refuses that)",)
-
-
-def _recorded(file: Place | None) -> bool:
-    """Whether the record beside a table names it with the digest that it has."""
-    if not isinstance(file, Path):
-        return False
-    record = file.parent / "run.json"
-    try:
-        if not record.is_file() or record.stat().st_size > _LARGEST_RECORD:
-            return False
-        outputs = [run["outputs"].get(file.name) for run in json.loads(record.read_bytes())["runs"]]
-        digests = {about.get("sha256") for about in outputs if about is not None}
-        return bool(digests) and file_digest(file).hex() in digests
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return False
 
 
 def _located(table: pd.DataFrame, folder: RemoteFile) -> pd.DataFrame:

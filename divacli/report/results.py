@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from divacli.errors import DataError
-from divacli.files import finish
+from divacli.files import require_finished
 from divacli.manifest import Manifest, manifest_of
 from divacli.manifest.bounded import read_table
 from divacli.manifest.tabular import parse
@@ -59,8 +59,7 @@ def read_results(folder: Path) -> Results:
     """Read what commands left in a folder; of a table in several formats the newest.
 
     Raises:
-        DataError: It is no folder, holds no results, or one that cannot be read.
-        OutputError: A command was killed while it put its files there, and that cannot be finished.
+        DataError: It is no folder, holds no results, one that cannot be read, or files of two runs.
     """
     if not folder.is_dir():
         raise DataError(
@@ -68,7 +67,7 @@ def read_results(folder: Path) -> Results:
             expected="a folder that a command wrote its results into, such as diva-out",
             hint="diva score DATA --out DIR, then give DIR",
         )
-    finish(folder)
+    require_finished(folder)
     try:
         tables = {
             name: parse(read_table(file, file.suffix[1:], str(file)), file.suffix[1:], str(file))

@@ -10,9 +10,9 @@ import pytest
 
 from divacli.curate.files import ResultFiles
 from divacli.curate.runfile import RUN_FILE
-from divacli.errors import DivaError, OutputError
+from divacli.errors import DataError, DivaError, OutputError
 from divacli.lock import locked
-from divacli.manifest import Manifest, manifest_of
+from divacli.manifest import Manifest, manifest_of, read_manifest
 from divacli.report.results import read_results
 from divacli.run import Run, running
 
@@ -159,14 +159,6 @@ def test_an_equal_file_belongs_to_both_and_stays_with_the_other(tmp_path):
     assert (tmp_path / "failed-prune.csv").read_text() == "of other data"
 
 
-def test_results_without_a_record_are_replaced_in_whichever_format(tmp_path):
-    (tmp_path / "scores.csv").write_text("of version 0.1.0")
-    with ResultFiles(tmp_path, "jsonl", ("scores",), command="score", overwrite=True) as target:
-        target.text("scores.jsonl", "new")
-        target.finish()
-    assert names_in(tmp_path) == {"scores.jsonl", RUN_FILE}
-
-
 def test_what_was_made_of_replaced_files_is_told(tmp_path):
     write(tmp_path, {"scores.csv": "1"})
     read = manifest_of(ROWS, tmp_path, name="scores")
@@ -240,24 +232,53 @@ def test_one_writer_at_a_time(tmp_path):
     write(tmp_path, {"scores.csv": "1"})
 
 
-def test_what_a_kill_left_undone_is_done_first(tmp_path):
-    stage = tmp_path / ".diva-staged"
+def unfinished(folder: Path, command: str) -> None:
+    """Leave what a command leaves that is killed while it puts its files into place."""
+    stage = folder / ".diva-staged"
     stage.mkdir(parents=True)
-    (stage / "scores.csv").write_text("decided")
-    (stage / "commit.json").write_text(json.dumps({"names": ["scores.csv"], "stale": []}))
-    with pytest.raises(OutputError, match=r"holds scores\.csv"):
-        ResultFiles(tmp_path, "csv", ("scores",))
-    assert (tmp_path / "scores.csv").read_text() == "decided"
-
-
-def test_readers_of_results_finish_what_a_kill_left_undone(tmp_path):
-    write(tmp_path, {"summary.json": '{"n": 1}'})
-    stage = tmp_path / ".diva-staged"
-    stage.mkdir()
     (stage / "summary.json").write_text('{"n": 2}')
-    (stage / "commit.json").write_text(json.dumps({"names": ["summary.json"], "stale": []}))
-    assert read_results(tmp_path).summaries["summary"] == {"n": 2}
-    assert names_in(tmp_path) == {"summary.json", RUN_FILE}
+    note = {"command": command, "names": ["scores.csv", "summary.json"], "stale": []}
+    (stage / "commit.json").write_text(json.dumps(note))
+
+
+def test_what_a_kill_left_half_in_place_is_made_anew_by_the_same_command_alone(tmp_path):
+    write(tmp_path, {"scores.csv": "1", "summary.json": "1"})
+    (tmp_path / "scores.csv").write_text("2")
+    unfinished(tmp_path, "score")
+    for options in ({"command": "prune", "overwrite": True}, {"command": "score"}):
+        with pytest.raises(DataError, match="may hold files of two runs") as caught:
+            write(tmp_path, {"kept.csv": "3"}, **options)
+        assert "run that command again with --overwrite" in str(caught.value)
+    write(tmp_path, {"scores.csv": "3", "summary.json": "3"}, overwrite=True)
+    assert names_in(tmp_path) == {"scores.csv", "summary.json", RUN_FILE}
+    assert (tmp_path / "summary.json").read_text() == "3"
+
+
+def test_readers_of_results_refuse_files_of_two_runs_and_change_nothing(tmp_path):
+    write(tmp_path, {"summary.json": '{"n": 1}'})
+    unfinished(tmp_path, "score")
+    before = names_in(tmp_path)
+    with pytest.raises(DataError, match="may hold files of two runs"):
+        read_results(tmp_path)
+    with pytest.raises(DataError, match="may hold files of two runs"):
+        read_manifest(str(tmp_path / "summary.json"))
+    assert names_in(tmp_path) == before
+    assert (tmp_path / "summary.json").read_text() == '{"n": 1}'
+
+
+@pytest.mark.parametrize("told", [{}, {"bytes": 8, "sha256": "0" * 64}, "text", None])
+def test_a_forged_record_removes_no_file_that_diva_did_not_write(tmp_path, told):
+    """A stranger's archive may bring a record into a folder that holds files of the user."""
+    write(tmp_path, {"scores.csv": "1", "harm.csv": "1"})
+    (tmp_path / "thesis.docx").write_text("precious")
+    record = json.loads((tmp_path / RUN_FILE).read_text())
+    record["runs"][0]["outputs"]["thesis.docx"] = told
+    (tmp_path / RUN_FILE).write_text(json.dumps(record))
+    with ResultFiles(tmp_path, "csv", ("scores",), command="score", overwrite=True) as target:
+        target.text("scores.csv", "2")
+        target.finish()
+    assert names_in(tmp_path) == {"scores.csv", "thesis.docx", RUN_FILE}
+    assert target.outdated == ["thesis.docx"]
 
 
 def test_the_record_says_what_was_made_of_what(tmp_path):

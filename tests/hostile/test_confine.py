@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -138,12 +137,14 @@ def test_absolute_paths_that_stay_inside(received: Path) -> None:
         assert not read_manifest(str(data)).notes
 
 
-def test_what_diva_wrote_does_not_nag(photos: Path, network: Path, run: Callable) -> None:
+def test_a_table_of_diva_says_where_its_images_are(photos: Path, network: Path, run: Callable) -> None:
+    """Silence would be had by whoever writes a run.json beside a table."""
     assert run("score", photos, "--model", f"{network}:make").exit_code == 0
-    assert "../photos" in Path("diva-out/scores.csv").read_text()
     result = run("prune", "diva-out/scores.csv", "--threshold", "0", "--out", "pruned")
     assert result.exit_code == 0, result.stderr
-    assert "lead out" not in result.stderr
+    said = result.stderr.replace("\n", " ")
+    assert "note: diva-out/scores.csv: 12 paths lead out of" in said
+    assert "the first: ../photos/" in said
     result = run("prune", "diva-out/scores.csv", "--threshold", "0", "--confine", "--out", "confined")
     assert result.exit_code == 1
 
@@ -153,57 +154,21 @@ def test_every_command_has_the_option(run: Callable) -> None:
         assert "--confine" in run(command, "--help").stdout, command
 
 
-def forged(folder: Path, table: Path, digest: str | None = None) -> None:
-    found = hashlib.sha256(table.read_bytes()).hexdigest() if digest is None else digest
-    inputs = [{"folder": "/", "given": "x"}]
-    runs = [{"command": "score", "inputs": inputs, "outputs": {table.name: {"sha256": found}}}]
-    (folder / "run.json").write_text(json.dumps({"format": 1, "runs": runs}))
-
-
 @pytest.mark.parametrize("column", ["image_sha256", "derivative"])
 def test_columns_as_diva_writes_them_do_not_hush_it(column: str, received: Path) -> None:
     data = table_of(received, "../secret/a.png", **{column: 0.5})
     assert len(read_manifest(str(data)).notes) == 1
 
 
-@pytest.mark.parametrize(
-    "record",
-    [
-        b"",
-        b"[]",
-        b"{}",
-        b'{"runs": {"outputs": 1}}',
-        b'{"runs": [{"outputs": []}]}',
-        b'{"runs": [{"outputs": {"t.csv": 1}}]}',
-        b'{"runs": [{"outputs": {"t.csv": {"sha256": []}}}]}',
-        b'{"runs": [{"outputs": {"t.csv": {"sha256": null}}}]}',
-        b"[" * 100_000,
-        b"\xff",
-    ],
-)
-def test_a_record_that_does_not_name_the_table(record: bytes, received: Path) -> None:
+def test_a_record_beside_a_table_does_not_hush_it(received: Path) -> None:
     data = table_of(received, "../secret/a.png")
-    (received / "run.json").write_bytes(record)
+    digest = hashlib.sha256(data.read_bytes()).hexdigest()
+    outputs = {"t.csv": {"bytes": data.stat().st_size, "sha256": digest}}
+    runs = [{"command": "score", "inputs": [{"folder": "/", "given": "x"}], "outputs": outputs}]
+    (received / "run.json").write_text(json.dumps({"format": 1, "runs": runs}))
     assert len(read_manifest(str(data)).notes) == 1
-
-
-def test_a_record_vouches_for_its_tables_and_lets_nothing_out(received: Path) -> None:
-    data = table_of(received, "../secret/a.png")
-    forged(received, data, "0" * 64)
-    assert len(read_manifest(str(data)).notes) == 1
-    forged(received, data)
-    assert not read_manifest(str(data)).notes
-    with (
-        running(Run(confined=True)),
-        pytest.raises(DataError, match=r"(?s)lead out of.*if it was you who had"),
-    ):
+    with running(Run(confined=True)), pytest.raises(DataError, match="lead out of"):
         read_manifest(str(data))
-
-
-def test_a_record_that_never_ends(received: Path) -> None:
-    data = table_of(received, "../secret/a.png")
-    os.mkfifo(received / "run.json")
-    assert len(read_manifest(str(data)).notes) == 1
 
 
 def test_a_store_does_not_nag(photos: Path, network: Path, run: Callable) -> None:

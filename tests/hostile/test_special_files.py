@@ -80,7 +80,7 @@ def test_a_pipe_that_takes_the_place_of_an_image(tmp_path: Path, monkeypatch: py
     from divacli.files import read_bytes
 
     os.mkfifo(tmp_path / "x.jpg")
-    image = os.stat(__file__)
+    image = Path(__file__).stat()
     monkeypatch.setattr(regular.os, "stat", lambda path: image)
     with pytest.raises(OSError, match="no regular file but a pipe"):
         read_bytes(str(tmp_path / "x.jpg"))
@@ -114,3 +114,80 @@ def test_a_folder_called_as_an_image(photos: Path, network: Path, run: Callable)
     (photos / "a" / "folder.jpg").mkdir()
     shutil.copy(photos / "a" / "00.png", photos / "a" / "folder.jpg" / "00.png")
     assert run("score", photos, "--model", f"{network}:make").exit_code == 0
+
+
+@pytest.fixture
+def store(photos: Path, network: Path, run: Callable) -> Path:
+    """A feature store."""
+    assert run("embed", photos, "--model", f"{network}:make", "--out", "store").exit_code == 0
+    return Path("store").resolve()
+
+
+STORE = ["store.json", "head.safetensors", "samples.parquet", "shard"]
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+@pytest.mark.parametrize("part", STORE)
+def test_in_a_store(
+    kind: str, part: str, store: Path, refused: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [file] = store.glob(f"{part}*")
+    file.unlink()
+    make(kind, file, monkeypatch)
+    monkeypatch.chdir(store.parent)
+    said = refused("score", "store", *(["--around-head"] if part.startswith("head") else []))
+    assert "no regular file but a pipe, a socket or a device" in said
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+@pytest.mark.parametrize("named", [True, False])
+def test_for_a_checkpoint(
+    kind: str, named: bool, photos: Path, network: Path, refused: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(kind, photos.parent / "w.pt", monkeypatch)
+    monkeypatch.chdir(photos.parent)
+    model = ["--model", f"{network}:make"] if named else []
+    assert "w.pt" in refused("score", photos, *model, "--checkpoint", "w.pt")
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+@pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.jsonl", "x.parquet", "x.npz", "x.tar", "x-{0..1}.tar"])
+def test_for_data(
+    kind: str, name: str, tmp_path: Path, refused: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(kind, tmp_path / name.replace("{0..1}", "0"), monkeypatch)
+    (tmp_path / "x-1.tar").touch()
+    monkeypatch.chdir(tmp_path)
+    assert "no regular file but a pipe, a socket or a device" in refused("score", name)
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+@pytest.mark.parametrize("name", ["scores.csv", "summary.json", "run.json", "decisions.csv"])
+def test_in_results(
+    kind: str, name: str, photos: Path, network: Path, run: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("score", photos, "--model", f"{network}:make").exit_code == 0
+    file = Path("diva-out", name)
+    file.unlink(missing_ok=True)
+    make(kind, file.resolve(), monkeypatch)
+    monkeypatch.chdir(photos.parent)
+    for command in (("report", "diva-out"), ("apply", "photos", "diva-out/decisions.csv")):
+        result = run(*command)
+        assert result.exit_code in (0, 1), result.stderr
+        assert "Traceback" not in result.stderr
+        assert "may be a mistake" not in result.stderr
+
+
+def test_a_tar_file_in_a_path(photos: Path, refused: Callable, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.tar")
+    (tmp_path / "t.csv").write_text("path,label\nx.tar/1.png,a\nx.tar/2.png,b\n")
+    assert "2 of 2 files are not there" in refused("score", tmp_path / "t.csv", "--model", "x.py:make")
+
+
+def test_more_than_the_limit(tmp_path: Path, refused: Callable, embeddings: Callable) -> None:
+    """A file of holes takes no room, and would take all memory."""
+    for name in ("store.json", "x.csv", "x.parquet", "x.jsonl"):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(1 << 40)
+    for data in (tmp_path, tmp_path / "x.csv", tmp_path / "x.parquet", tmp_path / "x.jsonl"):
+        assert "1,099,511,627,776 bytes, the limit is" in refused("score", data)

@@ -48,6 +48,41 @@ def test_what_is_left_out_is_counted_and_hidden_files_are_not(tmp_path: Path) ->
     assert "not used, 2 files that are not images: README.md, cat/notes.txt." in others
 
 
+RECORD = '{"format": 1, "runs": [{"command": "plot", "outputs": {"loss.png": {}}}]}'
+
+
+def test_results_inside_data_are_no_data(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png")
+    for folder in ("diva-out", "cat/plots/again"):
+        touch(tmp_path, f"{folder}/loss.png", f"{folder}/deeper/images/cat/3.png")
+        (tmp_path / folder / "run.json").write_text(RECORD)
+    manifest = read_manifest(str(tmp_path))
+    assert manifest.classes == ["cat", "dog"]
+    assert len(manifest.table) == 4
+    [warning] = manifest.warnings
+    assert "not used, 2 folders of results of diva: cat/plots/again, diva-out." in warning
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", "", '{"runs": []}', '{"runs": 3}', '{"runs": [{"command": 1}]}', "pipe"]
+)
+def test_a_run_json_of_another_program_hides_nothing(tmp_path: Path, content: str) -> None:
+    touch(tmp_path, "cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png")
+    if content == "pipe":
+        os.mkfifo(tmp_path / "cat/run.json")
+    else:
+        (tmp_path / "cat/run.json").write_text(content)
+    manifest = read_manifest(str(tmp_path))
+    assert len(manifest.table) == 4
+    assert "1 files that are not images: cat/run.json" in manifest.warnings[0]
+
+
+def test_data_that_results_were_written_into_is_still_data(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png", "scores.csv")
+    (tmp_path / "run.json").write_text(RECORD)
+    assert len(read_manifest(str(tmp_path)).table) == 4
+
+
 def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
     touch(tmp_path, "elsewhere/1.png", "data/dog/1.png", "data/dog/2.png", "original.png")
     (tmp_path / "data/cat").symlink_to(tmp_path / "elsewhere")
