@@ -13,9 +13,8 @@ from divacli.cli.command import warn
 from divacli.cli.options import OutputOptions
 from divacli.cli.processes import leads
 from divacli.curate.files import FAILED, ResultFiles, in_any_format
-from divacli.curate.runfile import RUN_FILE
 from divacli.errors import OutputError, listed
-from divacli.files import is_url, place_of
+from divacli.files import RUN_FILE, is_url, place_of
 from divacli.run import current
 
 _ARGUMENTS = ("data", "decisions", "table")
