@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,7 +18,7 @@ from torch.export import ExportedProgram
 from torch.export.passes import move_to_device_pass
 
 from divacli.backbones.checkpoint import check_finite, first_line
-from divacli.backbones.fingerprint import file_digest, weights_digest
+from divacli.backbones.fingerprint import weights_digest
 from divacli.backbones.layer import (
     Head,
     as_head,
@@ -27,6 +29,7 @@ from divacli.backbones.layer import (
     unknown_layer,
 )
 from divacli.backbones.refusal import refuse_exported, refuse_torchscript, without_pickled_code
+from divacli.backbones.rezip import copied, member_names, open_checkpoint
 from divacli.errors import ModelError, listed
 
 _PARTS: dict[Any, Callable[..., tuple[fx.Node, fx.Node, fx.Node | None]]] = {
@@ -63,14 +66,15 @@ def read_torchscript(path: Path) -> Archive:
     Raises:
         ModelError: torch cannot read it, or a weight is not finite.
     """
-    refuse_torchscript(path)
-    network = _read(lambda: torch.jit.load(path, map_location="cpu"), path)
+    content, digest = _copied(path)
+    refuse_torchscript(content, path)
+    network = _read(lambda: torch.jit.load(content, map_location="cpu"), path)
     notes: tuple[str, ...] = ()
     if any(weight.dtype in (torch.float16, torch.bfloat16) for weight in network.parameters()):
         notes = ("half-precision weights converted to float32",)
     network = network.float().eval()
     check_finite(network.state_dict(), path)
-    return Archive(network, None, None, _identity(path, network.state_dict()), notes)
+    return Archive(network, None, None, _identity(digest, network.state_dict()), notes)
 
 
 def read_exported(path: Path) -> Archive:
@@ -79,8 +83,9 @@ def read_exported(path: Path) -> Archive:
     Raises:
         ModelError: torch cannot read it, a weight is not finite, or its input is not one batch of images.
     """
-    refuse_exported(path)
-    program = _read(lambda: move_to_device_pass(torch.export.load(path), "cpu"), path)
+    content, digest = _copied(path)
+    refuse_exported(content, path)
+    program = _read(lambda: move_to_device_pass(torch.export.load(content), "cpu"), path)
     check_finite(program.state_dict, path)
     inputs = [
         node.meta["val"].shape
@@ -95,7 +100,7 @@ def read_exported(path: Path) -> Archive:
         )
     batch, _, height, width = (size if isinstance(size, int) else None for size in inputs[0])
     fixed = None if height is None or width is None else (height, width)
-    return Archive(program, batch, fixed, _identity(path, program.state_dict))
+    return Archive(program, batch, fixed, _identity(digest, program.state_dict))
 
 
 class ScriptExtractor:
@@ -253,5 +258,14 @@ def _read(load: Callable[[], Any], path: Path) -> Any:
         ) from error
 
 
-def _identity(path: Path, weights: dict[str, Tensor]) -> dict[str, str]:
-    return {"architecture": file_digest(path), "weights": weights_digest(weights)}
+def _copied(path: Path) -> tuple[io.BytesIO, str]:
+    """The members of an archive in a new one, and the digest of the file that they are from."""
+    with open_checkpoint(path) as stream:
+        member_names(stream, path)
+        content = copied(stream, path)
+        stream.seek(0)
+        return content, hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _identity(digest: str, weights: dict[str, Tensor]) -> dict[str, str]:
+    return {"architecture": digest, "weights": weights_digest(weights)}

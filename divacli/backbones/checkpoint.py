@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, BinaryIO, Literal
 
 import safetensors
 import safetensors.torch
@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from divacli.backbones.identify import describe_entries, describe_file, describe_weights
+from divacli.backbones.rezip import SMALL, copied, member_names, open_checkpoint, state_dict_folder
 from divacli.errors import ModelError, listed
 
 _ENTRIES = ("state_dict", "model_state_dict", "model")
-_SMALL = 1 << 28  # bytes that a tensor may have beyond what a file holds of it
 _PREFIXES = ("module.", "model.", "_orig_mod.")
 _PRECISIONS = {torch.float16: "half", torch.bfloat16: "bfloat16", torch.float64: "double"}
 
@@ -102,18 +102,10 @@ def archive_kind(path: Path) -> Literal["torchscript", "export"] | None:
         "torchscript", "export" (`torch.export.save`), or None for everything else.
 
     Raises:
-        ModelError: There is no such file.
+        ModelError: There is no such file, or it cannot be read.
     """
-    if not path.is_file():
-        raise ModelError(
-            f"no file {path}", expected="a checkpoint file", hint="check the path after --checkpoint"
-        )
-    names = _zip_members(path)
-    if any(name.endswith(("/archive_format", "serialized_exported_program.json")) for name in names):
-        return "export"
-    if any(name.endswith("/constants.pkl") for name in names):
-        return "torchscript"
-    return None
+    with open_checkpoint(path) as stream:
+        return _kind_of(member_names(stream, path))
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -128,31 +120,78 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         ModelError: The file is absent, cut short, no checkpoint, refers to code, or holds no finite weights.
     """
-    if archive_kind(path):
+    with open_checkpoint(path) as stream:
+        read = _without_prefix(_read(stream, path))
+    weights = {name: _in_float32(name, weight, path) for name, weight in read.items()}
+    check_finite(weights, path)
+    precisions = sorted({_PRECISIONS[w.dtype] for w in read.values() if w.dtype in _PRECISIONS})
+    return Checkpoint(
+        path=path,
+        weights=weights,
+        notes=tuple(f"{precision}-precision weights converted to float32" for precision in precisions),
+    )
+
+
+def tensors_only(stream: BinaryIO, path: Path) -> Any:
+    """Unpickle what `torch.save` wrote: tensors, numbers, texts and containers of these.
+
+    Args:
+        stream: The file, which is read once.
+        path: What messages call it.
+
+    Raises:
+        ModelError: It is an archive of something else, or damaged.
+        Exception: Whatever torch raises where the content is of other kinds.
+    """
+    folder = state_dict_folder(member_names(stream, path), path)
+    stream.seek(0)
+    content: IO[bytes] = io.BytesIO(stream.read()) if folder is None else copied(stream, path, folder)
+    return torch.load(content, map_location="cpu", weights_only=True)
+
+
+def _kind_of(names: list[str]) -> Literal["torchscript", "export"] | None:
+    """The kind of network in an archive with these members."""
+    if any(name.endswith(("/archive_format", "serialized_exported_program.json")) for name in names):
+        return "export"
+    if any(name.endswith("/constants.pkl") for name in names):
+        return "torchscript"
+    return None
+
+
+def _read(stream: BinaryIO, path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name, as the file has them."""
+    names = member_names(stream, path)
+    if _kind_of(names):
         raise ModelError(
             f"{path} holds a whole exported network, not weights for one",
             hint="leave --model out: the archive says itself what network it is",
         )
-    with path.open("rb") as file:
-        start = file.read(9)
-    if start[8:] == b"{":
-        weights = _read_safetensors(path)
-    elif any(name.endswith("data.pkl") for name in _zip_members(path)) or start[:1] == b"\x80":
-        weights = _state_dict(_unpickle(path), path)
-    else:
-        raise ModelError(
-            f"{path} is not a checkpoint: it looks like {describe_file(path)}",
-            expected="a file written by torch.save or safetensors",
-            hint="fetch or save the file again",
-        )
-    weights = _without_prefix(weights)
-    check_finite(weights, path)
-    precisions = sorted({_PRECISIONS[w.dtype] for w in weights.values() if w.dtype in _PRECISIONS})
-    return Checkpoint(
-        path=path,
-        weights={name: w.float() if w.is_floating_point() else w for name, w in weights.items()},
-        notes=tuple(f"{precision}-precision weights converted to float32" for precision in precisions),
+    stream.seek(0)
+    start = stream.read(512)
+    stream.seek(0)
+    if start[8:9] == b"{":
+        return _read_safetensors(stream.read(), path)
+    if start[:1] == b"\x80" or state_dict_folder(names, path) is not None:
+        return _state_dict(_unpickle(stream, path), path)
+    raise ModelError(
+        f"{path} is not a checkpoint: it looks like {describe_file(start, names)}",
+        expected="a file written by torch.save or safetensors",
+        hint="fetch or save the file again",
     )
+
+
+def _in_float32(name: str, weight: Tensor, path: Path) -> Tensor:
+    """A tensor of floating numbers in single precision, any other one as it is."""
+    if not weight.is_floating_point():
+        return weight
+    try:
+        return weight.float()
+    except (RuntimeError, NotImplementedError) as error:
+        raise ModelError(
+            f"{path}: {name} is of the type {weight.dtype}, which torch does not convert to float32",
+            expected="weights of float16, bfloat16, float32, float64 or float8",
+            hint="save them in one of these",
+        ) from error
 
 
 def load_weights(module: nn.Module, checkpoint: Checkpoint, name: str) -> None:
@@ -180,6 +219,12 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint, name: str) -> None:
             for k, shape in expected.items()
             if k in got and got[k] != shape
         ],
+        "complex in place of real, or real in place of complex": [
+            key.removeprefix(prefix)
+            for key, tensor in module.state_dict().items()
+            if (found := checkpoint.weights.get(key.removeprefix(prefix))) is not None
+            and found.is_complex() != tensor.is_complex()
+        ],
     }
     if any(differences.values()):
         told = "; ".join(
@@ -206,7 +251,11 @@ def check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
     Raises:
         ModelError: Names the first tensors concerned.
     """
-    broken = [name for name, w in weights.items() if w.is_floating_point() and not torch.isfinite(w).all()]
+    broken = [
+        name
+        for name, w in weights.items()
+        if (w.is_floating_point() or w.is_complex()) and not torch.isfinite(w).all()
+    ]
     if broken:
         raise ModelError(
             f"{path}: NaN or infinite values in {listed(broken)}",
@@ -215,33 +264,9 @@ def check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
         )
 
 
-def _zip_members(path: Path) -> list[str]:
-    if not zipfile.is_zipfile(path):
-        return []
+def _read_safetensors(content: bytes, path: Path) -> dict[str, Tensor]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise ModelError(
-            f"{path} is a damaged zip archive: {error}",
-            expected="a file written by torch.save",
-            hint="fetch or save the file again",
-        ) from error
-    names = [entry.filename for entry in entries]
-    stated, held = sum(entry.file_size for entry in entries), path.stat().st_size
-    # Tensors are not compressed, the code of TorchScript is.
-    if stated > 2 * held + _SMALL and any(name.endswith((".pkl", ".json")) for name in names):
-        raise ModelError(
-            f"{path} unpacks to {stated:,} bytes, and has {held:,}: refused",
-            expected="tensors as torch.save writes them, not compressed",
-            hint="where the file is trusted, load it with torch and save it again",
-        )
-    return names
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        weights = safetensors.torch.load_file(path)
+        weights = safetensors.torch.load(content)
     except safetensors.SafetensorError as error:
         raise ModelError(
             f"{path} is a broken safetensors file: {error}",
@@ -253,11 +278,12 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _unpickle(path: Path) -> Any:
+def _unpickle(stream: BinaryIO, path: Path) -> Any:
     try:
-        # An open file, because torch.load would go by the suffix of a path.
-        with torch.serialization.safe_globals(_HARMLESS), path.open("rb") as file:
-            return torch.load(file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_HARMLESS):
+            return tensors_only(stream, path)
+    except ModelError:
+        raise
     except Exception as error:
         refused = (
             re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
@@ -301,8 +327,8 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     weights = {str(name): tensor for name, tensor in content.items()}
     if odd := [name for name, tensor in weights.items() if not _is_plain(tensor)]:
         raise ModelError(
-            f"{path}: tensors that are sparse, quantised or much larger than what the file holds of them: "
-            f"{listed(odd)}",
+            f"{path}: tensors that are sparse, nested, quantised or much larger than what the file holds of "
+            f"them: {listed(odd)}",
             expected="plain tensors",
             hint="save them as such: tensor.dequantize(), tensor.to_dense() or tensor.clone()",
         )
@@ -311,10 +337,11 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
 
 def _is_plain(tensor: Tensor) -> bool:
     """Whether a tensor lies in memory as it is: a few bytes may stand for terabytes of one value."""
-    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+    odd = tensor.layout is not torch.strided or tensor.is_nested or tensor.is_quantized
+    if odd or tensor.device.type != "cpu":
         return False
     size = tensor.numel() * tensor.element_size()
-    return size <= max(_SMALL, tensor.untyped_storage().nbytes())
+    return size <= max(SMALL, tensor.untyped_storage().nbytes())
 
 
 def _shared_prefix(names: list[str]) -> str:

@@ -20,7 +20,8 @@ from divacli.backbones.fingerprint import text_digest, weights_digest
 from divacli.backbones.source import Source
 from divacli.backbones.transform import Transform
 from divacli.errors import ModelError, listed
-from divacli.regular import DOCUMENT_BYTES, read_regular
+from divacli.files import is_special
+from divacli.regular import DOCUMENT_BYTES, NO_REGULAR_FILE, read_regular
 
 CLIP = "clip:"
 EMBEDDING = "embedding"
@@ -194,6 +195,8 @@ def _load(model: str) -> _Clip:
         ) from error
     with _explained(model):
         folder = _folder(model.removeprefix(CLIP))
+        if special := sorted(file.name for file in folder.iterdir() if is_special(str(file))):
+            raise ValueError(f"{listed(special)}: {NO_REGULAR_FILE}")
         kind = json.loads(read_regular(folder / "config.json", DOCUMENT_BYTES)).get("model_type")
     if kind != "clip":
         raise ModelError(f"{model} is of the kind {kind!r} and not 'clip'", expected=_EXPECTED)

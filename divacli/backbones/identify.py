@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 
 from divacli.backbones.skeleton import (
     Shapes,
@@ -48,15 +46,17 @@ _FAMILIES = (
 )
 
 
-def describe_file(path: Path) -> str:
-    """Say what a file that is no checkpoint looks like, from its first bytes."""
-    with path.open("rb") as file:
-        start = file.read(512)
+def describe_file(start: bytes, names: list[str]) -> str:
+    """Say what a file that is no checkpoint looks like.
+
+    Args:
+        start: Its first bytes.
+        names: Of its members, if it is a zip archive.
+    """
     if not start:
         return "an empty file"
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            return f"a zip archive of other things ({listed(archive.namelist(), limit=3)})"
+    if names:
+        return f"a zip archive of other things ({listed(names, limit=3)})"
     for pattern, description in _SIGNATURES:
         if re.match(pattern, start, re.IGNORECASE | re.DOTALL):
             return description

@@ -1,13 +1,15 @@
 """What a file with a whole network would do beyond computing, found before torch reads it.
 
 torch reads such files as programs: TorchScript has operators that write files, and what `torch.export` wrote
-is read with pickle, by `eval` and by names of attributes. What these networks need of that is little, and all
-else is refused here. That is no proof of innocence: an archive is code, and its user is told so first.
+is read with pickle, by `eval` and by names of attributes. These networks need little of that, and known forms
+of the rest are refused here. No promise hangs on it: an archive is code, like a factory, and its user is told
+first.
 """
 
 from __future__ import annotations
 
 import ast
+import io
 import json
 import pickle
 import re
@@ -46,14 +48,19 @@ _FUNCTIONS = frozenset({"max", "min", "abs", "int", "float", "floor", "ceiling"}
 _METHODS = frozenset({"size", "stride", "storage_offset"})
 
 
-def refuse_torchscript(path: Path) -> None:
+def refuse_torchscript(content: io.BytesIO, path: Path) -> None:
     """Refuse a TorchScript archive whose code calls what reads or writes files.
+
+    Args:
+        content: The archive that torch will read, as of `divacli.backbones.rezip.copied`.
+        path: What messages call it.
 
     Raises:
         ModelError: It does.
     """
-    for name, content in _members(path, re.compile(r"(?:^|/)code/.*\.py$")):
-        text = content.decode(errors="replace")
+    # torch finds its code by names in which case does not count.
+    for name, source in _members(content, re.compile(r"(?:^|/)code/.*\.py$", re.IGNORECASE)):
+        text = source.decode(errors="replace")
         if re.search("\"{3}|'{3}", text):
             raise _refused(path, f"{name} holds a text that torch does not write")
         # Names may be written with spaces, line ends and comments between their parts.
@@ -69,19 +76,21 @@ def refuse_torchscript(path: Path) -> None:
                 raise _refused(path, f"{name} names {found[0]}")
 
 
-def refuse_exported(path: Path) -> None:
+def refuse_exported(content: io.BytesIO, path: Path) -> None:
     """Refuse an archive of `torch.export` that holds compiled code, or more than operators and arithmetic.
+
+    Args:
+        content: The archive that torch will read, as of `divacli.backbones.rezip.copied`.
+        path: What messages call it.
 
     Raises:
         ModelError: It does.
     """
-    with zipfile.ZipFile(path) as archive:
-        compiled = [name for name in archive.namelist() if "aotinductor" in name]
-    if compiled:
-        raise _refused(path, f"{compiled[0]} is compiled code")
-    for name, content in _members(path, _DOCUMENTS):
+    for name, _ in _members(content, re.compile("aotinductor", re.IGNORECASE)):
+        raise _refused(path, f"{name} is compiled code")
+    for name, document in _members(content, _DOCUMENTS):
         try:
-            pending = [json.loads(content)]
+            pending = [json.loads(document)]
         except (ValueError, RecursionError) as error:
             raise _refused(path, f"{name} is not valid JSON") from error
         while pending:
@@ -195,12 +204,12 @@ def _refuse_names(event: str, arguments: tuple[Any, ...]) -> None:
             raise pickle.UnpicklingError(f"{name} is refused")
 
 
-def _members(path: Path, wanted: re.Pattern[str]) -> Iterator[tuple[str, bytes]]:
-    with zipfile.ZipFile(path) as archive:
-        # Two may have the same name, and one may have two: Python's own may differ from what torch reads.
+def _members(content: io.BytesIO, wanted: re.Pattern[str]) -> Iterator[tuple[str, bytes]]:
+    with zipfile.ZipFile(content) as archive:
         for entry in archive.infolist():
-            if wanted.search(entry.filename) or wanted.search(entry.orig_filename):
+            if wanted.search(entry.filename):
                 yield entry.filename, archive.read(entry)
+    content.seek(0)
 
 
 def _refused(path: Path, what: str) -> ModelError:

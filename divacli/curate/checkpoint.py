@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 
+from divacli.backbones.checkpoint import tensors_only
 from divacli.errors import StoreError, listed
 from divacli.manifest import write_bytes
+from divacli.regular import open_regular
 
 FORMAT = 1
 
@@ -98,8 +100,8 @@ def _content(file: Path, hint: str) -> dict[str, Any]:
     """
     expected = "the progress of an interrupted training"
     try:
-        with file.open("rb") as stream:
-            content = torch.load(stream, map_location="cpu", weights_only=True)
+        with open_regular(file) as stream:
+            content = tensors_only(stream, file)
     except Exception as error:
         raise StoreError(
             f"{file} cannot be read: {type(error).__name__}", expected=expected, hint=hint

@@ -88,6 +88,72 @@ def test_other_precisions_become_float32_with_a_note(tiny, tmp_path, dtype, word
     assert read.weights["bn.num_batches_tracked"].dtype == torch.int64
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e8m0fnu])
+def test_weights_of_eight_bits(tmp_path, dtype):
+    torch.save({"x": torch.ones(4).to(dtype)}, tmp_path / "w.pt")
+    assert read_checkpoint(tmp_path / "w.pt").weights["x"].tolist() == [1.0] * 4
+
+
+def test_a_type_that_torch_does_not_convert_is_named(tmp_path):
+    torch.save({"x": torch.zeros(4, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)}, tmp_path / "w.pt")
+    with pytest.raises(ModelError, match=r"x is of the type torch\.float4_e2m1fn_x2"):
+        read_checkpoint(tmp_path / "w.pt")
+
+
+def test_nested_tensors_are_refused(tmp_path):
+    for layout in (torch.strided, torch.jagged):
+        nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=layout)
+        torch.save({"x": nested}, tmp_path / "w.pt")
+        with pytest.raises(ModelError) as caught:
+            read_checkpoint(tmp_path / "w.pt")
+        assert len(str(caught.value).splitlines()) == 3
+
+
+def test_complex_weights_do_not_become_real_ones(tiny, tmp_path, recwarn):
+    """torch would drop the imaginary parts, with a warning of its own."""
+    weights = tiny.state_dict()
+    weights["fc.weight"] = torch.complex(weights["fc.weight"], torch.ones_like(weights["fc.weight"]))
+    torch.save(weights, tmp_path / "w.pt")
+    with pytest.raises(ModelError, match=r"1 complex in place of real.*: fc\.weight"):
+        load_weights(tiny, read_checkpoint(tmp_path / "w.pt"), "tiny")
+    weights["fc.weight"].imag[0, 0] = float("nan")
+    torch.save(weights, tmp_path / "w.pt")
+    with pytest.raises(ModelError, match=r"NaN or infinite values in fc\.weight"):
+        read_checkpoint(tmp_path / "w.pt")
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_flipped_bit_is_seen_where_the_file_has_checksums(tiny, tmp_path, checked):
+    """torch itself compares none, and is asked by some to write none."""
+    torch.serialization.set_crc32_options(checked)
+    try:
+        torch.save(tiny.state_dict(), tmp_path / "w.pt")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert same_weights(read_checkpoint(tmp_path / "w.pt").weights, tiny.state_dict())
+    content = bytearray((tmp_path / "w.pt").read_bytes())
+    place = content.index(tiny.fc.weight.detach().numpy().tobytes())
+    content[place] ^= 1
+    (tmp_path / "w.pt").write_bytes(content)
+    assert torch.load(tmp_path / "w.pt").keys() == tiny.state_dict().keys()
+    if checked:
+        with pytest.raises(ModelError, match=r"is a damaged zip archive: Bad CRC-32"):
+            read_checkpoint(tmp_path / "w.pt")
+    else:
+        read_checkpoint(tmp_path / "w.pt")
+
+
+def test_several_checkpoints_in_one_archive_are_refused(tmp_path):
+    for name in ("a", "b"):
+        torch.save({name: torch.ones(1)}, tmp_path / f"{name}.pt")
+    with zipfile.ZipFile(tmp_path / "a.pt", "a") as both, zipfile.ZipFile(tmp_path / "b.pt") as other:
+        for entry in other.infolist():
+            both.writestr(entry.filename, other.read(entry))
+    with pytest.raises(ModelError, match="holds several checkpoints: a, b"):
+        read_checkpoint(tmp_path / "a.pt")
+
+
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy pickle"])
 @pytest.mark.parametrize(
     "extra",

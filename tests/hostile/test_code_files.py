@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+
+from divacli.errors import ModelError
 
 TRANSFORM = """
 from pathlib import Path
@@ -38,9 +41,9 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     before: list[str] = []
     say, load = module.say, UserFile.load
 
-    def saying(message: str, style: str | None = None) -> None:
-        said.append(message)
-        say(message, style)
+    def saying(*lines: str, **options: object) -> None:
+        said.extend(lines)
+        say(*lines, **options)
 
     def loading(self: UserFile) -> object:
         before.append("\n".join(said))
@@ -49,6 +52,24 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(module, "say", saying)
     monkeypatch.setattr(UserFile, "load", loading)
     return before
+
+
+@pytest.fixture
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """What was loaded as a whole network; nothing is."""
+    import divacli.backbones.backbone as module
+
+    loaded: list[Path] = []
+
+    def load(path: Path) -> None:
+        loaded.append(path)
+        raise ModelError("not loaded")
+
+    monkeypatch.setattr(module, "read_torchscript", load)
+    with zipfile.ZipFile(tmp_path / "m.pt", "w") as file:
+        file.writestr("m/constants.pkl", b"")
+        file.writestr("m/data.pkl", b"")
+    return loaded
 
 
 def test_it_is_said_before_a_factory_is_run(
@@ -82,10 +103,32 @@ def test_a_configuration_that_was_typed_may_name_one(
     assert ran(network)
 
 
-def test_a_configuration_that_was_not_typed_is_not_read(
-    photos: Path, network: Path, run: Callable, monkeypatch: pytest.MonkeyPatch
+def test_an_archive_is_code_like_a_factory(
+    photos: Path, network: Path, run: Callable, archive: list[Path]
 ) -> None:
-    Path("c.yaml").write_text("model: net.py:make\n")
+    """It is said before it is loaded, and a configuration names one only if it was typed itself."""
+    Path("c.yaml").write_text("checkpoint: m.pt\n")
+    for options in (("--checkpoint", "m.pt"), ("--config", "c.yaml")):
+        said = run("score", photos, *options).stderr
+        told = "m.pt is a whole network, which is run as code: use only files you trust"
+        assert said.index(told) < said.index("not loaded")
+        assert archive.pop().name == "m.pt"
+    for model in ("resnet18", "net.py:make"):
+        said = run("score", photos, "--model", model, "--checkpoint", "m.pt").stderr
+        assert "holds a whole exported network" in said
+    assert not archive
+
+
+@pytest.mark.parametrize("names", ["model: net.py:make", "checkpoint: m.pt"])
+def test_a_configuration_that_was_not_typed_is_not_read(
+    names: str,
+    photos: Path,
+    network: Path,
+    archive: list[Path],
+    run: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Path("c.yaml").write_text(f"{names}\n")
     places = [
         "diva.yaml",
         ".diva.yaml",
@@ -96,22 +139,24 @@ def test_a_configuration_that_was_not_typed_is_not_read(
         "photos/diva.yaml",
     ]
     for place in places:
-        toml = '[tool.diva]\nmodel = "net.py:make"\n'
-        Path(place).write_text(toml if place.endswith((".toml", ".cfg")) else "model: net.py:make\n")
+        toml = '[tool.diva]\nmodel = "net.py:make"\ncheckpoint = "m.pt"\n'
+        Path(place).write_text(toml if place.endswith((".toml", ".cfg")) else f"{names}\n")
     home = photos.parent / "home"
     for place in (".diva.yaml", ".config/diva/config.yaml", ".config/diva.yaml"):
         (home / place).parent.mkdir(parents=True, exist_ok=True)
-        (home / place).write_text(f"model: {network}:make\n")
+        (home / place).write_text(f"model: {network}:make\ncheckpoint: {Path('m.pt').resolve()}\n")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
     for prefix in ("DIVA", "DIVA_SCORE", "DIVACLI", "TYPER", "CLICK"):
         monkeypatch.setenv(f"{prefix}_MODEL", f"{network}:make")
+        monkeypatch.setenv(f"{prefix}_CHECKPOINT", "m.pt")
         monkeypatch.setenv(f"{prefix}_CONFIG", "c.yaml")
         monkeypatch.setenv(f"{prefix}_TRANSFORM", f"{network}:make")
     result = run("score", photos)
     assert result.exit_code == 1
     assert "no network to compute features with" in result.stderr
     assert not ran(network)
+    assert not archive
 
 
 def test_a_configuration_cannot_name_another(photos: Path, network: Path, run: Callable) -> None:
@@ -139,18 +184,23 @@ def test_only_one_variable_of_the_environment_is_an_option() -> None:
     assert "auto_envvar_prefix" not in app.info.context_settings
 
 
-def test_what_data_says_of_a_network_is_never_run(photos: Path, network: Path, run: Callable) -> None:
+def test_what_data_says_of_a_network_is_never_run(
+    photos: Path, network: Path, archive: list[Path], run: Callable
+) -> None:
     """Columns of tables, a store, a record of a run, and what lies beside a checkpoint."""
     factory = f"{network}:make"
     assert run("score", photos, "--model", factory).exit_code == 0
     assert run("embed", photos, "--model", factory, "--out", "store").exit_code == 0
     assert ran(network)
-    table = pd.read_csv("diva-out/scores.csv").assign(model=factory, transform=factory, config="c.yaml")
+    table = pd.read_csv("diva-out/scores.csv").assign(
+        model=factory, transform=factory, config="c.yaml", checkpoint="m.pt"
+    )
     table.to_csv("diva-out/scores.csv", index=False)
     Path("c.yaml").write_text("model: net.py:make\n")
     for name in ("store/store.json", "diva-out/run.json", "diva-out/summary.json"):
         content = json.loads(Path(name).read_text())
         content["model"] = content["factory"] = factory
+        content["checkpoint"] = "m.pt"
         if name == "store/store.json":
             content["identity"]["model"] = factory
         Path(name).write_text(json.dumps(content))
@@ -166,3 +216,4 @@ def test_what_data_says_of_a_network_is_never_run(photos: Path, network: Path, r
         result = run(*command)
         assert "Traceback" not in result.stderr
         assert not ran(network), command
+        assert not archive, command

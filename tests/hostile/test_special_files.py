@@ -191,3 +191,14 @@ def test_more_than_the_limit(tmp_path: Path, refused: Callable, embeddings: Call
             file.truncate(1 << 40)
     for data in (tmp_path, tmp_path / "x.csv", tmp_path / "x.parquet", tmp_path / "x.jsonl"):
         assert "1,099,511,627,776 bytes, the limit is" in refused("score", data)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "pytorch_model.bin", "vocab.json"])
+def test_in_the_folder_of_a_clip_model(
+    name: str, save_clip: Callable, photos: Path, tmp_path: Path, refused: Callable
+) -> None:
+    model = save_clip(tmp_path / "clip")
+    (model / name).unlink(missing_ok=True)
+    os.mkfifo(model / name)
+    said = refused("score", photos, "--model", f"clip:{model}")
+    assert f"{name}: no regular file but a pipe, a socket or a device" in said
