@@ -33,6 +33,7 @@ from divacli.embed.device import resolve_device
 from divacli.embed.load import check_images
 from divacli.embed.progress import silent
 from divacli.errors import DataError, DivaError
+from divacli.errors import shown as on_one_line
 from divacli.linearize import HEAD, PROJECTION, Linearize, Precondition
 from divacli.manifest import Format, Manifest, manifest_of, read_manifest
 from divacli.report.plots import plots_of
@@ -386,7 +387,7 @@ def _warn(message: str) -> None:
     depth, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_globals["__name__"].startswith("divacli."):
         depth, frame = depth + 1, frame.f_back
-    warnings.warn(message, stacklevel=depth)
+    warnings.warn(on_one_line(message), stacklevel=depth)
 
 
 def _html(table: pd.DataFrame) -> str:

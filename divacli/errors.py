@@ -6,6 +6,34 @@ exits with status 1; a library user catches the one class or a subclass of it.
 
 from __future__ import annotations
 
+_ITEM = 300
+"""Characters of one thing that is named among others."""
+
+_LINE = 2000
+"""Characters of one line of a message."""
+
+
+def shown(text: str) -> str:
+    """Show text of any origin on one line of a terminal, which obeys nothing of it.
+
+    Every character that is not printable becomes its escape: line breaks of any kind, tabs, and what moves
+    the cursor or changes the direction of writing.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def cut(text: str, most: int = _LINE) -> str:
+    """Leave out the middle of a long text.
+
+    Args:
+        text: Any.
+        most: The characters it may have.
+    """
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
+
 
 class DivaError(Exception):
     """A failure the user can mend.
@@ -22,14 +50,19 @@ class DivaError(Exception):
         self.expected = expected
         self.hint = hint
 
-    def __str__(self) -> str:
-        """The whole message, one line for each part that was given."""
-        lines = [self.got]
+    @property
+    def parts(self) -> list[str]:
+        """The parts that were given, as they are; each is a line of the message."""
+        parts = [self.got]
         if self.expected:
-            lines.append(f"expected: {self.expected}")
+            parts.append(f"expected: {self.expected}")
         if self.hint:
-            lines.append(f"to do: {self.hint}")
-        return "\n".join(lines)
+            parts.append(f"to do: {self.hint}")
+        return parts
+
+    def __str__(self) -> str:
+        """The whole message, with one line for each part, whatever a name in it holds."""
+        return "\n".join(cut(shown(part)) for part in self.parts)
 
 
 class DataError(DivaError):
@@ -53,7 +86,7 @@ class OutputError(DivaError):
 
 
 def listed(items: list[str], total: int | None = None, limit: int = 5) -> str:
-    """Join the first `limit` items and say how many more there are.
+    """Join the first `limit` items, long ones without their middle, and say how many more there are.
 
     Args:
         items: What to name; may already be cut to the first few.
@@ -61,6 +94,6 @@ def listed(items: list[str], total: int | None = None, limit: int = 5) -> str:
         limit: How many to name at the most.
     """
     total = len(items) if total is None else total
-    shown = items[:limit]
-    more = total - len(shown)
-    return ", ".join(shown) + (f" and {more:,} more" if more > 0 else "")
+    named = [cut(item, _ITEM) for item in items[:limit]]
+    more = total - len(named)
+    return ", ".join(named) + (f" and {more:,} more" if more > 0 else "")

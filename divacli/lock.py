@@ -8,11 +8,16 @@ import fcntl
 import os
 import socket
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from divacli.errors import OutputError
+from divacli.run import current
+
+_SILENT_SECONDS = 2.0
+"""How long a lock is waited for without a word."""
 
 LOCK_FILE = ".diva.lock"
 """The file that the lock is on. What it says is for people; what holds is the system's lock on it."""
@@ -31,7 +36,7 @@ def locked(folder: Path, *, wait: bool, name: str = LOCK_FILE) -> Iterator[None]
 
     Args:
         folder: Is there, and can be written to.
-        wait: Wait for whoever holds it, instead of refusing.
+        wait: Wait for whoever holds it, instead of refusing; whoever watches the run is told if that is long.
         name: Of the file: which of the folder's locks.
 
     Raises:
@@ -68,17 +73,16 @@ def _opened(file: Path, *, wait: bool) -> int:
             os.close(descriptor)
             raise OutputError(f"{file} is no regular file", expected="a file, or none", hint="remove it")
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
-            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
-            os.close(descriptor)
-            raise InUse(
-                f"{file.parent} is in use{f' by {holder}' if holder else ''}",
-                expected="one command that writes into a folder at a time",
-                hint="wait until it has ended, or choose another folder with --out",
-            ) from error
-        except OSError:
-            return descriptor  # a file system without locks
+            if not _free(descriptor):
+                holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+                said = f"{file.parent} is in use{f' by {holder}' if holder else ''}"
+                if not wait:
+                    raise InUse(
+                        said,
+                        expected="one command that writes into a folder at a time",
+                        hint="wait until it has ended, or choose another folder with --out",
+                    )
+                _wait(descriptor, f"waiting: {said}")
         except BaseException:
             os.close(descriptor)
             raise
@@ -88,6 +92,33 @@ def _opened(file: Path, *, wait: bool) -> int:
                 os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
             return descriptor
         os.close(descriptor)
+
+
+def _free(descriptor: int) -> bool:
+    """Lock a file, unless another process has; where a file system has no locks it is free."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _wait(descriptor: int, said: str) -> None:
+    """Lock a file as soon as its holder lets go of it.
+
+    Args:
+        descriptor: The file.
+        said: What whoever watches the run is told, where it takes long.
+    """
+    late = threading.Timer(_SILENT_SECONDS, current().tell, [said])
+    late.daemon = True
+    late.start()
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    finally:
+        late.cancel()
 
 
 def _in_place(file: Path, descriptor: int) -> bool:

@@ -6,7 +6,7 @@ The command line opens a run; outside of one, from Python, nothing is recorded a
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -42,6 +42,7 @@ class Run:
         command: Its name, such as "score".
         options: The arguments, and the options that differ from their defaults.
         confined: Whether tables may name only files in or below the folder that they lie in.
+        tell: Told what the user has to know now.
         inputs: What was read, in the order of reading.
         ending: What is to be undone or let go when the run ends, however it ends.
     """
@@ -49,6 +50,7 @@ class Run:
     command: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     confined: bool = False
+    tell: Callable[[str], None] = _LOGGER.info
     inputs: list[Input] = field(default_factory=list)
     ending: ExitStack = field(default_factory=ExitStack)
 

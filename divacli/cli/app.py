@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator
@@ -32,7 +33,9 @@ from divacli.cli import (
     score,
     train,
 )
+from divacli.cli.command import say, unforeseen
 from divacli.cli.processes import launched, may_speak
+from divacli.errors import cut, shown
 
 # Read by torch when it is imported, which the commands do later: threads that wait sleep instead of spinning.
 # On a machine with other work to do (the next command of a pipe, say) spinning makes small steps ten times
@@ -43,8 +46,25 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 warnings.filterwarnings("ignore", "Please use the new API settings to control TF32", UserWarning)
 
 
+_WIDTHS = {"COLUMNS": (20, 1000), "TERMINAL_WIDTH": (20, 1000), "LINES": (5, 1000)}
+"""What may say how large the terminal is, and what it may say: text fits into no other one."""
+
+
 class _Commands(TyperGroup):
     """The commands, whose messages of wrong usage quote what was typed: no terminal is to obey it."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """See click; with a width that text fits into, and an answer where even help cannot be written."""
+        _require_width()
+        try:
+            return super().main(*arguments, **options)
+        except Exception as error:
+            if hasattr(error, "exit_code"):  # wrong usage, where the caller asked for it
+                raise
+            # Python would complain once more when it flushes the stream on exit.
+            sys.stdout = None
+            say(*unforeseen(error))
+            sys.exit(1)
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:
         """See click."""
@@ -57,15 +77,24 @@ class _Commands(TyperGroup):
             return super().invoke(*arguments)
 
 
+def _require_width() -> None:
+    """Forget sizes of the terminal that no text fits into; then Rich asks it, or takes 80 columns."""
+    for name, (least, most) in _WIDTHS.items():
+        said = os.environ.get(name, "")
+        if said and not (said.isascii() and said.isdigit() and least <= int(said[:9]) <= most):
+            del os.environ[name]
+    if shutil.get_terminal_size().columns < _WIDTHS["COLUMNS"][0]:
+        os.environ["COLUMNS"] = "80"
+
+
 @contextmanager
 def _harmless() -> Iterator[None]:
     try:
         yield
     except Exception as error:
         if hasattr(error, "format_message"):
-            from divacli.report.plain import shown
-
-            message = shown(error.format_message())
+            # Of a choice that is missing Typer lists what there is, each on a line of its own.
+            message = cut(shown(error.format_message().replace("\n\t", " ")))
             error.format_message = lambda: message
         raise
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from divacli.cli.command import RichProgress, command, console, warn
+from divacli.cli.command import RichProgress, command, console, note, warn
 from divacli.cli.options import Data, FrameOptions, OutputOptions
 from divacli.files import STORE_FILE, is_url, place_of, require_present, suffix_of
 
@@ -105,6 +105,8 @@ def register(app: typer.Typer) -> None:
         if decisions is not None:
             decided = read_decisions(decisions, manifest.classes, label_issues=label_issues.value)
         result = apply_decisions(manifest, decided)
+        for sentence in manifest.notes:
+            note(sentence, frame)
         said = [*manifest.warnings, *(decided.warnings if decided is not None else ())]
         if materialize is not None:
             # Before the folder for the results is made, which is not to appear in DATA.

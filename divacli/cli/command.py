@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import inspect
 import logging
+import math
+import os
+import re
+import resource
+import shlex
 import sys
 import traceback
 import typing
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -25,7 +32,7 @@ from divacli.cli.processes import (
     require_shareable,
     require_single,
 )
-from divacli.errors import DivaError
+from divacli.errors import DivaError, cut, shown
 from divacli.files import without_secrets
 from divacli.run import Run, running
 
@@ -80,29 +87,30 @@ def command(
             for key, group in groups.items():
                 names = [field.name for field in fields_of(group)]
                 values[key] = group(**{name: values.pop(name) for name in names})
-            output = values.get("output")
+            output, frame = values.get("output"), values["frame"]
+            typed = _typed(function, values)
+            _require_numbers(typed)
             if output is not None and output.report and output.out == "-":
                 raise typer.BadParameter("--report: expected a folder to write the page into, not --out -")
-            run = Run(name, _typed(function, values), confined=values["frame"].confine)
-            answering = functools.partial(answering_errors, debug=values["frame"].debug)
+            lasting = {option: value for option, value in typed.items() if option not in _WITHOUT_EFFECT}
+            run = Run(name, lasting, confined=frame.confine, tell=lambda said: note(said, frame))
+            answering = functools.partial(answering_errors, debug=frame.debug)
             with answering():
-                log = open_log(values["frame"].log_file, run, warn)
+                log = open_log(frame.log_file, run, warn)
             with log, answering(), ending_well(), running(run):
+                _require_streams(typed)
                 if shared:
                     require_shareable(name, *(values.get(source) for source in ("data", "pool")))
                 else:
                     require_single(name)
                 if not leads():
-                    values["frame"] = dataclasses.replace(values["frame"], quiet=True)
+                    values["frame"] = dataclasses.replace(frame, quiet=True)
                 function(**values)
                 if output is not None and output.report and leads():
                     from divacli.cli.report import report_on
 
-                    try:
-                        report_on(output, values["compute"].cache, values["frame"])
-                    except KeyboardInterrupt as error:
-                        say(f"interrupted; the results are in {output.out}: diva report makes the page alone")
-                        raise typer.Exit(130) from error
+                    with _results_in(output.out):
+                        report_on(output, values["compute"].cache, frame)
 
         # What Typer reads of a callback.
         attributes = {
@@ -122,6 +130,22 @@ def command(
 
 
 @contextlib.contextmanager
+def _results_in(folder: str) -> Iterator[None]:
+    """Answer whoever ends the command while it makes the page of results that are written."""
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated) as error:
+        word, status = ("terminated", 143) if isinstance(error, Terminated) else ("interrupted", 130)
+        say(f"{word}; the results are in {folder}: {page_command(folder)} makes the page alone")
+        raise typer.Exit(status) from error
+
+
+def page_command(folder: str | Path) -> str:
+    """What to type for a page of the results in a folder."""
+    return shlex.join(["diva", "report", str(folder)])
+
+
+@contextlib.contextmanager
 def answering_errors(*, debug: bool) -> Iterator[None]:
     """Turn what can go wrong into one message and an exit status."""
     try:
@@ -130,7 +154,8 @@ def answering_errors(*, debug: bool) -> Iterator[None]:
         if debug:
             _show_traceback()
         if may_speak():
-            say(f"error: {error}", style="red")
+            first, *others = error.parts
+            say(f"error: {first}", *others, style="red")
         raise typer.Exit(1) from error
     except Terminated as error:
         if leads() and may_speak():
@@ -147,15 +172,6 @@ def answering_errors(*, debug: bool) -> Iterator[None]:
         sys.stdout = None
         say("error: standard output was closed before everything was written")
         raise typer.Exit(1) from error
-    except MemoryError as error:
-        if debug:
-            _show_traceback()
-        if may_speak():
-            say(
-                "error: out of memory\n"
-                "to do: use a smaller --batch-size, fewer --workers, or a machine with more"
-            )
-        raise typer.Exit(1) from error
     except Exception as error:
         # What Typer raises for wrong usage, and to end a command, is for Typer to answer.
         if isinstance(error, (typer.Exit, typer.Abort, typer.BadParameter)):
@@ -163,16 +179,91 @@ def answering_errors(*, debug: bool) -> Iterator[None]:
         if debug:
             _show_traceback()
         if may_speak():
-            say(
-                f"error: {type(error).__name__}: {error}\n"
-                "expected: no such failure; this may be a mistake in diva\n"
-                "to do: run the same command with --debug and report what it shows"
-            )
+            say(*unforeseen(error))
         raise typer.Exit(1) from error
+
+
+_MEMORY = re.compile(r"failed to map segment|allocate memory|bad_alloc|start new thread", re.IGNORECASE)
+"""What libraries say where memory does not suffice, or is limited."""
+
+_SURROUNDINGS = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
+    *(errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE),
+    *(errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO),
+}
+"""Failures of the system that are about files and disks."""
+
+
+def unforeseen(error: Exception) -> list[str]:
+    """The lines of a message about what nobody has caught: memory, a file, or a mistake in diva."""
+    if isinstance(error, MemoryError) or (
+        isinstance(error, ImportError | OSError | RuntimeError) and _MEMORY.search(str(error))
+    ):
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            return [
+                f"error: out of memory: the address space of a process is limited to {limit / 1e6:,.0f} MB",
+                "to do: raise it (ulimit -v unlimited), or use a smaller --batch-size and fewer --workers",
+            ]
+        return [
+            "error: out of memory",
+            "to do: use a smaller --batch-size, fewer --workers, or a machine with more",
+        ]
+    if isinstance(error, OSError) and error.errno in _SURROUNDINGS:
+        named = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        return [
+            f"error: {named}{error.strerror}",
+            "expected: files and folders that this user can read and write, and space on their disk",
+            "to do: mend that, or give another path",
+        ]
+    return [
+        f"error: {type(error).__name__}: {error}",
+        "expected: no such failure; this may be a mistake in diva",
+        "to do: run the same command with --debug and report what it shows",
+    ]
 
 
 _WITHOUT_EFFECT = ("out", "overwrite", "report", "cache_dir", "workers", "quiet", "debug", "log_file")
 """Options that nothing in a result depends on."""
+
+
+_MOST = 2**31 - 1
+"""The largest whole number of an option: every library takes it, whatever it counts or draws by it."""
+
+
+def _require_numbers(typed: dict[str, Any]) -> None:
+    """Refuse numbers that nothing can be computed with.
+
+    Raises:
+        typer.BadParameter: Which one.
+    """
+    for name, value in typed.items():
+        option = f"--{name.replace('_', '-')} {value}"
+        if isinstance(value, float) and not math.isfinite(value):
+            raise typer.BadParameter(f"{option}: expected a finite number")
+        if isinstance(value, int) and abs(value) > _MOST:
+            raise typer.BadParameter(f"{option}: expected a number of at most {_MOST:,}")
+
+
+def _require_streams(typed: dict[str, Any]) -> None:
+    """Refuse `-` where the stream that it names is closed.
+
+    Raises:
+        DivaError: Standard input or output is.
+    """
+    if typed.get("out") == "-" and sys.stdout is None:
+        raise DivaError(
+            "standard output is closed",
+            expected="a file or a pipe that --out - can write to",
+            hint="leave >&- out, or give a folder with --out",
+        )
+    given = [value if isinstance(value, list) else [value] for name, value in typed.items() if name != "out"]
+    if sys.stdin is None and any("-" in values for values in given):
+        raise DivaError(
+            "standard input is closed",
+            expected="a table on it, for -",
+            hint="give the name of the file, or leave <&- out",
+        )
 
 
 def _typed(function: Callable[..., None], values: dict[str, Any]) -> dict[str, Any]:
@@ -185,7 +276,7 @@ def _typed(function: Callable[..., None], values: dict[str, Any]) -> dict[str, A
             typed |= {field.name: found for field, found in pairs if found != field.default}
         elif value != parameter.default:
             typed[parameter.name] = value
-    return {name: value for name, value in typed.items() if name not in _WITHOUT_EFFECT}
+    return typed
 
 
 def console() -> Console:
@@ -196,22 +287,27 @@ def console() -> Console:
 
 
 def _show_traceback() -> None:
-    """Write the traceback of the exception that is being handled; its text may be a user's."""
-    from divacli.report.plain import shown
+    """Write the traceback of the exception that is being handled.
 
-    sys.stderr.write(shown(traceback.format_exc()))
+    Its lines but the first are indented, for the text of an exception may be a user's, and hold line breaks.
+    """
+    lines = traceback.format_exc().rstrip("\n").split("\n")
+    sys.stderr.write("\n  ".join(map(shown, lines)) + "\n")
 
 
-def say(message: str, style: str | None = None) -> None:
-    """Write one message to standard error, its first line in a style."""
+def say(*lines: str, style: str = "") -> None:
+    """Write one message to standard error.
+
+    Args:
+        lines: Each is written as one line, whatever it holds, and a very long one without its middle.
+        style: Of the first line.
+    """
     from rich.text import Text
 
-    from divacli.report.plain import plain
-
-    first, *rest = without_secrets(message).split("\n")
-    text = plain(first)
-    text.stylize(style or "")
-    console().print(Text("\n").join([text, *map(plain, rest)]), soft_wrap=True)
+    # Secrets go before the cut, which may take the end of a URL that they are found by.
+    first, *others = (Text(cut(without_secrets(shown(line)))) for line in lines)
+    first.stylize(style)
+    console().print(Text("\n").join([first, *others]), soft_wrap=True)
 
 
 def warn(message: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from divacli.cli.command import RichProgress, command, console
-from divacli.cli.options import FrameOptions, Overwrite
+from divacli.cli.options import FrameOptions, Overwrite, path_value
 from divacli.errors import OutputError
 
 if TYPE_CHECKING:
@@ -22,9 +22,12 @@ def register(app: typer.Typer) -> None:
     @command(app, "demo")
     def demo(
         frame: FrameOptions,
-        out: Annotated[Path, typer.Option("--out", "-o", help="Folder for images and results.")] = Path(
-            "diva-demo"
-        ),
+        out: Annotated[
+            Path,
+            typer.Option(
+                "--out", "-o", help="Folder for images and results.", metavar="DIR", parser=path_value
+            ),
+        ] = Path("diva-demo"),
         seed: Annotated[
             int, typer.Option(help="Of the split, the training and the wrong labels.", min=0)
         ] = 0,
@@ -57,7 +60,8 @@ def register(app: typer.Typer) -> None:
         )
         digits = make_digits(out, seed, RichProgress(frame))
         wrong = int(digits.flipped.sum())
-        shown(f"{len(digits.flipped)} images, {wrong} with a wrong label, in {out}\n")
+        shown(f"{len(digits.flipped)} images, {wrong} with a wrong label, in {out}")
+        shown("")
         shared = ["--cache-dir", str(out / "cache")]
         shared += [flag for flag, wanted in (("--quiet", frame.quiet), ("--overwrite", overwrite)) if wanted]
         score = [

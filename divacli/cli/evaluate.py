@@ -113,7 +113,7 @@ def register(app: typer.Typer) -> None:
             typer.Option(help="Of finetune. Default: 5.", min=1, show_default=False, rich_help_panel=_PANEL),
         ] = None,
         seeds: Annotated[
-            int, typer.Option(help="Random choices to average over.", min=1, rich_help_panel=_PANEL)
+            int, typer.Option(help="Random choices to average over.", min=1, max=1000, rich_help_panel=_PANEL)
         ] = 5,
         curve: Annotated[
             CurveName | None,

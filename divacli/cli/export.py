@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from divacli.cli.command import command, console, warn
-from divacli.cli.options import FrameOptions, OutputOptions
+from divacli.cli.command import command, console, say, warn
+from divacli.cli.options import FrameOptions, OutputOptions, path_value
 from divacli.files import is_url, require_present
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ def register(app: typer.Typer) -> None:
             typer.Option(
                 help="label-studio: the folder that names of images start from, its document root. Default: "
                 "the one above what the images have in common; of --url-prefix that one.",
+                metavar="DIR",
+                parser=path_value,
                 show_default=False,
                 rich_help_panel="Tool",
             ),
@@ -111,8 +113,7 @@ def register(app: typer.Typer) -> None:
             root = None if image_root is None else str(image_root)
             made = _label_studio(target, shown, classes, root, url_prefix)
             if made.root is not None and not frame.quiet:
-                said = f"Label Studio's document root: {made.root}\nits source storage: {made.storage}"
-                screen.print(said, markup=False, soft_wrap=True)
+                say(f"Label Studio's document root: {made.root}", f"its source storage: {made.storage}")
         target.done(whole=False)
         if not frame.quiet and target.written:
             screen.print(

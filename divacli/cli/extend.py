@@ -118,7 +118,7 @@ def budget_value(text: str | None) -> int | float | None:
         value = float(text[:-1]) / 100 if text.endswith("%") else int(text)
     except ValueError:
         value = 0
-    if not 0 < value <= (1 if isinstance(value, float) else float("inf")):
+    if not 0 < value <= (1 if isinstance(value, float) else 2**31 - 1):
         raise typer.BadParameter(
             f"--budget {text}: expected a number of samples from 1 up, or a share of the pool such as 25%"
         )

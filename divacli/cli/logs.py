@@ -25,7 +25,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import typer
 
 from divacli.cli.processes import rank
-from divacli.errors import OutputError
+from divacli.errors import OutputError, shown
 from divacli.files import is_url, without_secrets
 from divacli.run import Run
 
@@ -295,8 +295,6 @@ class _Formatter(logging.Formatter):
         return "\n    ".join(map(self._line, super().format(record).split("\n")))
 
     def _line(self, line: str) -> str:
-        from divacli.report.plain import shown
-
         # Cut before it is searched, which takes long in a long line, and again: half a secret is not found.
         text = line[: 4 * _LONGEST]
         for secret in self._secrets:

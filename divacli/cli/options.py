@@ -6,6 +6,7 @@ A group is a dataclass whose fields carry Typer annotations; a command takes a g
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
@@ -16,7 +17,44 @@ import typer
 from divacli.cache import default_cache
 from divacli.cli.completion import torchvision_names
 from divacli.cli.config import load_config
+from divacli.errors import cut
 from divacli.linearize import HEAD, PROJECTION
+
+_NAME_BYTES, _PATH_BYTES = 255, 4096
+"""What Linux and most file systems take."""
+
+
+def path_value(given: str | Path) -> Path:
+    """Parse a path that a file system can hold.
+
+    Raises:
+        typer.BadParameter: It is empty, too long, or has characters that no path has.
+    """
+    text = os.fspath(given)
+    if not text:
+        raise typer.BadParameter("an empty text; expected a path")
+    try:
+        encoded = os.fsencode(text)
+    except UnicodeEncodeError:
+        encoded = b"\0"
+    if b"\0" in encoded:
+        raise typer.BadParameter(f"{cut(text, 60)!r} has a character that no path has")
+    if len(encoded) >= _PATH_BYTES or max(map(len, encoded.split(b"/"))) > _NAME_BYTES:
+        raise typer.BadParameter(
+            f"{cut(text, 60)!r} is too long: a name may have {_NAME_BYTES} bytes, a path {_PATH_BYTES:,}"
+        )
+    return Path(text)
+
+
+def out_value(given: str) -> str:
+    """Check the name of a folder for results, or `-`.
+
+    Raises:
+        typer.BadParameter: It is no usable path.
+    """
+    path_value(given)
+    return given
+
 
 Data = Annotated[
     str,
@@ -34,7 +72,10 @@ Data = Annotated[
 ResultsFolder = Annotated[
     Path,
     typer.Argument(
-        help="A folder that a command wrote its results into.", metavar="DIR", show_default="diva-out"
+        help="A folder that a command wrote its results into.",
+        metavar="DIR",
+        show_default="diva-out",
+        parser=path_value,
     ),
 ]
 
@@ -165,6 +206,8 @@ class NetworkOptions:
         typer.Option(
             help="Its weights: .pt, .pth, .th, .safetensors; or, without --model, a TorchScript or "
             "torch.export archive.",
+            metavar="FILE",
+            parser=path_value,
             rich_help_panel=_NETWORK,
         ),
     ] = None
@@ -184,7 +227,10 @@ class NetworkOptions:
     image_size: Annotated[
         int | None,
         typer.Option(
-            help="Side of the crop in pixels, where not the network's own.", min=1, rich_help_panel=_NETWORK
+            help="Side of the crop in pixels, where not the network's own.",
+            min=1,
+            max=16_384,
+            rich_help_panel=_NETWORK,
         ),
     ] = None
     linearize: Annotated[
@@ -198,7 +244,12 @@ class NetworkOptions:
     ] = HEAD
     projection: Annotated[
         int,
-        typer.Option(help="Numbers a gradient is compressed to, a power of two.", rich_help_panel=_LINEAR),
+        typer.Option(
+            help="Numbers a gradient is compressed to, a power of two.",
+            min=1,
+            max=1 << 20,
+            rich_help_panel=_LINEAR,
+        ),
     ] = PROJECTION
     precondition: Annotated[
         PreconditionName,
@@ -236,6 +287,7 @@ class ComputeOptions:
         typer.Option(
             help="Images at a time; on CUDA fewer if they do not fit. Default: 32 in training, else chosen.",
             min=1,
+            max=1_000_000,
             rich_help_panel=_COMPUTE,
         ),
     ] = None
@@ -244,6 +296,7 @@ class ComputeOptions:
         typer.Option(
             help="Processes that decode images and, on the CPU, run the network. Default: one a core.",
             min=0,
+            max=4096,
             rich_help_panel=_COMPUTE,
         ),
     ] = None
@@ -260,6 +313,8 @@ class ComputeOptions:
         Path | None,
         typer.Option(
             help="Where features are kept between commands. Default: ~/.cache/diva.",
+            metavar="DIR",
+            parser=path_value,
             envvar="DIVA_CACHE_DIR",
             show_envvar=True,
             rich_help_panel=_COMPUTE,
@@ -346,7 +401,9 @@ class ProblemOptions:
     dtype: Annotated[DtypeName, typer.Option(help="Precision of the solve.", rich_help_panel=_SOLVE)] = (
         DtypeName.float32
     )
-    seed: Annotated[int, typer.Option(help="Of whatever is drawn at random.", rich_help_panel=_SOLVE)] = 0
+    seed: Annotated[
+        int, typer.Option(help="Of whatever is drawn at random.", min=0, rich_help_panel=_SOLVE)
+    ] = 0
 
 
 @dataclass(frozen=True)
@@ -360,6 +417,7 @@ class OutputOptions:
             "-o",
             help="Folder for the results; - sends the main table to standard output.",
             metavar="DIR|-",
+            parser=out_value,
             rich_help_panel=_OUTPUT,
         ),
     ] = "diva-out"
@@ -385,6 +443,8 @@ class FrameOptions:
         Path | None,
         typer.Option(
             help="A YAML file with options; flags win over it.",
+            metavar="FILE",
+            parser=path_value,
             callback=load_config,
             is_eager=True,
             rich_help_panel=_OUTPUT,
@@ -403,6 +463,7 @@ class FrameOptions:
         typer.Option(
             help="Also append what is done to this file, for reports of bugs; it holds no secrets of URLs.",
             metavar="FILE",
+            parser=path_value,
             rich_help_panel=_OUTPUT,
         ),
     ] = None
@@ -464,6 +525,7 @@ class WalkOptions:
         typer.Option(
             help="Steps; with auto, at the most. Default: 1; with auto 3, or 10 where weights are shared.",
             min=1,
+            max=10_000,
             rich_help_panel=_WALK,
         ),
     ] = None

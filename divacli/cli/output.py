@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from divacli.cli.command import warn
+from divacli.cli.command import page_command, warn
 from divacli.cli.options import OutputOptions
 from divacli.cli.processes import leads
 from divacli.curate.files import FAILED, ResultFiles, in_any_format
@@ -50,10 +50,9 @@ class Output(ResultFiles):
                 expected="a folder in a file system of this machine",
                 hint="write the results there, and copy them",
             )
-        if not options.out:
-            raise OutputError("--out is empty", expected="a folder, or -", hint="leave it out for diva-out")
         self._sources = sources
         self._out = options.out
+        self._reported = options.report
         require_no_input(options.out, (*makes, FAILED, f"{FAILED}-{current().command}"))
         super().__init__(
             None if options.out == "-" else Path(options.out),
@@ -69,6 +68,20 @@ class Output(ResultFiles):
             from divacli.report.page.write import REPORT
 
             self.require_free([REPORT], "report")
+
+    def require_free(self, names: Iterable[str], command: str) -> None:
+        """As of `ResultFiles`; says how to make a page that is missing beside results of this command."""
+        names = list(names)
+        try:
+            super().require_free(names, command)
+        except OutputError as error:
+            from divacli.report.page.write import REPORT
+
+            assert self.folder is not None
+            makers = {maker for name in names for maker in self._record().makers_of(name)}
+            if self._reported and command in makers and not os.path.lexists(self.folder / REPORT):
+                error.hint = f"{page_command(self.folder)} makes the page of them; or {error.hint}"
+            raise
 
     def done(self, *, relabelled: bool = False, whole: bool = True) -> None:
         """As `finish`, of the command that is running, with the samples that it has read."""

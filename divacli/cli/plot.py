@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from divacli.cli.command import command, console
-from divacli.cli.options import FrameOptions, OutputOptions, Overwrite, ResultsFolder, TrueLabels
+from divacli.cli.options import FrameOptions, OutputOptions, Overwrite, ResultsFolder, TrueLabels, path_value
 from divacli.files import require_present
 
 
@@ -50,7 +50,14 @@ def register(app: typer.Typer) -> None:
         format: Annotated[PlotFormatName, typer.Option(help="Of the files.")] = PlotFormatName.svg,
         out: Annotated[
             Path | None,
-            typer.Option("--out", "-o", help="Folder for the plots. Default: DIR.", show_default=False),
+            typer.Option(
+                "--out",
+                "-o",
+                help="Folder for the plots. Default: DIR.",
+                metavar="DIR",
+                parser=path_value,
+                show_default=False,
+            ),
         ] = None,
         truth: TrueLabels = None,
         overwrite: Overwrite = False,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from divacli.cli.command import RichProgress, command, console
+from divacli.cli.command import RichProgress, command, note, say
 from divacli.cli.options import (
     ONLY_CACHE,
     ComputeOptions,
@@ -16,6 +16,7 @@ from divacli.cli.options import (
     Overwrite,
     ResultsFolder,
     TrueLabels,
+    path_value,
 )
 from divacli.files import require_present
 
@@ -32,7 +33,14 @@ def register(app: typer.Typer) -> None:
         frame: FrameOptions,
         folder: ResultsFolder = Path("diva-out"),
         out: Annotated[
-            Path | None, typer.Option("--out", "-o", help="The page. Default: report.html in DIR.")
+            Path | None,
+            typer.Option(
+                "--out",
+                "-o",
+                help="The page. Default: report.html in DIR.",
+                metavar="FILE",
+                parser=path_value,
+            ),
         ] = None,
         limit: Annotated[int, typer.Option(help="Samples of a list at the most.", min=1)] = LIMIT,
         truth: TrueLabels = None,
@@ -96,7 +104,6 @@ def _write(
     file.text(target.name, page)
     file.done()
     if not frame.quiet:
-        screen = console()
-        for note in notes:
-            screen.print(f"note: {note}", markup=False, soft_wrap=True)
-        screen.print(f"wrote {target}: open it in a browser", markup=False, soft_wrap=True)
+        for sentence in notes:
+            note(sentence, frame)
+        say(f"wrote {target}: open it in a browser")

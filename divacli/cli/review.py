@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -54,7 +55,7 @@ def register(app: typer.Typer) -> None:
             for sentence in notes:
                 note(sentence, frame)
             # The address is the result of this command: it is said whatever --quiet.
-            say(f"{server.address}\nopen it in a browser on this machine; Ctrl-C ends the review")
+            say(server.address, "open it in a browser on this machine; Ctrl-C ends the review")
             with server.shown(folder) if browser else nullcontext():
                 try:
                     server.serve_forever()
@@ -62,7 +63,7 @@ def register(app: typer.Typer) -> None:
                     console().print()
         file, made = ready.ledger.file, len(ready.ledger)
         say(
-            f"{made:,} decisions in {file}; to apply them: diva apply DATA {file}"
+            f"{made:,} decisions in {file}; to apply them: diva apply DATA {shlex.quote(str(file))}"
             if made
             else "no decisions were made"
         )

@@ -53,7 +53,7 @@ def augmentation_yaml(result: AugmentResult) -> str:
 
 
 def _probabilities(result: AugmentResult) -> Table:
-    table = listing()
+    table = listing(of_names=True)
     add_words(table, "transform", 24)
     for number in ("probability", "derivative"):
         add_numbers(table, number)

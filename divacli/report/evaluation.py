@@ -25,7 +25,7 @@ def evaluation_summary(evaluation: Evaluation) -> Iterator[RenderableType]:
     if recovered:
         yield Text("gap: share of the way from everything's error to the oracle's")
     for learner, rows in summary.groupby("learner", sort=False):
-        table = listing()
+        table = listing(of_names=True)
         add_words(table, "training set", _NAME_WIDTH)
         columns = ["samples", "test error", "spread", "by\nclass", "difference"]
         for name in [*columns, *(["gap"] if recovered else [])]:

@@ -13,21 +13,22 @@ from rich.text import Text
 from divacli.report.plain import plain
 
 
-def listing(*numbers: str) -> Table:
+def listing(*numbers: str, of_names: bool = False) -> Table:
     """A table without lines.
 
     Args:
         numbers: Names of its first columns, which hold numbers.
+        of_names: Whether its first column will hold names, which may look like a message: then it is indented.
     """
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=of_names)
     for name in numbers:
         add_numbers(table, name)
     return table
 
 
 def add_numbers(table: Table, name: str) -> None:
-    """Add a column that keeps its width; a long name has several lines."""
-    table.add_column(name, justify="right", no_wrap=True)
+    """Add a column that keeps its width; the name, which is never a user's, may have several lines."""
+    table.add_column(Text(name), justify="right", no_wrap=True)
 
 
 def add_words(table: Table, name: str, most: int | None = None) -> None:

@@ -31,12 +31,12 @@ def test_messages_go_to_standard_error(capsys):
 
 
 def test_markup_and_control_characters_in_a_message_are_not_obeyed(terminal):
-    say("[red]x[/red] \x1b[2J\r\nsecond [bold]line")
-    assert terminal.getvalue() == "[red]x[/red] \\x1b[2J\\r\nsecond [bold]line\n"
+    say("[red]x[/red] \x1b[2J\r\nsame line", "second [bold]line")
+    assert terminal.getvalue() == "[red]x[/red] \\x1b[2J\\r\\nsame line\nsecond [bold]line\n"
 
 
 def test_only_the_first_line_is_coloured(terminal):
-    say("first\nsecond", style="red")
+    say("first", "second", style="red")
     assert terminal.getvalue() == "\x1b[31mfirst\x1b[0m\nsecond\n"
 
 

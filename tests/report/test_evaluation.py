@@ -50,7 +50,7 @@ def test_means_spreads_and_differences_fit_the_terminal():
     assert "+0.9 ± 1.1" in random
     assert "-1242%" in random
     # The end of a path says more than its beginning.
-    assert kept.startswith("…")
+    assert kept.startswith(" …")
     assert "kept.csv" in kept
 
 
