@@ -10,25 +10,25 @@ import re
 import secrets
 import shutil
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pandas as pd
 
+from divacli.curate.image_files import State, Way, bring_in, state_of
 from divacli.errors import DataError, DivaError, OutputError, listed
-from divacli.files import is_file, is_url, read_bytes
+from divacli.files import is_url, read_bytes
 from divacli.manifest import Format, Manifest, write_table
 from divacli.manifest.folder import IMAGE_SUFFIXES
+from divacli.manifest.validate import leaving, require_files
+from divacli.staging import sync_folder
 from divacli.tar import through_tar
 
 if TYPE_CHECKING:
     from divacli.embed.progress import Progress
-
-Way = Literal["symlink", "hardlink", "copy"]
-"""How a file comes into the folder: a link that names the original, another name of it, or its bytes."""
 
 FOLDER = "images"
 METADATA = "metadata"
@@ -162,7 +162,7 @@ def materialize(
     """
     require_apart(manifest, folder)
     files = manifest.files()
-    _require_files(manifest, files, way)
+    states = _looked_at(manifest, files, way)
     table = manifest.table
     places = laid_out(table["label"], map(_image_name, files), files)
     metadata = table.drop(columns=["path", "label"]).drop(
@@ -171,20 +171,22 @@ def materialize(
     metadata.insert(0, "file_name", places)
     metadata.insert(1, "label", table["label"])
     with _appearing(staged or folder) as made, progress(f"{way} of images", len(files)) as advance:
-        for place in dict.fromkeys(posixpath.dirname(place) for place in places):
-            (made / place).mkdir()
-        for file, place in zip(files, places, strict=True):
-            _put(file, made / place, way)
-            advance(1)
+        _make_folders(made, folder, dict.fromkeys(posixpath.dirname(place) for place in places))
+        bring_in(files, states, [made / place for place in places], way, advance)
         listing = made / f"{METADATA}.{format}"
         write_table(metadata, listing, format)
         misread = _misread(listing, table["label"]) if format == "csv" else []
     paths = [posixpath.join(folder.name, place) for place in places]
     moved = table.assign(path=paths).drop(columns="feature_source", errors="ignore")
-    return moved, [*_warnings(folder, places), *misread]
+    return moved, [*_from_outside(manifest, way), *_warnings(folder, places), *misread]
 
 
-def _require_files(manifest: Manifest, files: list[str], way: Way) -> None:
+def _looked_at(manifest: Manifest, files: list[str], way: Way) -> list[State | None]:
+    """Which file each sample is now, as of `state_of`.
+
+    Raises:
+        DataError: Some are no files, or are where nothing can be linked to.
+    """
     if not files:
         raise DataError("no sample stays", expected="images for the folder")
     rows = manifest.names_only
@@ -202,13 +204,44 @@ def _require_files(manifest: Manifest, files: list[str], way: Way) -> None:
             expected="files of their own in a file system of this machine",
             hint="use --materialize copy",
         )
-    missing = [file for file in files if not is_url(file) and not is_file(file)]
-    if missing:
-        raise DataError(
-            f"{manifest.name}: {len(missing):,} of {len(files):,} files are not there: {listed(missing)}",
-            expected=f"a file for every row; relative paths start from {manifest.folder}",
-            hint="correct the paths",
-        )
+    require_files(manifest, [file for file in files if not is_url(file)])
+    return [state_of(file) for file in files]
+
+
+def _make_folders(made: Path, folder: Path, names: Collection[str]) -> None:
+    """Make the folders of the classes.
+
+    Raises:
+        OutputError: The file system takes two of the names for one.
+    """
+    for name in names:
+        try:
+            (made / name).mkdir()
+        except FileExistsError as error:
+            raise OutputError(
+                f"{folder}: {listed(_same(name, names))} would be one folder there, and are several classes",
+                expected="classes that differ by more than case or the way accents are written",
+                hint="relabel one of them, or choose a place in another file system with --out",
+            ) from error
+
+
+def _same(name: str, names: Collection[str]) -> list[str]:
+    """The names that some file systems take for this one."""
+    return [other for other in names if _key("", other) == _key("", name)]
+
+
+def _from_outside(manifest: Manifest, way: Way) -> list[str]:
+    """What to say of images that links in DATA lead to; a table says it by its notes."""
+    if way == "symlink" or manifest.notes:
+        return []
+    found = leaving(manifest, manifest.folder)
+    if not found:
+        return []
+    done = "copied" if way == "copy" else "given another name"
+    return [
+        f"{len(found):,} of {len(manifest.table):,} images lie outside of {manifest.name} and are {done}, "
+        f"the first: {found[0]} (--confine refuses that)"
+    ]
 
 
 def _image_name(file: str) -> str:
@@ -249,7 +282,9 @@ def _appearing(folder: Path) -> Iterator[Path]:
         made.mkdir(parents=True)
         try:
             yield made
+            sync_folder(made)
             made.rename(folder)
+            sync_folder(folder.parent)
         except BaseException:
             shutil.rmtree(made, ignore_errors=True)
             raise
@@ -262,25 +297,6 @@ def _appearing(folder: Path) -> Iterator[Path]:
             expected="room for the images" if full else "a place that can be written to",
             hint="free some space, or use --materialize symlink" if full else "choose another one with --out",
         ) from error
-
-
-def _put(file: str, place: Path, way: Way) -> None:
-    """Bring one file in."""
-    if way == "copy":
-        place.write_bytes(read_bytes(file))
-    elif way == "symlink":
-        place.symlink_to(file)
-    else:
-        try:
-            # Of a symbolic link: another name for the file behind it, not for the link.
-            os.link(os.path.realpath(file), place)
-        except OSError as error:
-            elsewhere = error.errno == errno.EXDEV
-            raise OutputError(
-                f"{file} cannot be given another name in {place.parent.parent.parent}: {error.strerror}",
-                expected="images in the same file system" if elsewhere else "a file system with hard links",
-                hint="use --materialize copy or symlink, or a place beside the images with --out",
-            ) from error
 
 
 def _misread(listing: Path, labels: pd.Series) -> list[str]:

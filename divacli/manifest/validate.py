@@ -123,6 +123,19 @@ def check_files(manifest: Manifest) -> None:
             expected="images in a file system of this machine",
             hint="mount or copy them, or run diva embed where they are and give its store as DATA",
         )
+    require_files(manifest, files)
+
+
+def require_files(manifest: Manifest, files: list[str]) -> None:
+    """Check that files are there.
+
+    Args:
+        manifest: That they are of, for the message.
+        files: Absolute paths, which may lead into tar files.
+
+    Raises:
+        DataError: Some are missing, or no regular files.
+    """
     missing = [file for file in files if not is_file(file)]
     special = [file for file in missing if is_special(file)]
     if special:
