@@ -75,11 +75,6 @@ def read_at_most(stream: IO[bytes], most: int, path: str | os.PathLike[str]) -> 
     return content
 
 
-def is_own(status: os.stat_result) -> bool:
-    """Tell whether this user made a file, and nobody else can write to it."""
-    return status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-
-
 def _require_regular(status: os.stat_result, path: str | os.PathLike[str], most: int | None) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
