@@ -16,7 +16,7 @@ import pandas as pd
 
 from divacli.errors import DataError, DivaError, OutputError, listed
 from divacli.files import is_file, read_bytes
-from divacli.manifest import manifest_of, read_manifest, write_table
+from divacli.manifest import manifest_of, read_manifest, write_bytes, write_table
 from divacli.manifest.columns import KINDS, row_numbers
 from divacli.regular import read_regular
 
@@ -225,12 +225,9 @@ def _write_new(file: Path, content: bytes) -> None:
             and read_regular(file, len(content)) == content
         ):
             return
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
-    except OSError as error:
-        raise OutputError(
-            f"{file} cannot be written: {error.strerror}", hint="free some space, or choose another folder"
-        ) from error
+    except OSError:  # it is replaced
+        pass
+    write_bytes(file, content)
 
 
 def _texts(datasets: ModuleType, dataset: Dataset, column: str) -> list[str]:

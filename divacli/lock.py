@@ -69,9 +69,15 @@ def _opened(file: Path, *, wait: bool) -> int:
                 expected="a folder that can be written to" + (", without such a link" if link else ""),
                 hint="remove it" if link else "choose another one with --out or --cache-dir",
             ) from error
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        found = os.fstat(descriptor)
+        # Another name of a file that somebody needs would be written to, too.
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
             os.close(descriptor)
-            raise OutputError(f"{file} is no regular file", expected="a file, or none", hint="remove it")
+            raise OutputError(
+                f"{file} is {'another name of a file' if stat.S_ISREG(found.st_mode) else 'no regular file'}",
+                expected="a file of its own, or none",
+                hint="remove it",
+            )
         try:
             if not _free(descriptor):
                 holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()

@@ -101,3 +101,12 @@ def test_a_pipe_in_its_place_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / LOCK_FILE)
     with pytest.raises(OutputError, match="is no regular file"), locked(tmp_path, wait=False):
         pass
+
+
+def test_another_name_of_a_file_is_not_written_to(tmp_path):
+    """An archive that is unpacked here may make one of any file that is here."""
+    (tmp_path / "thesis.docx").write_text("precious")
+    os.link(tmp_path / "thesis.docx", tmp_path / LOCK_FILE)
+    with pytest.raises(OutputError, match="is another name of a file"), locked(tmp_path, wait=False):
+        pass
+    assert (tmp_path / "thesis.docx").read_text() == "precious"
