@@ -11,7 +11,7 @@ import pytest
 
 from divacli.errors import DataError
 from divacli.manifest import read_manifest
-from divacli.manifest.bounded import LONGEST_LINE
+from divacli.manifest.bounded import LONGEST_LINE, read_stream
 
 SIZE = 64 << 20
 
@@ -87,3 +87,11 @@ def test_the_line_ends_of_old_machines_count(tmp_path: Path) -> None:
     file.write_bytes(b"path,label\r" + b"".join(b"%0200d.png,%d\r" % (n, n % 2) for n in range(25_000)))
     assert file.stat().st_size > LONGEST_LINE
     assert len(read_manifest(str(file)).table) == 25_000
+
+
+@pytest.mark.parametrize("before", [0, 400_000, 800_000])
+def test_the_limit_is_the_same_wherever_a_line_stands(before: int) -> None:
+    start = b"x" * before + b"\n"
+    assert read_stream(io.BytesIO(start + b"y" * LONGEST_LINE + b"\n"), "t").endswith(b"y\n")
+    with pytest.raises(DataError, match="a line has more than"):
+        read_stream(io.BytesIO(start + b"y" * (LONGEST_LINE + 1) + b"\n"), "t")

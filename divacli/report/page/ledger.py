@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,10 @@ from threading import Lock
 import pandas as pd
 
 from divacli.curate.decisions import ACTIONS, DECISION_COLUMNS, RELABEL, decisions_of, matched_rows
-from divacli.errors import DataError, OutputError
+from divacli.errors import DataError, DivaError, OutputError
 from divacli.lock import InUse, locked
 from divacli.manifest import Manifest, write_table
-from divacli.manifest.bounded import read_table
+from divacli.manifest.bounded import read_stream, read_table
 from divacli.manifest.tabular import parse
 
 DECISIONS = "decisions.csv"
@@ -101,13 +102,13 @@ class Ledger:
     def as_rows(self) -> list[list[str]]:
         """Place, decision, label and given label of each."""
         with self._lock:
-            return [list(row) for row in self._table().itertuples(index=False)]
+            return [list(row) for row in self._table(self._made).itertuples(index=False)]
 
     def make(self, changes: Iterable[Change]) -> None:
         """Make or take back decisions, all or none of them, and write the file.
 
         Raises:
-            ValueError: There is no such sample, or no such decision.
+            ValueError: There is no such sample or decision, or the file would not give the decision back.
             DataError: The file was changed by somebody else, and holds no decisions any more.
             OutputError: The file cannot be written.
         """
@@ -115,38 +116,30 @@ class Ledger:
         with self._lock:
             if self._state() != self._seen:
                 self._read()
-            before = dict(self._made)
-            try:
-                for change in changes:
-                    row = self._rows.get(change.place)
-                    if row is None:
-                        raise ValueError("no such sample")
-                    if change.decision is None:
-                        self._made.pop(row, None)
-                    elif change.decision not in ACTIONS or (change.decision == RELABEL and not change.label):
-                        raise ValueError("no such decision")
-                    else:
-                        label = change.label if change.decision == RELABEL else labels.iloc[row]
-                        self._made[row] = (change.decision, label)
-                self._write()
-            except BaseException:
-                self._made = before
-                raise
+            made = dict(self._made)
+            changed = set()
+            for change in changes:
+                row = self._rows.get(change.place)
+                if row is None:
+                    raise ValueError("no such sample")
+                changed.add(row)
+                if change.decision is None:
+                    made.pop(row, None)
+                elif change.decision in ACTIONS:
+                    label = change.label if change.decision == RELABEL else labels.iloc[row]
+                    made[row] = (change.decision, label)
+                else:
+                    raise ValueError("no such decision")
+            self._require_readable({row: made[row] for row in changed if row in made})
+            self._write(made)
 
     def _read(self) -> None:
         """Read the file, and move what does not fit out of it."""
-        self._seen = self._state()
-        self._made = {}
-        if self._seen is None:
+        seen = self._state()
+        if seen is None:
+            self._made, self._seen = {}, None
             return
-        try:
-            content = parse(read_table(self.file, "csv", str(self.file)), "csv", str(self.file))
-        except OSError as error:
-            raise DataError(
-                f"{self.file} cannot be read: {error.strerror}",
-                expected="a file of decisions, or none",
-                hint="move it away, or make it readable",
-            ) from error
+        content = _parsed(self.file)
         found = decisions_of(content, str(self.file), self.file.parent)
         rows = matched_rows(found, self._samples)
         table = found.table
@@ -157,7 +150,7 @@ class Ledger:
         differ = table.assign(row=rows).groupby("row")[["decision", "label"]].transform("nunique") > 1
         fits = (rows >= 0) & judged & (relabelled | (wanted == "") | (wanted == has))
         fits &= ~differ.any(axis=1).to_numpy()
-        self._made = {
+        made = {
             int(row): (decision, label if decision == RELABEL else label_now)
             for row, decision, label, label_now in zip(
                 rows[fits], table["decision"][fits], wanted[fits], has[fits], strict=True
@@ -165,26 +158,46 @@ class Ledger:
         }
         if not fits.all():
             self._put_aside(table[~fits])
+            self._write(made)
+            return
+        # Now and not earlier: a file that could not be read is never replaced, however often it is tried.
+        self._made, self._seen = made, seen
 
     def _put_aside(self, table: pd.DataFrame) -> None:
         aside = self.file.with_name(SET_ASIDE)
         if aside.exists():
-            earlier = parse(read_table(aside, "csv", str(aside)), "csv", str(aside))
-            table = pd.concat([earlier, table], ignore_index=True)
+            table = pd.concat([_parsed(aside), table], ignore_index=True)
         write_table(table, aside, "csv")
         self.set_aside = len(table)
-        self._write()
 
-    def _table(self) -> pd.DataFrame:
-        """What the file holds, by place."""
-        rows = sorted(self._made, key=lambda row: self._places[row])
+    def _table(self, made: Mapping[int, tuple[str, str]]) -> pd.DataFrame:
+        """What the file holds of some decisions, by place."""
+        rows = sorted(made, key=lambda row: self._places[row])
         labels = self._samples.table["label"]
-        content = [(self._places[row], *self._made[row], labels.iloc[row]) for row in rows]
+        content = [(self._places[row], *made[row], labels.iloc[row]) for row in rows]
         return pd.DataFrame(content, columns=list(DECISION_COLUMNS), dtype="str")
 
-    def _write(self) -> None:
-        write_table(self._table(), self.file, "csv")
-        self._seen = self._state()
+    def _require_readable(self, made: Mapping[int, tuple[str, str]]) -> None:
+        """Write decisions and read them again, as `diva apply` does, in memory.
+
+        Raises:
+            ValueError: They cannot be read, or are others then.
+        """
+        content = io.BytesIO()
+        try:
+            table = self._table(made)
+            write_table(table, None, "csv", stdout=content)
+            content.seek(0)
+            read = parse(read_stream(content, DECISIONS), "csv", DECISIONS)
+            found = decisions_of(read, DECISIONS, self.file.parent).table
+        except (DivaError, UnicodeEncodeError) as error:
+            raise ValueError(error.got if isinstance(error, DivaError) else str(error)) from error
+        if found.to_numpy(object).tolist() != table.to_numpy(object).tolist():
+            raise ValueError(f"{DECISIONS} would hold another decision than this one")
+
+    def _write(self, made: dict[int, tuple[str, str]]) -> None:
+        write_table(self._table(made), self.file, "csv")
+        self._made, self._seen = made, self._state()
 
     def _state(self) -> tuple[int, int] | None:
         """Tells whether somebody else has written the file; None where there is none."""
@@ -193,3 +206,19 @@ class Ledger:
         except FileNotFoundError:
             return None
         return found.st_mtime_ns, found.st_size
+
+
+def _parsed(file: Path) -> pd.DataFrame:
+    """A file that this review wrote, or somebody else.
+
+    Raises:
+        DataError: It is no table, or cannot be read.
+    """
+    try:
+        return parse(read_table(file, "csv", str(file)), "csv", str(file))
+    except OSError as error:
+        raise DataError(
+            f"{file} cannot be read: {error.strerror}",
+            expected="a file of decisions, or none",
+            hint="move it away, or make it readable",
+        ) from error

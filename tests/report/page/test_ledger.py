@@ -10,7 +10,9 @@ import pytest
 
 from divacli.curate.decisions import decisions_of, verdicts_of
 from divacli.errors import DataError
+from divacli.interchange.read import read_decisions
 from divacli.manifest import Manifest, manifest_of
+from divacli.manifest.bounded import LONGEST_LINE
 from divacli.report.page.ledger import Change, Ledger
 
 LABELS = {"a.png": "cat", "b.png": "dog", "c.png": "cat", "d.png": "dog"}
@@ -129,4 +131,88 @@ def test_a_folder_in_the_place_of_the_file_is_refused(
 ) -> None:
     (Path(str(samples.folder)) / "decisions.csv").mkdir()
     with pytest.raises(DataError, match="cannot be read"):
+        ledger()
+
+
+BLANK = {
+    "none": "",
+    "space": " ",
+    "breaks": "\t\r\n",
+    "separator": "\x1c",
+    "next line": "\x85",
+    "no-break": "\xa0",
+}
+UNREADABLE = {
+    **BLANK,
+    "as long as a line": "x" * LONGEST_LINE,
+    "longer than a cell": ("x" * (1 << 20) + "\n") * 5,
+    "half a pair": "\ud800",
+}
+
+
+@pytest.mark.parametrize("label", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_label_that_the_file_would_not_give_back_is_refused_and_nothing_changes(
+    places: list[str], ledger: Callable[[], Ledger], label: str
+) -> None:
+    begun = ledger()
+    begun.make([Change(places[0], "drop")])
+    before = begun.file.read_bytes()
+    with pytest.raises(ValueError, match=r"^[^\n]+$"):
+        begun.make([Change(places[1], "keep"), Change(places[2], "relabel", label)])
+    assert begun.file.read_bytes() == before
+    assert [row[:2] for row in begun.as_rows()] == [[places[0], "drop"]]
+
+
+READABLE = {
+    **{
+        name: name
+        for name in ("007", "-1", "1_000", "NaN", "None", "true", "=1+1", "'=x", "'", "./=x", "path")
+    },
+    "spaces around": "  x\t",
+    "breaks": "\r\nx\ry\n",
+    "quotes": 'a "b", c',
+    "zero byte": "a\0b",
+    "byte order mark": "\ufeff",
+    "line separator": "a\u2028b",
+    "long": "x" * (LONGEST_LINE - 10_000),
+}
+
+
+@pytest.mark.parametrize("label", READABLE.values(), ids=READABLE)
+def test_what_is_accepted_is_read_again_by_review_and_apply(
+    samples: Manifest, places: list[str], ledger: Callable[[], Ledger], label: str
+) -> None:
+    begun = ledger()
+    begun.make([Change(places[1], "keep"), Change(places[2], "relabel", label)])
+    made = begun.as_rows()
+    begun.close()
+    again = ledger()
+    assert again.as_rows() == made
+    assert again.set_aside == 0
+    verdicts = verdicts_of(read_decisions(str(begun.file), []), samples)
+    assert verdicts.labels.tolist() == ["cat", "dog", label, "dog"]
+
+
+def test_a_file_that_somebody_broke_is_not_replaced_however_often_it_is_tried(
+    places: list[str], ledger: Callable[[], Ledger]
+) -> None:
+    begun = ledger()
+    begun.make([Change(places[0], "drop")])
+    whole = begun.file.read_text()
+    begun.file.write_text("half of a table")
+    for _ in range(2):
+        with pytest.raises(DataError):
+            begun.make([Change(places[1], "drop")])
+    assert begun.file.read_text() == "half of a table"
+    begun.file.write_text(whole)
+    begun.make([Change(places[1], "drop")])
+    assert decided(begun.file) == {"a.png": "drop", "b.png": "drop"}
+
+
+def test_a_folder_in_the_place_of_what_was_set_aside_is_refused(
+    samples: Manifest, ledger: Callable[[], Ledger]
+) -> None:
+    file = write(samples, "path,decision\n/gone/x.png,drop\n")
+    file.with_name("decisions-set-aside.csv").mkdir()
+    with pytest.raises(DataError, match=r"set-aside\.csv cannot be read"):
         ledger()
