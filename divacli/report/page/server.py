@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -21,6 +21,7 @@ from urllib.parse import parse_qs
 import numpy as np
 
 from divacli.errors import DivaError
+from divacli.report.page.connections import STRANGER_SECONDS, BoundedServer
 from divacli.report.page.ledger import Change, Ledger
 from divacli.report.page.neighbours import Neighbours
 from divacli.report.page.thumbnails import SIDE, SMALL_SIDE, large, thumbnail
@@ -31,6 +32,7 @@ HOST = "127.0.0.1"
 _MOST_ROWS = 512
 _MOST_BYTES = 1 << 26
 _REMEMBERED = 4096
+_PART = 1 << 20  # of an answer; each may take as long as a connection may be silent
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Review:
         return [next(found) if row < known else None for row in rows]
 
 
-class ReviewServer(ThreadingHTTPServer):
+class ReviewServer(BoundedServer):
     """Answers a browser on this machine that knows the address.
 
     The address holds a secret, which other users of the machine, and pages of other sites in the same
@@ -73,13 +75,16 @@ class ReviewServer(ThreadingHTTPServer):
         OSError: The port is taken.
     """
 
-    daemon_threads = True
-
     def __init__(self, review: Review, port: int = 0) -> None:
         self.review = review
         self.secret = secrets.token_urlsafe(16)
         self.thumbnail = lru_cache(_REMEMBERED)(thumbnail)
         super().__init__((HOST, port), _Handler)
+
+    def knows(self, target: str) -> bool:
+        """Whether what is asked for lies below the secret."""
+        shown = target.partition("?")[0].removeprefix("/").partition("/")[0]
+        return hmac.compare_digest(shown.encode(), self.secret.encode())
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of a browser that went away in the middle of an answer; a mistake of ours is shown."""
@@ -114,6 +119,19 @@ class ReviewServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: ReviewServer
     protocol_version = "HTTP/1.1"
+    timeout = STRANGER_SECONDS
+    raw_requestline: bytes
+
+    def parse_request(self) -> bool:
+        """Read a request to its end if its first line shows the secret; refuse it unread otherwise."""
+        words = str(self.raw_requestline, "iso-8859-1").split()
+        if len(words) < 2 or not self.server.knows(words[1]):
+            self.requestline = self.request_version = self.command = ""
+            self.close_connection = True
+            self._refuse(HTTPStatus.FORBIDDEN)
+            return False
+        self.server.trust(self.connection)
+        return super().parse_request()
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Say nothing: the terminal is for people."""
@@ -156,10 +174,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.NOT_FOUND)
             return
         try:
-            changes = [
-                Change(one["place"], one["decision"], str(one.get("label", ""))) for one in json.loads(body)
-            ]
-            self.server.review.ledger.make(changes)
+            self.server.review.ledger.make([_change(one) for one in json.loads(body)])
         except DivaError as error:
             self._failed(error, HTTPStatus.INSUFFICIENT_STORAGE)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -168,12 +183,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({})
 
     def _asked(self) -> tuple[str, str] | None:
-        """Path below the secret, and query; None, and an answer, where the secret or the host is wrong."""
+        """Path below the secret, and query; None, and an answer, where another host is asked for."""
         port = self.server.server_address[1]
         path, _, query = self.path.partition("?")
         secret, slash, below = path.removeprefix("/").partition("/")
-        known = hmac.compare_digest(secret.encode(), self.server.secret.encode())
-        if not known or self.headers.get("Host") not in (f"{HOST}:{port}", f"localhost:{port}"):
+        if self.headers.get("Host") not in (f"{HOST}:{port}", f"localhost:{port}"):
             self._refuse(HTTPStatus.FORBIDDEN)
             return None
         if not slash:  # the page asks for what lies beside it
@@ -203,7 +217,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(json.dumps(content).encode(), "application/json")
 
     def _failed(self, error: Exception, status: HTTPStatus) -> None:
-        self._send(str(error).encode(), "text/plain; charset=utf-8", status)
+        self._send(str(error).encode(errors="backslashreplace"), "text/plain; charset=utf-8", status)
 
     def _refuse(self, status: HTTPStatus) -> None:
         self._send(status.phrase.encode(), "text/plain; charset=utf-8", status)
@@ -216,9 +230,24 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Cache-Control", "no-store")
         self.send_header("Cross-Origin-Resource-Policy", "same-origin")
         self.send_header("X-Content-Type-Options", "nosniff")
+        if self.close_connection:
+            self.send_header("Connection", "close")
         self.end_headers()
-        self.wfile.write(content)
+        for start in range(0, len(content), _PART):
+            self.wfile.write(content[start : start + _PART])
 
 
 def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else None
+
+
+def _change(one: Any) -> Change:
+    """A decision as the page's script sends it.
+
+    Raises:
+        ValueError: It is of another kind.
+    """
+    change = Change(one["place"], one["decision"], one.get("label", ""))
+    if not isinstance(change.place, str) or not isinstance(change.label, str):
+        raise ValueError("place and label are to be text")
+    return change

@@ -52,6 +52,10 @@ def places(ask: Callable[..., Any]) -> list[str]:
     return json.loads(ask("data")[1])["samples"]["place"]
 
 
+def connected(ask: Callable[..., Any]) -> socket.socket:
+    return socket.create_connection(ask.address, timeout=5)  # type: ignore[attr-defined]
+
+
 def test_all_samples_their_images_and_neighbours(ask: Callable[..., Any]) -> None:
     status, page = ask("")
     assert status == 200
@@ -114,6 +118,14 @@ def test_decisions_are_made_changed_and_taken_back(ask: Callable[..., Any]) -> N
         [{"decision": "drop"}],
         [{"place": 0, "decision": "explode"}],
         [{"place": 0, "decision": "relabel", "label": ""}],
+        [{"place": 0, "decision": "relabel", "label": " "}],
+        [{"place": 0, "decision": "relabel", "label": "x" * (4 << 20)}],
+        [{"place": 0, "decision": "relabel", "label": "\ud800"}],
+        [{"place": 0, "decision": "relabel", "label": 5}],
+        [{"place": 0, "decision": "relabel", "label": ["a"]}],
+        [{"place": 0, "decision": "relabel", "label": None}],
+        [{"place": 0, "decision": ["relabel"], "label": "a"}],
+        [{"place": ["a"], "decision": "drop"}],
         [{"place": 0, "decision": "drop"}, {"place": "/etc/passwd", "decision": "drop"}],
         [3],
         3,
@@ -123,7 +135,9 @@ def test_decisions_are_made_changed_and_taken_back(ask: Callable[..., Any]) -> N
 def test_what_is_no_decision_is_refused_whole(ask: Callable[..., Any], body: Any) -> None:
     if isinstance(body, list) and isinstance(body[0], dict) and body[0].get("place") == 0:
         body[0]["place"] = places(ask)[0]
-    assert ask("decisions", body)[0] == 400
+    status, reason = ask("decisions", body)
+    assert status == 400
+    assert len(reason.splitlines()) == 1
     assert json.loads(ask("data")[1])["decisions"] == []
     assert not (ask.scored.folder / "decisions.csv").exists()  # type: ignore[attr-defined]
 
@@ -135,7 +149,7 @@ def test_what_is_no_decision_is_refused_whole(ask: Callable[..., Any], body: Any
 def test_nonsense_is_answered_without_a_trace(
     ask: Callable[..., Any], request_line: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with socket.create_connection(ask.address, timeout=5) as connection:  # type: ignore[attr-defined]
+    with connected(ask) as connection:
         connection.sendall(request_line)
         connection.shutdown(socket.SHUT_WR)
         while connection.recv(4096):
@@ -145,8 +159,9 @@ def test_nonsense_is_answered_without_a_trace(
 
 
 def test_too_long_a_body_is_refused_unread(ask: Callable[..., Any]) -> None:
-    with socket.create_connection(ask.address, timeout=5) as connection:  # type: ignore[attr-defined]
-        connection.sendall(b"POST /x HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n")
+    with connected(ask) as connection:
+        start = f"POST {ask.root}decisions HTTP/1.1\r\n"  # type: ignore[attr-defined]
+        connection.sendall(start.encode() + b"Content-Length: 99999999999\r\n\r\n")
         assert b"413" in connection.recv(4096)
 
 
@@ -164,7 +179,7 @@ def test_a_decision_that_cannot_be_written_is_not_made(
         raise OutputError("decisions.csv cannot be written: No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("divacli.report.page.ledger.write_table", full)
+        patch.setattr("divacli.manifest.write.write_bytes", full)
         status, message = decide(ask, (place, "drop", ""))
         assert (status, b"No space left" in message) == (507, True)
         assert json.loads(ask("data")[1])["decisions"] == []
