@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from divacli.embed.progress import Progress
-from divacli.files import is_url
+from divacli.files import is_url, suffix_of
 from divacli.manifest import Manifest
 from divacli.report.page.galleries import Gallery
 from divacli.report.page.neighbours import Neighbours
@@ -33,6 +33,9 @@ _NUMBERS = {
 """Columns of numbers in the page, and in tables."""
 
 _DIGITS = 6
+
+_IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "gif", "webp", "bmp", "avif"})
+"""How files end that browsers show as an image. Under another name an image may be a page with a script."""
 
 
 def class_names(table: pd.DataFrame) -> list[str]:
@@ -73,7 +76,7 @@ def shown_paths(places: Sequence[str]) -> list[str]:
 
 
 def columns(
-    manifest: Manifest, all_places: Sequence[str], rows: np.ndarray, classes: list[str], folder: Path
+    manifest: Manifest, all_places: Sequence[str], rows: np.ndarray, classes: list[str]
 ) -> dict[str, list[Any]]:
     """Samples by column: texts, class numbers (-1: none), and numbers (null: unknown).
 
@@ -82,24 +85,17 @@ def columns(
         all_places: As of `places_of`.
         rows: (m,) int, those that are wanted.
         classes: The label of each class number.
-        folder: What links to the files start from.
 
     Returns:
-        Lists of m: `path` (see `shown_paths`), `place` (see `places_of`), `link` to the file or null,
-        `label`, and where known `suggested`, `derivative`, `se`, `loss`, `wrong`, `sure`, `outlier`,
-        `weight`, `reason`.
+        Lists of m: `path` (see `shown_paths`), `place` (see `places_of`), `label`, and where known
+        `suggested`, `derivative`, `se`, `loss`, `wrong`, `sure`, `outlier`, `weight`, `reason`.
     """
     table = manifest.table.iloc[rows]
     index = pd.Index(classes)
-    named, paths = manifest.names_only, shown_paths(all_places)
-    places = [all_places[row] for row in rows]
+    paths = shown_paths(all_places)
     found: dict[str, list[Any]] = {
         "path": [paths[row] for row in rows],
-        "place": places,
-        "link": [
-            None if named[row] or through_tar(place) else _link(place, folder)
-            for row, place in zip(rows, places, strict=True)
-        ],
+        "place": [all_places[row] for row in rows],
         "label": index.get_indexer(pd.Index(table["label"])).tolist(),
     }
     if "suggested_label" in table:
@@ -111,6 +107,33 @@ def columns(
     if reasons:
         found["reason"] = sum(reasons[1:], reasons[0]).tolist()
     return found
+
+
+def links(
+    manifest: Manifest, all_places: Sequence[str], rows: np.ndarray, folder: Path
+) -> dict[str, list[str | None]]:
+    """Addresses of the samples' files, for a page that stands by itself.
+
+    Args:
+        manifest: All samples.
+        all_places: As of `places_of`.
+        rows: (m,) int, those that are wanted.
+        folder: Where the page will lie.
+
+    Returns:
+        Lists of m: `file` to show as an image, null where it is none in the file system; `link` to open, null
+        where that could open something else than an image.
+    """
+    named = manifest.names_only
+    files, opened = [], []
+    for row in rows:
+        place = all_places[row]
+        local = not (named[row] or is_url(place) or through_tar(place))
+        # Relative to the page, so that both can move together.
+        file = quote(os.path.relpath(place, folder), errors="surrogateescape") if local else None
+        files.append(file)
+        opened.append((file or place) if not named[row] and _opens_as_image(place) else None)
+    return {"file": files, "link": opened}
 
 
 def lists(galleries: Sequence[Gallery], position: np.ndarray | None = None) -> list[dict[str, Any]]:
@@ -177,7 +200,10 @@ def embedded(
         "key": key_of(results, places),
         "root": common_folder(places),
         "classes": classes,
-        "samples": columns(samples, places, rows, classes, folder),
+        "samples": {
+            **columns(samples, places, rows, classes),
+            **links(samples, places, rows, folder),
+        },
         "galleries": lists(galleries, position),
         "thumbnails": large,
         # Samples with scores come first, so those without neighbours are at the end.
@@ -186,14 +212,17 @@ def embedded(
     }
 
 
-def _link(place: str, folder: Path) -> str | None:
-    """A sample's file as an address relative to the page, so that both can move together.
+def _opens_as_image(place: str) -> bool:
+    """Tell whether a browser that follows a link to a file or URL shows an image, or nothing.
 
-    Of URLs only those that a browser may follow: a table may name anything, such as `javascript://`.
+    Browsers go by the name; by that of its target where the file is a link itself. A table may name anything,
+    such as `javascript://`.
     """
     if is_url(place):
-        return place if place.startswith(("http://", "https://")) else None
-    return quote(os.path.relpath(place, folder), errors="surrogateescape")
+        return place.startswith(("http://", "https://")) and suffix_of(place) in _IMAGE_SUFFIXES
+    if "\0" in place or through_tar(place):
+        return False
+    return {suffix_of(place), suffix_of(os.path.realpath(place))} <= _IMAGE_SUFFIXES
 
 
 def _rounded(numbers: pd.Series) -> list[float | None]:

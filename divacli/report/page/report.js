@@ -91,22 +91,31 @@
     refresh();
   });
 
-  // Decisions on their way to the server: all that are waiting go together, again and again until they arrive.
+  // Decisions on their way to the server: those that are waiting go together, again and again until they arrive.
+  // The server takes all of a batch or none. Of a batch that it refuses a smaller part is sent, until the one
+  // decision is found that it does not take; that one is taken back.
+  const BATCH = 10_000; // some megabytes: the server reads no request without end
   const pending = new Set();
+  let saved = new Map(); // what the server holds
+  let most = BATCH;
   let sending = false;
   let failing = false;
+  let refused = 0;
   async function send() {
     if (sending || !pending.size) return;
     sending = true;
-    const batch = [...pending].map((place) => [place, decided.get(place)]);
+    const batch = [...pending].slice(0, most).map((place) => [place, decided.get(place)]);
     const body = JSON.stringify(batch.map(([place, made]) => ({ place, ...(made ?? { decision: null }) })));
     const headers = { "Content-Type": "application/json" };
     try {
       const answer = await fetch("decisions", { method: "POST", headers, body, keepalive: body.length < 60_000 });
-      if (!answer.ok) throw new Error(await answer.text());
-      for (const [place, made] of batch) if (decided.get(place) === made) pending.delete(place);
+      const reason = answer.ok ? "" : await answer.text();
+      if (!answer.ok && answer.status !== 400) throw new Error(reason);
       if (failing) alertOf("");
       failing = false;
+      if (answer.ok) arrived(batch);
+      else if (batch.length > 1) most = Math.ceil(batch.length / 2);
+      else takeBack(...batch[0], reason);
     } catch (error) {
       failing = true;
       alertOf(`Decisions are not saved yet: ${error.message}. This page tries again; is diva review still running? They can be downloaded, too.`);
@@ -115,6 +124,27 @@
     refresh();
     if (failing) setTimeout(send, RETRY);
     else send();
+  }
+
+  function arrived(batch) {
+    most = Math.min(2 * most, BATCH);
+    for (const [place, made] of batch) {
+      assign(saved, place, made);
+      if (decided.get(place) === made) pending.delete(place);
+    }
+  }
+
+  function takeBack(place, made, reason) {
+    if (decided.get(place) !== made) return; // another one was made meanwhile, and is sent next
+    pending.delete(place);
+    assign(decided, place, saved.get(place));
+    refused++;
+    alertOf(`Not saved, and taken back: the decision about ${place}${refused > 1 ? ` and ${refused - 1} more` : ""}. ${reason}`);
+  }
+
+  function assign(map, place, made) {
+    if (made) map.set(place, made);
+    else map.delete(place);
   }
 
   addEventListener("beforeunload", (event) => {
@@ -129,15 +159,14 @@
 
   // Change decisions in one step that can be undone: a map of places to what is decided, or to nothing.
   function change(changes, row) {
+    if (refused) alertOf("");
+    refused = 0;
     undoable.push([row, new Map([...changes.keys()].map((place) => [place, decided.get(place)]))]);
     put(changes);
   }
 
   function put(changes) {
-    for (const [place, made] of changes) {
-      if (made) decided.set(place, made);
-      else decided.delete(place);
-    }
+    for (const [place, made] of changes) assign(decided, place, made);
     save([...changes.keys()]);
   }
 
@@ -183,6 +212,9 @@
     say(`${decided.size} decisions downloaded`);
   }
 
+  // As divacli/curate/decisions.py sees it: no label.
+  const blank = (label) => /^[\s\x1c-\x1f\x85]*$/.test(label);
+
   function parsed(text) {
     const table = [[""]];
     let inQuotes = false;
@@ -218,7 +250,7 @@
       const given = onPage.has(place) ? (classes[samples.label[onPage.get(place)]] ?? "") : cell(row, "given_label");
       const label = decision === "relabel" ? cell(row, "label") : given;
       if (!onPage.has(place) && (served || !report.root || !place.startsWith(`${report.root}/`))) left["about other images"]++;
-      else if (!Object.hasOwn(MARKS, decision) || (decision === "relabel" && !label)) left["without a decision"]++;
+      else if (!Object.hasOwn(MARKS, decision) || (decision === "relabel" && blank(label))) left["without a decision"]++;
       else if (cell(row, "given_label") && cell(row, "given_label") !== given) left["made when the label was another"]++;
       else {
         const mine = decided.get(place);
@@ -546,7 +578,7 @@
     $("relabel").onclose = () => {
       const label = meant($("relabel-label").value);
       focusCard(position);
-      if ($("relabel").returnValue === "ok" && label) settle(row, label === classes[samples.label[row]] ? "keep" : "relabel", label);
+      if ($("relabel").returnValue === "ok" && !blank(label)) settle(row, label === classes[samples.label[row]] ? "keep" : "relabel", label);
     };
     $("relabel").showModal();
     $("relabel-label").focus();
@@ -580,14 +612,17 @@
     $("zoom-state").textContent = !made ? "" : `(${made.decision === "relabel" ? `relabel as ${made.label}` : made.decision})`;
     const image = $("zoom-image");
     const small = thumbnail(row);
-    const link = samples.link[row];
+    // The server sends every image as one; a file by its own name may be a page, which a link would open.
+    const file = served ? (samples.image[row] ? `image/${row}` : null) : samples.file[row];
+    const link = served ? file : samples.link[row];
     image.onload = () => image.classList.toggle("tiny", Math.max(image.naturalWidth, image.naturalHeight) <= 64);
     image.onerror = () => { image.onerror = null; if (small) image.src = small; };
-    image.src = served ? `image/${row}` : link ?? small;
+    image.src = (small && file) ?? small ?? "data:,";
     image.alt = samples.path[row];
     $("zoom-title").textContent = samples.path[row];
     $("zoom-file").hidden = link === null;
-    if (link !== null) $("zoom-file").href = served ? `image/${row}` : link;
+    if (link === null) $("zoom-file").removeAttribute("href");
+    else $("zoom-file").href = link;
     // The browser gives the focus back to the card that had it; the one that was seen last is to have it.
     const position = current;
     $("zoom").onclose = () => focusCard(position);
@@ -646,6 +681,7 @@
     classes = report.classes;
     if (!report.galleries.length) return;
     decided = served ? entries(report.decisions) : stored();
+    saved = new Map(decided);
     $("galleries").append(
       ...report.galleries.map((one) => {
         const button = document.createElement("button");

@@ -49,7 +49,7 @@ def prepare(
         "classes": classes,
         "root": common_folder(places),
         "samples": {
-            **columns(samples, places, np.arange(len(places)), classes, results.folder),
+            **columns(samples, places, np.arange(len(places)), classes),
             "image": [file is not None for file in files],
         },
         "galleries": lists(galleries(results, samples, None)),

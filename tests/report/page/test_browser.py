@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -280,6 +281,30 @@ def test_an_image_is_seen_large_from_its_own_file(
     assert not page.locator("#zoom").is_visible()
 
 
+def test_a_file_is_opened_only_if_its_name_is_that_of_an_image(
+    context: Any, make_scored: Callable[..., Any], diva: Callable[..., Any]
+) -> None:
+    scored = make_scored(n=21)
+    scores = scored.folder / "scores.csv"
+    files = scored.files[:5]
+    names = ["x.html", "x.svg", "x", "link.png", "x.png"]
+    for file, name in zip(files, names, strict=True):
+        scores.write_text(scores.read_text().replace(f"/{file.name},", f"/{name},"))
+        file.rename(file.with_name(name if name != "link.png" else "y.html"))
+    # A browser goes by the name of the file that a link in the file system leads to.
+    files[0].with_name("link.png").symlink_to("y.html")
+    page = context.new_page()
+    page.goto(written(scored, diva, scored.folder / "report.html"))
+    for name in names:
+        page.get_by_label(f"See {name} large", exact=True).click()
+        shown = page.locator("#zoom-image")
+        playwright.expect(shown).to_have_js_property("complete", True)
+        assert shown.evaluate("image => image.naturalWidth") == 24
+        link = page.locator("#zoom-file")
+        assert (link.is_visible(), link.get_attribute("href") is not None) == ((name == "x.png",) * 2)
+        page.keyboard.press("Escape")
+
+
 def test_the_keys_are_told(report: Any) -> None:
     report.keyboard.press("?")
     assert report.locator("#keys").is_visible()
@@ -367,12 +392,13 @@ def test_loading_says_what_is_left_out_and_is_undone_in_one_step(
         f"{folder / shown[1]},relabel,zebra,",
         f"{folder / shown[2]},keep,zebra,zebra",
         f"{folder / shown[3]},relabel,,",
+        f"{folder / shown[4]},relabel, \u00a0\t,",
         "/home/bob/photos/x.png,drop,,",
     ]
     file.write_text("\n".join(rows) + "\n")
     report.set_input_files("#file", file)
     playwright.expect(report.locator("#alert")).to_contain_text(
-        "1 about other images, 1 made when the label was another, 1 without a decision"
+        "1 about other images, 1 made when the label was another, 2 without a decision"
     )
     assert states(report)[:4] == ["drop", "relabel as zebra", "", ""]
     assert "1 of them replaced" in report.locator("#said").text_content()
@@ -429,7 +455,7 @@ def test_decisions_arrive_once_the_disk_has_room_again(
         raise OutputError("no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr("divacli.report.page.ledger.write_table", full)
+        patch.setattr("divacli.manifest.write.write_bytes", full)
         page.keyboard.press("d")
         playwright.expect(page.locator("#alert")).to_contain_text("no space left")
         page.keyboard.press("d")
@@ -449,6 +475,42 @@ def test_decisions_of_a_page_are_loaded_into_a_review(
     page.set_input_files("#file", file)
     playwright.expect(page.locator("#progress")).to_contain_text("3 in all; saved in decisions.csv")
     assert len(pd.read_csv(scored.folder / "decisions.csv")) == 3
+
+
+@pytest.fixture
+def short_cells() -> Iterator[int]:
+    """Have no cell of a table longer than this read."""
+    usual = csv.field_size_limit(1_000)
+    yield 1_000
+    csv.field_size_limit(usual)
+
+
+def test_a_review_takes_back_what_is_refused_says_why_and_saves_the_rest(
+    context: Any,
+    make_scored: Callable[..., Any],
+    serving: Callable[..., str],
+    short_cells: int,
+    tmp_path: Path,
+) -> None:
+    scored = make_scored(n=21)
+    page = context.new_page()
+    page.goto(serving(scored))
+    page.wait_for_selector("#cards article")
+    choose(page, "All samples")
+    labels = {0: "zebra", 1: " ", 2: "x" * (short_cells + 1), 3: "\u00a0", 4: "horse"}
+    rows = [f"{scored.files[row]},relabel,{label}" for row, label in labels.items()]
+    (tmp_path / "theirs.csv").write_text("\n".join(["path,decision,label", *rows]) + "\n")
+    page.set_input_files("#file", tmp_path / "theirs.csv")
+    alert = page.locator("#alert")
+    playwright.expect(alert).to_contain_text(f"taken back: the decision about {scored.files[2]}.")
+    playwright.expect(alert).to_contain_text("field larger than field limit")
+    playwright.expect(page.locator("#progress")).to_contain_text("2 in all; saved in decisions.csv")
+    saved = pd.read_csv(scored.folder / "decisions.csv").sort_values("label")
+    assert saved["label"].tolist() == ["horse", "zebra"]
+    assert sorted(filter(None, states(page))) == ["relabel as horse", "relabel as zebra"]
+    page.locator("#cards article").first.focus()
+    page.keyboard.press("d")
+    playwright.expect(alert).to_be_hidden()
 
 
 def test_keys_decide_about_no_card_that_is_out_of_sight(report: Any) -> None:

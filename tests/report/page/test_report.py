@@ -15,7 +15,7 @@ from PIL import Image
 
 from divacli.manifest import manifest_of
 from divacli.report.page.galleries import all_samples, galleries
-from divacli.report.page.payload import columns, places_of, shown_paths
+from divacli.report.page.payload import links, places_of, shown_paths
 from divacli.report.page.thumbnails import thumbnail
 from divacli.report.results import read_results
 
@@ -228,15 +228,36 @@ def test_a_thumbnail_is_small_upright_and_keeps_tiny_pixels(tmp_path: Path) -> N
     assert thumbnail(str(tmp_path / "none.png")) is None
 
 
-def test_links_lead_to_files_and_pages_alone(tmp_path: Path) -> None:
-    paths = [
-        "a b.png",
-        "javascript:alert(1).png",
-        "javascript://%0aalert(1)",
-        "s3://b/1.png",
-        "https://h/2.png",
-    ]
-    table = pd.DataFrame({"path": paths, "label": ["x", "y", "x", "y", "x"]})
+def test_links_lead_to_images_alone(tmp_path: Path) -> None:
+    (tmp_path / "link.png").symlink_to("page.html")
+    (tmp_path / "Named.jpg").symlink_to("stored.JPEG")
+    expected = {
+        "a b.png": "a%20b.png",
+        "A.WebP": "A.WebP",
+        "javascript:alert(1).png": "javascript%3Aalert%281%29.png",
+        "x.html?.png": "x.html%3F.png",
+        "Named.jpg": "Named.jpg",
+        "link.png": None,
+        "x.html": None,
+        "x.png.html": None,
+        "x.svg": None,
+        "x.tif": None,
+        "x": None,
+        ".png": None,
+        "zero\0.png": None,
+        "javascript://%0aalert(1).png": None,
+        "s3://b/1.png": None,
+        "filecache::https://h/1.png": None,
+        "https://h/2.png": "https://h/2.png",
+        "http://h/2.AVIF?size=1#x": "http://h/2.AVIF?size=1#x",
+        "https://h/x.html?.png": None,
+        "https://h/x.html#.png": None,
+        "https://h.png": None,
+        "https://h": None,
+    }
+    table = pd.DataFrame({"path": list(expected), "label": ["x", "y"] * (len(expected) // 2)})
     samples = manifest_of(table, tmp_path)
-    found = columns(samples, places_of(samples), np.arange(5), ["x", "y"], tmp_path)
-    assert found["link"] == ["a%20b.png", "javascript%3Aalert%281%29.png", None, None, "https://h/2.png"]
+    found = links(samples, places_of(samples), np.arange(len(expected)), tmp_path)
+    assert dict(zip(expected, found["link"], strict=True)) == expected
+    files = dict(zip(expected, found["file"], strict=True))
+    assert (files["x.html"], files["https://h/2.png"]) == ("x.html", None)
