@@ -394,8 +394,8 @@ def require_present(*names: str | None) -> None:
             continue
         for path in map(Path, shard_names(_local(name))):
             try:
-                for folder in (path, path.parent):
-                    require_finished(folder)
+                require_finished(path)
+                require_finished(path.parent, path.name)
                 there = path.exists()
             except OSError:  # such as a name too long: whoever reads it says so
                 continue
@@ -403,26 +403,35 @@ def require_present(*names: str | None) -> None:
                 raise _not_there(path)
 
 
-def require_finished(folder: Path) -> None:
+def require_finished(folder: Path, name: str | None = None) -> None:
     """Refuse a folder whose files may be of two runs: a command was killed while it put them into place.
+
+    Args:
+        folder: Any.
+        name: The only file of it that is wanted. It is refused if a newer one waits to replace it.
 
     Raises:
         DataError: The folder holds the note of such a command.
     """
     for _ in range(_MOMENTS):
-        if not is_unfinished(folder):
+        if not is_unfinished(folder, name):
             return
         time.sleep(0.05)
     raise unfinished(folder)
 
 
-def is_unfinished(folder: Path) -> bool:
-    """Tell whether the note of a command is there, and something that is to be put into place."""
+def is_unfinished(folder: Path, name: str | None = None) -> bool:
+    """Tell whether the note of a command is there, and something waits to be put into place.
+
+    Args:
+        folder: Any.
+        name: What may wait; None for anything.
+    """
     try:
-        there = os.listdir(folder / STAGE)  # noqa: PTH208  # names, not paths
+        waiting = set(os.listdir(folder / STAGE))  # noqa: PTH208  # names, not paths
     except OSError:
         return False
-    return COMMIT in there and len(there) > 1
+    return COMMIT in waiting and (len(waiting) > 1 if name is None else name in waiting)
 
 
 def unfinished(folder: Path) -> DataError:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from divacli.errors import DataError, OutputError
-from divacli.files import COMMIT, STAGE, require_finished
+from divacli.files import COMMIT, STAGE, require_finished, require_present
 from divacli.staging import Stage
 
 OLD = {"a.csv": "old a", "b.csv": "old b", "gone.csv": "stale"}
@@ -174,6 +174,18 @@ def test_a_planted_note_moves_and_removes_nothing(tmp_path, note):
         Stage(tmp_path, "score", overwrite=True)
         assert content(tmp_path) == before
         assert not (tmp_path / STAGE).exists()
+
+
+def test_what_lies_beside_a_planted_note_is_read_as_ever(tmp_path):
+    """Unless it is what a note would replace."""
+    plant(tmp_path)
+    for name in ("tiny.npz", "notes.txt"):
+        (tmp_path / name).write_text("mine")
+    require_present(str(tmp_path / "tiny.npz"))
+    with pytest.raises(DataError, match="may hold files of two runs"):
+        require_present(str(tmp_path / "notes.txt"))
+    with pytest.raises(DataError, match="may hold files of two runs"):
+        require_present(str(tmp_path))
 
 
 def test_a_note_that_never_ends_is_not_read(tmp_path):

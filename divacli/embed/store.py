@@ -508,7 +508,7 @@ def _described(folder: Place) -> dict[str, Any]:
         content = json.loads(read_whole(path, DOCUMENT_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise _DamagedDescription(
-            f"{path} cannot be read: {error}",
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}",
             expected="the description of a feature store",
             hint=_MEND,
         ) from error
