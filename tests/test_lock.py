@@ -5,13 +5,16 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from divacli import lock
 from divacli.errors import OutputError
 from divacli.lock import LOCK_FILE, locked
+from divacli.run import Run, running
 
 FORK = multiprocessing.get_context("fork")
 
@@ -70,6 +73,35 @@ def test_who_waits_gets_it_in_turn(tmp_path):
         process.join()
     assert (tmp_path / "count").read_text() == "200"
     assert not (tmp_path / LOCK_FILE).exists()
+
+
+def test_whoever_waits_long_is_told_for_whom(tmp_path, holder, monkeypatch):
+    told = threading.Event()
+    said = []
+
+    def tell(message: str) -> None:
+        said.append(message)
+        told.set()
+
+    def release() -> None:
+        assert told.wait(20)
+        os.kill(holder.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(lock, "_SILENT_SECONDS", 0.01)
+    other = threading.Thread(target=release)
+    other.start()
+    with running(Run(tell=tell)), locked(tmp_path, wait=True):
+        pass
+    other.join()
+    [message] = said
+    assert message.startswith(f"waiting: {tmp_path} is in use by process {holder.pid} on ")
+
+
+def test_who_waits_shortly_is_told_nothing(tmp_path):
+    said = []
+    with running(Run(tell=said.append)), locked(tmp_path, wait=True):
+        pass
+    assert not said
 
 
 def test_it_is_let_go_of_by_an_error(tmp_path):

@@ -170,6 +170,11 @@ for module in (
 
 def main() -> None:
     """Run the command line; of several processes, which all see the same, one tells of wrong usage."""
+    # In the place of a stream that is closed: otherwise the next file that is opened would take it, and what
+    # libraries write there would go into that file.
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass
+    os.close(descriptor)
     if not launched():
         app()
     try:

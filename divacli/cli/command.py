@@ -23,7 +23,7 @@ from typing import Any
 import typer
 
 from divacli.cli.logs import logged_step, open_log
-from divacli.cli.options import FrameOptions
+from divacli.cli.options import FrameOptions, name_value
 from divacli.cli.processes import (
     Terminated,
     ending_well,
@@ -89,7 +89,7 @@ def command(
                 values[key] = group(**{name: values.pop(name) for name in names})
             output, frame = values.get("output"), values["frame"]
             typed = _typed(function, values)
-            _require_numbers(typed)
+            _require_usable(typed)
             if output is not None and output.report and output.out == "-":
                 raise typer.BadParameter("--report: expected a folder to write the page into, not --out -")
             lasting = {option: value for option, value in typed.items() if option not in _WITHOUT_EFFECT}
@@ -231,8 +231,8 @@ _MOST = 2**31 - 1
 """The largest whole number of an option: every library takes it, whatever it counts or draws by it."""
 
 
-def _require_numbers(typed: dict[str, Any]) -> None:
-    """Refuse numbers that nothing can be computed with.
+def _require_usable(typed: dict[str, Any]) -> None:
+    """Refuse numbers that nothing can be computed with, and texts that nothing can be called by.
 
     Raises:
         typer.BadParameter: Which one.
@@ -243,6 +243,9 @@ def _require_numbers(typed: dict[str, Any]) -> None:
             raise typer.BadParameter(f"{option}: expected a finite number")
         if isinstance(value, int) and abs(value) > _MOST:
             raise typer.BadParameter(f"{option}: expected a number of at most {_MOST:,}")
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str):
+                name_value(text)
 
 
 def _require_streams(typed: dict[str, Any]) -> None:

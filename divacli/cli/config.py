@@ -65,7 +65,11 @@ def load_config(context: typer.Context, value: Path | None) -> Path | None:
 def _checked(name: str, entry: Any, file: Path, *, repeatable: bool) -> Any:
     """What the command line would have held: one value, or a list of them for an option that is repeated."""
     entries = entry if repeatable and isinstance(entry, list) else [entry]
-    if not all(isinstance(one, str if name in _FILES else str | int | float) for one in entries):
+    if name in _FILES:
+        fitting = all(isinstance(one, str) and one for one in entries)  # an empty one would be the folder
+    else:
+        fitting = all(isinstance(one, str | int | float) for one in entries)
+    if not fitting:
         expected = "a path" if name in _FILES else "one text, number or true/false"
         more = ", or a list of these" if repeatable else ""
         raise typer.BadParameter(f"{file}: {name!r} is {reprlib.repr(entry)}; expected {expected}{more}")

@@ -24,21 +24,31 @@ _NAME_BYTES, _PATH_BYTES = 255, 4096
 """What Linux and most file systems take."""
 
 
-def path_value(given: str | Path) -> Path:
-    """Parse a path that a file system can hold.
+def name_value(text: str) -> bytes:
+    """Encode a name that the system can be given.
 
     Raises:
-        typer.BadParameter: It is empty, too long, or has characters that no path has.
+        typer.BadParameter: It has characters that no name has.
     """
-    text = os.fspath(given)
-    if not text:
-        raise typer.BadParameter("an empty text; expected a path")
     try:
         encoded = os.fsencode(text)
     except UnicodeEncodeError:
         encoded = b"\0"
     if b"\0" in encoded:
-        raise typer.BadParameter(f"{cut(text, 60)!r} has a character that no path has")
+        raise typer.BadParameter(f"{cut(text, 60)!r} has a character that nothing can be called by")
+    return encoded
+
+
+def path_value(given: str | Path) -> Path:
+    """Parse a path that a file system can hold.
+
+    Raises:
+        typer.BadParameter: It is empty, too long, or has characters that no name has.
+    """
+    text = os.fspath(given)
+    if not text:
+        raise typer.BadParameter("an empty text; expected a path")
+    encoded = name_value(text)
     if len(encoded) >= _PATH_BYTES or max(map(len, encoded.split(b"/"))) > _NAME_BYTES:
         raise typer.BadParameter(
             f"{cut(text, 60)!r} is too long: a name may have {_NAME_BYTES} bytes, a path {_PATH_BYTES:,}"

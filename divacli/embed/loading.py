@@ -227,6 +227,7 @@ def process_batches(
         ModelError: The transform or `then` fails, or a worker process does, or memory does not suffice.
     """
     processes = min(cores() if workers is None else workers, -(-len(files) // batch_size))
+    context = "fork" if processes and FORKS else None
     blank = torch.zeros(image_shape, dtype=torch.uint8 if isinstance(transform, Preset) else torch.float32)
     loader = DataLoader(
         _Images(files, keys, transform, leave_jpeg=leave_jpeg),
@@ -235,10 +236,13 @@ def process_batches(
         collate_fn=_Collate(blank, then),
         pin_memory=pinned,
         # A factory's transform lives in a module that only a forked worker knows.
-        multiprocessing_context="fork" if processes and FORKS else None,
+        multiprocessing_context=context,
         worker_init_fn=_leave_the_talking_to_main,
     )
     try:
+        if processes:
+            # Without shared memory the loader fails of its first queue, and leaves a traceback of its own.
+            multiprocessing.get_context(context).Queue().close()
         with _signals_waiting(), _signals_left_alone():
             batches = iter(loader)
         try:
@@ -265,7 +269,8 @@ def process_batches(
         raise ModelError(
             f"a process that decodes images failed: {reason[0]}",
             expected="enough memory (and shared memory) for every worker",
-            hint="use fewer --workers or a smaller --batch-size; what was embedded is kept",
+            hint="use fewer --workers or a smaller --batch-size; --workers 0 needs no shared memory. "
+            "What was embedded is kept",
         ) from error
 
 

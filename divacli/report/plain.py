@@ -72,7 +72,7 @@ class _Paragraph:
 
 
 def plain(text: str) -> Text:
-    """Text of one line without markup, in which control characters are shown; a very long one without its middle."""
+    """One line without markup, in which control characters are shown; a very long one without its middle."""
     return Text(cut(shown(text)))
 
 

@@ -18,7 +18,7 @@ def listing(*numbers: str, of_names: bool = False) -> Table:
 
     Args:
         numbers: Names of its first columns, which hold numbers.
-        of_names: Whether its first column will hold names, which may look like a message: then it is indented.
+        of_names: Whether its first column will hold names, which may look like messages: it is indented then.
     """
     table = Table(box=None, pad_edge=of_names)
     for name in numbers:

@@ -163,6 +163,14 @@ def test_a_value_from_the_file_is_checked_as_a_flag_is(text, blobs, run, config)
     assert not Path("diva-out/scores.csv").exists()
 
 
+@pytest.mark.parametrize("text", ["cache_dir: ''", "manifest: [a.csv, '']", "out: ''"])
+def test_an_empty_path_is_refused(text, blobs, run, config):
+    name = "evaluate" if "manifest" in text else "score"
+    result = run(name, blobs().file, "--config", config(text))
+    assert result.exit_code == 2, result.stderr
+    assert "path" in result.stderr
+
+
 def test_a_file_that_is_not_there(blobs, run):
     assert "none.yaml cannot be read: No such file" in refused(
         run("score", blobs().file, "--config", "none.yaml")

@@ -263,6 +263,71 @@ def test_wrong_usage(arguments, run, blobs):
     assert not Path("diva-out/scores.csv").exists()
 
 
+NUMBERS = [
+    *(("score", "x.npz", "--seed", seed) for seed in ("-1", str(2**31), str(2**70), "9" * 5000)),
+    *(("score", "x.npz", option, str(2**70)) for option in ("--verify", "--workers", "--batch-size")),
+    *(("score", "x.npz", option, str(2**70)) for option in ("--image-size", "--projection")),
+    *(("score", "x.npz", "--leaky", value) for value in ("inf", "nan")),
+    *(("prune", "x.npz", "--threshold", value) for value in ("inf", "-inf", "nan", "1e999")),
+    ("prune", "x.npz", "--keep", "auto", "--budget", str(2**70)),
+    ("relabel", "x.npz", "--threshold", "nan"),
+    ("relabel", "x.npz", "--budget", str(2**70)),
+    ("reweight", "x.npz", "--steps", str(2**70)),
+    ("reweight", "x.npz", "--folds", str(2**70)),
+    ("extend", "x.npz", "--pool", "x.npz", "--budget", str(2**70)),
+    ("extend", "x.npz", "--pool", "x.npz", "--min-trust", "nan"),
+    ("evaluate", "x.npz", "--test", "x.npz", "--manifest", "x.npz", "--seeds", str(2**70)),
+    ("train", "x.npz", "--epochs", str(2**70)),
+    ("train", "x.npz", "--weight-decay", "inf"),
+    ("report", "x", "--limit", str(2**70)),
+    ("export", "x.csv", "--to", "cleanlab", "--limit", str(2**70)),
+    ("demo", "--seed", str(2**70)),
+]
+"""Numbers that what is behind an option cannot hold."""
+
+
+@pytest.mark.parametrize("arguments", NUMBERS, ids=lambda line: " ".join(line)[:60])
+def test_a_number_that_nothing_can_be_computed_with_is_wrong_usage(arguments, run, blobs):
+    blobs("x.npz")
+    result = run(*arguments)
+    assert result.exit_code == 2, result.stderr
+    assert "Error" in result.stderr
+    assert len(result.stderr) < 5000
+    assert [file.name for file in Path().iterdir()] == ["x.npz"]
+
+
+PATHS = [
+    *(
+        ("score", "x.npz", option)
+        for option in ("--checkpoint", "--cache-dir", "--config", "--log-file", "--out")
+    ),
+    ("doctor", "--cache-dir"),
+    ("demo", "--out"),
+    ("report", "x", "--out"),
+    ("plot", "x", "--out"),
+    ("export", "x.csv", "--to", "label-studio", "--image-root"),
+    ("report",),
+]
+
+
+@pytest.mark.parametrize("path", ["", "a" * 256, "a/" * 2048, "a\0b", "\ud800"], ids=ascii)
+@pytest.mark.parametrize("arguments", PATHS, ids=" ".join)
+def test_a_path_that_no_file_system_holds_is_wrong_usage(arguments, path, run, blobs):
+    blobs("x.npz")
+    result = run(*arguments, path, overwrite=False)
+    assert result.exit_code == 2, result.stderr
+    assert len(result.stderr) < 5000
+    assert [file.name for file in Path().iterdir()] == ["x.npz"]
+
+
+@pytest.mark.parametrize("option", ["--val", "--model", "--group", "--device"])
+def test_a_text_that_nothing_can_be_called_by_is_wrong_usage(option, run, blobs):
+    for text in ("a\0b", "\ud800"):
+        result = run("score", blobs().file, option, text)
+        assert result.exit_code == 2, result.stderr
+        assert "nothing can be called by" in " ".join(result.stderr.split())
+
+
 # --debug
 
 
