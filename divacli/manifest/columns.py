@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Iterable
 
@@ -83,6 +84,14 @@ _ALIASES = {
     "label": ("class", "class_name", "target", "category", "labels", "y"),
 }
 
+# What readers of tables agree on. Python's float() also takes 1_000 and digits of other scripts.
+_NUMBER = re.compile(
+    r"[+-]?(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e[+-]?[0-9]+)?|inf|infinity|nan)", re.ASCII | re.IGNORECASE
+)
+
+_WHOLE = 2**53
+"""From here on float64 does not hold every whole number."""
+
 
 def typed(
     raw: pd.DataFrame, name: str, *, labels_required: bool = True
@@ -145,6 +154,16 @@ def without_scores(table: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns=[name for name in table if name in RESULTS])
 
 
+def is_missing(cell: object) -> bool:
+    """Tell whether a cell holds no value: None, NaN, or what pandas has for it."""
+    return (
+        cell is None
+        or cell is pd.NA
+        or cell is pd.NaT
+        or (isinstance(cell, (float, np.floating)) and cell != cell)
+    )
+
+
 def row_numbers(wrong: Iterable[bool]) -> str:
     """Name the rows where `wrong` holds as a person counts them: 1 is the first row below the header."""
     numbers = np.flatnonzero(np.asarray(wrong, bool)) + 1
@@ -198,7 +217,7 @@ def _text(cell: object) -> str:
     """One cell as text; a whole float loses its fraction: integers beside missing cells became floats."""
     if isinstance(cell, str):
         return cell
-    if _missing(cell):
+    if is_missing(cell):
         return ""
     if isinstance(cell, bytes):
         return cell.decode()
@@ -209,17 +228,9 @@ def _text(cell: object) -> str:
     return str(cell)
 
 
-def _missing(cell: object) -> bool:
-    return (
-        cell is None
-        or cell is pd.NA
-        or cell is pd.NaT
-        or (isinstance(cell, (float, np.floating)) and cell != cell)
-    )
-
-
 def _numbers(cells: pd.Series, where: str) -> pd.Series:
-    if pd.api.types.is_numeric_dtype(cells.dtype):
+    # Of a complex number pandas would drop the imaginary part.
+    if pd.api.types.is_numeric_dtype(cells.dtype) and not pd.api.types.is_complex_dtype(cells.dtype):
         return pd.Series(cells.to_numpy(np.float64, na_value=np.nan))
     # float() and not pandas.to_numeric, whose parser may miss the nearest double in the last place.
     numbers = [_number(cell) for cell in cells]
@@ -235,9 +246,12 @@ def _numbers(cells: pd.Series, where: str) -> pd.Series:
 
 def _number(cell: object) -> float | None:
     """One cell as a float, NaN where it is missing, None where it is no number."""
-    if _missing(cell) or (isinstance(cell, str) and not cell.strip()):
+    if is_missing(cell):
         return np.nan
     try:
+        if isinstance(cell, (str, bytes)):
+            text = (cell.decode() if isinstance(cell, bytes) else cell).strip(" \t\r\n")
+            return float(text) if _NUMBER.fullmatch(text) else np.nan if not text else None
         return float(cell)  # type: ignore[arg-type]  # refused just below
     except (TypeError, ValueError, OverflowError):
         return None
@@ -245,10 +259,13 @@ def _number(cell: object) -> float | None:
 
 def _integers(cells: pd.Series, where: str) -> pd.Series:
     numbers = _numbers(cells, where)
-    wrong = numbers.notna() & ((numbers % 1 != 0) | (numbers.abs() >= 2**63))  # also true of infinities
+    wrong = numbers.notna() & ((numbers % 1 != 0) | (numbers.abs() >= _WHOLE))  # also true of infinities
     wrong |= cells.map(_is_code).astype(bool)
     if wrong.any():
-        raise DataError(f"{where} is not a whole number in {row_numbers(wrong)}")
+        raise DataError(
+            f"{where} is not a whole number in {row_numbers(wrong)}",
+            expected=f"whole numbers below {_WHOLE:,}",
+        )
     return numbers.astype("Int64")
 
 
@@ -256,7 +273,7 @@ def _truths(cells: pd.Series, where: str) -> pd.Series:
     if pd.api.types.is_bool_dtype(cells.dtype):
         return cells.astype("boolean")
     named = {"true": True, "false": False, "": None}
-    words = ["" if _missing(cell) else str(cell).strip().lower() for cell in cells]
+    words = ["" if is_missing(cell) else str(cell).strip().lower() for cell in cells]
     wrong = [word not in named for word in words]
     if any(wrong):
         raise DataError(f"{where} is neither True nor False in {row_numbers(wrong)}")

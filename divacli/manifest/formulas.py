@@ -17,8 +17,10 @@ _FORMULA = re.compile(rf"'*{_START}")
 _MARKED = re.compile(rf"'+{_START}")
 _FORMULA_PATH = re.compile(rf"(?:\./)*{_START}")
 _MARKED_PATH = re.compile(rf"(?:\./)+{_START}")
+# One way only to match a run of digits: of two a long run that is no number after all would take for ever.
 _NUMBER = re.compile(
-    r" *[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|inf|infinity) *", re.IGNORECASE
+    r" *[+-]?(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|inf|infinity) *",
+    re.ASCII | re.IGNORECASE,  # by Unicode the dotless i is an i without its case
 )
 
 # All characters that the expressions begin with: one look at the first saves most cells the expression.

@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from divacli.manifest import Manifest, read_manifest
+from divacli.errors import DataError
+from divacli.manifest import Manifest, manifest_of, read_manifest
 
 TEXTS = ("true_label", "expected_label", "label_source", "modality", "text", "copy_of")
 
@@ -61,3 +62,83 @@ def test_texts_of_the_user_that_are_no_text(tmp_path: Path) -> None:
     pd.DataFrame(rows).to_parquet(tmp_path / "t.parquet")
     found = read_manifest(str(tmp_path / "t.parquet")).table["text"]
     assert [list(cell) for cell in found] == captions
+
+
+NO_NUMBERS = [
+    "1_000",
+    "1_0.5",
+    "1e1_0",
+    "\u0661",
+    "\uff11",
+    "\u00a01",
+    "1\u2009",
+    "\u0131nf",
+    "0x10",
+    "1,5",
+    "1e",
+    ".",
+]
+
+
+@pytest.mark.parametrize("text", NO_NUMBERS)
+@pytest.mark.parametrize("format", ["csv", "jsonl", "parquet"])
+def test_what_only_python_takes_for_a_number(tmp_path: Path, text: str, format: str) -> None:
+    rows = pd.DataFrame({"path": ["1", "2"], "label": ["a", "b"], "weight": [text, "1"]})
+    file = tmp_path / f"t.{format}"
+    if format == "csv":
+        rows.to_csv(file, index=False)
+    elif format == "jsonl":
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows.to_dict("records")))
+    else:
+        rows.to_parquet(file)
+    with pytest.raises(DataError) as caught:
+        read_manifest(str(file))
+    assert "column 'weight' is not a number in data row 1: '" in str(caught.value)
+
+
+def test_bytes_that_only_python_takes_for_a_number(tmp_path: Path) -> None:
+    table = pd.DataFrame({"path": ["1", "2"], "label": ["a", "b"], "weight": [b"2.5", b"1"]})
+    assert manifest_of(table, tmp_path).table["weight"].tolist() == [2.5, 1]
+    for wrong in (b"1_000", b"\xff"):
+        with pytest.raises(DataError, match="'weight' is not a number in data row 1"):
+            manifest_of(table.assign(weight=[wrong, b"1"]), tmp_path)
+
+
+def test_a_complex_number_is_no_weight(tmp_path: Path) -> None:
+    table = pd.DataFrame({"path": ["1", "2"], "label": ["a", "b"], "weight": [1 + 2j, 1]})
+    with pytest.raises(DataError, match="'weight' is not a number in data row"):
+        manifest_of(table, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("1e3", 1e3), (" 2 ", 2), (".5", 0.5), ("5.", 5), ("+1", 1), ("-0.5E-3", -5e-4), ("INF", float("inf"))],
+)
+def test_numbers_as_other_programs_write_them(tmp_path: Path, text: str, number: float) -> None:
+    manifest = read(tmp_path, f"path,label,derivative\n1,a,{text}\n2,b,-nan\n3,b,NaN\n4,a,\n")
+    assert manifest.table["derivative"][0] == number
+    assert manifest.table["derivative"][1:].isna().all()
+
+
+def test_a_long_number_that_is_none_is_answered_at_once(tmp_path: Path) -> None:
+    """With two ways to match a run of digits, this took longer than anybody waits."""
+    with pytest.raises(DataError, match="is not a number in data row 1"):
+        read(tmp_path, f"path,label,weight\n1,a,{'1' * 1_000_000}x\n2,b,1\n")
+
+
+@pytest.mark.parametrize("batch", ["9007199254740993", "20240101123456789", "1_0", "\u0663"])
+def test_batches_whose_digits_a_float_would_change_stay_as_they_are(tmp_path: Path, batch: str) -> None:
+    manifest = read(tmp_path, f"path,label,derivative,batch\n1,a,0,{batch}\n2,b,0,1\n")
+    assert manifest.table["batch"].tolist() == [batch, "1"]
+    assert manifest.unused == ("batch",)
+
+
+@pytest.mark.parametrize("format", ["csv", "parquet"])
+def test_a_rank_whose_digits_a_float_would_change_is_refused(tmp_path: Path, format: str) -> None:
+    rows = pd.DataFrame({"path": ["1", "2"], "label": ["a", "b"], "derivative": 0.0, "rank": [2**53 + 1, 2]})
+    file = tmp_path / f"t.{format}"
+    rows.to_csv(file, index=False) if format == "csv" else rows.to_parquet(file)
+    with pytest.raises(
+        DataError, match=r"'rank' is not a whole number in data row 1\n.*below 9,007,199,254,7"
+    ):
+        read_manifest(str(file))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -100,9 +101,20 @@ def test_numbers_stay(number: str) -> None:
     assert cells(content) == ["path", "label", number, number]
 
 
-@pytest.mark.parametrize("text", ["-1-1", "-1e", "+", "-", "+1a", "-1,5", "-e5", "--1", "-1_0", "-\u0661"])
+@pytest.mark.parametrize(
+    "text", ["-1-1", "-1e", "+", "-", "+1a", "-1,5", "-e5", "--1", "-1_0", "-\u0661", "-\u0131nf"]
+)
 def test_what_only_looks_like_a_number_is_marked(text: str) -> None:
     assert cells(written(pd.DataFrame({"label": [text]}))) == ["label", f"'{text}"]
+
+
+@pytest.mark.parametrize("mark", [harmless, harmless_path])
+@pytest.mark.parametrize(
+    "text", ["-" + "1" * 1_000_000 + "x", "-" + " " * 1_000_000 + "x", "'" * 1_000_000 + "x"]
+)
+def test_a_long_text_is_answered_at_once(mark: Callable[[str], str], text: str) -> None:
+    """With two ways to match a run of digits, the first took longer than anybody waits."""
+    assert mark(text).endswith(text)
 
 
 def test_numbers_of_other_types_stay() -> None:
