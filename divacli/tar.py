@@ -8,7 +8,7 @@ import os
 import posixpath
 import re
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,19 @@ class Member:
     size: int
 
 
+@dataclass(frozen=True)
+class _Contents:
+    """What is in a tar file but for its folders.
+
+    Attributes:
+        files: Members with content, by name.
+        others: Name and kind of every other member.
+    """
+
+    files: Mapping[str, Member]
+    others: Sequence[tuple[str, str]]
+
+
 def through_tar(file: str) -> tuple[str, str] | None:
     """The tar file and the member that a path such as `shards/000.tar/cat/1.jpg` names; None of others."""
     for found in _THROUGH.finditer(file):
@@ -47,12 +60,23 @@ def through_tar(file: str) -> tuple[str, str] | None:
 def members(tar: str) -> Mapping[str, Member]:
     """The plain files in a tar file, by name, in their order; looked up once in a process, unless it changes.
 
+    A hard link to a member before it is a second name of that member's content.
+
     Raises:
         OSError: It cannot be read.
         DataError: It is no tar file, compressed, damaged or cut off, or has two members of one name.
     """
-    found = Path(tar).stat()
-    return _members(tar, (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino))
+    return _contents(tar).files
+
+
+def others(tar: str) -> Sequence[tuple[str, str]]:
+    """Name and kind of the members of a tar file that are neither folders nor plain files: links, devices.
+
+    Raises:
+        OSError: As of `members`.
+        DataError: As of `members`.
+    """
+    return _contents(tar).others
 
 
 def read_member(tar: str, name: str) -> bytes:
@@ -77,10 +101,16 @@ def read_member(tar: str, name: str) -> bytes:
     return content
 
 
+def _contents(tar: str) -> _Contents:
+    found = Path(tar).stat()
+    return _looked_up(tar, (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino))
+
+
 # Without a limit, for a data set has as many tar files as it has.
 @functools.cache
-def _members(tar: str, state: tuple[int, ...]) -> Mapping[str, Member]:
+def _looked_up(tar: str, state: tuple[int, ...]) -> _Contents:
     found: dict[str, Member] = {}
+    rest: list[tuple[str, str]] = []
     again = []
     try:
         with open_regular(tar) as stream, tarfile.open(tar, "r:", stream) as archive:
@@ -88,11 +118,14 @@ def _members(tar: str, state: tuple[int, ...]) -> Mapping[str, Member]:
                 # A header may state anything: less than nothing leads back to where the reader was.
                 if entry.size < 0:
                     raise _unreadable(tar, f"{entry.name} states a size of {entry.size:,} bytes")
-                if entry.isreg() and not entry.issparse():
-                    name = _name(entry.name)
+                name = _name(entry.name)
+                member = _member(entry, found)
+                if member is not None:
                     if name in found:
                         again.append(name)
-                    found[name] = Member(entry.offset_data, entry.size)
+                    found[name] = member
+                elif not entry.isdir():
+                    rest.append((name, _kind(entry)))
             end = archive.offset
     except (tarfile.TarError, ValueError, OverflowError, MemoryError, RecursionError) as error:
         # The module reads headers as long as they state themselves to be.
@@ -112,7 +145,22 @@ def _members(tar: str, state: tuple[int, ...]) -> Mapping[str, Member]:
             expected="one member for each name",
             hint="write the shard again with different keys",
         )
-    return found
+    return _Contents(found, rest)
+
+
+def _member(entry: tarfile.TarInfo, before: Mapping[str, Member]) -> Member | None:
+    """Where the content of an entry lies, which may be that of one before it; None where it has none."""
+    if entry.islnk():
+        return before.get(_name(entry.linkname))
+    return Member(entry.offset_data, entry.size) if entry.isreg() and not entry.issparse() else None
+
+
+def _kind(entry: tarfile.TarInfo) -> str:
+    if entry.islnk():
+        return "hard link to no member before it"
+    if entry.issym():
+        return "symbolic link"
+    return "sparse file" if entry.issparse() else "no plain file"
 
 
 def _unreadable(tar: str, reason: str) -> DataError:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from divacli.errors import DataError
 from divacli.files import file_digest, is_file, read_bytes, shard_names
-from divacli.tar import members, read_member, through_tar
+from divacli.tar import members, others, read_member, through_tar
 
 LONG = f"{'deep/' * 40}{'n' * 120}.jpg"
 
@@ -53,6 +53,76 @@ def test_long_names(tmp_path: Path, format: int) -> None:
     }
 
 
+def write_links(
+    target: Path, links: Sequence[tuple[str, str, bytes]], format: int = tarfile.PAX_FORMAT
+) -> Path:
+    """One file `d/1.jpg`, and members without content: name, what it leads to, type."""
+    with tarfile.open(target, "w", format=format) as archive:
+        entry = tarfile.TarInfo("d/1.jpg")
+        entry.size = 3
+        archive.addfile(entry, io.BytesIO(b"one"))
+        for name, to, kind in links:
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = kind, to
+            archive.addfile(entry)
+    return target
+
+
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("to", ["d/1.jpg", "./d/1.jpg", "/d/1.jpg", "../d/x/../1.jpg"])
+def test_a_hard_link_is_a_second_name_of_the_content(tmp_path: Path, format: int, to: str) -> None:
+    links = [("d/2.jpg", to, tarfile.LNKTYPE), ("3.jpg", "d/2.jpg", tarfile.LNKTYPE)]
+    tar = str(write_links(tmp_path / "s.tar", links, format))
+    assert {name: read_member(tar, name) for name in members(tar)} == dict.fromkeys(
+        ("d/1.jpg", "d/2.jpg", "3.jpg"), b"one"
+    )
+    assert not others(tar)
+    assert is_file(f"{tar}/d/2.jpg")
+    assert file_digest(Path(f"{tar}/3.jpg")) == file_digest(Path(f"{tar}/d/1.jpg"))
+
+
+def test_hard_links_of_a_system_that_has_them(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/1.jpg").write_bytes(b"1")
+    (tmp_path / "d/2.jpg").hardlink_to(tmp_path / "d/1.jpg")
+    with tarfile.open(tmp_path / "s.tar", "w") as archive:
+        archive.add(tmp_path / "d", "d")
+        assert sum(entry.islnk() for entry in archive) == 1
+    tar = str(tmp_path / "s.tar")
+    assert {name: read_member(tar, name) for name in members(tar)} == {"d/1.jpg": b"1", "d/2.jpg": b"1"}
+
+
+def test_other_members_are_none_and_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "outside.jpg").write_bytes(b"outside")
+    links = [
+        ("2.jpg", "d/1.jpg", tarfile.SYMTYPE),
+        ("3.jpg", str(tmp_path / "outside.jpg"), tarfile.LNKTYPE),
+        ("4.jpg", "5.jpg", tarfile.LNKTYPE),
+        ("5.jpg", "2.jpg", tarfile.LNKTYPE),
+        ("6.jpg", "6.jpg", tarfile.LNKTYPE),
+        ("7.jpg", "", tarfile.CHRTYPE),
+        ("8.jpg", "", tarfile.FIFOTYPE),
+        ("9.jpg", "", b"Z"),
+        ("folder", "", tarfile.DIRTYPE),
+    ]
+    tar = str(write_links(tmp_path / "s.tar", links))
+    assert list(members(tar)) == ["d/1.jpg"]
+    nothing = "hard link to no member before it"
+    assert others(tar) == [
+        ("2.jpg", "symbolic link"),
+        *((f"{number}.jpg", nothing) for number in (3, 4, 5, 6)),
+        *((f"{number}.jpg", "no plain file") for number in (7, 8, 9)),
+    ]
+    for number in range(2, 10):
+        assert not is_file(f"{tar}/{number}.jpg")
+
+
+def test_a_hard_link_that_takes_the_name_of_a_member(tmp_path: Path) -> None:
+    tar = write_links(tmp_path / "s.tar", [("d/1.jpg", "d/1.jpg", tarfile.LNKTYPE)])
+    with pytest.raises(DataError, match=r"several members have the same name: d/1\.jpg"):
+        members(str(tar))
+
+
 def test_links_and_folders_are_no_members(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d/1.jpg").write_bytes(b"1")
@@ -60,6 +130,7 @@ def test_links_and_folders_are_no_members(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "s.tar", "w") as archive:
         archive.add(tmp_path / "d", "d")
     assert list(members(str(tmp_path / "s.tar"))) == ["d/1.jpg"]
+    assert others(str(tmp_path / "s.tar")) == [("d/2.jpg", "symbolic link")]
 
 
 def test_only_a_file_is_gone_through(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from divacli.errors import DataError, listed
 from divacli.manifest.folder import IMAGE_SUFFIXES, check_names
-from divacli.tar import compressed, members, read_member
+from divacli.tar import compressed, members, others, read_member
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 _LABELS = "a label in a .cls member, in a .json member under the key label or cls, or in a .txt member"
@@ -65,8 +65,9 @@ def read_shards(
         tar = str(folder / shard)
         if tar.lower().endswith(_COMPRESSED):
             raise compressed(tar)
-        samples, others = _samples(members(tar), tar)
-        unused["(no suffix)"] += others
+        samples, without_suffix = _samples(members(tar), tar)
+        unused["(no suffix)"] += without_suffix
+        unused.update(f"({kind})" for member, kind in others(tar) if not _NOTE.match(member))
         for parts in samples.values():
             image = _image(parts, tar)
             of_label, label = _label(parts, tar)
@@ -100,14 +101,14 @@ def read_shards(
 def _samples(names: Iterable[str], tar: str) -> tuple[dict[str, dict[str, str]], int]:
     """By key the members of each sample, by what follows the first dot; and how many members have no such."""
     samples: dict[str, dict[str, str]] = {}
-    others = 0
+    without_suffix = 0
     for name in names:
         if _NOTE.match(name):
             continue
         folder, slash, last = name.rpartition("/")
         key, _, suffix = last.partition(".")
         if not key or not suffix:
-            others += 1
+            without_suffix += 1
             continue
         parts = samples.setdefault(folder + slash + key, {})
         again = parts.setdefault(suffix.lower(), name)
@@ -117,7 +118,7 @@ def _samples(names: Iterable[str], tar: str) -> tuple[dict[str, dict[str, str]],
                 expected="one member for each suffix",
                 hint="write the shard again with different keys",
             )
-    return samples, others
+    return samples, without_suffix
 
 
 def _image(parts: Mapping[str, str], tar: str) -> str | None:

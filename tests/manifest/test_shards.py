@@ -118,6 +118,37 @@ def test_what_is_not_used_is_counted(shard: Shard) -> None:
     assert warning.endswith(": (no suffix) (2), .cls (1), .json (4), .mp4 (1).")
 
 
+def test_samples_that_are_links(tmp_path: Path) -> None:
+    """What tar makes of a file with two names is a sample; what has no content is counted."""
+
+    def add(name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, to: str = "") -> None:
+        entry = tarfile.TarInfo(name)
+        entry.size, entry.type, entry.linkname = len(content), kind, to
+        archive.addfile(entry, io.BytesIO(content))
+
+    with tarfile.open(tmp_path / "s.tar", "w") as archive:
+        add("1.jpg", b"one")
+        add("1.cls", b"a")
+        add("2.jpg", kind=tarfile.LNKTYPE, to="1.jpg")
+        add("2.cls", b"b")
+        add("3.jpg", b"three")
+        add("3.cls", kind=tarfile.LNKTYPE, to="2.cls")
+        add("4.jpg", kind=tarfile.SYMTYPE, to="1.jpg")
+        add("4.cls", b"a")
+        add("5.jpg", kind=tarfile.LNKTYPE, to="/etc/passwd")
+        add("6.jpg", kind=tarfile.CHRTYPE)
+        add("7.jpg", kind=tarfile.GNUTYPE_SPARSE)
+        add("__notes__/1.jpg", kind=tarfile.SYMTYPE, to="1.jpg")
+    manifest = read_manifest(str(tmp_path / "s.tar"))
+    assert manifest.table["path"].tolist() == ["s.tar/1.jpg", "s.tar/2.jpg", "s.tar/3.jpg"]
+    assert manifest.table["label"].tolist() == ["a", "b", "b"]
+    assert [read_bytes(file) for file in manifest.files()] == [b"one", b"one", b"three"]
+    assert manifest.warnings[0].endswith(
+        "not used, 5 members that are neither images nor labels: (hard link to no member before it) (1), "
+        "(no plain file) (1), (sparse file) (1), (symbolic link) (1), .cls (1)."
+    )
+
+
 def test_keys_may_come_again_in_another_shard(shard: Shard, tmp_path: Path) -> None:
     shard({"1.jpg": "x", "1.cls": "a"}, "d/0.tar")
     shard({"1.jpg": "y", "1.cls": "b"}, "d/1.tar")
