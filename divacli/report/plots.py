@@ -39,7 +39,8 @@ class _Kind:
 
 def kinds_of(results: Results) -> list[str]:
     """The kinds of plots that the files of a folder allow, in the order of `KINDS`."""
-    return [name for name, kind in _KINDS.items() if kind.there(results)]
+    with results.read_as_written():
+        return [name for name, kind in _KINDS.items() if kind.there(results)]
 
 
 def plots_of(results: Results, kind: str, wrong: np.ndarray | None = None) -> list[tuple[str, Figure]]:
@@ -62,7 +63,8 @@ def plots_of(results: Results, kind: str, wrong: np.ndarray | None = None) -> li
             expected=found.needs,
             hint=found.command,
         )
-    return list(found.draw(results, wrong))
+    with results.read_as_written():
+        return list(found.draw(results, wrong))
 
 
 def _scores(results: Results) -> pd.DataFrame:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,23 @@ class Results:
     samples: dict[str, Manifest]
     records: dict[str, pd.DataFrame]
     summaries: dict[str, dict[str, Any]]
+
+    @contextmanager
+    def read_as_written(self) -> Iterator[None]:
+        """Within it, what diva would have written otherwise is an error about the folder.
+
+        Raises:
+            DataError: A summary or a table lacks a value, or has one of another kind.
+        """
+        try:
+            yield
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{self.folder} holds a table or a JSON file that is not as diva writes it: "
+                f"{type(error).__name__}: {error}",
+                expected="results that nobody has edited",
+                hint="run the command that wrote them again, with --overwrite",
+            ) from error
 
 
 def read_results(folder: Path) -> Results:

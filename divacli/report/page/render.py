@@ -38,23 +38,24 @@ def page(results: Results, payload: dict[str, Any], notes: list[str], wrong: np.
     else:
         where, decisions = "Decisions stay in this browser. The download is a table", DECISIONS
     # Marked as safe: files of this package, and JSON in which no "<" is left that could end its element.
-    text = template.render(
-        title=f"diva report: {results.folder.name}",
-        policy=_policy(script, served=served),
-        style=Markup(style),
-        script=Markup(script),
-        data=Markup(_json(payload)),
-        images=served or bool(payload["galleries"]),
-        tiles=tiles(results.summaries),
-        sentences=[*sentences(results.summaries), *({"lead": "", "rest": note} for note in notes)],
-        figures=charts(results, wrong),
-        tables=page_tables(results),
-        next_step=f"{where} that diva applies to the data that were scored. Images without a decision stay "
-        "as they are.",
-        next_command=f"diva apply {_decided_on(results)} {decisions} --out curated",
-        footer=f"Made by diva {__version__}. A positive derivative is harmful: more of that sample raises "
-        "the validation loss.",
-    )
+    with results.read_as_written():
+        text = template.render(
+            title=f"diva report: {results.folder.name}",
+            policy=_policy(script, served=served),
+            style=Markup(style),
+            script=Markup(script),
+            data=Markup(_json(payload)),
+            images=served or bool(payload["galleries"]),
+            tiles=tiles(results.summaries),
+            sentences=[*sentences(results.summaries), *({"lead": "", "rest": note} for note in notes)],
+            figures=charts(results, wrong),
+            tables=page_tables(results),
+            next_step=f"{where} that diva applies to the data that were scored. Images without a decision "
+            "stay as they are.",
+            next_command=f"diva apply {_decided_on(results)} {decisions} --out curated",
+            footer=f"Made by diva {__version__}. A positive derivative is harmful: more of that sample "
+            "raises the validation loss.",
+        )
     # A folder's name may be no UTF-8.
     return text.encode("utf-8", "replace").decode()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from divacli.errors import DataError
 from divacli.manifest import manifest_of
 from divacli.report.page.galleries import all_samples, galleries
 from divacli.report.page.payload import links, places_of, shown_paths
 from divacli.report.page.thumbnails import thumbnail
+from divacli.report.plots import kinds_of, plots_of
 from divacli.report.results import read_results
+from divacli.report.words import sentences, tiles
 
 
 def payload(page: Path) -> dict[str, Any]:
@@ -261,3 +265,41 @@ def test_links_lead_to_images_alone(tmp_path: Path) -> None:
     assert dict(zip(expected, found["link"], strict=True)) == expected
     files = dict(zip(expected, found["file"], strict=True))
     assert (files["x.html"], files["https://h/2.png"]) == ("x.html", None)
+
+
+WRONG: list[Any] = [None, {}, [], "text", -1, [{}], {"x": None}, True]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=repr)
+def test_a_summary_that_somebody_edited_is_an_error_about_the_folder(
+    scored: Any, tmp_path: Path, wrong: Any
+) -> None:
+    """Each value of it in turn is of another kind."""
+    folder = tmp_path / "results"
+    shutil.copytree(scored.folder, folder)
+    whole = json.loads((folder / "summary.json").read_text())
+    refused = 0
+    for name in whole:
+        (folder / "summary.json").write_text(json.dumps({**whole, name: wrong}))
+        results = read_results(folder)
+        try:
+            with results.read_as_written():
+                tiles(results.summaries)
+                list(sentences(results.summaries))
+            for kind in {"ridge"} & set(kinds_of(results)):
+                plots_of(results, kind)
+        except DataError as error:
+            refused += "is not as diva writes it" in str(error)
+    assert refused
+
+
+@pytest.mark.parametrize("content", ["{}", '{"n_samples": "many"}'])
+def test_a_summary_of_another_program(
+    scored: Any, tmp_path: Path, content: str, run_diva: Callable[..., Any]
+) -> None:
+    shutil.copytree(scored.folder, tmp_path / "results")
+    (tmp_path / "results/summary.json").write_text(content)
+    said = run_diva("report", tmp_path / "results", "--out", tmp_path / "page.html")
+    assert said.exit_code == 1
+    assert "holds a table or a JSON file that is not as diva writes it" in said.stderr
+    assert not (tmp_path / "page.html").exists()
