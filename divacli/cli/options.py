@@ -18,6 +18,7 @@ from divacli.cache import default_cache
 from divacli.cli.completion import torchvision_names
 from divacli.cli.config import load_config
 from divacli.errors import cut
+from divacli.files import is_url
 from divacli.linearize import HEAD, PROJECTION
 
 _NAME_BYTES, _PATH_BYTES = 255, 4096
@@ -43,11 +44,13 @@ def path_value(given: str | Path) -> Path:
     """Parse a path that a file system can hold.
 
     Raises:
-        typer.BadParameter: It is empty, too long, or has characters that no name has.
+        typer.BadParameter: It is empty, a URL, too long, or has characters that no name has.
     """
     text = os.fspath(given)
     if not text:
         raise typer.BadParameter("an empty text; expected a path")
+    if "://" in text:
+        raise typer.BadParameter(f"{cut(text, 60)!r} is a URL; expected a path on this machine")
     encoded = name_value(text)
     if len(encoded) >= _PATH_BYTES or max(map(len, encoded.split(b"/"))) > _NAME_BYTES:
         raise typer.BadParameter(
@@ -57,12 +60,13 @@ def path_value(given: str | Path) -> Path:
 
 
 def out_value(given: str) -> str:
-    """Check the name of a folder for results, or `-`.
+    """Check the name of a folder for results; `Output` refuses those that are URLs, and says what to do.
 
     Raises:
         typer.BadParameter: It is no usable path.
     """
-    path_value(given)
+    if not is_url(given):
+        path_value(given)
     return given
 
 
