@@ -32,7 +32,7 @@ def save_checkpoint(file: Path, about: dict[str, str], state: dict[str, Any]) ->
     Raises:
         OutputError: It cannot be written.
     """
-    write_bytes(file, packed({"format": FORMAT, "about": about, "state": state}))
+    write_bytes(file, packed({"format": FORMAT, "about": about, "state": state}), _temporary(file))
 
 
 def packed(content: Any) -> bytes:
@@ -81,6 +81,7 @@ def discard_checkpoint(file: Path) -> None:
     Raises:
         StoreError: The file holds something else.
     """
+    _temporary(file).unlink(missing_ok=True)
     if not file.exists():
         return
     try:
@@ -90,6 +91,11 @@ def discard_checkpoint(file: Path) -> None:
         if error.__cause__ is None:
             raise
     file.unlink()
+
+
+def _temporary(file: Path) -> Path:
+    """Where progress is written first: under one name, or a kill would leave a network's size there for good."""
+    return file.with_name(f".{file.name}.tmp")
 
 
 def _content(file: Path, hint: str) -> dict[str, Any]:
