@@ -94,7 +94,7 @@ def discard_checkpoint(file: Path) -> None:
 
 
 def _temporary(file: Path) -> Path:
-    """Where progress is written first: under one name, or a kill would leave a network's size there for good."""
+    """Where progress is written first: always the same file, so that what a kill leaves is replaced."""
     return file.with_name(f".{file.name}.tmp")
 
 
