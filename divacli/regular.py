@@ -13,6 +13,8 @@ from typing import IO
 
 NO_REGULAR_FILE = "no regular file but a pipe, a socket or a device"
 
+_PART = 1 << 20  # bytes
+
 DOCUMENT_BYTES = 64 << 20
 """The most that a JSON file may hold that diva writes: a record of runs, the description of a store."""
 
@@ -69,10 +71,14 @@ def read_at_most(stream: IO[bytes], most: int, path: str | os.PathLike[str]) -> 
     Raises:
         OSError: It has more.
     """
-    content = stream.read(most + 1)
-    if len(content) > most:
-        raise _too_large(len(content), most, path)
-    return content
+    parts, left = [], most + 1
+    # Memory for all that is asked for is taken before anything is read.
+    while left and (part := stream.read(min(left, _PART))):
+        parts.append(part)
+        left -= len(part)
+    if not left:
+        raise _too_large(most + 1, most, path)
+    return b"".join(parts)
 
 
 def _require_regular(status: os.stat_result, path: str | os.PathLike[str], most: int | None) -> None:

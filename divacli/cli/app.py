@@ -63,7 +63,10 @@ class _Commands(TyperGroup):
                 raise
             # Python would complain once more when it flushes the stream on exit.
             sys.stdout = None
-            say(*unforeseen(error))
+            try:
+                say(*unforeseen(error))
+            except MemoryError as lack:  # not even what shows messages can be imported
+                sys.stderr.write("\n".join([*unforeseen(lack), ""]))
             sys.exit(1)
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:
