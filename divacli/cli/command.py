@@ -31,6 +31,7 @@ from divacli.cli.processes import (
     may_speak,
     require_shareable,
     require_single,
+    require_world,
 )
 from divacli.errors import DivaError, cut, shown
 from divacli.files import without_secrets
@@ -96,6 +97,8 @@ def command(
             run = Run(name, lasting, confined=frame.confine, tell=lambda said: note(said, frame))
             answering = functools.partial(answering_errors, debug=frame.debug)
             with answering():
+                require_world()
+                _require_folder()
                 log = open_log(frame.log_file, run, warn)
             with log, answering(), ending_well(), running(run):
                 _require_streams(typed)
@@ -246,6 +249,22 @@ def _require_usable(typed: dict[str, Any]) -> None:
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str):
                 name_value(text)
+
+
+def _require_folder() -> None:
+    """Refuse to run in a folder that is not there any more: libraries fail of that in ways of their own.
+
+    Raises:
+        DivaError: It is gone.
+    """
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise DivaError(
+            f"the current folder cannot be used: {error.strerror}",
+            expected="a folder that is there",
+            hint="go to another one: cd",
+        ) from error
 
 
 def _require_streams(typed: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ class Terminated(BaseException):
 
 
 def rank() -> int:
-    """Which process of its world this one is; 0 alone."""
+    """Which process of its world this one is; 0 alone. `require_world` has looked at it."""
     return int(os.environ["RANK"]) if launched() else 0
 
 
@@ -44,6 +44,23 @@ def launched() -> bool:
 def leads() -> bool:
     """Whether this process is the one that writes and talks."""
     return rank() == 0
+
+
+def require_world() -> None:
+    """Refuse what a launcher says of its world where that can be of none.
+
+    Raises:
+        DivaError: Which variable.
+    """
+    names = ["RANK", "WORLD_SIZE", "MASTER_PORT"] if launched() else []
+    for name in [*names, *(["LOCAL_WORLD_SIZE"] if "LOCAL_WORLD_SIZE" in os.environ else [])]:
+        value, least = os.environ[name], 0 if name == "RANK" else 1
+        if not (value.isascii() and value.isdigit() and least <= int(value[:9])):
+            raise DivaError(
+                f"{name}={value} in the environment",
+                expected=f"a whole number from {least} up, as torchrun sets it",
+                hint=f"start diva by torchrun, or alone after: unset {name}",
+            )
 
 
 def require_shareable(command: str, *sources: str | None) -> None:

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
+from divacli.cli.app import app
 from divacli.cli.command import answering_errors
 from divacli.cli.processes import Terminated
 
@@ -164,6 +166,43 @@ def test_a_file_that_fails_is_named_and_no_mistake_in_diva(capsys):
 
 def test_a_system_call_that_should_not_fail_is_a_mistake_in_diva(capsys):
     assert "may be a mistake in diva" in answered(OSError(errno.EBADF, "Bad file descriptor"), capsys)[1]
+
+
+# The current folder, and what a launcher says
+
+
+def test_a_folder_that_is_gone(blobs, tmp_path, monkeypatch):
+    data = blobs().file
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    result = CliRunner().invoke(app, ["score", str(data)])
+    monkeypatch.chdir(tmp_path)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: the current folder cannot be used: No such file or directory\n")
+
+
+WORLD = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, "x\nerror: forged") for name in ("RANK", "WORLD_SIZE", "MASTER_PORT", "LOCAL_WORLD_SIZE")),
+        *(("WORLD_SIZE", "0"), ("LOCAL_WORLD_SIZE", "0"), ("RANK", "-1"), ("MASTER_PORT", "\u00b2")),
+    ],
+)
+def test_a_world_that_is_none(name, value, blobs, run, monkeypatch):
+    monkeypatch.setattr("divacli.cli.command.may_speak", lambda: True)  # which asks the others
+    for known, usual in WORLD.items():
+        monkeypatch.setenv(known, usual)
+    monkeypatch.setenv(name, value)
+    result = run("score", blobs().file)
+    assert result.exit_code == 1
+    shown = value.replace("\n", "\\n").replace("\u00b2", "²")
+    assert result.stderr.splitlines()[0] == f"error: {name}={shown} in the environment"
+    assert len(result.stderr.splitlines()) == 3
+    assert not Path("diva-out").exists()
 
 
 # The page of results
