@@ -50,7 +50,7 @@ class Run:
     command: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     confined: bool = False
-    tell: Callable[[str], None] = _LOGGER.info
+    tell: Callable[[str], None] = _LOGGER.warning
     inputs: list[Input] = field(default_factory=list)
     ending: ExitStack = field(default_factory=ExitStack)
 

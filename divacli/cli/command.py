@@ -94,7 +94,7 @@ def command(
             if output is not None and output.report and output.out == "-":
                 raise typer.BadParameter("--report: expected a folder to write the page into, not --out -")
             lasting = {option: value for option, value in typed.items() if option not in _WITHOUT_EFFECT}
-            run = Run(name, lasting, confined=frame.confine, tell=lambda said: note(said, frame))
+            run = Run(name, lasting, confined=frame.confine, tell=warn)
             answering = functools.partial(answering_errors, debug=frame.debug)
             with answering():
                 require_world()
