@@ -14,6 +14,20 @@ import pytest
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
+LONGEST = (
+    *("faults/test_kills.py", "test_determinism.py", "cli/test_demo.py", "ridge/test_properties.py"),
+    *("fuzz/test_command_line.py", "fuzz/test_messages.py", "report/page/test_commands.py"),
+    *("cli/test_pipelines.py", "cli/test_processes.py", "benchmarks/test_paper.py", "test_notebook.py"),
+    *("ridge/test_noise.py", "cli/test_terminal.py", "cli/test_mixing.py", "embed/test_resume.py"),
+)
+"""Files of tests that take longest. They begin, so that none of them is left when all others are done."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests that take longest first; within a file the order stays."""
+    order = {Path(__file__).parent / file: place for place, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
