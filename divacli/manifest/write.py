@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import errno
 import io
-import json
-import math
 import os
 import posixpath
+import re
 import secrets
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from divacli.errors import OutputError
 from divacli.files import is_url, joined, suffix_of
+from divacli.manifest.bounded import LONGEST_LINE
+from divacli.manifest.cells import NotPlainError, is_nested, plain, to_json
+from divacli.manifest.columns import is_missing
 from divacli.manifest.formulas import PATH_COLUMNS, harmless, harmless_path
 
 Format = Literal["csv", "jsonl", "parquet"]
 
 _BLOCK_ROWS = 16_384
+_QUOTED = re.compile('[,"\\n\\r]')
+
+_KEEPS = "use --format parquet, which keeps it"
 
 
 def write_table(
@@ -34,8 +38,12 @@ def write_table(
     """Write a table as UTF-8 text or Parquet; the same table always gives the same bytes.
 
     CSV and JSON lines keep 9 significant digits of a float, Parquet all. A missing value is an empty cell in
-    CSV and null elsewhere; JSON has no infinities, which become the strings "inf" and "-inf". No cell or name
-    of a column in CSV is a formula for a spreadsheet: see `divacli.manifest.formulas`.
+    CSV and null elsewhere; JSON has no infinities, which become the strings "inf" and "-inf". Dates, times
+    and decimals are text in both. No cell or name of a column in CSV is a formula for a spreadsheet: see
+    `divacli.manifest.formulas`.
+
+    Lists, arrays, structs and dictionaries keep every digit in all formats. JSON lines hold them as they are,
+    and a cell of CSV holds their JSON text.
 
     Args:
         table: Any table; its index is not written.
@@ -44,8 +52,8 @@ def write_table(
         stdout: Where None writes to; the process's own standard output by default.
 
     Raises:
-        OutputError: It cannot be written there, holds text that is none in Unicode, or a column mixes types
-            that Parquet cannot hold.
+        OutputError: It cannot be written there, holds text that is none in Unicode, a column holds what the
+            format cannot hold without loss, or a row is longer than what is read again.
         BrokenPipeError: Whoever read standard output is gone.
     """
     try:
@@ -115,17 +123,26 @@ def relocate(table: pd.DataFrame, folder: Path, target: Path) -> pd.DataFrame:
     return table.assign(path=paths.where(names, paths.map(moved)), feature_source=sources.map(moved))
 
 
-def write_bytes(target: Path, content: bytes) -> None:
+def write_bytes(target: Path, content: bytes, temporary: Path | None = None) -> None:
     """Write a file, replacing it whole where it exists; its folder is made.
+
+    Args:
+        target: The file.
+        content: All of it.
+        temporary: The file in the same folder that it is written to first. One that a kill has left there is
+            replaced. By default it has a name of its own each time, for others may write the same file.
 
     Raises:
         OutputError: It cannot be written there.
     """
     # Beside the target, for a rename is atomic only within one file system. Opened by mode "x" rather than by
     # the tempfile module, which would hide the result from everyone but its owner.
-    temporary = target.parent / f".diva-{secrets.token_hex(8)}.tmp"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        if temporary is None:
+            temporary = target.parent / f".diva-{secrets.token_hex(8)}.tmp"
+        else:
+            temporary.unlink(missing_ok=True)
         try:
             with temporary.open("xb") as file:
                 file.write(content)
@@ -157,9 +174,9 @@ def _csv(table: pd.DataFrame) -> bytes:
         columns = []
         for name in rows:
             safe = harmless_path if name in PATH_COLUMNS else harmless
-            columns.append([_csv_cell(value, safe) for value in _values(rows[name])])
-        parts.append("".join(",".join(row) + "\n" for row in zip(*columns, strict=True)))
-    return "".join(parts).encode()
+            columns.append([_csv_cell(value, safe) for value in _values(rows[name], "CSV")])
+        parts += [",".join(row) + "\n" for row in zip(*columns, strict=True)]
+    return _encoded(parts)
 
 
 def _blocks(table: pd.DataFrame) -> Iterator[pd.DataFrame]:
@@ -172,52 +189,105 @@ def _csv_cell(value: object, safe: Callable[[str], str]) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.9g}"
-    text = safe(str(value))
+    if isinstance(value, int):
+        return str(value)
+    text = safe(value) if isinstance(value, str) else to_json(value)
     # Not the csv module: before Python 3.13 it leaves a lone "\r" unquoted, where readers break the line.
-    if any(character in text for character in ',"\n\r'):
+    if _QUOTED.search(text):
         return '"' + text.replace('"', '""') + '"'
     return text
 
 
 def _jsonl(table: pd.DataFrame) -> bytes:
     names = [str(name) for name in table]
-    encode = json.JSONEncoder(ensure_ascii=False, default=_json_value).encode
     parts = []
     for block in _blocks(table):
-        rows = zip(*(_values(block[name]) for name in block), strict=True)
-        parts.append("".join(encode(dict(zip(names, row, strict=True))) + "\n" for row in rows))
-    return "".join(parts).encode()
+        rows = zip(*(_values(block[name], "JSON lines") for name in block), strict=True)
+        parts += [to_json(dict(zip(names, row, strict=True))) + "\n" for row in rows]
+    return _encoded(parts)
 
 
-def _json_value(value: object) -> object:
-    """What JSON makes of the other types that a user's own columns may hold."""
-    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else str(value)
+def _encoded(rows: list[str]) -> bytes:
+    """The bytes of all rows.
+
+    Raises:
+        OutputError: One is too long to be read again.
+    """
+    for number, row in enumerate(rows) if max(map(len, rows), default=0) > LONGEST_LINE // 4 else ():
+        if len(row) > LONGEST_LINE // 4 and len(row.encode()) > LONGEST_LINE:
+            raise OutputError(
+                f"line {number + 1} of the table would have {len(row.encode()):,} bytes",
+                expected=f"{LONGEST_LINE:,} at the most, or the table could not be read again",
+                hint=f"{_KEEPS}, or leave the long column out",
+            )
+    return "".join(rows).encode()
+
+
+def _values(column: pd.Series, format: str) -> Iterator[object]:
+    """The cells of a column as both text formats write them, each made when it is asked for.
+
+    Raises:
+        OutputError: The format cannot hold one of them without loss.
+    """
+    if isinstance(column.dtype, pd.StringDtype) and not column.hasnans:
+        yield from column.tolist()
+        return
+    # Of Arrow's lists one after the other, for as Python objects they take several times the memory.
+    cells = column if isinstance(column.dtype, pd.ArrowDtype) else column.tolist()
+    try:
+        yield from map(plain, cells)
+    except (NotPlainError, RecursionError) as error:
+        what = "lists in lists without end" if isinstance(error, RecursionError) else error
+        raise OutputError(
+            f"column '{column.name}' cannot be written as {format} without loss: it holds {what}",
+            expected="numbers, text, or lists and structs of these",
+            hint=f"{_KEEPS} as it is, or leave the column out",
+        ) from error
 
 
 def _parquet(table: pd.DataFrame) -> bytes:
-    try:
-        arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
-    except UnicodeEncodeError:
-        raise  # of every format the same
-    except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
-        raise OutputError(
-            f"the table cannot be written as Parquet: {'; '.join(map(str, error.args))}",
-            expected="values of one type in each column",
-            hint="use --format jsonl",
-        ) from error
+    columns = {str(name): _arrow(column) for name, column in table.items()}
     sink = io.BytesIO()
-    pq.write_table(arrow, sink, write_page_checksum=True)
+    try:
+        pq.write_table(pa.table(columns), sink, write_page_checksum=True)
+        # Lists may lie deeper in one another than a reader goes.
+        pq.read_metadata(pa.BufferReader(sink.getvalue()))
+    except (pa.ArrowException, OSError) as error:
+        raise _not_in_parquet("the table", error) from error
     return sink.getvalue()
 
 
-def _values(column: pd.Series) -> list[object]:
-    """The values as both text formats write them: floats to 9 significant digits, None where missing."""
-    return [_value(value) for value in column.tolist()]
+def _arrow(column: pd.Series) -> pa.Array:
+    """A column as Arrow has it, from which Parquet is written.
+
+    Raises:
+        OutputError: Arrow has no type for it.
+    """
+    try:
+        if column.dtype == object and column.map(is_nested).any():
+            # By the rules of pandas NaN would count as missing in the lists, too.
+            array = pa.array([None if is_missing(cell) else cell for cell in column])
+            return array.cast(_as_read(array.type))
+        return pa.array(column, from_pandas=True)
+    except UnicodeEncodeError:
+        raise  # of every format the same
+    except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
+        raise _not_in_parquet(f"column '{column.name}'", error) from error
 
 
-def _value(value: object) -> object:
-    if isinstance(value, float):
-        if math.isfinite(value):
-            return float(f"{value:.9g}")
-        return None if math.isnan(value) else str(value)
-    return None if value is pd.NA or value is pd.NaT else value
+def _as_read(kind: pa.DataType) -> pa.DataType:
+    """The type with the names that Parquet gives to entries of lists: so that a copy is the same file."""
+    if pa.types.is_list(kind):
+        return pa.list_(pa.field("element", _as_read(kind.value_type)))
+    if pa.types.is_struct(kind):
+        fields = [kind.field(position) for position in range(kind.num_fields)]
+        return pa.struct([field.with_type(_as_read(field.type)) for field in fields])
+    return kind
+
+
+def _not_in_parquet(what: str, error: Exception) -> OutputError:
+    return OutputError(
+        f"{what} cannot be written as Parquet: {'; '.join(map(str, error.args))}",
+        expected="values of one type in each column",
+        hint="use --format jsonl, or leave out what is not of one type",
+    )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -76,6 +78,18 @@ LABEL = CELL.filter(str.strip)
 OWN = st.one_of(CELL.filter(lambda name: name not in KINDS), st.sampled_from(["=x", "own"]))
 NUMBER = st.one_of(st.floats(), st.integers(-(2**53), 2**53).map(float))
 VALUE = st.one_of(CELL, st.none())
+LEAF = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(allow_infinity=False), CELL
+)
+NESTED = st.recursive(
+    st.one_of(
+        st.lists(LEAF, max_size=4),
+        st.dictionaries(CELL, LEAF, max_size=3),
+        st.lists(st.floats(width=32), max_size=4).map(lambda numbers: np.array(numbers, np.float32)),
+    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(CELL, inner, max_size=3)),
+    max_leaves=4,
+)
 
 
 @st.composite
@@ -122,6 +136,39 @@ def test_written_read_and_written_again(
             assert str(again[name].tolist()) == str(wanted)
     write_table(again[list(table)], second, format)  # type: ignore[arg-type]
     assert second.read_bytes() == first.read_bytes()
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl", "parquet"])
+@settings(steady, max_examples=150)
+@given(cells=st.lists(st.one_of(st.none(), NESTED), min_size=2, max_size=3))
+def test_lists_are_the_same_or_refused_by_name(
+    tmp_path_factory: pytest.TempPathFactory, format: str, cells: list
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    first, second = folder / f"first.{format}", folder / f"second.{format}"
+    rows = [f"{row}.png" for row in range(len(cells))]
+    table = pd.DataFrame({"path": rows, "label": rows, "weight": 1.0, "own": pd.Series(cells, dtype=object)})
+    try:
+        write_table(table, first, format)  # type: ignore[arg-type]
+    except OutputError as error:
+        assert "column 'own'" in error.got or "the table cannot be written as Parquet" in error.got  # noqa: PT017
+        return
+    again = read_manifest(str(first)).table
+    write_table(again, second, format)  # type: ignore[arg-type]
+    assert second.read_bytes() == first.read_bytes()
+    if format == "csv":
+        assert [json.loads(cell) if cell else None for cell in again["own"]] == _as_lists(cells)
+    if format == "jsonl":
+        assert [None if cell is None else cell for cell in again["own"]] == _as_lists(cells)
+
+
+def _as_lists(value: object) -> object:
+    """A nested value with lists in place of arrays."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: _as_lists(inner) for key, inner in value.items()}
+    return [_as_lists(inner) for inner in value] if isinstance(value, list) else value
 
 
 @pytest.mark.parametrize("format", ["csv", "jsonl", "parquet"])
