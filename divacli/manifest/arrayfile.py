@@ -16,6 +16,7 @@ import numpy as np
 
 from divacli.errors import DataError
 from divacli.files import Place, RemoteFile, opened
+from divacli.manifest.bounded import most_unpacked, too_dense
 from divacli.regular import open_regular
 
 _LOCAL_HEADER = struct.Struct(
@@ -32,11 +33,6 @@ _MALFORMED = (
     TypeError,
     tokenize.TokenError,
 )
-
-# What unpacks to more bytes than so many is no array of features where it is so much denser in the file.
-# Honest ones may be as dense: counts of words, sorted labels. Deflate ends at about a thousand.
-_LARGE = 1 << 32
-_DENSEST = 100
 
 # Of a file at a URL, rows no further apart are read in one range: less than what a request costs.
 _GAP_BYTES = 1 << 16
@@ -117,12 +113,9 @@ class ArrayFile:
             length = file.seek(0, os.SEEK_END)
             if info.compress_size > length:
                 raise ValueError(f"it is to take {info.compress_size:,} bytes of a file of {length:,}")
-            if info.file_size > max(_LARGE, _DENSEST * info.compress_size):
-                raise DataError(
-                    f"{path}: array {member} unpacks to {info.file_size:,} bytes from {info.compress_size:,}",
-                    expected=f"at most {_DENSEST} times as many above {_LARGE:,} bytes",
-                    hint="save it with numpy.savez instead of numpy.savez_compressed",
-                )
+            if info.file_size > most_unpacked(info.compress_size):
+                hint = "save it with numpy.savez instead of numpy.savez_compressed"
+                raise too_dense(f"{path}: array {member}", info.file_size, info.compress_size, hint)
             if readable_in_place and info.compress_type == zipfile.ZIP_STORED and not whole:
                 if info.compress_size != info.file_size:
                     raise ValueError(

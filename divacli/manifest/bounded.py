@@ -1,4 +1,4 @@
-"""Read the bytes of a table as long as it looks like one: a line that never ends is refused on the way."""
+"""Read tables as long as they look like ones: no line without end, no gigabytes from a file of kilobytes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,19 @@ TABLE_BYTES = 16 << 30
 """The most that a table in a file may have: more than a hundred million rows of a path and a label."""
 
 _PART = 1 << 20
+
+# What unpacks to more bytes than so many is no array or table where it is so much denser in the file.
+# Honest ones may be as dense: counts of words, sorted labels. Deflate ends at about a thousand.
+_LARGE = 1 << 32
+_DENSEST = 100
+
+# Every sample has a path of its own, so that each row takes some room. The easiest names to pack are
+# 00000000.jpg, 00000001.jpg and so on. Measured of millions of them in Parquet: 5 bytes a row by default, 0.4
+# to 0.7 with zstd, 0.06 where each is stored as what differs from the one before, at the highest level. One
+# path over and over takes 0.006 to 0.012, and as much time and memory as any other once it is read. So do
+# whole numbers that are each one more than the last; nobody is known to have called a million images so.
+_MANY_ROWS = 1 << 20
+_ROWS_A_BYTE = 32
 _WITHOUT_LINES = (b"PAR1", b"[")  # Parquet, and a JSON array
 
 
@@ -37,6 +50,47 @@ def read_stream(stream: IO[bytes], name: str) -> bytes:
     """As `read_table`, of what has no name that tells its format."""
     start = stream.read(_PART)
     return _read(stream, name, has_lines=not start.lstrip().startswith(_WITHOUT_LINES), start=start)
+
+
+def most_unpacked(held: int) -> int:
+    """The most bytes that something of `held` bytes in a file may take in memory."""
+    return max(_LARGE, _DENSEST * held)
+
+
+def too_dense(what: str, unpacked: int, held: int, hint: str) -> DataError:
+    """The error for what would take more than `most_unpacked`.
+
+    Args:
+        what: The file, and what in it.
+        unpacked: Bytes that it takes in memory, or those so far.
+        held: Bytes that it takes in the file.
+        hint: How to write it otherwise.
+    """
+    return DataError(
+        f"{what} unpacks to {unpacked:,} bytes from {held:,}",
+        expected=f"at most {_DENSEST} times as many above {_LARGE:,} bytes",
+        hint=hint,
+    )
+
+
+def require_room(rows: int, held: int, name: str, hint: str) -> None:
+    """Refuse a file that states many more samples than it has room for, before they are made.
+
+    Args:
+        rows: That it states.
+        held: Bytes of the file.
+        name: How messages call it.
+        hint: How to write it otherwise.
+
+    Raises:
+        DataError: It does.
+    """
+    if rows > max(_MANY_ROWS, _ROWS_A_BYTE * held):
+        raise DataError(
+            f"{name} states {rows:,} rows and has {held:,} bytes",
+            expected=f"a byte for each {_ROWS_A_BYTE} rows at the least: every sample has a path of its own",
+            hint=hint,
+        )
 
 
 def _read(stream: IO[bytes], name: str, *, has_lines: bool, start: bytes = b"") -> bytes:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import zipfile
 import zlib
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -12,9 +14,11 @@ import pandas as pd
 from divacli.errors import DataError, listed
 from divacli.files import Place, opened
 from divacli.manifest.arrayfile import ArrayFile, read_npy_header
+from divacli.manifest.bounded import require_room
 
 _PER_SAMPLE = ("label", "path", "weight", "group")
 _KNOWN = ("embedding", "class_name", *_PER_SAMPLE)
+_MOST_ARRAYS = 1_000
 _OF_NUMBERS_OR_TEXT = "biufUS"
 _EXPECTED = "arrays embedding (n, d) and label (n,), optionally path, weight, group (n,) and class_name"
 _UNREADABLE = (
@@ -53,12 +57,13 @@ def read_npz(
     try:
         with opened(file) as stream, zipfile.ZipFile(stream) as archive:
             entries = archive.namelist()
+            held = stream.seek(0, os.SEEK_END)
     except _UNREADABLE as error:
         raise DataError(
             f"{name} cannot be read: {error}", expected=f"a file saved by numpy.savez with {_EXPECTED}"
         ) from error
     members = [entry.removesuffix(".npy") for entry in entries if entry.endswith(".npy")]
-    if twice := sorted({member for member in members if members.count(member) > 1}):
+    if twice := sorted(member for member, count in Counter(members).items() if count > 1):
         raise DataError(f"{name} has more than one array named {listed(twice)}", expected="different names")
     # Names of classes say nothing without the labels that they name.
     required = ("embedding", "label") if labels_required or "class_name" in members else ("embedding",)
@@ -66,6 +71,12 @@ def read_npz(
     if missing:
         raise DataError(
             f"{name} has no array {listed(missing)}; it has: {listed(members)}", expected=_EXPECTED
+        )
+    if len(members) > _MOST_ARRAYS:  # each is looked for among all of them
+        raise DataError(
+            f"{name} has {len(members):,} arrays",
+            expected=f"{_MOST_ARRAYS:,} at the most",
+            hint="give what else is known of the samples in a table",
         )
 
     embeddings = _open(file, "embedding", name)
@@ -75,6 +86,7 @@ def read_npz(
             expected="float16, float32 or float64 of shape (n, d): a row of d features for each of n samples",
         )
     n = len(embeddings)
+    require_room(n, held, name, "save it with numpy.savez instead of numpy.savez_compressed")
     arrays = {member: _open(file, member, name, whole=True)[:] for member in _KNOWN[1:] if member in members}
     for member, array in arrays.items():
         if array.dtype.kind not in _OF_NUMBERS_OR_TEXT:
@@ -93,16 +105,17 @@ def read_npz(
         arrays["label"] = _named(arrays["label"], arrays.pop("class_name"), name)
     arrays.setdefault("path", np.arange(n))
     cells = {member: _cells(array, f"{name}: array {member}") for member, array in arrays.items()}
-    table = pd.DataFrame({member: pd.Series(values, dtype=object) for member, values in cells.items()})
-    table["feature_source"] = file.name
+    columns = {member: pd.Series(values, dtype=object) for member, values in cells.items()}
+    columns["feature_source"] = pd.Series([file.name] * n)
     unused = [entry for entry in entries if not entry.endswith(".npy")]
     for member in members:
         if member not in _KNOWN:
-            column = None if member in table else _column(file, member, n, name)
+            column = None if member in columns else _column(file, member, n, name)
             if column is None:
                 unused.append(member)
             else:
-                table[member] = column
+                columns[member] = column
+    table = pd.DataFrame(columns)
     return table, embeddings, [f"{name}: arrays not used: {listed(unused)}."] if unused else []
 
 

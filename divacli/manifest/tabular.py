@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pandas as pd
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from divacli.errors import DataError
-from divacli.manifest.bounded import LONGEST_LINE
+from divacli.manifest.bounded import LONGEST_LINE, most_unpacked, require_room, too_dense
 from divacli.manifest.columns import require_different
 from divacli.manifest.formulas import PATH_COLUMNS, restored, restored_path
 
@@ -25,6 +26,10 @@ csv.field_size_limit(LONGEST_LINE)
 _BOM = b"\xef\xbb\xbf"
 _MOST_COLUMNS = 10_000
 _BLOCK = 65_536  # rows held as Python objects at a time
+_BATCH = 4_096  # rows of Parquet decoded at a time: fewer take longer, more may be gigabytes at once
+_CELL_BYTES = 8  # that any cell takes in memory, at the least
+
+_AS_TEXT = "give the table as .csv"
 
 
 def parse(data: bytes, format: str, name: str) -> pd.DataFrame:
@@ -107,6 +112,17 @@ def _check_width(n: int, name: str) -> None:
         )
 
 
+def _check_cells(n: int, held: int, name: str) -> None:
+    """Refuse a table of which a small file states very many cells: lines without keys, runs of one value.
+
+    Raises:
+        DataError: It does.
+    """
+    if n * _CELL_BYTES > most_unpacked(held):
+        hint = "leave out columns that are empty or the same in nearly all rows"
+        raise too_dense(f"{name}: a table of {n:,} cells", n * _CELL_BYTES, held, hint)
+
+
 def _marked_columns(text: str, header: list[str]) -> dict[int, Callable[[str], str]]:
     """The columns that may hold cells with a mark against formulas, and what takes it away."""
     marks = {True: ("./", restored_path), False: ("'", restored)}
@@ -135,6 +151,7 @@ def _parse_jsonl(data: bytes, name: str) -> pd.DataFrame:
             records.append(_parse_line(line, f"{name}: line {number}"))
     names = dict.fromkeys(key for record in records for key in record)
     _check_width(len(names), name)
+    _check_cells(len(names) * len(records), len(data), name)
     return pd.DataFrame({key: _column([record.get(key) for record in records]) for key in names})
 
 
@@ -167,8 +184,8 @@ def _unambiguous(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """A JSON object; of a key that is there twice the first value would be lost."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} twice in one object")
+        key = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {key!r} twice in one object")
     return found
 
 
@@ -176,24 +193,73 @@ def _parse_parquet(data: bytes, name: str) -> pd.DataFrame:
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         _check_width(len(file.schema.names), name)
-        table = file.read()
+        require_room(file.metadata.num_rows, len(data), name, _AS_TEXT)
+        _check_cells(file.metadata.num_rows * file.metadata.num_columns, len(data), name)
+        _require_names_apart(list(file.schema_arrow), name)
+        table = _decoded(file, len(data), name)
         table.validate(full=True)
         _require_whole(file.metadata, table.num_rows)
-        require_different(table.column_names, name)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(
             f"{name} cannot be read as Parquet: {reason}", expected="a whole Parquet file"
         ) from error
     try:
-        # Integers beside nulls stay integers, and an index that pandas saved comes back as a column.
-        return table.to_pandas(ignore_metadata=True, integer_object_nulls=True)
+        for column in table.columns:
+            if pa.types.is_nested(column.type) and _holds_times(column.type):
+                column.to_pylist()  # Python has no name for some days: refused here, not where they are used
+        # Integers beside nulls stay integers, and an index that pandas saved comes back as a column. Lists
+        # and structs stay Arrow's: NumPy has no null in an array of numbers, and Python no float of 4 bytes.
+        return table.to_pandas(
+            ignore_metadata=True,
+            integer_object_nulls=True,
+            types_mapper=lambda kind: pd.ArrowDtype(kind) if pa.types.is_nested(kind) else None,
+        )
     except (pa.ArrowException, ValueError, ArithmeticError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(
             f"{name} has a column whose values cannot be read: {reason}",
             expected="columns of numbers or text",
         ) from error
+
+
+def _require_names_apart(fields: list[pa.Field], name: str) -> None:
+    """Refuse columns, or fields of a struct, of one name: of such fields all but one would be lost.
+
+    Raises:
+        DataError: Which name.
+    """
+    require_different([field.name for field in fields], name)
+    for field in fields:
+        if pa.types.is_nested(field.type):
+            inner = [field.type.field(position) for position in range(field.type.num_fields)]
+            _require_names_apart(inner, f"{name}: column '{field.name}'")
+
+
+def _holds_times(kind: pa.DataType) -> bool:
+    inner = (kind.field(position).type for position in range(kind.num_fields))
+    return pa.types.is_temporal(kind) or any(map(_holds_times, inner))
+
+
+def _decoded(file: pq.ParquetFile, held: int, name: str) -> pa.Table:
+    """All rows, as long as they are no more than a file of so many bytes may hold.
+
+    What a file states of itself does not tell: a text may stand in it once, however many rows have it.
+
+    Raises:
+        DataError: They are more.
+    """
+    batches = []
+    unpacked = 0
+    for batch in file.iter_batches(batch_size=_BATCH):
+        unpacked += sum(
+            (column.dictionary_decode() if pa.types.is_dictionary(column.type) else column).nbytes
+            for column in batch.columns
+        )
+        if unpacked > most_unpacked(held):
+            raise too_dense(name, unpacked, held, _AS_TEXT)
+        batches.append(batch)
+    return pa.Table.from_batches(batches, file.schema_arrow)
 
 
 def _require_whole(about: pq.FileMetaData, rows: int) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import io
+import json
+import re
 import resource
 import struct
 import subprocess
@@ -15,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -23,7 +27,8 @@ from divacli.backbones import load_backbone
 from divacli.embed.images import MAX_PIXELS, UndecodableImage, decode_image
 from divacli.errors import DataError, ModelError
 from divacli.files import file_digest, read_bytes
-from divacli.manifest import arrayfile, read_manifest
+from divacli.manifest import bounded, read_manifest
+from divacli.manifest.tabular import parse
 from divacli.tar import MAX_BYTES, members, read_member
 
 pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -167,8 +172,8 @@ def npy_header(rows: int, columns: int) -> bytes:
 def test_an_npz_that_is_denser_than_any_features(
     tmp_path: Path, refused: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert arrayfile._LARGE == 1 << 32
-    monkeypatch.setattr(arrayfile, "_LARGE", 1 << 28)
+    assert bounded._LARGE == 1 << 32
+    monkeypatch.setattr(bounded, "_LARGE", 1 << 28)
     zipped_zeros(tmp_path / "x.npz", "embedding.npy", 1 << 29, npy_header(1 << 17, 1 << 10))
     assert (tmp_path / "x.npz").stat().st_size < 3_000_000
     with zipfile.ZipFile(tmp_path / "x.npz", "a") as archive, archive.open("label.npy", "w") as stream:
@@ -189,6 +194,91 @@ def test_honest_features_that_are_as_dense(tmp_path: Path) -> None:
     manifest = read_manifest(str(tmp_path / "x.npz"))
     assert manifest.embeddings is not None
     np.testing.assert_array_equal(manifest.embeddings[:3], words[:3])
+
+
+def test_an_npz_of_more_rows_than_it_has_room_for(
+    tmp_path: Path, refused: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounded, "_MANY_ROWS", 1000)
+    rows = np.zeros((200_000, 1), np.float16)
+    np.savez_compressed(tmp_path / "x.npz", embedding=rows, label=np.zeros(200_000, np.int8))
+    said = refused("score", "x.npz")
+    assert re.search(r"x.npz states 200,000 rows and has 1,\d\d\d bytes", said)
+    assert "to do: save it with numpy.savez instead of numpy.savez_compressed" in said
+
+
+def one_value(text: str, rows: int) -> pa.Array:
+    """A column that has the same text in every row, and holds it once."""
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([text]))
+
+
+def test_a_parquet_table_of_more_rows_than_it_has_room_for(tmp_path: Path, refused: Callable) -> None:
+    rows = 3_000_000
+    table = pa.table({"path": one_value("x.png", rows), "label": one_value("a", rows)})
+    pq.write_table(table, tmp_path / "x.parquet")
+    del table
+    assert (tmp_path / "x.parquet").stat().st_size < 50_000
+    before = memory()
+    said = refused("score", "x.parquet")
+    assert "x.parquet states 3,000,000 rows and has " in said
+    assert "to do: give the table as .csv" in said
+    assert memory() - before < 30_000_000
+
+
+@pytest.mark.parametrize("encoding", ["PLAIN", "DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY"])
+def test_honest_paths_that_are_the_easiest_to_pack(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded, "_MANY_ROWS", 1000)
+    paths = [f"{row:08d}.jpg" for row in range(200_000)]
+    file = io.BytesIO()
+    pq.write_table(
+        pa.table({"path": paths, "label": one_value("a", len(paths))}),
+        file,
+        use_dictionary=["label"],
+        column_encoding={"path": encoding},
+        compression="zstd",
+        compression_level=19,
+    )
+    assert parse(file.getvalue(), "parquet", "table")["path"].tolist() == paths
+
+
+def test_a_parquet_table_of_many_columns_of_one_value(
+    tmp_path: Path, refused: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounded, "_LARGE", 1 << 24)
+    column = one_value("x", 100_000)
+    pq.write_table(pa.table({f"c{number}": column for number in range(100)}), tmp_path / "x.parquet")
+    assert (tmp_path / "x.parquet").stat().st_size < 100_000
+    assert "a table of 10,000,000 cells unpacks to 80,000,000 bytes from" in refused("score", "x.parquet")
+
+
+@pytest.mark.parametrize("encoding", ["dictionary", "differences"])
+def test_a_parquet_table_with_one_long_text_in_every_row(
+    encoding: str, tmp_path: Path, refused: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounded, "_LARGE", 1 << 24)
+    rows = 40_000 if encoding == "dictionary" else 10_000
+    paths, label = [f"{row}.png" for row in range(rows)], one_value("x" * 10_000, rows)
+    if encoding == "dictionary":
+        pq.write_table(pa.table({"path": paths, "label": label}), tmp_path / "x.parquet")
+    else:
+        table = pa.table({"path": paths, "label": label.cast(pa.string())})
+        options = {"use_dictionary": False, "column_encoding": {"label": "DELTA_BYTE_ARRAY"}}
+        pq.write_table(table, tmp_path / "x.parquet", **options)
+    del label
+    held = (tmp_path / "x.parquet").stat().st_size
+    assert held * 100 < rows * 10_000
+    before = memory()
+    said = refused("score", "x.parquet")
+    assert re.search(r"x.parquet unpacks to [\d,]+ bytes from", said)
+    assert memory() - before < 200_000_000
+
+
+def test_json_lines_without_keys(tmp_path: Path, refused: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them is a row of as many missing cells as the first line has keys."""
+    monkeypatch.setattr(bounded, "_LARGE", 1 << 20)
+    first = {"path": "a", "label": "x"} | {f"c{number}": 1 for number in range(98)}
+    (tmp_path / "x.jsonl").write_text(json.dumps(first) + "\n{}" * 9_999)
+    assert "x.jsonl: a table of 1,000,000 cells unpacks to 8,000,000 bytes" in refused("score", "x.jsonl")
 
 
 @pytest.mark.parametrize("compressed", [False, True])

@@ -95,3 +95,12 @@ def test_the_limit_is_the_same_wherever_a_line_stands(before: int) -> None:
     assert read_stream(io.BytesIO(start + b"y" * LONGEST_LINE + b"\n"), "t").endswith(b"y\n")
     with pytest.raises(DataError, match="a line has more than"):
         read_stream(io.BytesIO(start + b"y" * (LONGEST_LINE + 1) + b"\n"), "t")
+
+
+def test_a_key_twice_among_very_many(tmp_path: Path) -> None:
+    """Counted each by itself, this took longer than anybody waits."""
+    keys = ", ".join(f'"{number}": 0' for number in [*range(250_000), 249_999])
+    assert len(keys) < LONGEST_LINE
+    (tmp_path / "t.jsonl").write_text(f"{{{keys}}}\n")
+    with pytest.raises(DataError, match="the key '249999' twice in one object"):
+        read_manifest(str(tmp_path / "t.jsonl"))

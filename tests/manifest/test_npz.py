@@ -200,3 +200,21 @@ def test_a_part_of_it_is_a_table_that_says_where_the_embeddings_are(tmp_path: Pa
     assert again.table["path"].tolist() == ["2", "0"]
     assert again.table["feature_source"].tolist() == ["../e.npz"] * 2
     check_files(again)
+
+
+def test_hundreds_of_other_arrays_are_columns_without_a_warning_of_pandas(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    more = {f"c{number}": np.array([number, 0, 0, 0]) for number in range(200)}
+    np.savez(tmp_path / "x.npz", embedding=np.eye(4, 2), label=np.array([0, 0, 1, 1]), **more)
+    table = read_manifest(str(tmp_path / "x.npz")).table
+    assert [table[name][0] for name in more] == list(range(200))
+    assert not recwarn.list
+
+
+def test_more_arrays_than_any_data_set_has(tmp_path: Path) -> None:
+    """Each was looked for among all of them, so that 4,000 took minutes."""
+    more = {f"c{number}": np.zeros(1) for number in range(999)}
+    np.savez(tmp_path / "x.npz", embedding=np.eye(4, 2), label=np.array([0, 0, 1, 1]), **more)
+    with pytest.raises(DataError, match=r"x\.npz has 1,001 arrays\nexpected: 1,000 at the most"):
+        read_manifest(str(tmp_path / "x.npz"))
