@@ -243,7 +243,7 @@ def _require_usable(typed: dict[str, Any]) -> None:
     for name, value in typed.items():
         option = f"--{name.replace('_', '-')} {value}"
         if isinstance(value, float) and not math.isfinite(value):
-            raise typer.BadParameter(f"{option}: expected a finite number")
+            raise typer.BadParameter(f"{option}: expected a number that is finite")
         if isinstance(value, int) and abs(value) > _MOST:
             raise typer.BadParameter(f"{option}: expected a number of at most {_MOST:,}")
         for text in value if isinstance(value, list) else [value]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from math import isnan
 from typing import Annotated
 
 import typer
@@ -115,8 +114,6 @@ def register(app: typer.Typer) -> None:
             )
         if budget is not None and not automatic:
             raise typer.BadParameter("--budget is for --keep auto")
-        if threshold is not None and isnan(threshold):
-            raise typer.BadParameter(f"--threshold {threshold}: expected a number, such as 0")
         if automatic and threshold is not None and not 0 <= threshold < 1:
             raise typer.BadParameter(
                 f"--threshold {threshold}: expected a probability in [0, 1), such as 0.5"

@@ -310,7 +310,9 @@ PATHS = [
 ]
 
 
-@pytest.mark.parametrize("path", ["", "a" * 256, "a/" * 2048, "a\0b", "\ud800", "s3://b/x", "file:///x"], ids=ascii)
+@pytest.mark.parametrize(
+    "path", ["", "a" * 256, "a/" * 2048, "a\0b", "\ud800", "s3://b/x", "file:///x"], ids=ascii
+)
 @pytest.mark.parametrize("arguments", PATHS, ids=" ".join)
 def test_a_path_that_is_none_of_this_machine_is_wrong_usage(arguments, path, run, blobs):
     blobs("x.npz")

@@ -358,7 +358,7 @@ def test_quiet_says_nothing(data, done):
     [
         (("--threshold", "1"), "[0, 1)"),
         (("--threshold", "-0.1"), "[0, 1)"),
-        (("--threshold", "nan"), "[0, 1)"),
+        (("--threshold", "nan"), "expected a number"),
         (("--threshold", "high"), "Invalid value for '--threshold'"),
         (("--budget", "-1"), "Invalid value for '--budget'"),
         (("--budget", "0.5"), "Invalid value for '--budget'"),
