@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections import Counter
 from collections.abc import Iterable
 
@@ -83,11 +82,6 @@ _ALIASES = {
     ),
     "label": ("class", "class_name", "target", "category", "labels", "y"),
 }
-
-# What readers of tables agree on. Python's float() also takes 1_000 and digits of other scripts.
-_NUMBER = re.compile(
-    r"[+-]?(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e[+-]?[0-9]+)?|inf|infinity|nan)", re.ASCII | re.IGNORECASE
-)
 
 _WHOLE = 2**53
 """From here on float64 does not hold every whole number."""
@@ -249,10 +243,14 @@ def _number(cell: object) -> float | None:
     if is_missing(cell):
         return np.nan
     try:
-        if isinstance(cell, (str, bytes)):
-            text = (cell.decode() if isinstance(cell, bytes) else cell).strip(" \t\r\n")
-            return float(text) if _NUMBER.fullmatch(text) else np.nan if not text else None
-        return float(cell)  # type: ignore[arg-type]  # refused just below
+        text = cell.decode() if isinstance(cell, bytes) else cell
+        if isinstance(text, str):
+            if not text.strip():
+                return np.nan
+            # These two float() takes and no other reader of tables: 1_000, and digits of other scripts.
+            if "_" in text or not text.isascii():
+                return None
+        return float(text)  # type: ignore[arg-type]  # refused just below
     except (TypeError, ValueError, OverflowError):
         return None
 

@@ -121,7 +121,6 @@ def test_numbers_as_other_programs_write_them(tmp_path: Path, text: str, number:
 
 
 def test_a_long_number_that_is_none_is_answered_at_once(tmp_path: Path) -> None:
-    """With two ways to match a run of digits, this took longer than anybody waits."""
     with pytest.raises(DataError, match="is not a number in data row 1"):
         read(tmp_path, f"path,label,weight\n1,a,{'1' * 1_000_000}x\n2,b,1\n")
 
