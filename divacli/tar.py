@@ -16,6 +16,7 @@ from divacli.errors import DataError, listed
 from divacli.regular import open_regular
 
 _THROUGH = re.compile(r"\.tar(?=/)", re.IGNORECASE)
+_LONGEST_PATH = 4096  # no system opens a longer one; each `.tar/` in it is looked for on disk
 _AGAIN = "download or write it again"
 
 MAX_BYTES = 4 << 30
@@ -50,7 +51,7 @@ class _Contents:
 
 def through_tar(file: str) -> tuple[str, str] | None:
     """The tar file and the member that a path such as `shards/000.tar/cat/1.jpg` names; None of others."""
-    for found in _THROUGH.finditer(file):
+    for found in _THROUGH.finditer(file, 0, _LONGEST_PATH):
         tar = file[: found.end()]
         if os.path.isfile(tar):  # noqa: PTH113  # Path.is_file raises on some names
             return tar, _name(file[found.end() :])

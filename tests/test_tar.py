@@ -144,6 +144,12 @@ def test_only_a_file_is_gone_through(tmp_path: Path) -> None:
     assert through_tar(f"{inner}/../1.jpg") == (str(inner), "1.jpg")
 
 
+def test_a_path_through_very_many_tar_files_is_answered_at_once(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "s.tar", [("1.jpg", b"x")])
+    assert through_tar("a.tar/" * 700_000 + "1.jpg") is None
+    assert through_tar(f"{tar}/{'a.tar/' * 700_000}1.jpg") == (str(tar), "a.tar/" * 700_000 + "1.jpg")
+
+
 def test_digest_is_that_of_the_member(tmp_path: Path) -> None:
     (tmp_path / "1.jpg").write_bytes(b"content")
     tar = write_tar(tmp_path / "s.tar", [("1.jpg", b"content")])

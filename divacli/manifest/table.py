@@ -56,7 +56,10 @@ class Manifest:
         """The distinct labels, sorted: by value where all are whole numbers, so that 10 comes after 9."""
         labels = [label for label in self.table["label"].unique().tolist() if label]
         numbers = all(label.isascii() and label.isdigit() for label in labels)
-        return sorted(labels, key=lambda label: (int(label) if numbers else 0, label))
+        if not numbers:
+            return sorted(labels)
+        # By length and then by digits, as int() refuses more than some thousand of them.
+        return sorted(labels, key=lambda label: (len(label.lstrip("0")), label.lstrip("0"), label))
 
     @property
     def names_only(self) -> np.ndarray:

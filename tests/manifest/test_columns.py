@@ -125,6 +125,15 @@ def test_a_long_number_that_is_none_is_answered_at_once(tmp_path: Path) -> None:
         read(tmp_path, f"path,label,weight\n1,a,{'1' * 1_000_000}x\n2,b,1\n")
 
 
+def test_classes_that_are_numbers_are_sorted_by_value_however_long(tmp_path: Path) -> None:
+    long = "9" * 5000
+    labels = ["10", "9", long, "007", "7", "0", "00", f"1{long}", f"00{long}"]
+    manifest = read(
+        tmp_path, "path,label\n" + "".join(f"{row},{label}\n" for row, label in enumerate(labels))
+    )
+    assert manifest.classes == ["0", "00", "007", "7", "9", "10", f"00{long}", long, f"1{long}"]
+
+
 @pytest.mark.parametrize("batch", ["9007199254740993", "20240101123456789", "1_0", "\u0663"])
 def test_batches_whose_digits_a_float_would_change_stay_as_they_are(tmp_path: Path, batch: str) -> None:
     manifest = read(tmp_path, f"path,label,derivative,batch\n1,a,0,{batch}\n2,b,0,1\n")
