@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from divacli.errors import DataError, DivaError
-from divacli.regular import open_regular, read_at_most, read_regular
+from divacli.regular import LARGEST, open_regular, read_at_most, read_regular
 from divacli.tar import MAX_BYTES, members, read_member, through_tar
 
 if TYPE_CHECKING:
@@ -290,12 +290,12 @@ def read_whole(place: Place, most: int) -> bytes:
     return place.read_bytes(most) if isinstance(place, RemoteFile) else read_regular(place, most)
 
 
-def opened(place: Place, most: int | None = None) -> IO[bytes]:
+def opened(place: Place, most: int = LARGEST) -> IO[bytes]:
     """A file, open for reading.
 
     Args:
         place: The file.
-        most: The bytes that a local one may have; None for any number.
+        most: The bytes that a local one may have.
 
     Raises:
         OSError: A local file cannot be read, is no regular file, or has more.
@@ -360,12 +360,12 @@ def size_of(place: Place) -> int:
     return place.size() if isinstance(place, RemoteFile) else place.stat().st_size
 
 
-def file_digest(place: Place, most: int | None = None) -> bytes:
+def file_digest(place: Place, most: int = LARGEST) -> bytes:
     """SHA-256 of a file's content.
 
     Args:
         place: The file.
-        most: The bytes that a local one may have; None: any number.
+        most: The bytes that a local one may have.
 
     Raises:
         OSError: A local file cannot be read, is no regular file, or too large.
@@ -411,37 +411,21 @@ def require_finished(folder: Path, name: str | None = None) -> None:
         name: The only file of it that is wanted. It is refused if a newer one waits to replace it.
 
     Raises:
-        DataError: The folder holds the note of such a command.
+        DataError: The folder holds the note of such a command, and files that wait.
     """
     for _ in range(_MOMENTS):
-        if not is_unfinished(folder, name):
+        try:
+            waiting = set(os.listdir(folder / STAGE))  # noqa: PTH208  # names, not paths
+        except OSError:
+            return
+        if COMMIT not in waiting or (len(waiting) == 1 if name is None else name not in waiting):
             return
         time.sleep(0.05)
-    raise unfinished(folder)
-
-
-def is_unfinished(folder: Path, name: str | None = None) -> bool:
-    """Tell whether the note of a command is there, and something waits to be put into place.
-
-    Args:
-        folder: Any.
-        name: What may wait; None for anything.
-    """
-    try:
-        waiting = set(os.listdir(folder / STAGE))  # noqa: PTH208  # names, not paths
-    except OSError:
-        return False
-    return COMMIT in waiting and (len(waiting) > 1 if name is None else name in waiting)
-
-
-def unfinished(folder: Path) -> DataError:
-    """Make the error for such a folder."""
-    return DataError(
-        f"{folder} may hold files of two runs: a command was killed while it put its files there, says "
+    raise DataError(
+        f"{folder} may hold files of two runs: diva was killed there while it put files into place, says "
         f"{folder / STAGE / COMMIT}",
         expected="files of runs that have ended",
-        hint=f"run that command again with --overwrite; or, if no command of yours was killed, remove "
-        f"{folder / STAGE}",
+        hint=f"remove {folder / STAGE}, then run the command that was killed again, with --overwrite",
     )
 
 

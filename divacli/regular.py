@@ -1,6 +1,7 @@
 """Open what a stranger may have named: regular files only, without waiting, and no more bytes than agreed.
 
-A pipe may never answer and a device may never end. Every reader of this package opens local files here.
+A pipe may never answer, and a device may never end. So may files that the system makes up, such as those in
+/proc: they state no length and have content. Every reader of this package opens local files here.
 """
 
 from __future__ import annotations
@@ -13,13 +14,18 @@ from typing import IO
 
 NO_REGULAR_FILE = "no regular file but a pipe, a socket or a device"
 
+_NO_LENGTH = "a file that states no length and has content, as the system makes them up"
+LARGEST = 1 << 46
+"""Bytes. What states more is no file, but a window on all memory."""
+
+
 _PART = 1 << 20  # bytes
 
 DOCUMENT_BYTES = 64 << 20
 """The most that a JSON file may hold that diva writes: a record of runs, the description of a store."""
 
 
-def open_regular(path: str | os.PathLike[str], most: int | None = None) -> BufferedReader:
+def open_regular(path: str | os.PathLike[str], most: int = LARGEST) -> BufferedReader:
     """Open a regular file for reading, and nothing else.
 
     The file is looked at before it is opened, because opening some devices does something, and again
@@ -27,19 +33,22 @@ def open_regular(path: str | os.PathLike[str], most: int | None = None) -> Buffe
 
     Args:
         path: The file, or a link to it.
-        most: The bytes it may have; None for any number.
+        most: The bytes it may have.
 
     Returns:
         A buffered stream, at the first byte.
 
     Raises:
-        OSError: There is no such file, it is no regular file, or it is too large.
+        OSError: There is no such file, it is no regular file, it is too large, or it has more than it states.
     """
-    _require_regular(os.stat(path), path, None)  # noqa: PTH116  # any kind of path
+    _require_regular(os.stat(path), path, most)  # noqa: PTH116  # any kind of path
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
     descriptor = os.open(path, flags)
     try:
-        _require_regular(os.fstat(descriptor), path, most)
+        found = os.fstat(descriptor)
+        _require_regular(found, path, most)
+        if not found.st_size and _has_content(descriptor):
+            raise OSError(errno.EINVAL, _NO_LENGTH, os.fspath(path))
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
@@ -81,12 +90,25 @@ def read_at_most(stream: IO[bytes], most: int, path: str | os.PathLike[str]) -> 
     return b"".join(parts)
 
 
-def _require_regular(status: os.stat_result, path: str | os.PathLike[str], most: int | None) -> None:
+def reason(error: Exception) -> str:
+    """Say what an error is about, without the number and the name of the file that `str` adds to some."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _has_content(descriptor: int) -> bool:
+    """Whether something can be read, or would be waited for, in a file that states no length."""
+    try:
+        return bool(os.pread(descriptor, 1, 0))
+    except OSError:
+        return True
+
+
+def _require_regular(status: os.stat_result, path: str | os.PathLike[str], most: int) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, NO_REGULAR_FILE, os.fspath(path))
-    if most is not None and status.st_size > most:
+    if status.st_size > most:
         raise _too_large(status.st_size, most, path)
 
 

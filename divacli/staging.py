@@ -5,8 +5,8 @@ Then they are renamed into place.
 
 A kill before the note changes nothing: the next command that writes there throws away the hidden folder.
 A kill between two renames leaves the note, and what is not in place yet. That tells everybody who looks there
-that files may be of two runs (`divacli.files.require_finished`), and the same command makes all of them anew.
-Nobody carries a note out, for it may be a stranger's.
+that files may be of two runs (`divacli.files.require_finished`). Their owner removes the hidden folder, and
+runs the same command again. Nobody carries a note out, for it may be a stranger's.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from divacli.errors import OutputError, listed
-from divacli.files import COMMIT, STAGE, is_unfinished, unfinished
+from divacli.files import COMMIT, STAGE, require_finished
 from divacli.manifest.write import output_error
-from divacli.regular import DOCUMENT_BYTES, read_regular
 
 
 class Stage:
@@ -32,18 +31,15 @@ class Stage:
     Args:
         folder: That they are for. It is there, and locked by this process (`divacli.lock`) until they are in
             place.
-        command: That makes them.
-        overwrite: Whether it may replace what an earlier run of it has left half in place.
 
     Raises:
-        OutputError: Another command was killed while it put files into place, or `overwrite` is not given; or
-            something else than a folder is where files would wait.
+        DataError: A command was killed while it put files into place.
+        OutputError: Something else than a folder is where files would wait.
     """
 
-    def __init__(self, folder: Path, command: str, *, overwrite: bool = False) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._stage = folder / STAGE
-        self._command = command
         self._made = False
         with _explained(folder):
             if self._stage.is_symlink() or (self._stage.exists() and not self._stage.is_dir()):
@@ -52,9 +48,7 @@ class Stage:
                     expected="a folder that diva has made, or nothing",
                     hint="remove it, or choose another folder with --out",
                 )
-            anew = overwrite and _command_of(self._stage / COMMIT) == command
-            if is_unfinished(folder) and not anew:
-                raise unfinished(folder)
+            require_finished(folder)
             if self._stage.exists():
                 shutil.rmtree(self._stage)
 
@@ -90,7 +84,7 @@ class Stage:
         with _explained(self._folder), _undisturbed():
             note = self._stage / f"{COMMIT}.tmp"
             with note.open("x") as file:
-                json.dump({"command": self._command, "names": list(names), "stale": list(stale)}, file)
+                json.dump({"names": list(names), "stale": list(stale)}, file)
                 file.flush()
                 os.fsync(file.fileno())
             sync_folder(self._stage)
@@ -125,14 +119,6 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _command_of(note: Path) -> object:
-    """The command that a note names; None where it names none."""
-    try:
-        return json.loads(read_regular(note, DOCUMENT_BYTES))["command"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return None
 
 
 def _is_folder(path: Path) -> bool:

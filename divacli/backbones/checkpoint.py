@@ -308,13 +308,16 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     expected = f"a state dict, bare or under one of {', '.join(_ENTRIES)}"
     hint = "torch.save(model.state_dict(), 'weights.pt') writes one"
     outer: list[object] = []  # which a file may hold inside of themselves
-    while isinstance(content, Mapping) and all(content is not one for one in outer):
+    while isinstance(content, dict) and all(content is not one for one in outer):
         outer.append(content)
-        inner = [content[entry] for entry in _ENTRIES if isinstance(content.get(entry), Mapping)]
+        # A file may give a dictionary attributes that hide its methods.
+        entries = dict(dict.items(content))
+        inner = [entries[entry] for entry in _ENTRIES if isinstance(entries.get(entry), dict)]
         if not inner:
+            content = entries
             break
         content = inner[0]
-    if not isinstance(content, Mapping):
+    if not isinstance(content, dict):
         kind = "value other than a tensor" if isinstance(content, _Inert) else type(content).__name__
         raise ModelError(f"{path} holds a {kind}", expected=expected, hint=hint)
     others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
@@ -324,7 +327,12 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
         raise ModelError(
             f"{path}: not tensors in its state dict: {listed(others)}", expected=expected, hint=hint
         )
-    weights = {str(name): tensor for name, tensor in content.items()}
+    # And tensors: this one is another object with the same values.
+    weights = {str(name): Tensor.detach(tensor) for name, tensor in dict.items(content)}
+    if len(weights) < len(content):
+        raise ModelError(
+            f"{path}: tensors of one name: {listed(list(map(repr, content)))}", expected=expected
+        )
     if odd := [name for name, tensor in weights.items() if not _is_plain(tensor)]:
         raise ModelError(
             f"{path}: tensors that are sparse, nested, quantised or much larger than what the file holds of "

@@ -44,6 +44,7 @@ _ARITHMETIC = (
     *(ast.Expression, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.Subscript),
     *(ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.expr_context, ast.keyword),
 )
+_CONTAINERS = (None, "builtins.tuple", "builtins.list", "builtins.dict")
 _FUNCTIONS = frozenset({"max", "min", "abs", "int", "float", "floor", "ceiling"})
 _METHODS = frozenset({"size", "stride", "storage_offset"})
 
@@ -65,6 +66,8 @@ def refuse_torchscript(content: io.BytesIO, path: Path) -> None:
             raise _refused(path, f"{name} holds a text that torch does not write")
         # Names may be written with spaces, line ends and comments between their parts.
         code = re.sub(r"\s*\.\s*", ".", _UNSPOKEN.sub(" ", text).replace("\\\n", " "))
+        if re.search(r"(?<![\w.])print\s*\(", code):
+            raise _refused(path, f"{name} prints, where a table may be written to")
         for found in _NAMED.finditer(_DECLARED.sub("", code)):
             # Wherever it stands: what has a name may be called by another one later. And a part of a name,
             # such as the module torch alone, may become any other (getattr).
@@ -108,13 +111,31 @@ def refuse_exported(content: io.BytesIO, path: Path) -> None:
 
 def _sound(key: str, text: str) -> bool:
     """Whether what torch makes code of is as `torch.export.save` writes it."""
-    if key == "target":
+    if key in ("target", "as_operator"):
         return _COMPUTES.fullmatch(text) is not None and not _OUTSIDE.search(text)
     if key in ("expr_str", "guards_code"):
         return _arithmetic(text)
-    if key == "name":
+    if key in ("name", "forward_arg_names"):
         return re.fullmatch(r"\w*", text, re.ASCII) is not None
-    return key != "in_spec" or not re.search(r"[()=;#\n]", text)
+    return key not in ("in_spec", "out_spec") or _structure(text)
+
+
+def _structure(text: str) -> bool:
+    """Whether a text describes tuples, lists and dictionaries, and nothing else.
+
+    torch imports what else it names, and runs it.
+    """
+    try:
+        pending = [json.loads(text)[1]]
+        while pending:
+            one = pending.pop()
+            keys = json.loads(one["context"] or "null") or []
+            if one["type"] not in _CONTAINERS or not isinstance(keys, list):
+                return False
+            pending += one["children_spec"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return False
+    return True
 
 
 def _arithmetic(text: str) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from divacli.errors import ModelError, listed
-from divacli.regular import open_regular
+from divacli.regular import open_regular, reason
 
 CHECKPOINT_BYTES = 64 << 30
 """The most that a file of weights may have."""
@@ -50,7 +50,7 @@ def open_checkpoint(path: Path) -> BufferedReader:
         ) from error
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"{path} cannot be read: {getattr(error, 'strerror', error)}",
+            f"{path} cannot be read: {reason(error)}",
             expected="a checkpoint file",
             hint="check the path after --checkpoint",
         ) from error

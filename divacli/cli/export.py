@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,7 @@ import typer
 
 from divacli.cli.command import command, console, say, warn
 from divacli.cli.options import FrameOptions, OutputOptions, path_value
+from divacli.errors import DataError
 from divacli.files import is_url, require_present
 
 if TYPE_CHECKING:
@@ -134,11 +136,14 @@ def _copies(table: str, scores: Manifest) -> set[str] | None:
     from divacli.manifest.tabular import FORMATS, parse
 
     beside = [Path(table).with_name(f"duplicates.{format}") for format in FORMATS]
-    found = [] if table == "-" or is_url(table) else [file for file in beside if file.is_file()]
+    found = [] if table == "-" or is_url(table) else [file for file in beside if os.path.lexists(file)]
     if not found:
         return None
     format = found[0].suffix[1:]
-    copies = parse(read_table(found[0], format, str(found[0])), format, str(found[0]))
+    try:
+        copies = parse(read_table(found[0], format, str(found[0])), format, str(found[0]))
+    except OSError as error:
+        raise DataError(f"{found[0]} cannot be read: {error.strerror}", hint="remove it") from error
     paths = set(copies["path"]) if "path" in copies else set()
     if not paths <= set(scores.table["path"]):
         warn(f"{found[0]} is of other samples than {table}: the column is_near_duplicate_issue is left out")

@@ -87,7 +87,7 @@ class ResultFiles:
         try:
             _prepare(folder, self._held)
             self._held.enter_context(locked(folder, wait=False))
-            self._stage = Stage(folder, self._command, overwrite=overwrite)
+            self._stage = Stage(folder)
             self._held.callback(self._stage.abandon)
             self.require_free(self._makes, self._command)
         except BaseException:

@@ -71,7 +71,7 @@ def bring_in(
         elif way == "symlink":
             place.symlink_to(file)
         else:
-            _link(file, place)
+            _link(file, state, place)
         advance(1)
 
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -91,23 +91,49 @@ def bring_in(
 
 def _copy(file: str, state: State | None, place: Path) -> None:
     """Copy a file, opened once, that is still as it was when it was looked at."""
-    try:
-        source = open_regular(file, MAX_BYTES)
-    except OSError as error:
-        raise _unreadable(file, error) from error
-    with source, place.open("xb") as target:
+    with _opened(file) as source, place.open("xb") as target:
         before = os.fstat(source.fileno())
         length = 0
         # No further than the file is long: one that grows all the time would never end.
         while length <= before.st_size and (part := _part(source, file)):
             length += len(part)
             target.write(part)
-        if not state == _state(before) == _state(os.fstat(source.fileno())) or length != before.st_size:
-            raise DataError(
-                f"{file} changed, or was replaced, while images were copied",
-                expected="images that nobody writes to meanwhile",
-                hint="run the command again",
-            )
+        after = os.fstat(source.fileno())
+        if not state == _state(before) == _state(after) or length != before.st_size:
+            raise _changed(file)
+
+
+def _link(file: str, state: State | None, place: Path) -> None:
+    """Give a file another name. As long as it is open here, no other file has its inode."""
+    with _opened(file) as source:
+        before = os.fstat(source.fileno())
+        try:
+            # Of a symbolic link: another name for the file behind it, not for the link.
+            os.link(os.path.realpath(file), place)
+        except OSError as error:
+            elsewhere = error.errno == errno.EXDEV
+            raise OutputError(
+                f"{file} cannot be given another name in {place.parent.parent.parent}: {error.strerror}",
+                expected="images in the same file system" if elsewhere else "a file system with hard links",
+                hint="use --materialize copy or symlink, or a place beside the images with --out",
+            ) from error
+        if state != _state(before) or not os.path.samestat(before, place.lstat()):
+            raise _changed(file)
+
+
+def _opened(file: str) -> BinaryIO:
+    try:
+        return open_regular(file, MAX_BYTES)
+    except OSError as error:
+        raise _unreadable(file, error) from error
+
+
+def _changed(file: str) -> DataError:
+    return DataError(
+        f"{file} changed, or was replaced, while images were brought in",
+        expected="images that nobody writes to meanwhile",
+        hint="run the command again",
+    )
 
 
 def _part(source: BinaryIO, file: str) -> bytes:
@@ -135,19 +161,6 @@ def _unreadable(file: str, error: OSError) -> DataError:
         expected="images that can be read",
         hint="make it readable, or decide to drop it",
     )
-
-
-def _link(file: str, place: Path) -> None:
-    try:
-        # Of a symbolic link: another name for the file behind it, not for the link.
-        os.link(os.path.realpath(file), place)
-    except OSError as error:
-        elsewhere = error.errno == errno.EXDEV
-        raise OutputError(
-            f"{file} cannot be given another name in {place.parent.parent.parent}: {error.strerror}",
-            expected="images in the same file system" if elsewhere else "a file system with hard links",
-            hint="use --materialize copy or symlink, or a place beside the images with --out",
-        ) from error
 
 
 def _sync(place: Path) -> None:

@@ -163,6 +163,7 @@ def materialize(
     require_apart(manifest, folder)
     files = manifest.files()
     states = _looked_at(manifest, files, way)
+    outside = _from_outside(manifest, way)
     table = manifest.table
     places = laid_out(table["label"], map(_image_name, files), files)
     metadata = table.drop(columns=["path", "label"]).drop(
@@ -178,7 +179,7 @@ def materialize(
         misread = _misread(listing, table["label"]) if format == "csv" else []
     paths = [posixpath.join(folder.name, place) for place in places]
     moved = table.assign(path=paths).drop(columns="feature_source", errors="ignore")
-    return moved, [*_from_outside(manifest, way), *_warnings(folder, places), *misread]
+    return moved, [*outside, *_warnings(folder, places), *misread]
 
 
 def _looked_at(manifest: Manifest, files: list[str], way: Way) -> list[State | None]:

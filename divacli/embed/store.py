@@ -35,7 +35,7 @@ from divacli.errors import StoreError, listed
 from divacli.files import STORE_FILE, Place, RemoteFile, read_range, read_whole, size_of
 from divacli.manifest import ArrayFile, write_bytes, write_text
 from divacli.manifest.write import output_error
-from divacli.regular import DOCUMENT_BYTES, open_regular
+from divacli.regular import DOCUMENT_BYTES, open_regular, reason
 from divacli.tar import MAX_BYTES
 
 FORMAT = 1
@@ -295,7 +295,7 @@ class FeatureStore:
             return torch.from_numpy(weight), torch.from_numpy(bias)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise StoreError(
-                f"{source} is damaged ({error})",
+                f"{source} is damaged ({reason(error)})",
                 expected="the weight and bias of the network's last layer",
                 hint=_MEND,
             ) from error
@@ -486,7 +486,7 @@ def _open_shard(path: Place, n_features: int) -> tuple[ArrayFile, np.ndarray] | 
         keys = ArrayFile(path, start + spans["keys"][0], (m, KEY_BYTES), np.dtype(np.uint8))
         return features, keys[:]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return _damage(path, str(error), f"a whole file with {n_features} features a row")
+        return _damage(path, reason(error), f"a whole file with {n_features} features a row")
 
 
 def _damage(path: Place, reason: str, expected: str = "the file as it was written") -> StoreError:
@@ -508,7 +508,7 @@ def _described(folder: Place) -> dict[str, Any]:
         content = json.loads(read_whole(path, DOCUMENT_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise _DamagedDescription(
-            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}",
+            f"{path} cannot be read: {reason(error)}",
             expected="the description of a feature store",
             hint=_MEND,
         ) from error

@@ -17,7 +17,7 @@ import numpy as np
 from divacli.errors import DataError
 from divacli.files import Place, RemoteFile, opened
 from divacli.manifest.bounded import most_unpacked, too_dense
-from divacli.regular import open_regular
+from divacli.regular import open_regular, reason
 
 _LOCAL_HEADER = struct.Struct(
     "<26xHH"
@@ -71,7 +71,7 @@ class ArrayFile:
                 offset = stream.tell()
         except (OSError, ValueError) as error:
             raise DataError(
-                f"{path} cannot be read: {error}", expected="an array saved by numpy.save"
+                f"{path} cannot be read: {reason(error)}", expected="an array saved by numpy.save"
             ) from error
         if not readable_in_place:
             raise DataError(

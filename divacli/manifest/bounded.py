@@ -97,10 +97,13 @@ def require_room(rows: int, held: int, name: str, hint: str) -> None:
 
 def _read(stream: IO[bytes], name: str, *, has_lines: bool, start: bytes = b"") -> bytes:
     parts: list[bytes] = []
-    line = 0
+    length = line = 0
     part = start or stream.read(_PART)
     while part:
         parts.append(part)
+        length += len(part)
+        if length > TABLE_BYTES:  # it grows while it is read
+            raise DataError(f"{name} has more than {TABLE_BYTES:,} bytes", expected="a table of samples")
         # A line within one part is short. How a file is cut into parts makes no difference.
         first = min((end for end in (part.find(b"\n"), part.find(b"\r")) if end >= 0), default=len(part))
         last = max(part.rfind(b"\n"), part.rfind(b"\r"))

@@ -66,7 +66,8 @@ def read_folder(folder: Path, name: str, *, labels_required: bool = True) -> tup
         found = f"{len(loose):,} images without a class folder" if loose else "no images"
         shards = sorted(path for path in others if path.lower().endswith(".tar"))
         raise DataError(
-            f"{name} has {found} ({len(classes):,} sub-folders)",
+            f"{name} has {found} ({len(classes):,} sub-folders"
+            + (f", of them folders of results of diva: {listed(sorted(results))})" if results else ")"),
             expected=_LAYOUT if labels_required else _LAYOUT_OPTIONAL,
             hint=f"point at the folder with the shards: {name.rstrip('/')}/{shards[0].rpartition('/')[0]}"
             if shards
@@ -150,7 +151,9 @@ def _holds_results(folder: Path) -> bool:
     """Whether a folder has a record of diva's runs; other programs have files of that name, too."""
     try:
         runs = json.loads(read_regular(folder / RUN_FILE, DOCUMENT_BYTES))["runs"]
-        return bool(runs) and all(isinstance(run["command"], str) and run["outputs"] for run in runs)
+        return bool(runs) and all(
+            isinstance(run["outputs"], dict) and run["versions"]["diva"] for run in runs
+        )
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False
 

@@ -15,6 +15,7 @@ from divacli.errors import DataError, listed
 from divacli.files import Place, opened
 from divacli.manifest.arrayfile import ArrayFile, read_npy_header
 from divacli.manifest.bounded import require_room
+from divacli.regular import reason
 
 _PER_SAMPLE = ("label", "path", "weight", "group")
 _KNOWN = ("embedding", "class_name", *_PER_SAMPLE)
@@ -60,7 +61,8 @@ def read_npz(
             held = stream.seek(0, os.SEEK_END)
     except _UNREADABLE as error:
         raise DataError(
-            f"{name} cannot be read: {error}", expected=f"a file saved by numpy.savez with {_EXPECTED}"
+            f"{name} cannot be read: {reason(error)}",
+            expected=f"a file saved by numpy.savez with {_EXPECTED}",
         ) from error
     members = [entry.removesuffix(".npy") for entry in entries if entry.endswith(".npy")]
     if twice := sorted(member for member, count in Counter(members).items() if count > 1):
@@ -124,7 +126,7 @@ def _open(file: Place, member: str, name: str, *, whole: bool = False) -> ArrayF
         return ArrayFile.from_npz(file, member, whole=whole)
     except _UNREADABLE as error:
         raise DataError(
-            f"{name}: array {member} cannot be read: {error}",
+            f"{name}: array {member} cannot be read: {reason(error)}",
             expected="an array of numbers or strings, without Python objects",
             hint="save it again as such, for example numpy.savez(file, label=label.astype(str), ...)",
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -92,10 +93,10 @@ def read_results(folder: Path) -> Results:
             name: parse(read_table(file, file.suffix[1:], str(file)), file.suffix[1:], str(file))
             for name in (*SAMPLE_TABLES, *RECORDS)
             # JSON lines without a row are an empty file.
-            if (file := newest(folder, name)) is not None and file.stat().st_size
+            if (file := newest(folder, name)) is not None and not (file.is_file() and not file.stat().st_size)
         }
         summaries = {
-            name: _summary(file) for name in SUMMARIES if (file := folder / f"{name}.json").is_file()
+            name: _summary(file) for name in SUMMARIES if os.path.lexists(file := folder / f"{name}.json")
         }
     except OSError as error:
         raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
@@ -124,8 +125,8 @@ def read_results(folder: Path) -> Results:
 
 def newest(folder: Path, name: str) -> Path | None:
     """The table of a name in a folder, in whichever format was written last; None where there is none."""
-    found = [file for suffix in _FORMATS if (file := folder / f"{name}.{suffix}").is_file()]
-    return max(found, key=lambda file: file.stat().st_mtime_ns, default=None)
+    found = [file for suffix in _FORMATS if os.path.lexists(file := folder / f"{name}.{suffix}")]
+    return max(found, key=lambda file: file.lstat().st_mtime_ns, default=None)
 
 
 def _summary(file: Path) -> dict[str, Any]:

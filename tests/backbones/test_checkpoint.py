@@ -144,6 +144,35 @@ def test_a_flipped_bit_is_seen_where_the_file_has_checksums(tiny, tmp_path, chec
         read_checkpoint(tmp_path / "w.pt")
 
 
+class Hiding:
+    """Pickled as a dictionary or a tensor with attributes that hide its methods."""
+
+    def __init__(self, kind, hidden):
+        self.kind, self.hidden = kind, hidden
+
+    def __reduce__(self):
+        if self.kind == "dictionary":
+            return collections.OrderedDict, (), {"items": self.hidden, "get": self.hidden}
+        weight = torch.ones(3)
+        state = {"float": self.hidden, "is_floating_point": self.hidden}
+        return torch._utils._rebuild_parameter_with_state, (weight, False, collections.OrderedDict(), state)
+
+
+@pytest.mark.parametrize("hidden", [None, 3, "text"])
+def test_attributes_that_hide_methods_hide_nothing(tmp_path, hidden):
+    torch.save({"x": Hiding("tensor", hidden)}, tmp_path / "w.pt")
+    assert read_checkpoint(tmp_path / "w.pt").weights["x"].tolist() == [1.0] * 3
+    torch.save(Hiding("dictionary", hidden), tmp_path / "w.pt")
+    with pytest.raises(ModelError, match="a dictionary with the entries"):
+        read_checkpoint(tmp_path / "w.pt")
+
+
+def test_two_tensors_of_one_name_are_refused(tmp_path):
+    torch.save({1: torch.ones(1), "1": torch.zeros(1)}, tmp_path / "w.pt")
+    with pytest.raises(ModelError, match="tensors of one name: 1, '1'"):
+        read_checkpoint(tmp_path / "w.pt")
+
+
 def test_several_checkpoints_in_one_archive_are_refused(tmp_path):
     for name in ("a", "b"):
         torch.save({name: torch.ones(1)}, tmp_path / f"{name}.pt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -241,14 +242,15 @@ def unfinished(folder: Path, command: str) -> None:
     (stage / "commit.json").write_text(json.dumps(note))
 
 
-def test_what_a_kill_left_half_in_place_is_made_anew_by_the_same_command_alone(tmp_path):
+def test_what_a_kill_left_half_in_place_is_refused_until_it_is_made_anew(tmp_path):
     write(tmp_path, {"scores.csv": "1", "summary.json": "1"})
     (tmp_path / "scores.csv").write_text("2")
     unfinished(tmp_path, "score")
-    for options in ({"command": "prune", "overwrite": True}, {"command": "score"}):
+    for options in ({"command": "prune"}, {"command": "score", "overwrite": True}):
         with pytest.raises(DataError, match="may hold files of two runs") as caught:
             write(tmp_path, {"kept.csv": "3"}, **options)
-        assert "run that command again with --overwrite" in str(caught.value)
+        assert f"remove {tmp_path / '.diva-staged'}, then run the command" in str(caught.value)
+    shutil.rmtree(tmp_path / ".diva-staged")
     write(tmp_path, {"scores.csv": "3", "summary.json": "3"}, overwrite=True)
     assert names_in(tmp_path) == {"scores.csv", "summary.json", RUN_FILE}
     assert (tmp_path / "summary.json").read_text() == "3"

@@ -128,6 +128,31 @@ def test_a_source_that_changes_while_it_is_copied(
     assert not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.parametrize("back", [False, True])
+def test_a_source_that_is_swapped_gets_no_other_name(
+    manifest: Manifest, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, back: bool
+) -> None:
+    """Also not where it is back in its place afterwards."""
+    (tmp_path / "secret").write_text("secret")
+    link = os.link
+
+    def swapping(source: str, place: Path) -> None:
+        if source.endswith("3.png"):
+            (photos / "b/3.png").rename(tmp_path / "kept")
+            link(tmp_path / "secret", photos / "b/3.png")
+            link(source, place)
+            if back:
+                (photos / "b/3.png").unlink()
+                (tmp_path / "kept").rename(photos / "b/3.png")
+        else:
+            link(source, place)
+
+    monkeypatch.setattr(os, "link", swapping)
+    with pytest.raises(DataError, match=r"photos/b/3.png changed, or was replaced,"):
+        materialize(manifest, tmp_path / "out/images", "hardlink", "csv", silent)
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_an_image_that_cannot_be_read_is_named(
     manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,7 +179,7 @@ def test_what_is_no_file_is_called_so(photos: Path, tmp_path: Path, kind: str) -
 
 def test_a_file_that_states_no_length(photos: Path, tmp_path: Path) -> None:
     (photos / "b/9.png").symlink_to("/proc/self/environ")
-    with pytest.raises(DataError, match=r"b/9.png changed, or was replaced,"):
+    with pytest.raises(DataError, match=r"b/9.png cannot be read: a file that states no length"):
         materialize(read_manifest(str(photos)), tmp_path / "out/images", "copy", "csv", silent)
 
 

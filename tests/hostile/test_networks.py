@@ -112,6 +112,29 @@ def test_torchscript_in_disguise(disguise: Callable[[bytes], bytes], tmp_path: P
     assert not created.exists()
 
 
+class Printing(Net):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        print("error: forged")
+        return self.fc(x.mean((2, 3)))
+
+
+def test_torchscript_that_prints(tmp_path: Path) -> None:
+    """It would print into a table that is written to standard output."""
+    torch.jit.script(Printing()).save(tmp_path / "m.pt")
+    with pytest.raises(ModelError, match=r"prints, where a table may be written to"):
+        load_backbone(None, tmp_path / "m.pt")
+
+
+def test_an_exported_network_with_a_structure_for_output(tmp_path: Path) -> None:
+    class Structured(Net):
+        def forward(self, x: torch.Tensor) -> dict[str, Any]:
+            return {"logits": self.fc(x.mean((2, 3))), "more": [x.sum(), (x.mean(),)]}
+
+    program = torch.export.export(Structured().eval(), (torch.zeros(2, 3, 8, 8),))
+    torch.export.save(program, tmp_path / "m.pt2")
+    refuse_exported(content_of(tmp_path / "m.pt2"), tmp_path / "m.pt2")
+
+
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "mnasnet0_5"])
 def test_networks_of_torchvision_are_no_more_than_that(name: str, tmp_path: Path) -> None:
     """Their layers have numbers for names, which TorchScript asks for by getattr."""
@@ -268,6 +291,9 @@ def each(found: Any, key: str, value: Any) -> None:
         ("guards_code", ["__import__('os').mkdir('TARGET')"]),
         ("guards_code", ['1 == 1, "" + __import__("os").mkdir("TARGET") + ""']),
         ("name", "x=__import__('os').mkdir('TARGET')"),
+        ("forward_arg_names", ["x", "y=__import__('os').mkdir('TARGET')"]),
+        ("out_spec", '[1, {"type": "collections.defaultdict", "context": "{}", "children_spec": []}]'),
+        ("in_spec", '[1, {"type": "antigravity.x", "context": null, "children_spec": []}]'),
     ],
 )
 def test_exported_with_code_for_a_name(key: str, value: Any, tmp_path: Path, created: Path) -> None:

@@ -202,3 +202,44 @@ def test_in_the_folder_of_a_clip_model(
     os.mkfifo(model / name)
     said = refused("score", photos, "--model", f"clip:{model}")
     assert f"{name}: no regular file but a pipe, a socket or a device" in said
+
+
+@pytest.mark.skipif(not Path("/proc/self/pagemap").is_file(), reason="no /proc")
+@pytest.mark.parametrize("made_up", ["/proc/self/pagemap", "/proc/self/environ"])
+def test_files_that_the_system_makes_up(made_up: str, photos: Path, network: Path, run: Callable) -> None:
+    """They state no length: one of these goes on for terabytes."""
+    model = ("--model", f"{network}:make")
+    names = ["x.parquet", "x.csv", "x.npz", "x.tar", "store.json", "decisions.json", "w.pt"]
+    for name in names:
+        Path(name).symlink_to(made_up)
+    (photos / "a/z.png").symlink_to(made_up)
+    commands = [
+        *(("score", name, *model) for name in names[:4]),
+        ("score", ".", *model),
+        ("apply", photos, "decisions.json"),
+        ("apply", photos, "--materialize", "copy"),
+        ("score", photos, *model, "--checkpoint", "w.pt"),
+    ]
+    for command in commands:
+        result = run(*command, "--out", "refused")
+        assert result.exit_code == 1, command
+        assert "a file that states no length and has content" in result.stderr, (command, result.stderr)
+    result = run("score", photos, *model)
+    assert result.exit_code == 0
+    assert "1 images cannot be used and are left out, the first: " in result.stderr
+    assert "a file that states no length and has content" in result.stderr
+
+
+def test_a_pipe_in_the_place_of_results_is_not_passed_over(
+    photos: Path, network: Path, run: Callable, refused: Callable
+) -> None:
+    assert run("score", photos, "--model", f"{network}:make", "--out", "scored").exit_code == 0
+    for name, command in (
+        ("duplicates.csv", ("export", "scored/scores.csv", "--to", "cleanlab")),
+        ("summary.json", ("report", "scored")),
+        ("harm.csv", ("plot", "scored")),
+    ):
+        Path("scored", name).unlink(missing_ok=True)
+        os.mkfifo(Path("scored", name))
+        assert "no regular file but a pipe, a socket or a device" in refused(*command)
+        Path("scored", name).unlink()

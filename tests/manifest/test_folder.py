@@ -48,7 +48,8 @@ def test_what_is_left_out_is_counted_and_hidden_files_are_not(tmp_path: Path) ->
     assert "not used, 2 files that are not images: README.md, cat/notes.txt." in others
 
 
-RECORD = '{"format": 1, "runs": [{"command": "plot", "outputs": {"loss.png": {}}}]}'
+RUN = '{"command": "plot", "outputs": {"loss.png": {}}, "versions": {"diva": "0.1.0"}}'
+RECORD = f'{{"format": 1, "runs": [{RUN}]}}'
 
 
 def test_results_inside_data_are_no_data(tmp_path: Path) -> None:
@@ -64,7 +65,12 @@ def test_results_inside_data_are_no_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["{}", "[]", "", '{"runs": []}', '{"runs": 3}', '{"runs": [{"command": 1}]}', "pipe"]
+    "content",
+    [
+        *("{}", "[]", "", '{"runs": []}', '{"runs": 3}', '{"runs": [{"command": 1}]}', "pipe"),
+        '{"runs": [{"command": "python train.py", "outputs": ["m.ckpt"], "versions": {"torch": "2"}}]}',
+        '{"runs": [{"command": "python train.py", "outputs": {"m.ckpt": 1}}]}',
+    ],
 )
 def test_a_run_json_of_another_program_hides_nothing(tmp_path: Path, content: str) -> None:
     touch(tmp_path, "cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png")
@@ -75,6 +81,15 @@ def test_a_run_json_of_another_program_hides_nothing(tmp_path: Path, content: st
     manifest = read_manifest(str(tmp_path))
     assert len(manifest.table) == 4
     assert "1 files that are not images: cat/run.json" in manifest.warnings[0]
+
+
+def test_data_of_nothing_but_results_says_so(tmp_path: Path) -> None:
+    touch(tmp_path, "out/images/cat/1.png", "out/images/dog/2.png")
+    (tmp_path / "out/run.json").write_text(RECORD)
+    with pytest.raises(
+        DataError, match=r"no images \(1 sub-folders, of them folders of results of diva: out\)"
+    ):
+        read_manifest(str(tmp_path))
 
 
 def test_data_that_results_were_written_into_is_still_data(tmp_path: Path) -> None:
