@@ -11,4 +11,8 @@ CACHE_VARIABLE = "DIVA_CACHE_DIR"
 def default_cache() -> Path:
     """The user's cache folder: `DIVA_CACHE_DIR`, or `diva` in the folder that the system has for caches."""
     named = os.environ.get(CACHE_VARIABLE)
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diva"
+    if named:
+        return Path(named)
+    system = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # One that is relative is to be ignored, says the XDG Base Directory Specification.
+    return (system if system.is_absolute() else Path.home() / ".cache") / "diva"

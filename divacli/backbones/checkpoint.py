@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,7 +147,9 @@ def tensors_only(stream: BinaryIO, path: Path) -> Any:
     folder = state_dict_folder(member_names(stream, path), path)
     stream.seek(0)
     content: IO[bytes] = io.BytesIO(stream.read()) if folder is None else copied(stream, path, folder)
-    return torch.load(content, map_location="cpu", weights_only=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tensors that are refused
+        return torch.load(content, map_location="cpu", weights_only=True)
 
 
 def _kind_of(names: list[str]) -> Literal["torchscript", "export"] | None:
@@ -181,11 +184,13 @@ def _read(stream: BinaryIO, path: Path) -> dict[str, Tensor]:
 
 
 def _in_float32(name: str, weight: Tensor, path: Path) -> Tensor:
-    """A tensor of floating numbers in single precision, any other one as it is."""
-    if not weight.is_floating_point():
-        return weight
+    """A tensor of floating numbers in single precision, one of whole or complex numbers as it is."""
     try:
-        return weight.float()
+        if weight.is_floating_point():
+            return weight.float()
+        if not weight.is_complex():
+            weight.to(torch.int64)
+        return weight
     except (RuntimeError, NotImplementedError) as error:
         raise ModelError(
             f"{path}: {name} is of the type {weight.dtype}, which torch does not convert to float32",
@@ -219,11 +224,11 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint, name: str) -> None:
             for k, shape in expected.items()
             if k in got and got[k] != shape
         ],
-        "complex in place of real, or real in place of complex": [
-            key.removeprefix(prefix)
+        "of another kind of numbers": [
+            f"{key.removeprefix(prefix)} {found.dtype} in place of {tensor.dtype}"
             for key, tensor in module.state_dict().items()
             if (found := checkpoint.weights.get(key.removeprefix(prefix))) is not None
-            and found.is_complex() != tensor.is_complex()
+            and _kind(found) != _kind(tensor)
         ],
     }
     if any(differences.values()):
@@ -239,6 +244,10 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint, name: str) -> None:
     state = module.state_dict()
     state.update({prefix + key: tensor for key, tensor in checkpoint.weights.items()})
     module.load_state_dict(state)
+
+
+def _kind(tensor: Tensor) -> str:
+    return "complex" if tensor.is_complex() else "floating" if tensor.is_floating_point() else "whole"
 
 
 def check_finite(weights: Mapping[str, Tensor], path: Path) -> None:

@@ -34,6 +34,7 @@ from divacli.embed.gathered import whole
 from divacli.embed.progress import Progress, silent
 from divacli.errors import DataError
 from divacli.manifest import relocate
+from divacli.manifest.columns import stacked
 from divacli.ridge import Problem, RidgeTask, Scaling, differentiate, merged
 
 FEATURES = "features.npz"
@@ -219,7 +220,7 @@ def _aligned(
         failures.append(relocate(samples.failed, samples.manifest.folder, core.manifest.folder))
     features = np.concatenate(parts)
     first = pools[0][1]
-    table = pd.concat(tables, ignore_index=True)
+    table = stacked(tables)
     table = table.assign(path=_apart([*core.manifest.table["path"], *table["path"]])[len(core) :])
     manifest = replace(
         first.manifest, name="the pools", table=table, embeddings=None, folder=core.manifest.folder

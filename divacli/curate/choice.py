@@ -13,7 +13,7 @@ from divacli.curate.solution import SolveOptions
 from divacli.embed import Samples
 from divacli.errors import DataError, listed
 from divacli.manifest import relocate
-from divacli.manifest.columns import without_scores
+from divacli.manifest.columns import stacked, without_scores
 from divacli.ridge import Candidates
 
 
@@ -166,13 +166,15 @@ def extended_samples(core: Samples, pool: Samples, selected: pd.DataFrame) -> pd
     )
     chosen = relocate(chosen, pool.manifest.folder, core.manifest.folder)
     # A sample may stand in both under one name; an embedding is told by its file as well.
-    table = pd.concat([mine.assign(origin="core"), chosen.assign(origin="pool")], ignore_index=True)
+    table = stacked([mine.assign(origin="core"), chosen.assign(origin="pool")])
     texts = [name for name in table if name in _TEXTS or _holds_text(table[name])]
     return table.fillna(dict.fromkeys(texts, ""))
 
 
 def _holds_text(column: pd.Series) -> bool:
-    return column.dtype == object or isinstance(column.dtype, pd.StringDtype)
+    if column.dtype == object:
+        return all(isinstance(cell, str) for cell in column.dropna())
+    return isinstance(column.dtype, pd.StringDtype)
 
 
 _TEXTS = ("group", "split", "id", "feature_source", "label_source")

@@ -16,6 +16,7 @@ from divacli.embed.store import FeatureStore
 from divacli.errors import DataError, StoreError, listed
 from divacli.files import STORE_FILE, Place, RemoteFile, place_of, suffix_of
 from divacli.manifest import Labels, Manifest, read_manifest, relocate
+from divacli.manifest.columns import stacked
 from divacli.run import current
 
 SAMPLES = "samples"
@@ -76,7 +77,7 @@ def joined(first: Samples, second: Samples) -> Samples:
         np.concatenate([first.features.row, second.features.row]),
     )
     moved = relocate(second.manifest.table, second.manifest.folder, first.manifest.folder)
-    table = pd.concat([first.manifest.table, moved], ignore_index=True)
+    table = stacked([first.manifest.table, moved])
     keys = None
     if first.keys is not None and second.keys is not None:
         keys = np.concatenate([first.keys, second.keys])

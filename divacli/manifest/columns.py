@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -65,7 +65,7 @@ _BESIDE_DERIVATIVE = frozenset({*RESULTS, "expected_derivative", "batch"})
 
 # Names that are common for columns of other kinds too: cells not of the kind stated above make such a column
 # the user's own, and are no reason to refuse the table.
-_COMMON = frozenset({"batch", "modality", "text", "given_label", "significant"})
+_COMMON = frozenset({"batch", "modality", "reason", "text", "given_label", "significant"})
 
 # What other tools call the two columns diva cannot do without.
 _ALIASES = {
@@ -156,6 +156,41 @@ def is_missing(cell: object) -> bool:
         or cell is pd.NaT
         or (isinstance(cell, (float, np.floating)) and cell != cell)
     )
+
+
+def stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Put tables of samples below one another, with every cell of the user's columns as it was.
+
+    pandas alone would make floating numbers of whole ones where a table lacks a column, and numbers of truth
+    values beside them.
+
+    Args:
+        tables: Of n samples together.
+
+    Returns:
+        (n rows, RangeIndex) all columns in their order; None where a table lacks one of the user's.
+    """
+    types: dict[object, set[object]] = {}
+    for table in tables:
+        for name in table:
+            types.setdefault(name, set()).add(table[name].dtype)
+    mixed = [
+        name
+        for name, found in types.items()
+        if name not in KINDS and (len(found) > 1 or not all(name in table for table in tables))
+    ]
+    parts = []
+    for table in tables:
+        part = table.copy()
+        for name in mixed:
+            cells = (
+                part[name].astype(object)
+                if name in part
+                else pd.Series([None] * len(part), part.index, object)
+            )
+            part[name] = cells
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
 
 
 def row_numbers(wrong: Iterable[bool]) -> str:

@@ -66,7 +66,7 @@ class Results:
         """
         try:
             yield
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, SyntaxError, TypeError, ValueError) as error:
             raise DataError(
                 f"{self.folder} holds a table or a JSON file that is not as diva writes it: "
                 f"{type(error).__name__}: {error}",
