@@ -183,12 +183,8 @@ def stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     for table in tables:
         part = table.copy()
         for name in mixed:
-            cells = (
-                part[name].astype(object)
-                if name in part
-                else pd.Series([None] * len(part), part.index, object)
-            )
-            part[name] = cells
+            lacking = pd.Series([None] * len(part), part.index, object)
+            part[name] = part[name].astype(object) if name in part else lacking
         parts.append(part)
     return pd.concat(parts, ignore_index=True)
 
