@@ -49,7 +49,7 @@ def open_regular(path: str | os.PathLike[str], most: int = LARGEST) -> BufferedR
         _require_regular(found, path, most)
         if not found.st_size and _has_content(descriptor):
             raise OSError(errno.EINVAL, _NO_LENGTH, os.fspath(path))
-        return os.fdopen(descriptor, "rb")
+        return open(path, "rb", opener=lambda *_: descriptor)  # and its name is the file's
     except BaseException:
         os.close(descriptor)
         raise

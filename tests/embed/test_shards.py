@@ -105,7 +105,7 @@ def test_data_set_in_worker_processes(both: tuple[Path, Path]) -> None:
     for index, (image, target) in enumerate(ManifestDataset(str(folder), to_tensor)):  # type: ignore[arg-type]
         expected[index] = image.numpy().tobytes() + bytes([target])
     loader = DataLoader(again, batch_size=16, num_workers=2)
-    tar_module._members.cache_clear()  # as in a process that was not copied from this one
+    tar_module._looked_up.cache_clear()  # as in a process that was not copied from this one
     found = [
         image.numpy().tobytes() + bytes([int(target)])
         for images, targets in loader
