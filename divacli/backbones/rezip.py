@@ -12,7 +12,6 @@ import re
 import shutil
 import zipfile
 import zlib
-from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -36,7 +35,7 @@ _UNREADABLE = (
 )
 
 
-def open_checkpoint(path: Path) -> BufferedReader:
+def open_checkpoint(path: Path) -> io.BufferedReader:
     """Open a file of weights or a whole network.
 
     Raises:

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from divacli.backbones.fingerprint import file_digest
 from divacli.errors import ModelError, listed
+from divacli.files import file_digest
 
 
 def is_user_file(text: str) -> bool:
@@ -58,7 +58,7 @@ class UserFile:
     @property
     def digest(self) -> str:
         """SHA-256 of the file."""
-        return file_digest(self.path)
+        return file_digest(self.path).hex()
 
     @property
     def note(self) -> str:
