@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,19 +21,16 @@ from divacli.cli.options import (
 from divacli.files import require_present
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
     from rich.console import RenderableType
 
     from divacli.cli.output import Output
-    from divacli.cli.session import Session
     from divacli.curate.curve import Curve
     from divacli.curate.evaluate import Evaluation
+    from divacli.curate.given import Given
     from divacli.curate.learners import Learner
     from divacli.curate.solution import SolveOptions
-    from divacli.embed import Samples
     from divacli.embed.progress import Progress
-    from divacli.manifest import Manifest
 
 
 class LearnerName(StrEnum):
@@ -126,7 +123,10 @@ def register(app: typer.Typer) -> None:
         pool: Annotated[
             str | None,
             typer.Option(
-                help="Labelled DATA that --curve add takes from.", metavar="DATA", rich_help_panel=_PANEL
+                help="Labelled DATA that --curve add takes from, and random choices to compare an extended "
+                "--manifest with.",
+                metavar="DATA",
+                rich_help_panel=_PANEL,
             ),
         ] = None,
         fractions: Annotated[
@@ -141,11 +141,15 @@ def register(app: typer.Typer) -> None:
         """Train on a manifest and on its rivals, and compare their errors on a held-out test set.
 
         The rivals: everything, a random choice of the same size, and, where true labels are known, an oracle
-        of the samples with the right label. Writes evaluation.csv, evaluation.json and evaluation.svg, with
-        --curve also curve.csv and curve.svg.
+        of the samples with the right label. With --pool, those of an extended manifest are random choices
+        from the same pool, and all of it. A sentence for each learner says who won, and whether by more than
+        chance. Writes evaluation.csv, evaluation.json and evaluation.svg, with --curve also curve.csv and
+        curve.svg.
 
         Examples:
         `diva evaluate photos/ --manifest diva-out/kept.csv --test held_out/ --checkpoint model.ts`
+
+        `diva evaluate photos/ --manifest extended.csv --pool more/ --test held_out/ --checkpoint model.ts`
 
         `diva evaluate photos/ --curve remove --test held_out/ --checkpoint model.ts`
 
@@ -154,8 +158,10 @@ def register(app: typer.Typer) -> None:
         manifests = list(dict.fromkeys(manifest or []))
         if not manifests and curve is None:
             raise typer.BadParameter("give --manifest DATA, or --curve, or both")
-        if (curve is CurveName.add) != (pool is not None):
-            raise typer.BadParameter("--curve add and --pool DATA belong together")
+        if curve is CurveName.add and pool is None:
+            raise typer.BadParameter("--curve add takes from --pool DATA")
+        if pool is not None and curve is not CurveName.add and not manifests:
+            raise typer.BadParameter("--pool DATA belongs to --manifest DATA or --curve add")
         if [data, test, truth, pool, problem.val, *manifests].count("-") > 1:
             raise typer.BadParameter("only one of DATA and the options can be standard input (-)")
         shares = _fraction_values(fractions, curve)
@@ -163,8 +169,10 @@ def register(app: typer.Typer) -> None:
         from divacli.cli.output import Output
         from divacli.cli.session import Session
         from divacli.curate.evaluate import evaluate as evaluate_manifests
+        from divacli.curate.given import Names, load_given
         from divacli.curate.learners import LEARNERS
         from divacli.curate.provenance import grouping
+        from divacli.curate.rivals import rivals
 
         tables = [*(["evaluation"] if manifests else []), *([] if curve is None else ["curve"])]
         target = Output(output, *tables, "evaluation.json")
@@ -178,7 +186,12 @@ def register(app: typer.Typer) -> None:
         finetunes = LearnerName.finetune in names
         if not finetunes and (trainable is not None or epochs is not None):
             warn("--trainable and --epochs are without effect without --learner finetune")
-        given = _load(session, data, test, manifests, truth, pool, problem.val, images_required=finetunes)
+        given = load_given(
+            session,
+            Names(data, test, manifests, truth, pool, problem.val),
+            warn,
+            images_required=finetunes,
+        )
         learners: list[Learner] = [LEARNERS[name.value](options) for name in names if name.value in LEARNERS]
         if finetunes:
             # Only here: it needs torchvision, which is slow to import.
@@ -199,11 +212,10 @@ def register(app: typer.Typer) -> None:
         draws = range(problem.seed, problem.seed + seeds)
         evaluation = drawn = None
         if manifests:
-            evaluation = evaluate_manifests(
-                given.data, given.manifests, given.test, learners, draws, given.right, session.progress
-            )
+            sets = rivals(given.data, given.manifests, draws, given.right, given.addable(), warn)
+            evaluation = evaluate_manifests(sets, given.test, learners, draws, session.progress)
         if curve is not None:
-            drawn = _curve(given, options, shares, learners, draws, session.progress)
+            drawn = _curve(curve, given, options, shares, learners, draws, session.progress)
         about = {
             "n_test": len(given.test),
             "n_test_classes": len(given.test.manifest.classes),
@@ -243,126 +255,20 @@ def _fraction_values(text: str | None, curve: CurveName | None) -> list[float]:
     return values
 
 
-@dataclass(frozen=True)
-class _Given:
-    """The samples of one command, each with a positive weight.
-
-    Attributes:
-        data: Everything.
-        manifests: What is judged, by name.
-        test: What the error is measured on.
-        pool: What can be added to everything, or None.
-        right: (n,) bool, which of `data` have their true label; None where it is not known.
-        validation: What the scores of a curve are for; None for the leave-one-out loss.
-        shared: How many test samples are also in each training set.
-    """
-
-    data: Samples
-    manifests: dict[str, Samples]
-    test: Samples
-    pool: Samples | None
-    right: np.ndarray | None
-    validation: Samples | None
-    shared: dict[str, int]
-
-
-def _load(
-    session: Session,
-    data: str,
-    test: str,
-    manifests: list[str],
-    truth: str | None,
-    pool: str | None,
-    val: str | None,
-    *,
-    images_required: bool,
-) -> _Given:
-    """Read everything, refuse what does not fit before any work, and find the features."""
-    from divacli.curate.curve import require_labels
-    from divacli.curate.evaluate import present, require_known_labels, shared_samples
-    from divacli.curate.solution import require_same_features
-    from divacli.curate.truth import right_labels
-    from divacli.embed import Samples, read_data
-    from divacli.manifest import read_manifest
-
-    opened = {name: read_data(name) for name in (data, test, *manifests)}
-    if pool is not None:
-        opened.setdefault(pool, read_data(pool, labels="optional"))
-    read = {name: part.manifest if isinstance(part, Samples) else part for name, part in opened.items()}
-    if images_required:
-        from divacli.curate.batches import require_images
-
-        for manifest in read.values():
-            require_images(manifest)
-        # Asked for before any work, too.
-        _ = session.choice.backbone.network
-    trained_on = list(dict.fromkeys([data, *manifests]))
-    if pool is not None:
-        require_labels(read[pool])
-        trained_on.append(pool)
-    require_known_labels(read[test], [read[name] for name in trained_on])
-    for name in trained_on:
-        session.check_groups(read[name])
-    column = None if session.searches_copies(read[data]) else session.group_column
-    _warn_of_other_groups([read[name] for name in trained_on], column)
-    true_labels = None if truth is None else read_manifest(truth, labels="optional")
-    if true_labels is not None:
-        session.warned_of_alike(read[data], true_labels)
-    right_labels(read[data], true_labels)
-
-    names = [name for name in opened if name != data]
-    whole, loaded, validation = session.load_all(opened[data], [opened[name] for name in names], val)
-    others = dict(zip(names, loaded, strict=True))
-    for other in loaded:
-        require_same_features(whole, other)
-    found = {name: present(samples) for name, samples in {data: whole, **others}.items()}
-    shared = {}
-    for name in trained_on:
-        shared[name] = shared_samples(found[name], found[test])
-        if shared[name]:
-            warn(
-                f"{shared[name]:,} of the {len(found[test]):,} test samples are also in {name}: "
-                "the test flatters what is trained on them"
-            )
-        session.warned_of_kin(found[name].manifest, found[test].manifest)
-    return _Given(
-        found[data],
-        {name: found[name] for name in manifests},
-        found[test],
-        None if pool is None else found[pool],
-        right_labels(found[data].manifest, true_labels),
-        validation,
-        shared,
-    )
-
-
-def _warn_of_other_groups(training: list[Manifest], column: str | None) -> None:
-    """Say which training sets lack the groups of others: learners are tuned otherwise there."""
-    from divacli.curate.solution import group_numbers
-    from divacli.errors import listed
-
-    grouped = [part.name for part in training if group_numbers(part, column) is not None]
-    lacking = [part.name for part in training if column not in part.table]
-    if grouped and lacking:
-        warn(
-            f"no column {column} in {listed(lacking)}, but in {listed(grouped)}: learners are tuned with "
-            "groups on some sets and without on others. Add it, or use --group none"
-        )
-
-
 def _curve(
-    given: _Given,
+    name: CurveName,
+    given: Given,
     options: SolveOptions,
     fractions: list[float],
     learners: list[Learner],
     seeds: range,
     progress: Progress,
 ) -> Curve:
-    """Remove from everything, or add from the pool where there is one, and test."""
+    """Remove from everything, or add from the pool, and test."""
     from divacli.curate.curve import additions, by_derivative, by_loss, measure_curve, removals
     from divacli.curate.score import score
 
-    if given.pool is None:
+    if name is CurveName.remove or given.pool is None:
         points = removals(score(given.data, options, given.validation, progress), fractions, seeds)
         verb = "removed"
     else:
@@ -376,6 +282,8 @@ def _write(
     target: Output, evaluation: Evaluation | None, curve: Curve | None, about: dict[str, object]
 ) -> None:
     """Write plots and summary, then the tables, of which that of the manifests is the main one."""
+    from divacli.report.verdicts import sentences
+
     if target.folder is not None:
         from divacli.report.curves import curve_plot, evaluation_plot
 
@@ -386,6 +294,11 @@ def _write(
     content = dict(about)
     if evaluation is not None:
         content["evaluation"] = _records(evaluation.summary)
+        content["verdicts"] = [
+            {**asdict(verdict), "more_than_chance": verdict.more_than_chance}
+            for verdict in evaluation.verdicts
+        ]
+        content["sentence"] = sentences(evaluation)
     if curve is not None:
         content["curve"] = {"of": curve.verb, "results": _records(curve.summary)}
     target.json("evaluation.json", content)
@@ -409,9 +322,11 @@ def _shown(
 ) -> Iterator[RenderableType]:
     from divacli.report.evaluation import curve_summary, evaluation_summary
     from divacli.report.terminal import groups_line
+    from divacli.report.verdicts import winners
 
     yield from groups_line(about)
     if evaluation is not None:
         yield from evaluation_summary(evaluation)
+        yield from winners(evaluation)
     if curve is not None:
         yield from curve_summary(curve)

@@ -12,12 +12,13 @@ import pandas as pd
 
 from divacli.curate.learners import Learner
 from divacli.curate.truth import npz_sources
+from divacli.curate.verdicts import Verdict, confidence_of, difference_interval
 from divacli.embed import Samples
 from divacli.embed.progress import Progress, silent
 from divacli.errors import DataError, listed
 from divacli.manifest import Manifest
 
-EVERYTHING, ORACLE = "everything", "oracle"
+EVERYTHING, WHOLE_POOL, ORACLE = "everything", "whole pool", "oracle"
 
 _ERRORS = ("test_error", "class_error")
 _MEASURED = (
@@ -36,11 +37,30 @@ class TrainingSet:
         name: As the results call it; random draws of one kind share theirs.
         samples: Two classes or more, but for a random draw; all weights positive.
         seed: Of the draw that made it; None where nothing was drawn.
+        rivals: Names of the sets that it has to beat; empty for those that are not judged.
     """
 
     name: str
     samples: Samples
     seed: int | None = None
+    rivals: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training and the mistakes it led to.
+
+    Attributes:
+        part: What was trained on.
+        learner: Name of the learner.
+        seed: Of the draw or of the learner; None where nothing was random.
+        wrong: (m,) bool, test samples that are predicted wrongly.
+    """
+
+    part: TrainingSet
+    learner: str
+    seed: int | None
+    wrong: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -51,83 +71,38 @@ class Evaluation:
         table: One row a training, as from `measure`.
         summary: Means and spread over seeds, as from `summarise`, with `recovered` as from `with_recovered`.
         n_test: Samples of the test set.
+        verdicts: Every manifest against its rivals, as from `judge`.
     """
 
     table: pd.DataFrame
     summary: pd.DataFrame
     n_test: int
+    verdicts: tuple[Verdict, ...] = ()
 
 
 def evaluate(
-    data: Samples,
-    manifests: dict[str, Samples],
+    sets: Sequence[TrainingSet],
     test: Samples,
     learners: Iterable[Learner],
     seeds: Sequence[int],
-    right: np.ndarray | None = None,
     progress: Progress = silent,
 ) -> Evaluation:
     """Train on manifests and on their rivals, and compare test errors.
 
     Args:
-        data: (n) everything. All weights here and below are positive (see `present`).
-        manifests: What is judged, by name.
-        test: (m) held-out samples.
+        sets: As from `divacli.curate.rivals.rivals`: the first one is everything.
+        test: (m) held-out samples, with positive weights.
         learners: What is trained.
         seeds: Of random choices, and of learners that are random.
-        right: (n,) bool, samples of `data` whose label is true; None where it is not known.
         progress: Told of every training that is done.
 
     Raises:
-        DivaError: As `rivals` and `measure`.
+        SolveError: A training set determines no fit.
     """
-    table = measure(rivals(data, manifests, seeds, right), test, learners, seeds, progress)
-    return Evaluation(table, with_recovered(summarise(table)), len(test))
-
-
-def rivals(
-    data: Samples, manifests: dict[str, Samples], seeds: Sequence[int], right: np.ndarray | None = None
-) -> list[TrainingSet]:
-    """Everything, the manifests, a random choice of the size of each, and the oracle.
-
-    There is no random choice for a manifest that is no smaller than DATA.
-
-    Args:
-        data: (n) everything, with positive weights.
-        manifests: What is judged, by name.
-        seeds: Each gives one random choice of a size; a smaller choice of one seed is part of a larger one.
-        right: (n,) bool, samples whose label is true; None where it is not known.
-
-    Raises:
-        DataError: Two sets of one name, or right labels of fewer than two classes.
-    """
-    sets = [
-        TrainingSet(EVERYTHING, data),
-        *(TrainingSet(name, samples) for name, samples in manifests.items()),
-    ]
-    n = len(data)
-    for size in sorted({len(samples) for samples in manifests.values() if len(samples) < n}):
-        for seed in seeds:
-            chosen = np.argsort(random_values(data, seed))[:size]
-            sets.append(TrainingSet(f"random {size}", data.select(np.isin(np.arange(n), chosen)), seed))
-    if right is not None:
-        oracle = data.manifest.table["label"][right].nunique()
-        if oracle < 2:
-            raise DataError(
-                f"{data.manifest.name}: {int(right.sum()):,} labels are right, in {oracle} classes",
-                expected="right labels in two classes or more",
-                hint="check that the truth names the classes as the samples do",
-            )
-        sets.append(TrainingSet(ORACLE, data.select(right)))
-    names = [part.name for part in sets if part.seed is None]
-    names += {part.name for part in sets if part.seed is not None}
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise DataError(
-            f"two training sets are called {listed(twice)}",
-            expected="a name of its own for each",
-            hint=f"type the path otherwise, such as ./{twice[0]}",
-        )
-    return sets
+    trainings = train_all(sets, test, learners, seeds, progress)
+    table = tabulate(trainings, test)
+    weights = test.manifest.table["weight"].to_numpy(float)
+    return Evaluation(table, with_recovered(summarise(table)), len(test), tuple(judge(trainings, weights)))
 
 
 def measure(
@@ -158,35 +133,102 @@ def measure(
     Raises:
         SolveError: A training set determines no fit.
     """
+    return tabulate(train_all(sets, test, learners, seeds, progress), test)
+
+
+def train_all(
+    sets: Sequence[TrainingSet],
+    test: Samples,
+    learners: Iterable[Learner],
+    seeds: Sequence[int],
+    progress: Progress = silent,
+) -> list[Training]:
+    """Train every learner on every set, and note which test samples it predicts wrongly.
+
+    Args:
+        sets: As for `measure`, and so are the others.
+        test: (m) held-out samples.
+        learners: What is trained.
+        seeds: Of learners that are random, and those of the sets.
+        progress: Told of every training that is done.
+
+    Returns:
+        By learner, set and seed.
+
+    Raises:
+        SolveError: A training set determines no fit.
+    """
     truth = test.manifest.table["label"].to_numpy(object)
-    weights = test.manifest.table["weight"].to_numpy(float)
-    classes = test.manifest.class_numbers(test.manifest.classes)
-    one_group = np.zeros_like(classes)
     runs = [
         (learner, part, seed)
         for learner in learners
         for part in sets
         for seed in (seeds if learner.random and part.seed is None else [part.seed])
     ]
-    first: dict[tuple[str, int | None], np.ndarray] = {}
-    rows = []
+    trainings = []
     with progress("training", len(runs)) as advance:
         for learner, part, seed in runs:
             predicted = _predicted(learner, part.samples, test, seeds[0] if seed is None else seed)
-            wrong = (predicted != truth).astype(float)
-            pair = (learner.name, seed if learner.random else None)
-            if part is sets[0]:
-                first[pair] = wrong
-            more = wrong - first[pair]
-            measured = [
-                number
-                for groups in (one_group, classes)
-                for values in (wrong, more)
-                for number in mean_over_groups(values, weights, groups)
-            ]
-            rows.append((part.name, learner.name, seed, len(part.samples), *measured))
+            trainings.append(Training(part, learner.name, seed, predicted != truth))
             advance(1)
+    return trainings
+
+
+def tabulate(trainings: Sequence[Training], test: Samples) -> pd.DataFrame:
+    """The errors of trainings, as `measure` returns them.
+
+    Args:
+        trainings: As from `train_all`.
+        test: (m) the test set that they were measured on.
+    """
+    weights = test.manifest.table["weight"].to_numpy(float)
+    classes = test.manifest.class_numbers(test.manifest.classes)
+    one_group = np.zeros_like(classes)
+    everything = trainings[0].part
+    first: dict[tuple[str, int | None], np.ndarray] = {}
+    rows = []
+    for training in trainings:
+        if training.part is everything:
+            first[training.learner, training.seed] = training.wrong
+        # A learner that is not random was trained once on everything.
+        start = first.get((training.learner, training.seed), first.get((training.learner, None)))
+        assert start is not None, "everything is the first set of each learner"
+        wrong = training.wrong.astype(float)
+        measured = [
+            number
+            for groups in (one_group, classes)
+            for values in (wrong, wrong - start)
+            for number in mean_over_groups(values, weights, groups)
+        ]
+        rows.append(
+            (training.part.name, training.learner, training.seed, len(training.part.samples), *measured)
+        )
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"seed": "Int64"})
+
+
+def judge(trainings: Sequence[Training], weights: np.ndarray) -> list[Verdict]:
+    """Compare every manifest with its rivals.
+
+    Args:
+        trainings: As from `train_all`. Sets with `rivals` are manifests.
+        weights: (m,) weights of the test samples.
+
+    Returns:
+        By learner, manifest and rival. The confidence allows for the number of manifests.
+    """
+    runs: dict[tuple[str, str], list[Training]] = {}
+    for training in trainings:
+        runs.setdefault((training.learner, training.part.name), []).append(training)
+    confidence = confidence_of(len({training.part.name for training in trainings if training.part.rivals}))
+    found = []
+    for (learner, name), own in runs.items():
+        for rival in own[0].part.rivals:
+            other = runs[learner, rival]
+            random = any(training.seed is not None for training in (*own, *other))
+            wrong, theirs = (np.stack([training.wrong for training in part]) for part in (own, other))
+            interval = difference_interval(wrong, theirs, weights, confidence, random=random)
+            found.append(Verdict(learner, name, rival, *interval, confidence))
+    return found
 
 
 def summarise(table: pd.DataFrame, by: Sequence[str] = ("learner", "training_set")) -> pd.DataFrame:
@@ -248,7 +290,10 @@ def random_values(samples: Samples, seed: int) -> np.ndarray:
         seed: Of the draw.
     """
     values = np.empty(len(samples))
-    by_path = np.argsort(samples.manifest.table["path"].to_numpy(str), kind="stable")
+    paths = samples.manifest.table["path"]
+    # Rows of two .npz files may have one name.
+    places = _places(samples.manifest) if paths.duplicated().any() else [""] * len(paths)
+    by_path = np.lexsort((np.array(places, dtype=str), paths.to_numpy(str)))
     values[by_path] = np.random.default_rng(seed).random(len(samples))
     return values
 
@@ -302,11 +347,16 @@ class Located(Protocol):
 
 def shared_samples(training: Located, test: Located) -> int:
     """How many samples of a test set are also in a training set: one file, row or content."""
-    same = pd.Series(_places(test.manifest)).isin(_places(training.manifest)).to_numpy()
-    if test.keys is not None and training.keys is not None:
-        known = {key.tobytes() for key in training.keys}
-        same = same | [key.tobytes() in known for key in test.keys]
-    return int(same.sum())
+    return int(which_shared(training, test).sum())
+
+
+def which_shared(first: Located, second: Located) -> np.ndarray:
+    """Which samples of a second set are also in the first one, (m,) bool: one file, row or content."""
+    same = pd.Series(_places(second.manifest)).isin(_places(first.manifest)).to_numpy()
+    if second.keys is not None and first.keys is not None:
+        known = {key.tobytes() for key in first.keys}
+        same = same | [key.tobytes() in known for key in second.keys]
+    return same
 
 
 def _places(manifest: Manifest) -> list[str]:

@@ -82,6 +82,144 @@ def test_the_files_and_their_rows(noisy, done):
     assert result.stdout == ""
 
 
+def test_a_sentence_for_each_learner_says_who_won(noisy, done):
+    result = done(
+        *("evaluate", "data.npz", "--manifest", "kept.csv", "--manifest", "data.npz", "--test", "test.npz"),
+        *("--seeds", "3"),
+    )
+    content = report()
+    assert list(content["sentence"]) == ["ridge", "logistic"]
+    for sentence in content["sentence"].values():
+        assert " ".join(sentence.split()) in text_of(result)
+        assert "(best of 2)" in sentence
+    verdicts = content["verdicts"]
+    assert [(one["learner"], one["training_set"], one["rival"]) for one in verdicts] == [
+        (learner, *pair)
+        for learner in ("ridge", "logistic")
+        for pair in (("kept.csv", "everything"), ("kept.csv", "random 108"), ("data.npz", "everything"))
+    ]
+    means = {(row["learner"], row["training_set"]): row["test_error"] for row in content["evaluation"]}
+    for one in verdicts:
+        found = means[one["learner"], one["training_set"]] - means[one["learner"], one["rival"]]
+        assert one["difference"] == pytest.approx(found, abs=1e-9)
+        assert one["low"] < one["difference"] < one["high"]
+        assert one["confidence"] == pytest.approx(0.975)
+        assert one["more_than_chance"] is (one["low"] > 0 or one["high"] < 0)
+
+
+def test_one_random_choice_gives_no_interval(noisy, done):
+    done(
+        *("evaluate", "data.npz", "--manifest", "kept.csv", "--test", "test.npz", "--learner", "ridge"),
+        *("--seeds", "1"),
+    )
+    everything, random = report()["verdicts"]
+    assert everything["low"] is not None
+    assert (random["low"], random["high"], random["more_than_chance"]) == (None, None, False)
+    assert "one run: no interval" in report()["sentence"]["ridge"]
+
+
+@pytest.fixture
+def extended(noisy, blobs, done):
+    """A pool, a table of true labels of DATA and pool, and what `diva extend` makes of them."""
+    pool = blobs("pool.npz", n=60, d=4, seed=3)
+    pool.arrays["path"] = np.array([f"p{number}" for number in range(60)])
+    np.savez("pool.npz", **pool.arrays)
+    pairs = [
+        (path, number % 3)
+        for paths in (noisy.arrays["path"], pool.arrays["path"])
+        for number, path in enumerate(paths)
+    ]
+    pd.DataFrame(pairs, columns=["path", "true_label"]).to_csv("truth.csv", index=False)
+    done("extend", "data.npz", "--pool", "pool.npz", "--budget", "9", "--out", "more")
+    return (
+        "evaluate",
+        "data.npz",
+        "--manifest",
+        "more/extended.csv",
+        "--test",
+        "test.npz",
+        "--learner",
+        "ridge",
+    )
+
+
+def test_the_rivals_of_an_extended_manifest_are_random_choices_from_its_pool(extended, done):
+    added = len(pd.read_csv("more/selected.csv"))
+    assert added > 1
+    result = done(*extended, "--pool", "pool.npz", "--seeds", "2", "--truth", "truth.csv")
+    table = runs()
+    assert table["training_set"].tolist() == [
+        *("everything", "more/extended.csv", f"random pool {added}", f"random pool {added}"),
+        *("whole pool", "oracle"),
+    ]
+    assert table["n_train"].tolist()[:5] == [120, *[120 + added] * 3, 180]
+    pool = np.load("pool.npz")
+    data = np.load("data.npz")
+    n_right = (pool["label"] == np.arange(60) % 3).sum() + (data["label"] == np.arange(120) % 3).sum()
+    assert table["n_train"].iloc[-1] == n_right
+    assert [one["rival"] for one in report()["verdicts"]] == [
+        "everything",
+        f"random pool {added}",
+        "whole pool",
+    ]
+    assert report()["n_test_shared"] == {"data.npz": 0, "more/extended.csv": 0, "pool.npz": 0}
+    assert "with --pool POOL" not in text_of(result)
+    assert "not used: origin" not in text_of(result)
+
+
+def test_without_its_pool_an_extended_manifest_is_told_of_it(extended, done):
+    result = done(*extended)
+    added = len(pd.read_csv("more/selected.csv"))
+    assert f"{added} samples of more/extended.csv come from a pool (column origin): with --pool" in text_of(
+        result
+    )
+    assert runs()["training_set"].tolist() == ["everything", "more/extended.csv"]
+
+
+def test_a_truth_that_does_not_cover_the_pool_gives_no_oracle(extended, done):
+    pd.read_csv("truth.csv").iloc[:130].to_csv("short.csv", index=False)
+    result = done(*extended, "--pool", "pool.npz", "--seeds", "1", "--truth", "short.csv")
+    assert "no oracle: the true labels of pool.npz are not known" in text_of(result)
+    assert "oracle" not in runs()["training_set"].tolist()
+
+
+def test_true_labels_by_names_that_data_and_pool_share_are_not_taken_for_both(noisy, blobs, done):
+    blobs("pool.npz", n=60, d=4, seed=3)
+    done("extend", "data.npz", "--pool", "pool.npz", "--budget", "9", "--out", "more")
+    result = done(
+        *("evaluate", "data.npz", "--manifest", "more/extended.csv", "--test", "test.npz", "--seeds", "1"),
+        *("--pool", "pool.npz", "--truth", "truth.csv", "--learner", "ridge"),
+    )
+    assert "no oracle" in text_of(result)
+    assert "whole pool" in runs()["training_set"].tolist()
+
+
+def test_a_pool_serves_a_manifest_beside_a_curve_of_either_kind(extended, done):
+    for name in ("remove", "add"):
+        done(
+            *(*extended, "--pool", "pool.npz", "--seeds", "1", "--out", name),
+            *("--curve", name, "--fractions", "0.5"),
+        )
+        assert "whole pool" in runs(name)["training_set"].tolist()
+        assert report(name)["curve"]["of"] == {"remove": "removed", "add": "added"}[name]
+
+
+def test_a_pool_that_nothing_was_taken_from_is_told(extended, done):
+    result = done(
+        *("evaluate", "data.npz", "--manifest", "kept.csv", "--test", "test.npz", "--learner", "ridge"),
+        *("--pool", "pool.npz", "--seeds", "1"),
+    )
+    assert "no manifest has samples that only pool.npz has: it gives no rivals" in text_of(result)
+    assert runs()["training_set"].tolist() == ["everything", "kept.csv", "random 108"]
+
+
+def test_a_pool_that_adds_nothing_is_refused(noisy, run):
+    mended(
+        run("evaluate", "data.npz", "--manifest", "kept.csv", "--test", "test.npz", "--pool", "kept.csv"),
+        "all 108 samples of kept.csv are in data.npz",
+    )
+
+
 def test_the_table_alone_goes_to_standard_output(noisy, done):
     arguments = ("evaluate", "data.npz", "--manifest", "kept.csv", "--test", "test.npz", "--learner", "ridge")
     result = done(*arguments, "--out", "-")
@@ -226,8 +364,12 @@ def test_true_labels_may_be_a_column_of_data(noisy, done):
         (("--curve", "remove", "--fractions", "0.1,1"), "expected numbers in (0, 1)"),
         (("--curve", "remove", "--fractions", "some"), "expected numbers in (0, 1)"),
         (("--curve", "add", "--pool", "more.npz", "--fractions", "0.1,1.1"), "numbers in (0, 1]"),
-        (("--curve", "add"), "--curve add and --pool DATA belong together"),
-        (("--curve", "remove", "--pool", "more.npz"), "--curve add and --pool DATA belong together"),
+        (("--curve", "add"), "--curve add takes from --pool DATA"),
+        (("--curve", "add", "--manifest", "kept.csv"), "--curve add takes from --pool DATA"),
+        (
+            ("--curve", "remove", "--pool", "more.npz"),
+            "--pool DATA belongs to --manifest DATA or --curve add",
+        ),
         (("--curve", "sideways"), "Invalid value for '--curve'"),
         (("--manifest", "kept.csv", "--learner", "forest"), "Invalid value for '--learner'"),
         (("--manifest", "kept.csv", "--seeds", "0"), "Invalid value for '--seeds'"),

@@ -20,14 +20,14 @@ from divacli.curate.evaluate import (
     present,
     random_values,
     require_known_labels,
-    rivals,
     shared_samples,
     summarise,
     with_recovered,
 )
 from divacli.curate.learners import LEARNERS
+from divacli.curate.rivals import rivals
 from divacli.curate.solution import SolveOptions, require_same_features
-from divacli.embed import Samples
+from divacli.embed import Samples, joined
 from divacli.errors import DataError
 
 
@@ -146,22 +146,6 @@ def test_a_draw_of_one_class_always_says_that_class(made):
     assert table["test_error"].iloc[1] == pytest.approx(2 / 3)
 
 
-def test_the_rivals_of_two_manifests(made):
-    data = made(list("abc") * 10)
-    right = np.arange(30) % 10 != 0
-    manifests = {"kept.csv": first(data, 20), "few.csv": first(data, 9), "all.csv": data}
-    sets = rivals(data, manifests, [3, 4], right)
-    assert [(part.name, len(part.samples), part.seed) for part in sets] == [
-        *(("everything", 30, None), ("kept.csv", 20, None), ("few.csv", 9, None), ("all.csv", 30, None)),
-        *(("random 9", 9, 3), ("random 9", 9, 4), ("random 20", 20, 3), ("random 20", 20, 4)),
-        ("oracle", 27, None),
-    ]
-    drawn = {(part.name, part.seed): set(part.samples.manifest.table["path"]) for part in sets}
-    assert drawn["random 9", 3] < drawn["random 20", 3]
-    assert drawn["random 9", 3] != drawn["random 9", 4]
-    assert "oracle" not in [part.name for part in rivals(data, manifests, [3])]
-
-
 def test_a_random_choice_is_uniform_and_does_not_depend_on_the_order_of_rows(made):
     data = made(list("abc") * 10)
     order = np.random.default_rng(0).permutation(30)
@@ -172,24 +156,38 @@ def test_a_random_choice_is_uniform_and_does_not_depend_on_the_order_of_rows(mad
     assert counts.max() < 360
 
 
+def test_a_random_choice_tells_rows_of_one_name_by_their_files(made):
+    data = joined(made(list("abc") * 5), made(list("abc") * 5, "other"))
+    assert data.manifest.table["path"].duplicated().any()
+    order = np.random.default_rng(0).permutation(30)
+    assert random_values(data.select(order), 5).tolist() == random_values(data, 5)[order].tolist()
+
+
+def test_the_mistakes_of_a_random_learner_are_paired_seed_by_seed(made):
+    data, test = made(list("abcabc")), made(list("abc"), "test")
+    answers = {(6, 7): "abc", (6, 8): "aac", (4, 7): "bac", (4, 8): "aac", (3, 7): "bbc", (3, 8): "aab"}
+    learner = Constant({key: list(value) for key, value in answers.items()}, random=True)
+    sets = [
+        TrainingSet("everything", data),
+        TrainingSet("four", first(data, 4), rivals=("everything", "random 3")),
+        TrainingSet("random 3", first(data, 3), 7),
+        TrainingSet("random 3", first(data, 3), 8),
+    ]
+    everything, random = evaluate(sets, test, [learner], [7, 8]).verdicts
+    assert (everything.rival, random.rival) == ("everything", "random 3")
+    # Wrong of three: 2 and 1; everything 0 and 1; random 1 and 2.
+    assert everything.difference == pytest.approx((2 / 3 + 0) / 2)
+    assert random.difference == pytest.approx((1 / 3 - 1 / 3) / 2)
+    assert random.low == pytest.approx(-random.high)
+    [verdict] = evaluate([*sets[:1], replace(sets[1], rivals=("everything",))], test, [learner], [7]).verdicts
+    assert verdict.low is None
+
+
 def test_a_subset_keeps_rows_with_their_features(made):
     data = made(list("abcd"))
     part = data.select(np.array([False, True, False, True]))
     assert part.manifest.table["label"].tolist() == ["b", "d"]
     assert (part.features[:] == data.features[:][[1, 3]]).all()
-
-
-@pytest.mark.parametrize("name", ["everything", "oracle", "random 9"])
-def test_names_that_would_be_taken_for_another_set(name, made):
-    data = made(list("abc") * 10)
-    with pytest.raises(DataError, match=f"two training sets are called {name}"):
-        rivals(data, {name: first(data, 9)}, [0], np.ones(30, bool))
-
-
-def test_an_oracle_of_one_class_is_refused(made):
-    data = made(list("aabb"))
-    with pytest.raises(DataError, match="2 labels are right, in 1 classes"):
-        rivals(data, {"kept": data}, [0], np.array([True, True, False, False]))
 
 
 def test_the_mean_and_spread_over_seeds():
@@ -264,7 +262,8 @@ def test_without_the_wrong_labels_the_error_is_smaller_and_the_gap_closed(made):
     data = replace(data, manifest=replace(data.manifest, table=data.manifest.table.assign(label=labels)))
     manifests = {"right": data.select(~wrong), "wrong": data.select(wrong)}
     learners = [make(SolveOptions()) for make in LEARNERS.values()]
-    result = evaluate(data, manifests, made(list("abc") * 30, "test"), learners, range(3), ~wrong)
+    sets = rivals(data, manifests, range(3), ~wrong)
+    result = evaluate(sets, made(list("abc") * 30, "test"), learners, range(3))
     assert result.n_test == 90
     for _, rows in result.summary.groupby("learner"):
         by_name = rows.set_index("training_set")
@@ -273,3 +272,15 @@ def test_without_the_wrong_labels_the_error_is_smaller_and_the_gap_closed(made):
         assert by_name.at["wrong", "test_error"] > 0.5
         assert by_name.at["wrong", "recovered"] < 0
         assert by_name.at[f"random {len(manifests['right'])}", "runs"] == 3
+    verdicts = {(one.learner, one.training_set, one.rival): one for one in result.verdicts}
+    assert len(verdicts) == 2 * 2 * 2
+    for learner in LEARNERS:
+        for name, side in (("right", -1), ("wrong", 1)):
+            for rival in ("everything", f"random {len(manifests[name])}"):
+                verdict = verdicts[learner, name, rival]
+                rows = result.summary.query("learner == @learner").set_index("training_set")["test_error"]
+                assert verdict.difference == pytest.approx(rows[name] - rows[rival])
+                assert verdict.low < verdict.difference < verdict.high
+                assert verdict.confidence == pytest.approx(0.975)
+            assert verdicts[learner, name, "everything"].difference * side > 0
+        assert verdicts[learner, "right", "everything"].more_than_chance
