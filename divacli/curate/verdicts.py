@@ -70,7 +70,8 @@ def difference_interval(
         is a single run of something random.
 
     Source:
-        Agresti & Min, Simple improved confidence intervals for comparing matched proportions (2005).
+        After Agresti Agresti & Min, Simple improved confidence intervals for comparing matched proportions (2005). Min, Simple improved confidence intervals for comparing matched proportions,
+        Statistics in Medicine 24 (2005), who add half a sample to each cell.
     """
     share = weights / weights.sum()
     runs = wrong.astype(float) - rival.astype(float)
