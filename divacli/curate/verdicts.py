@@ -70,8 +70,8 @@ def difference_interval(
         is a single run of something random.
 
     Source:
-        After Agresti Agresti & Min, Simple improved confidence intervals for comparing matched proportions (2005). Min, Simple improved confidence intervals for comparing matched proportions,
-        Statistics in Medicine 24 (2005), who add half a sample to each cell.
+        After Agresti and Min, Simple improved confidence intervals for comparing matched proportions,
+        Statistics in Medicine 24 (2005), who add half a sample to each of the four cells.
     """
     share = weights / weights.sum()
     runs = wrong.astype(float) - rival.astype(float)
