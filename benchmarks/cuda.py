@@ -25,7 +25,6 @@ from divacli.ridge import (
     RidgeTask,
     Scaling,
     SquaredLoss,
-    choose_ranking_ridge,
     fit_noise,
     in_eigenbasis,
     loo_derivative,
@@ -40,7 +39,7 @@ from divacli.ridge.products import column_blocks
 SIZES = ((100_000, 512, 100), (1_281_167, 2048, 1000))
 """(n, d, k)."""
 
-SOLVE = ("moments", "eigenbasis", "path", "ranking", "derivative")
+SOLVE = ("moments", "eigenbasis", "path", "derivative")
 """Phases that make up the solve: from features to the derivative of every sample."""
 
 _ROOM = 2.6
@@ -110,15 +109,14 @@ def phases(task: RidgeTask) -> tuple[dict[str, float], int]:
     timed("path", lambda: ridge_path(turned, spectrum))
     path = found["path"]
     best = float(path.ridges[path.best])
-    timed("ranking", lambda: choose_ranking_ridge(turned, spectrum, best, loss))
-    fit, ranking_fit = spectrum.fit(best), spectrum.fit(found["ranking"].ridge)
-    timed("derivative", lambda: loo_derivative(turned, ranking_fit, loss))
+    fit = spectrum.fit(best)
+    timed("derivative", lambda: loo_derivative(turned, fit, loss))
     rows = noise_rows(order, task.n_classes)
     predictions: list[Tensor] = []
     timed("noise_predictions", lambda: predictions.append(loo_predictions(turned, fit, rows)))
     timed("noise", lambda: fit_noise(predictions[0], task.labels[rows]))
     model = found["noise"].model
-    timed("scores", lambda: scores(turned, fit, ranking_fit, loss, model, order))
+    timed("scores", lambda: scores(turned, fit, loss, model, order))
     return took, len(path.ridges)
 
 

@@ -48,8 +48,8 @@ from benchmarks.datamodel_truths import (
 from benchmarks.machine import require_shared, save
 from divacli.cache import default_cache
 from divacli.curate.score import score
-from divacli.curate.solution import Solution, SolveOptions, order_by_path, solve
-from divacli.ridge import choose_ranking_ridge, loo_derivative, moments, validation_sums
+from divacli.curate.solution import Solution, SolveOptions, solve
+from divacli.ridge import loo_derivative, moments, validation_sums
 from divacli.ridge.derivative import training
 
 FEATURES = ("head", "block:last", "full", "head+block:last")
@@ -66,7 +66,7 @@ def influences(solution: Solution) -> Tensor:
         solution: With a validation set.
     """
     assert solution.solved_validation is not None
-    fit = solution.spectrum.fit(solution.ranking_ridge).to(solution.solved.dtype)
+    fit = solution.spectrum.fit(solution.ridge).to(solution.solved.dtype)
     whitened, residuals = training(fit, solution.solved.batch(slice(0, len(solution.solved))))
     test = solution.solved_validation.batch(slice(0, len(solution.solved_validation)))
     test_whitened, test_residuals = training(fit, test)
@@ -112,15 +112,7 @@ def predictions(posed: Posed, dropped: np.ndarray) -> dict[tuple[str, str], np.n
         losses[name] = solution.loss
         found[name, "derivative"] = -(absent @ influences(solution)).numpy()
         # As without a validation set.
-        chosen = choose_ranking_ridge(
-            solution.solved,
-            solution.spectrum,
-            solution.ridge,
-            solution.loss,
-            0,
-            order=order_by_path(posed.training),
-        )
-        own = loo_derivative(solution.solved, solution.spectrum.fit(chosen.ridge), solution.loss).derivative
+        own = loo_derivative(solution.solved, solution.spectrum.fit(solution.ridge), solution.loss).derivative
         found[name, "leave-one-out derivative"] = -(absent @ own)[:, None].numpy()
     for name, changes in refitted(solution, dropped, losses).items():
         found[name, "refit"] = changes

@@ -49,7 +49,6 @@ from divacli.ridge import (
     RidgeTask,
     Spectrum,
     SquaredLoss,
-    choose_ranking_ridge,
     decompose,
     fit_noise,
     loo_predictions,
@@ -265,10 +264,9 @@ def scored(basis: Basis, training: Samples, labels: Tensor) -> tuple[pd.DataFram
     task, spectrum = basis.labelled(labels)
     path = ridge_path(task, spectrum, order=order)
     fit = spectrum.fit(float(path.ridges[path.best]))
-    ranking = choose_ranking_ridge(task, spectrum, fit.ridge, loss, order=order)
     rows = noise_rows(order, task.n_classes)
     noise = fit_noise(loo_predictions(task, fit, rows), labels[rows])
-    found = scores(task, fit, spectrum.fit(ranking.ridge), loss, noise.model, order)
+    found = scores(task, fit, loss, noise.model, order)
     table = pd.DataFrame(
         {
             "path": training.manifest.table["path"],

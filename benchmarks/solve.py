@@ -1,8 +1,8 @@
 """The solve against a bare Gram product of the same size, scikit-learn's RidgeCV and cleanlab's route.
 
 `python -m benchmarks.solve` prints seconds and ratios, all measured in one run on the same features. The
-whole of `solve` is Gram matrix, eigenbasis, a path of 21 ridges, the ranking ridge, leave-one-out losses and
-the derivative of every sample. RidgeCV is given the same ridges and does no more than choose one. cleanlab's
+whole of `solve` is Gram matrix, eigenbasis, a path of 21 ridges, leave-one-out losses and the
+derivative of every sample. RidgeCV is given the same ridges and does no more than choose one. cleanlab's
 route is out-of-sample probabilities from five-fold cross-validated logistic regression and
 `find_label_issues`; where cleanlab is not installed the cross-validation alone is timed, nearly all of it.
 """
@@ -24,10 +24,8 @@ from divacli.ridge import (
     RidgeTask,
     Scaling,
     SquaredLoss,
-    choose_ranking_ridge,
     decompose,
     in_eigenbasis,
-    leave_one_out,
     loo_derivative,
     ridge_path,
 )
@@ -83,12 +81,8 @@ def solve(task: RidgeTask) -> tuple[RidgePath, dict[str, float]]:
     path = ridge_path(task, spectrum)
     took("rotation and path")
     best = float(path.ridges[path.best])
-    ranking = choose_ranking_ridge(task, spectrum, best, SquaredLoss())
-    took("ranking ridge")
-    leave_one_out(task, spectrum.fit(best), SquaredLoss())
-    took("leave-one-out")
-    loo_derivative(task, spectrum.fit(ranking.ridge), SquaredLoss())
-    took("derivative")
+    loo_derivative(task, spectrum.fit(best), SquaredLoss())
+    took("leave-one-out and derivative")
     return path, parts
 
 

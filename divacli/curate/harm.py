@@ -102,7 +102,7 @@ def harm_by(result: ScoreResult, columns: Sequence[str], progress: Progress = si
         progress: Told of every refit.
     """
     solution = result.solution
-    removal = Removal(solution.solved, solution.ranking_ridge, solution.loss, solution.solved_validation)
+    removal = Removal(solution.solved, solution.ridge, solution.loss, solution.solved_validation)
     asked = tuple(dict.fromkeys(columns))
     sums = [_summed(result.table, column) for column in asked]
     with progress("refitting without groups", sum(len(members) for _, members in sums)) as advance:
@@ -111,7 +111,7 @@ def harm_by(result: ScoreResult, columns: Sequence[str], progress: Progress = si
                 table.loc[row, "loss_change_exact"] = _exact(removal, result.order[rows])
                 advance(1)
     table = pd.concat([table for table, _ in sums], ignore_index=True)
-    return HarmResult(table, asked, removal.loss, solution.ranking_ridge)
+    return HarmResult(table, asked, removal.loss, solution.ridge)
 
 
 def far_off(table: pd.DataFrame) -> pd.Series:

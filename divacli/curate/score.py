@@ -30,13 +30,13 @@ from divacli.ridge import (
     NoiseFit,
     RidgeFit,
     RidgeTask,
+    ValidationResult,
     fit_noise,
     loo_predictions,
     noise_rows,
     predictable,
     scores,
     significant,
-    validation_sums,
 )
 
 SCORE_COLUMNS = ("rank", "path", "label", "weight", "derivative", "loo_loss", "predicted_label")
@@ -95,28 +95,19 @@ def score(
     start = time.monotonic()
     solution = solve(samples, options, validation, progress)
     fit = solution.spectrum.fit(solution.ridge)
-    ranking_fit = solution.spectrum.fit(solution.ranking_ridge)
     order = order_by_path(samples)
     judged = predictable(solution.solved)
     with progress("estimating label noise", 0):
         noise = _label_noise(solution.solved, fit, order, judged, options.seed)
     judges = order if validation is None else order_by_path(validation)
     with progress("differentiating the loss", 0):
-        found = scores(
-            solution.solved,
-            fit,
-            ranking_fit,
-            solution.loss,
-            noise.model,
-            judges,
-            solution.solved_validation,
-        )
+        found = scores(solution.solved, fit, solution.loss, noise.model, judges, solution.solved_validation)
     derivative, errors, loo, diagnosis = found.derivative, found.errors, found.loo, found.diagnosis
     # No verdict: an average label.
     diagnosis.mislabel_probability[~judged] = min(noise.rate, MORE_LIKELY_WRONG)
     extra: dict[str, Any] = {}
-    if solution.solved_validation is not None:
-        extra = _validation_summary(solution, solution.solved_validation, fit)
+    if solution.solved_validation is not None and found.validation is not None:
+        extra = _validation_summary(solution.solved_validation, found.validation)
     table, order_of_table = _ranked(samples, solution, derivative, errors, loo, diagnosis)
     wrong = loo.predicted != solution.task.labels
     n, d = samples.features.shape
@@ -130,7 +121,6 @@ def score(
         "n_harmful": int((derivative > 0).sum()),
         "n_significant": int((table["significant"] & (table["derivative"] > 0)).sum()),
         "ridge": solution.ridge,
-        "ranking_ridge": solution.ranking_ridge,
         "ridge_path": _path(solution),
         "scaling": options.scaling,
         "loss": options.loss,
@@ -158,8 +148,7 @@ def _label_noise(
     return world().once(lambda: fit_noise(predictions, task.labels[rows], groups=groups, seed=seed))
 
 
-def _validation_summary(solution: Solution, validation: RidgeTask, fit: RidgeFit) -> dict[str, Any]:
-    _, result = validation_sums(validation, fit.to(validation.dtype), solution.loss)
+def _validation_summary(validation: RidgeTask, result: ValidationResult) -> dict[str, Any]:
     wrong = result.predicted != validation.labels
     share = validation.validation_mask / validation.validation_mask.sum()
     return {

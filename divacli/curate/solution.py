@@ -17,13 +17,11 @@ from divacli.ridge import (
     CrossEntropyLoss,
     LinearOutput,
     Loss,
-    RankingChoice,
     RidgePath,
     RidgeTask,
     Span,
     Spectrum,
     SquaredLoss,
-    choose_ranking_ridge,
     decompose,
     fit_inverse_temperature,
     fit_scaling,
@@ -84,10 +82,8 @@ class Solution:
         spectrum: Decomposition of `solved`.
         classes: Label of each class number.
         loss: The validation loss, calibrated.
-        ridge: lambda for losses and predictions: the LOO optimum, unless it was given.
-        ranking_ridge: lambda for derivatives.
+        ridge: lambda of losses, predictions and derivatives: the LOO optimum, unless it was given.
         path: The path that `ridge` was chosen on; None where it was given.
-        ranking: How `ranking_ridge` was chosen; None where it was given.
     """
 
     task: RidgeTask
@@ -98,9 +94,7 @@ class Solution:
     classes: list[str]
     loss: Loss
     ridge: float
-    ranking_ridge: float
     path: RidgePath | None
-    ranking: RankingChoice | None
 
 
 def solve(
@@ -131,7 +125,7 @@ def solve(
             solved = span.task()
             solved_validation = None if validation_task is None else span.project(validation_task)
         spectrum, solved, [solved_validation] = in_eigenbasis(solved, decompose(solved), solved_validation)
-    path = ranking = None
+    path = None
     with progress("choosing the ridge", 0):
         if options.ridge is None:
             path = ridge_path(solved, spectrum, order=order_by_path(samples))
@@ -139,17 +133,6 @@ def solve(
         else:
             ridge = options.ridge
         loss = _calibrated(options.loss, solved, spectrum, ridge, order_by_path(samples))
-        if options.ridge is None:
-            ranking = choose_ranking_ridge(
-                solved,
-                spectrum,
-                ridge,
-                loss,
-                options.seed,
-                validation=solved_validation,
-                order=order_by_path(samples),
-                validation_order=None if validation is None else order_by_path(validation),
-            )
     return Solution(
         task,
         validation_task,
@@ -159,9 +142,7 @@ def solve(
         samples.manifest.classes,
         loss,
         ridge,
-        ridge if ranking is None else ranking.ridge,
         path,
-        ranking,
     )
 
 

@@ -54,12 +54,11 @@ def verify(result: ScoreResult, n: int, seed: int = 0) -> Verification:
     closed = loo_predictions(solution.solved, solution.spectrum.fit(solution.ridge), rows)
     oracle = Oracle(solution.task, solution.ridge)
     refitted = torch.stack([oracle.loo_prediction(int(row)) for row in rows])
-    ranking_oracle = Oracle(solution.task, solution.ranking_ridge)
 
     def measured(row: int, fraction: float = 1.0) -> float:
         if solution.validation is None:
-            return ranking_oracle.loo_derivative(solution.loss, row, fraction)
-        return ranking_oracle.validation_derivative(solution.validation, solution.loss, row, fraction)
+            return oracle.loo_derivative(solution.loss, row, fraction)
+        return oracle.validation_derivative(solution.validation, solution.loss, row, fraction)
 
     differences = torch.tensor([measured(int(row)) for row in rows], dtype=torch.float64)
     again = torch.tensor([measured(int(row), 0.5) for row in rows[:_REPEATED]], dtype=torch.float64)

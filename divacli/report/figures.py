@@ -285,11 +285,8 @@ def ridge_path(summary: Mapping[str, Any]) -> Figure:
         )
     figure, [panel] = panels(1, 6.4, 3.2)
     panel.plot(path["ridge"], path["loss"], "o-", color=SERIES[0], markersize=3, linewidth=1.5)
-    chosen, ranking = summary["ridge"], summary["ranking_ridge"]
+    chosen = summary["ridge"]
     panel.axvline(chosen, color=SERIES[1], linewidth=1.2, label=f"chosen: {chosen:.3g}")
-    panel.axvline(
-        ranking, color=SERIES[3], linewidth=1.2, linestyle="--", label=f"of derivatives: {ranking:.3g}"
-    )
     panel.set_xscale("log")
     panel.xaxis.set_major_formatter(_PLAIN_NUMBERS)
     panel.xaxis.set_minor_locator(NullLocator())

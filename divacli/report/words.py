@@ -51,7 +51,7 @@ def score_sentences(summary: Mapping[str, Any]) -> Iterator[Sentence]:
     yield Sentence(
         "",
         f"{left_out(summary)} loss {summary['loo_loss']:.4f}, error {summary['loo_error']:.1%} "
-        f"(ridge {summary['ridge']:.3g}; derivatives at ridge {summary['ranking_ridge']:.3g})",
+        f"(ridge {summary['ridge']:.3g})",
     )
     if "validation_loss" in summary:
         yield Sentence(

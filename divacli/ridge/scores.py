@@ -1,7 +1,7 @@
-"""All that a table of scores says of every sample, in two passes over the features.
+"""All that a table of scores says of every sample, at one ridge, in two passes over the features.
 
-The first one leaves every sample out at the ridge of the smallest loss, which is what labels are judged by,
-and sums over them at the ranking ridge; the second one reads off derivatives and their standard errors.
+The first pass leaves every sample out: losses, predictions, judgements of labels, and the sums that make up
+the derivative of those losses. The second pass reads off derivatives and their standard errors.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from divacli.parallel import world
-from divacli.ridge.derivative import LooSums, ValidationSums, training, validation_sums
+from divacli.ridge.derivative import LooSums, ValidationResult, ValidationSums, training, validation_sums
 from divacli.ridge.diagnosis import Diagnosis, Diagnostician
 from divacli.ridge.leave_one_out import LooResult, batch_residuals
 from divacli.ridge.losses import Loss
@@ -29,22 +29,23 @@ class Scores:
     """What is said of every sample, on the CPU.
 
     Attributes:
-        derivative: (n,) float64 `dL/d alpha` at the ranking ridge, positive = harmful.
+        derivative: (n,) float64 `dL/d alpha`, positive = harmful.
         errors: (n,) float64 its standard error.
-        loo: Leaving every sample out, at the ridge of losses.
+        loo: Leaving every sample out. Without a validation set `L` is the sum of these losses times the mask.
         diagnosis: What that says of its label.
+        validation: The validation set under the same fit, whose loss is `L`; None without one.
     """
 
     derivative: Tensor
     errors: Tensor
     loo: LooResult
     diagnosis: Diagnosis
+    validation: ValidationResult | None
 
 
 def scores(
     task: RidgeTask,
     fit: RidgeFit,
-    ranking_fit: RidgeFit,
     loss: Loss,
     model: NoiseModel,
     order: Tensor,
@@ -54,8 +55,7 @@ def scores(
 
     Args:
         task: The samples.
-        fit: Their ridge solution for losses and predictions.
-        ranking_fit: That for derivatives.
+        fit: Their ridge solution.
         loss: The validation loss.
         model: How labels come about.
         order: As for `derivative_errors`.
@@ -64,7 +64,7 @@ def scores(
     Raises:
         SolveError: A sample's weighted leverage is one.
     """
-    fit, ranking_fit = fit.to(task.dtype), ranking_fit.to(task.dtype)
+    fit = fit.to(task.dtype)
     loo, own = LooResult.empty(len(task)), torch.zeros(len(task), dtype=torch.float64)
     judge = Diagnostician(task, fit, model)
     n_judged = len(judge.zeros())
@@ -74,30 +74,30 @@ def scores(
         loo.record(batch, now, loss)
         judge.enter(batch, now, sums[:n_judged])
         if validation is None:
-            influence = batch_residuals(ranking_fit, batch).influence(batch, loss)
+            influence = now.influence(batch, loss)
             influence.add_to(*sums[n_judged:])
             own[batch.rows] = influence.own.double().cpu()
 
     def zeros() -> Sums:
-        return [*judge.zeros(), *(LooSums.zeros(ranking_fit) if validation is None else ())]
+        return [*judge.zeros(), *(LooSums.zeros(fit) if validation is None else ())]
 
     sums = walk(task, zeros, leave_out, whole_groups=True)
-    found: LooSums | ValidationSums
+    of_loss: LooSums | ValidationSums
     if validation is None:
-        found = LooSums.of(sums[n_judged:])
+        of_loss, validated = LooSums.of(sums[n_judged:]), None
     else:
-        found, _ = validation_sums(validation, ranking_fit, loss)
-    found = found.to(task.dtype)
-    drawn = spread(task, ranking_fit, loss, order, validation)
+        of_loss, validated = validation_sums(validation, fit, loss)
+    of_loss = of_loss.to(task.dtype)
+    drawn = spread(task, fit, loss, order, validation)
     derivative, errors = torch.zeros(2, len(task), dtype=torch.float64)
 
     def read_off(batch: Batch) -> None:
-        whitened, residuals = training(ranking_fit, batch)
-        derivative[batch.rows] = found.through_fit(whitened, residuals).double().cpu()
+        whitened, residuals = training(fit, batch)
+        derivative[batch.rows] = of_loss.through_fit(whitened, residuals).double().cpu()
         errors[batch.rows] = drawn.errors(batch, whitened, residuals).double().cpu()
 
     look(task, read_off)
     for vector in (own, derivative, errors):
         world().merged(vector)
     derivative = require_finite(own + derivative, "derivatives")
-    return Scores(derivative, errors, loo.merged(), judge.diagnosis(sums[:n_judged]))
+    return Scores(derivative, errors, loo.merged(), judge.diagnosis(sums[:n_judged]), validated)

@@ -81,16 +81,15 @@ def test_scores_are_those_of_refits_without_the_whole_group(arrays, table, score
     found = scores("patients.csv", *BY_PATIENT).sort_values("path")
     summary = summary_of()
     groups = np.arange(N) // COPIES
-    oracle = oracle_of(arrays, groups, summary["ranking_ridge"])
+    oracle = oracle_of(arrays, groups, summary["ridge"])
     expected = np.array([oracle.loo_derivative(SquaredLoss(), row) for row in range(N)])
     assert np.abs(found["derivative"] - expected).max() < 1e-5 * np.abs(expected).max()
-    at_optimum = oracle_of(arrays, groups, summary["ridge"])
-    predictions = torch.stack([at_optimum.loo_prediction(row) for row in range(N)]).numpy()
+    predictions = torch.stack([oracle.loo_prediction(row) for row in range(N)]).numpy()
     losses = ((predictions - np.eye(3)[arrays["label"]]) ** 2).sum(axis=1)
     np.testing.assert_allclose(found["loo_loss"], losses, rtol=1e-4, atol=1e-6)
     assert found["predicted_label"].astype(int).tolist() == predictions.argmax(axis=1).tolist()
     # Negative control: without groups these are others.
-    alone = oracle_of(arrays, None, summary["ranking_ridge"])
+    alone = oracle_of(arrays, None, summary["ridge"])
     wrong = np.array([alone.loo_derivative(SquaredLoss(), row) for row in range(N)])
     assert np.abs(wrong - expected).max() > 0.1 * np.abs(expected).max()
 

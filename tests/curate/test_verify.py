@@ -25,7 +25,7 @@ def with_groups(result: ScoreResult, groups: torch.Tensor) -> ScoreResult:
 
     solution = result.solution
     solution = replace(solution, task=together(solution.task), solved=together(solution.solved))
-    fit = solution.spectrum.fit(solution.ranking_ridge)
+    fit = solution.spectrum.fit(solution.ridge)
     derivative = loo_derivative(solution.solved, fit, solution.loss).derivative
     return replace(result, solution=solution, derivative=derivative.numpy())
 

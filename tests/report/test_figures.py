@@ -62,7 +62,6 @@ def harm(values: list[str], by: str = "annotator") -> pd.DataFrame:
 
 SUMMARY = {
     "ridge": 1.0,
-    "ranking_ridge": 10.0,
     "ridge_path": {"ridge": [0.1, 1.0, 10.0], "loss": [0.5, 0.4, 0.6]},
 }
 HISTORY = pd.DataFrame(
@@ -227,11 +226,11 @@ def test_confusions_count_labels_called_wrong_only():
     assert len(many.axes[0].get_xticks()) == 20
 
 
-def test_the_path_marks_both_ridges():
+def test_the_path_marks_the_chosen_ridge():
     panel = figures.ridge_path(SUMMARY).axes[0]
-    path, chosen, ranking = panel.lines
+    path, chosen = panel.lines
     assert path.get_xdata().tolist() == [0.1, 1.0, 10.0]
-    assert (chosen.get_xdata()[0], ranking.get_xdata()[0]) == (1.0, 10.0)
+    assert chosen.get_xdata()[0] == 1.0
     with pytest.raises(DataError, match="ridge was given"):
         figures.ridge_path(SUMMARY | {"ridge_path": None})
 

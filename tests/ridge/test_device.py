@@ -23,7 +23,6 @@ from divacli.ridge import (
     Scaling,
     Span,
     SquaredLoss,
-    choose_ranking_ridge,
     choose_steps,
     decompose,
     derivative_errors,
@@ -157,16 +156,12 @@ def solved(task, held_out, loss):
     path = ridge_path(task, spectrum)
     best = float(path.ridges[path.best])
     order = torch.arange(len(task)).flip(0)
-    ranking = choose_ranking_ridge(
-        task, spectrum, best, loss, validation=held_out, order=None if held_out is not None else order
-    )
-    fit, ranking_fit = spectrum.fit(best), spectrum.fit(ranking.ridge)
+    fit = spectrum.fit(best)
     model = fit_noise(loo_predictions(task, fit, order[::2]), task.labels[order[::2]]).model
     judges = order if held_out is None else torch.arange(len(held_out))
-    found = scores(task, fit, ranking_fit, loss, model, judges, held_out)
+    found = scores(task, fit, loss, model, judges, held_out)
     return {
         "path": path.loss,
-        "agreement": ranking.agreement,
         "derivative": found.derivative,
         "errors": found.errors,
         "loss": found.loo.loss,

@@ -8,7 +8,6 @@ import torch
 from divacli.ridge import (
     CrossEntropyLoss,
     SquaredLoss,
-    choose_ranking_ridge,
     decompose,
     derivative_errors,
     diagnose,
@@ -48,7 +47,6 @@ def test_answers_do_not_depend_on_coordinates(intercept, given, relative_error):
             derivative_errors(task, fit, SquaredLoss(), torch.arange(24)),
             path.ridges,
             path.loss,
-            choose_ranking_ridge(task, spectrum, 0.7, SquaredLoss()).agreement,
         ]
 
     for found, expected in zip(answers(turned, judged, spectrum), answers(task, held_out, raw), strict=True):
@@ -86,17 +84,20 @@ def test_its_decomposition_is_diagonal(make_problem):
 def test_scores_in_two_passes_are_those_of_one_pass_each(loss, separate, given, relative_error):
     task, held_out = (problem.task for problem in given)
     spectrum = decompose(task)
-    fit, ranking_fit = spectrum.fit(0.7), spectrum.fit(7.0)
+    fit = spectrum.fit(0.7)
     model = fit_noise(loo_predictions(task, fit, torch.arange(24)), task.labels).model
     validation = held_out if separate else None
     order = torch.arange(11 if separate else 24)
-    found = scores(task, fit, ranking_fit, loss, model, order, validation)
+    found = scores(task, fit, loss, model, order, validation)
     if separate:
-        derivative, _ = validation_derivative(task, held_out, ranking_fit, loss)
+        derivative, validated = validation_derivative(task, held_out, fit, loss)
+        assert torch.equal(found.validation.loss, validated.loss)
+        assert torch.equal(found.validation.predicted, validated.predicted)
     else:
-        derivative = loo_derivative(task, ranking_fit, loss).derivative
+        derivative = loo_derivative(task, fit, loss).derivative
+        assert found.validation is None
     loo, diagnosis = diagnose(task, fit, loss, model)
-    errors = derivative_errors(task, ranking_fit, loss, order, validation)
+    errors = derivative_errors(task, fit, loss, order, validation)
     pairs = [
         (found.derivative, derivative),
         (found.errors, errors),

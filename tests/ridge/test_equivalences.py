@@ -8,7 +8,6 @@ import torch
 from divacli.ridge import (
     Scaling,
     Span,
-    choose_ranking_ridge,
     decompose,
     fit_scaling,
     leave_one_out,
@@ -54,7 +53,6 @@ def everything(task, held_out, ridge, loss):
         "separate": separate,
         "validation loss": validation.loss,
         "path": path.loss,
-        "agreement": choose_ranking_ridge(task, spectrum, ridge, loss).agreement,
     }
 
 

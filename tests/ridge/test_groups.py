@@ -13,7 +13,6 @@ from divacli.ridge import (
     Scaling,
     Span,
     SquaredLoss,
-    choose_ranking_ridge,
     decompose,
     leave_one_out,
     loo_derivative,
@@ -201,8 +200,6 @@ def test_groups_of_one_are_no_groups(make_problem, loss_name, losses):
     spectrum = decompose(task)
     paths = [ridge_path(t, spectrum) for t in (problem.task, task)]
     assert torch.equal(paths[0].loss, paths[1].loss)
-    choices = [choose_ranking_ridge(t, spectrum, 0.5, loss) for t in (problem.task, task)]
-    assert torch.equal(choices[0].agreement, choices[1].agreement)
     oracles = [Oracle(t, 0.7).loo_losses(loss) for t in (problem.task, task)]
     torch.testing.assert_close(oracles[0], oracles[1], rtol=1e-12, atol=0)
     values = [loo_loss(problem.z, problem.y, groups=groups) for groups in (None, names)]
@@ -219,8 +216,6 @@ def test_batches_of_any_size_give_the_same_answers(batch_rows, grouped, loss_nam
         assert relative_error(found[name], value) < 1e-11, name
     paths = [ridge_path(t, decompose(t)) for t in (task, in_batches)]
     assert relative_error(paths[1].loss, paths[0].loss) < 1e-12
-    choices = [choose_ranking_ridge(t, decompose(t), 0.5, loss) for t in (task, in_batches)]
-    assert relative_error(choices[1].agreement, choices[0].agreement) < 1e-10
 
 
 @pytest.mark.parametrize("batch_rows", [1, 2, 8, 13, 100])
@@ -258,11 +253,6 @@ def test_neither_the_order_nor_the_names_of_groups_matter(seed, grouped, loss_na
     for name, value in expected.items():
         assert relative_error(found[name], value[order]) < 1e-11, name
     assert not torch.allclose(found["derivative"], expected["derivative"])
-    choices = [
-        choose_ranking_ridge(t, decompose(t), 0.5, losses[loss_name], order=by_name)
-        for t, by_name in ((task, torch.arange(40)), (other, order.argsort()))
-    ]
-    assert relative_error(choices[1].agreement, choices[0].agreement) < 1e-9
 
 
 @pytest.mark.parametrize("batch_rows", [64, 2048])
@@ -367,41 +357,6 @@ def test_halves_are_of_whole_groups_and_balanced_within_every_class(seed):
     assert not torch.equal(half, split_in_folds(labels, torch.arange(300), seed + 1, 2, groups))
     alone = split_in_folds(labels, torch.arange(300), seed, 2)
     assert torch.equal(alone, split_in_folds(labels, torch.arange(300), seed, 2, torch.arange(300, 0, -1)))
-
-
-def test_the_ranking_ridge_is_judged_on_halves_of_whole_groups(loss_name, losses, make_problem, make_groups):
-    """The slow way: two whole derivatives at every candidate, each of one half of the validation samples."""
-    groups = make_groups(9, 8, 7, *[1, 2, 3, 4] * 6, 6)
-    task = make_problem(90, 6, 3, batch_rows=40, groups=groups).task
-    spectrum, loss = decompose(task), losses[loss_name]
-    choice = choose_ranking_ridge(task, spectrum, 0.5, loss, seed=3)
-    half = split_in_folds(task.labels, torch.arange(90), 3, 2, groups)
-    for candidate, agreement in zip(choice.candidates, choice.agreement, strict=True):
-        a, b, best_a, best_b = (
-            loo_derivative(
-                replace(task, validation_mask=task.validation_mask * (half == side)),
-                spectrum.fit(float(ridge)),
-                loss,
-            ).derivative
-            for ridge in (candidate, choice.candidates[0])
-            for side in (0, 1)
-        )
-        pairs = torch.stack([b, best_a]), torch.stack([a, best_b])
-        expected = sum(float(torch.corrcoef(pair)[0, 1]) for pair in pairs) / 2
-        assert float(agreement) == pytest.approx(expected, rel=1e-9)
-    alone = choose_ranking_ridge(replace(task, groups=None), spectrum, 0.5, loss, seed=3)
-    assert not torch.allclose(alone.agreement, choice.agreement, atol=1e-3)
-
-
-def test_the_halves_of_a_validation_set_keep_its_groups(losses, make_problem, make_groups):
-    task, held_out = make_problem(60, 6).task, make_problem(40, 6, seed=1).task
-    spectrum = decompose(task)
-    together = replace(held_out, groups=make_groups(*[8] * 5))
-    loose, kept = (
-        choose_ranking_ridge(task, spectrum, 0.5, losses["squared"], validation=validation).agreement
-        for validation in (held_out, together)
-    )
-    assert not torch.allclose(loose, kept, atol=1e-3)
 
 
 def test_a_pool_is_judged_by_the_groups_of_the_task(

@@ -13,7 +13,6 @@ from divacli.errors import SolveError
 from divacli.ridge import (
     Extension,
     SquaredLoss,
-    choose_ranking_ridge,
     decompose,
     fit_noise,
     in_eigenbasis,
@@ -99,19 +98,17 @@ def work(request, make_problem, make_groups):
         spectrum, turned, [validation] = in_eigenbasis(task, decompose(task), judged)
         path = ridge_path(turned, spectrum)
         fit = spectrum.fit(float(path.ridges[path.best]))
-        ranking = choose_ranking_ridge(turned, spectrum, fit.ridge, SquaredLoss(), validation=validation)
         predictions = loo_predictions(turned, fit, torch.tensor([40, 3, 77]))
         everyone = loo_predictions(turned, fit, torch.arange(90))
         model = parallel.world().once(lambda: fit_noise(everyone, task.labels)).model
         order = torch.arange(90 if judged is None else 50)
-        found = scores(turned, fit, spectrum.fit(ranking.ridge), SquaredLoss(), model, order, validation)
+        found = scores(turned, fit, SquaredLoss(), model, order, validation)
         walk = Extension(task, replace(held_out, labels=held_out.labels), torch.arange(90))
         candidates = walk.candidates()
         walk.add(walk.choose(candidates, torch.ones(50, dtype=torch.bool), 5))
         cholesky = moments(task).fit(2.0)
         return [
             path.loss,
-            ranking.agreement,
             predictions,
             found.derivative,
             found.errors,
