@@ -221,8 +221,9 @@ def test_predictions_agree_for_few_samples_and_have_their_sign(make: Make) -> No
     posed = make()
     wrong = np.flatnonzero(posed.wrong)
     one = np.zeros((2, N), bool)
-    one[0, wrong[:2]] = True
-    one[1, np.flatnonzero(~posed.wrong)[:2]] = True
+    # All nine wrong ones, and ten others: of one or two the leave-one-out derivative is noise among 60 samples.
+    one[0, wrong] = True
+    one[1, np.flatnonzero(~posed.wrong)[:10]] = True
     found = predictions(posed, one)
     assert set(found) == {
         (loss, method) for loss in LOSSES for method in ("derivative", "leave-one-out derivative", "refit")

@@ -19,6 +19,7 @@ from divacli.backbones import Linearize
 from divacli.curate.evaluate import evaluate
 from divacli.curate.learners import RidgeLearner
 from divacli.curate.prune import choose_automatically
+from divacli.curate.rivals import rivals
 from divacli.curate.score import score
 from divacli.curate.solution import SolveOptions, solve
 from divacli.embed import BackboneChoice, Samples, load_samples
@@ -121,7 +122,8 @@ def test_figures_are_those_of_an_evaluation(posed: tuple[Samples, Samples]) -> N
     noisy = relabelled(training, given)
     table = score(noisy, SolveOptions()).table.set_index("path").loc[noisy.manifest.table["path"]]
     kept = choose_automatically(table.reset_index()).choice.kept
-    found = evaluate(noisy, {"auto": noisy.select(kept)}, test, [RidgeLearner(SolveOptions())], (0,), ~wrong)
+    sets = rivals(noisy, {"auto": noisy.select(kept)}, (0,), ~wrong)
+    found = evaluate(sets, test, [RidgeLearner(SolveOptions())], (0,))
     by_set = found.summary.set_index("training_set")
     for name in ("everything", "auto", "oracle"):
         assert row[f"error_{name}"] == pytest.approx(by_set["test_error"][name])

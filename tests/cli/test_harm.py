@@ -52,8 +52,10 @@ def test_harm_is_written_and_shown(table, scores, done):
     assert list(found) == list(HARM_COLUMNS)
     assert found["by"].tolist() == ["annotator"] * 5 + ["class"] * 3
     assert found["value"][0] == "eve"
-    assert found["derivative"][0] > 0 > found["derivative"][1]
-    assert found["loss_change_exact"][0] < 0
+    # 1.89 against 0.10; and without her the loss rises by 0.002, without any of the others by 0.4 to 1.6:
+    # her own wrong labels still count in it.
+    assert found["derivative"][0] > 10 * found["derivative"][1] > 0 > found["derivative"][2]
+    assert found["loss_change_exact"][0] < 0.1 * found["loss_change_exact"][1:5].min()
     for by, column in (("annotator", "annotator"), ("class", "label")):
         expected = ranked.groupby(column)["derivative"].agg(["sum", "size"])
         mine = found[found["by"] == by].set_index("value")

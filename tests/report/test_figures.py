@@ -273,7 +273,7 @@ def test_a_page_holds_many_figures_in_its_own_colours():
     svgs = [element for element in tree if element.tag.endswith("svg")]
     assert [svg.attrib["role"] for svg in svgs] == ["img"] * 9
     assert all(len(svg.attrib["aria-label"]) > 10 for svg in svgs)
-    for number, colour in enumerate(SERIES, 1):
+    for number, colour in enumerate(SERIES[:3], 1):  # no figure here has a fourth curve
         assert f"var(--chart-{number}, {colour})" in page
     assert f"var(--chart-ink, {INK})" in page
     assert f"var(--chart-grid, {GRID})" in page
