@@ -221,7 +221,7 @@ def test_predictions_agree_for_few_samples_and_have_their_sign(make: Make) -> No
     posed = make()
     wrong = np.flatnonzero(posed.wrong)
     one = np.zeros((2, N), bool)
-    # All nine wrong ones, and ten others: of one or two the leave-one-out derivative is noise among 60 samples.
+    # All nine wrong ones, and ten others: of one or two, among 60, the leave-one-out derivative is noise.
     one[0, wrong] = True
     one[1, np.flatnonzero(~posed.wrong)[:10]] = True
     found = predictions(posed, one)
