@@ -299,10 +299,11 @@ def prune(
     keep: float | Literal["auto"] | None = None,
     threshold: float | None = None,
     budget: int | None = None,
-    by: Literal["derivative", "loo_loss"] = "derivative",
+    by: Literal["auto", "balanced", "coverage", "easy", "random", "derivative", "loo_loss"] = "auto",
     stratify: bool = False,
+    force: bool = False,
 ) -> PruneReport:
-    """Drop harmful or wrongly labelled samples, and predict by an exact refit what that does.
+    """Drop samples that are least missed, wrong labels first, and forecast the error on new images.
 
     As `diva prune` on what `diva score` has written; warnings are Python's.
 
@@ -313,15 +314,16 @@ def prune(
         threshold: Drop samples whose value is at least this; with "auto", labels that are wrong with more
             than this probability.
         budget: With "auto", drop so many at the most.
-        by: The value to drop by.
+        by: The rule; "auto": the one with the best forecast.
         stratify: Keep the fraction of every class.
+        force: Drop also where the forecast is worse than that of keeping everything.
 
     Raises:
         DivaError: The options do not go together.
     """
     given = _given(prune, locals())
     automatic = keep == "auto"
-    if automatic and (by != "derivative" or stratify):
+    if automatic and (by != "auto" or stratify):
         raise DivaError("keep='auto' with by or stratify", expected="these with a fraction to keep")
     if not automatic and (keep is None) == (threshold is None):
         raise DivaError(
@@ -329,15 +331,17 @@ def prune(
         )
     if not automatic and budget is not None:
         raise DivaError(f"budget={budget}", expected="a budget with keep='auto'")
+    if threshold is not None and not automatic and by not in ("auto", "derivative", "loo_loss"):
+        raise DivaError(f"by={by!r} with threshold", expected="by='derivative' or 'loo_loss'")
     if isinstance(keep, (int, float)) and not 0 < keep <= 1:
         raise DivaError(f"keep={keep}", expected="'auto', or a fraction in (0, 1], such as 0.9")
     scores = Scores.fresh(result._scoring.result, result._scoring.options)
     progress = result._loader.progress
     if keep == "auto":
-        pruning = prune_automatically(scores, threshold, budget, progress=progress)
+        pruning = prune_automatically(scores, threshold, budget, force=force, progress=progress)
     else:
         pruning = prune_by(
-            scores, keep=keep, threshold=threshold, by=by, stratify=stratify, progress=progress
+            scores, keep=keep, threshold=threshold, by=by, stratify=stratify, force=force, progress=progress
         )
     for warning in pruning.warnings():
         _warn(warning)

@@ -19,11 +19,20 @@ from divacli.cli.options import (
 from divacli.files import require_present
 
 
-class Criterion(StrEnum):
+class Rule(StrEnum):
     """What samples are dropped by."""
 
+    auto = "auto"
+    balanced = "balanced"
+    coverage = "coverage"
+    easy = "easy"
+    random = "random"
     derivative = "derivative"
     loo_loss = "loo_loss"
+
+
+_COLUMNS = (Rule.derivative, Rule.loo_loss)
+"""Rules that are columns of the scores, and so have a threshold."""
 
 
 def keep_value(text: str | None) -> float | None:
@@ -79,17 +88,32 @@ def register(app: typer.Typer) -> None:
             ),
         ] = None,
         by: Annotated[
-            Criterion, typer.Option(help="The value to drop by.", rich_help_panel="Decision")
-        ] = Criterion.derivative,
+            Rule,
+            typer.Option(
+                help="The rule. balanced: wrong labels, then at random, most of large classes; coverage: "
+                "then of small leverage; easy: then hard ones; random; derivative, loo_loss: the largest. "
+                "auto: the rule with the best forecast.",
+                rich_help_panel="Decision",
+            ),
+        ] = Rule.auto,
         stratify: Annotated[
             bool,
             typer.Option("--stratify", help="Keep the fraction of every class.", rich_help_panel="Decision"),
         ] = False,
+        force: Annotated[
+            bool,
+            typer.Option(
+                "--force",
+                help="Write the choice also where its forecast is worse than keeping everything.",
+                rich_help_panel="Decision",
+            ),
+        ] = False,
     ) -> None:
-        """Drop harmful or wrongly labelled samples and say what an exact refit without them predicts.
+        """Drop samples that are least missed, wrong labels first, and forecast the error on new images.
 
-        Writes kept.csv, dropped.csv, failed.csv and prune.json. DATA may be a table of scores, also
-        from a pipe: then nothing is computed twice.
+        Where dropping does not pay, everything is kept unless you say --force. Writes kept.csv,
+        dropped.csv, failed.csv and prune.json. DATA may be a table of scores, also from a pipe: then nothing
+        is computed twice.
 
         Examples:
         `diva prune photos/ --keep 0.9 --model resnet50 --weights DEFAULT`
@@ -108,10 +132,12 @@ def register(app: typer.Typer) -> None:
             raise typer.BadParameter(
                 "--stratify is for --keep FRACTION: a threshold is the same for every class"
             )
-        if automatic and by is not Criterion.derivative:
+        if automatic and by is not Rule.auto:
             raise typer.BadParameter(
                 f"--by {by.value}: --keep auto decides by the probability of a wrong label"
             )
+        if threshold is not None and not automatic and by not in (Rule.auto, *_COLUMNS):
+            raise typer.BadParameter(f"--by {by.value} has no --threshold: give --keep FRACTION")
         if budget is not None and not automatic:
             raise typer.BadParameter("--budget is for --keep auto")
         if automatic and threshold is not None and not 0 <= threshold < 1:
@@ -122,13 +148,13 @@ def register(app: typer.Typer) -> None:
         from divacli.cli.output import Output
         from divacli.cli.session import Session
         from divacli.curate.pruning import FILES, prune_automatically, prune_by
-        from divacli.report.terminal import automatic_summary, prune_summary
+        from divacli.report.terminal import prune_summary
 
         target = Output(output, *FILES, sources=(data,))
         session = Session(network, compute, frame, problem.group)
         scores = session.scored(data, problem)
         if automatic:
-            pruning = prune_automatically(scores, threshold, budget, progress=session.progress)
+            pruning = prune_automatically(scores, threshold, budget, force=force, progress=session.progress)
         else:
             pruning = prune_by(
                 scores,
@@ -136,6 +162,7 @@ def register(app: typer.Typer) -> None:
                 threshold=threshold,
                 by=by.value,
                 stratify=stratify,
+                force=force,
                 progress=session.progress,
             )
         pruning.write(target)
@@ -144,9 +171,7 @@ def register(app: typer.Typer) -> None:
             warn(warning)
         if not frame.quiet:
             screen = console()
-            for part in automatic_summary(pruning.auto) if pruning.auto is not None else ():
-                screen.print(part)
-            for part in prune_summary(pruning.choice, pruning.prediction, scores.about):
+            for part in prune_summary(pruning):
                 screen.print(part)
             if target.written:
                 screen.print(f"wrote {', '.join(target.written)} in {target.folder}", markup=False)

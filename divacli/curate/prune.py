@@ -1,13 +1,12 @@
-"""Decide which samples to drop, and say what an exact refit without them predicts."""
+"""Decide by a table of scores which samples to drop."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from divacli.curate.decision import (
     MORE_LIKELY_WRONG,
@@ -17,10 +16,7 @@ from divacli.curate.decision import (
     outliers,
     require_judged,
 )
-from divacli.curate.solution import SolveOptions, pose
-from divacli.embed import Samples
 from divacli.manifest.columns import without_scores
-from divacli.ridge import LooResult, Loss, RidgeTask, Span, decompose, leave_one_out
 
 CRITERIA = ("derivative", "loo_loss")
 
@@ -157,17 +153,6 @@ def choose_automatically(
     return Automatic(choice, wrong, odd, threshold, budget, expected)
 
 
-def called_good(table: pd.DataFrame) -> np.ndarray:
-    """Which samples neither the derivative calls harmful nor the label-noise model wrong, (n,) bool.
-
-    Args:
-        table: Scores; without `mislabel_probability` no sample is called good.
-    """
-    if "mislabel_probability" not in table:
-        return np.zeros(len(table), bool)
-    return (table["derivative"].to_numpy(float) <= 0) & ~mislabelled(table)
-
-
 def _rescued(kept: np.ndarray, labels: np.ndarray, best_first: np.ndarray) -> Choice:
     """The choice in which every class keeps its best sample at the least."""
     rescued = sorted(set(labels) - set(labels[kept]))
@@ -176,108 +161,15 @@ def _rescued(kept: np.ndarray, labels: np.ndarray, best_first: np.ndarray) -> Ch
     return Choice(kept, rescued)
 
 
-def split(table: pd.DataFrame, kept: np.ndarray, by: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The manifest of what stays, in its own order, and the scores of what goes, worst first.
+def split(table: pd.DataFrame, kept: np.ndarray, order: np.ndarray) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The manifest of what stays, in its own order, and the scores of what goes.
 
     Scores hold for the samples they were computed with, so those that stay lose them.
 
     Args:
         table: Scores.
         kept: (n,) bool.
-        by: The column that was decided by.
+        order: (n,) row numbers, those that go first coming first.
     """
     stays = without_scores(table[kept]).drop(columns="reason", errors="ignore").reset_index(drop=True)
-    goes = table[~kept]
-    worst_first = np.lexsort((goes["path"].to_numpy(str), -goes[by].to_numpy(float)))
-    return stays, goes.iloc[worst_first].reset_index(drop=True)
-
-
-@dataclass(frozen=True)
-class Quality:
-    """Mean LOO loss and error of some samples under one fit, in the order all, kept, dropped.
-
-    Attributes:
-        loss: Mean LOO loss over all samples, over those that stay, and over those that go.
-        error: Share of wrong LOO predictions, likewise. NaN for a set without samples.
-    """
-
-    loss: tuple[float, float, float]
-    error: tuple[float, float, float]
-
-    def as_dict(self) -> dict[str, list[float | None]]:
-        """For JSON, which has no NaN: None for a set without samples."""
-        parts = {"loss": self.loss, "error": self.error}
-        return {name: [None if np.isnan(v) else v for v in values] for name, values in parts.items()}
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What dropping samples does, by exact refits at one ridge.
-
-    Attributes:
-        ridge: lambda of both fits.
-        before: With all samples at their weights.
-        after: Refitted with the dropped samples absent; they are still predicted and counted in `all`.
-        change_se: Standard error of the change of the mean loss over all samples, by the spread of its
-            changes over single samples: what another draw of them would make of it.
-    """
-
-    ridge: float
-    before: Quality
-    after: Quality
-    change_se: float
-
-    @property
-    def change(self) -> float:
-        """What dropping does to the mean loss over all original samples."""
-        return self.after.loss[0] - self.before.loss[0]
-
-    @property
-    def worse(self) -> bool:
-        """Whether the refit's loss over all original samples is higher than keeping everything."""
-        return self.change > 0
-
-    @property
-    def worse_for_kept(self) -> bool:
-        """Whether the refit's loss over the samples that stay is higher than with all."""
-        return self.after.loss[1] > self.before.loss[1]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "ridge": self.ridge,
-            "before": self.before.as_dict(),
-            "after": self.after.as_dict(),
-            "change": self.change,
-            "change_se": self.change_se,
-        }
-
-
-def predict(
-    samples: Samples, kept: np.ndarray, ridge: float, loss: Loss, options: SolveOptions
-) -> Prediction:
-    """Refit without the dropped samples and compare the LOO loss and error over all original samples.
-
-    Args:
-        samples: All samples.
-        kept: (n,) bool.
-        ridge: lambda for both fits.
-        loss: The validation loss.
-        options: How the problem is posed.
-    """
-    task = pose(samples, options)
-    if len(task) < task.n_features:
-        task = Span(task).task()
-    mask = torch.from_numpy(kept)
-    without = replace(task, weights=torch.where(mask, task.weights, 0.0))
-    before, after = (leave_one_out(posed, decompose(posed).fit(ridge), loss) for posed in (task, without))
-    changes = after.loss - before.loss
-    error = float(changes.std()) / len(changes) ** 0.5
-    return Prediction(ridge, _quality(task, before, mask), _quality(task, after, mask), error)
-
-
-def _quality(task: RidgeTask, loo: LooResult, kept: torch.Tensor) -> Quality:
-    wrong = (loo.predicted != task.labels).double()
-    parts = (torch.ones_like(kept), kept, ~kept)
-    loss, error = (tuple(float(values[part].mean()) for part in parts) for values in (loo.loss, wrong))
-    return Quality(loss, error)  # type: ignore[arg-type]
+    return stays, table.iloc[order[~kept[order]]].reset_index(drop=True)

@@ -1,33 +1,42 @@
-"""All that `diva prune` finds out of scores: what stays, what goes, the refit, and what to warn of."""
+"""All that `diva prune` finds out of scores: what stays, what goes, and what that does to new images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
 
-from divacli.curate.decision import doubtful
-from divacli.curate.files import ResultFiles
-from divacli.curate.provenance import left_out
-from divacli.curate.prune import (
-    Automatic,
-    Choice,
-    Prediction,
-    called_good,
-    choose_automatically,
-    choose_kept,
-    split,
+from divacli.curate.decision import MORE_LIKELY_WRONG, doubtful, outliers
+from divacli.curate.dropping import (
+    Decision,
+    SeenInTable,
+    by_column,
+    by_label,
+    by_rule,
+    without_fold,
 )
+from divacli.curate.files import ResultFiles
+from divacli.curate.outlook import Judge, Outlook, preferred
+from divacli.curate.prune import CRITERIA, Automatic, Choice, choose_automatically, split
 from divacli.curate.record import Scores
 from divacli.embed.progress import Progress, silent
+from divacli.errors import SolveError
+from divacli.ridge import Forecast, dropping_order
+from divacli.ridge.dropping import RULES
 
 FILES = ("kept", "dropped", "prune.json")
 """What is always written."""
 
-_REFIT = "refitting without what goes"
+BY_FORECAST = "auto"
+"""The rule is the one with the best forecast."""
+
+AUTOMATIC = "called wrong"
+"""What the samples of `--keep auto` are dropped for, as forecasts name it."""
 
 
 @dataclass(frozen=True)
@@ -36,26 +45,42 @@ class Pruning:
 
     Attributes:
         scores: What was decided on.
-        choice: The decision.
-        auto: How it was made where no fraction or value was given.
-        by: The column that it was made by.
-        rule: What was asked for, for JSON.
-        prediction: What a refit without those that go predicts; None without features.
+        decision: Which samples stay by the decision.
+        written: Whether it is written; else everything stays, for the decision does not pay.
+        auto: How it was made by `--keep auto`.
+        by: The column or the rule that it was made by.
+        asked: What was asked for, for JSON.
+        reasons: Why each sample is dropped, (n,) text.
+        order: (n,) row numbers, those that go first coming first.
+        outlook: What the decision should do to the error on new images; None where that is not known.
+        unknown: Why not.
     """
 
     scores: Scores
-    choice: Choice
+    decision: Choice
+    written: bool
     auto: Automatic | None
     by: str
-    rule: dict[str, Any]
-    prediction: Prediction | None
+    asked: dict[str, Any]
+    reasons: np.ndarray
+    order: np.ndarray
+    outlook: Outlook | None
+    unknown: str
+
+    @property
+    def choice(self) -> Choice:
+        """Which samples stay, as written."""
+        return self.decision if self.written else Choice(np.ones(len(self.order), bool), [])
+
+    @property
+    def n_chosen(self) -> int:
+        """Samples that the decision drops, whether or not that is written."""
+        return int((~self.decision.kept).sum())
 
     @cached_property
     def tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The samples that stay, and those that go, worst first."""
-        table = self.scores.table
-        judged = table if self.auto is None else table.assign(reason=self.auto.reasons())
-        return split(judged, self.choice.kept, self.by)
+        """The samples that stay, and those that go, in the order in which they go."""
+        return split(self.scores.table.assign(reason=self.reasons), self.choice.kept, self.order)
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -64,41 +89,22 @@ class Pruning:
         return {
             "n_kept": len(kept),
             "n_dropped": len(dropped),
+            "n_chosen": self.n_chosen,
+            "written": "choice" if self.written else "everything",
             "by": self.by,
-            **self.rule,
+            **self.asked,
             **self.scores.about,
-            "prediction": None if self.prediction is None else self.prediction.as_dict(),
+            "forecast": None if self.outlook is None else self.outlook.as_dict(),
         }
 
     def warnings(self) -> Iterator[str]:
         """What the user should know, one sentence each."""
-        auto, prediction, scores = self.auto, self.prediction, self.scores
-        doubt = None if auto is None else doubtful(int(auto.mislabelled.sum()), len(scores.table))
+        auto = self.auto
+        doubt = None if auto is None else doubtful(int(auto.mislabelled.sum()), len(self.scores.table))
         if doubt is not None:
             yield doubt
-        good = int((called_good(scores.table) & ~self.choice.kept).sum())
-        if auto is None and self.rule["keep"] is not None and good:
-            yield (
-                f"{good:,} of the {len(self.tables[1]):,} dropped samples are useful by their derivative, "
-                "and their labels more likely right than wrong: --keep auto drops none of these"
-            )
-        if prediction is None:
-            yield (
-                f"no refit was made: {scores.missing}. The decision is complete; to see what it predicts, "
-                "give the images and the network instead"
-            )
-        elif auto is None and prediction.worse:
-            yield (
-                f"without the dropped samples the {left_out(scores.about)} loss over all original samples "
-                f"rises by {prediction.change:.2g} (± {prediction.change_se:.2g}) from "
-                f"{prediction.before.loss[0]:.4g}: keeping everything is better by that measure; drop fewer"
-            )
-        elif auto is not None and prediction.worse_for_kept:
-            yield (
-                f"without the dropped samples the {left_out(scores.about)} loss of those that stay rises "
-                f"from {prediction.before.loss[1]:.4g} to {prediction.after.loss[1]:.4g}: look at "
-                "dropped.csv, and use a higher --threshold or --budget if these are good"
-            )
+        if self.unknown:
+            yield f"no forecast was made: {self.unknown}"
 
     def write(self, target: ResultFiles) -> None:
         """Write all tables and the summary."""
@@ -111,13 +117,42 @@ class Pruning:
 
 
 def prune_automatically(
-    scores: Scores, threshold: float | None = None, budget: int | None = None, *, progress: Progress = silent
+    scores: Scores,
+    threshold: float | None = None,
+    budget: int | None = None,
+    *,
+    force: bool = False,
+    progress: Progress = silent,
 ) -> Pruning:
-    """Drop labels that are more likely wrong than right, and outliers; see `choose_automatically`."""
+    """Drop labels that are more likely wrong than right, and outliers; see `choose_automatically`.
+
+    Args:
+        scores: What is decided on.
+        threshold: Probability above which a label is called wrong.
+        budget: Samples to drop at the most.
+        force: Whether the decision is written also where it does not pay.
+        progress: Told of every fold.
+    """
     auto = choose_automatically(scores.table, threshold, budget)
-    with progress(_REFIT, 0):
-        prediction = scores.predict(auto.choice.kept)
-    return Pruning(scores, auto.choice, auto, "mislabel_probability", auto.rule, prediction)
+    judge, unknown = scores.judge(progress)
+    share = None if budget is None else budget / max(1, len(scores.table))
+    decisions = {AUTOMATIC: by_label(auto.threshold, share)}
+    found, unknown = _forecast(scores, judge, unknown, decisions, progress)
+    outlook = None if found is None else Outlook(found, AUTOMATIC, benefit_of_doubt=1.0)
+    order = _largest_first(scores.table, "mislabel_probability")
+    written = _is_written(outlook, force)
+    return Pruning(
+        scores,
+        auto.choice,
+        written,
+        auto,
+        "mislabel_probability",
+        auto.rule,
+        auto.reasons(),
+        order,
+        outlook,
+        unknown,
+    )
 
 
 def prune_by(
@@ -125,13 +160,92 @@ def prune_by(
     *,
     keep: float | None = None,
     threshold: float | None = None,
-    by: str = "derivative",
+    by: str = BY_FORECAST,
     stratify: bool = False,
+    force: bool = False,
     progress: Progress = silent,
 ) -> Pruning:
-    """Drop the samples with the largest values; see `choose_kept`."""
-    choice = choose_kept(scores.table, keep=keep, threshold=threshold, by=by, stratify=stratify)
-    rule = {"keep": keep, "threshold": threshold, "stratify": stratify}
-    with progress(_REFIT, 0):
-        prediction = scores.predict(choice.kept)
-    return Pruning(scores, choice, None, by, rule, prediction)
+    """Drop a fraction of the samples by a rule, or those with the largest values of a column.
+
+    Args:
+        scores: What is decided on.
+        keep: Fraction (0, 1] to keep, rounded up.
+        threshold: Drop every sample whose value is at least this; one of `keep` and `threshold`.
+        by: A rule of `divacli.ridge.dropping`, a column of `CRITERIA`, or `BY_FORECAST`; with a threshold a
+            column, by default the derivative.
+        stratify: Apply `keep` within every class.
+        force: Whether the decision is written also where it does not pay.
+        progress: Told of every fold.
+    """
+    table = scores.table
+    if threshold is not None and by == BY_FORECAST:
+        by = CRITERIA[0]
+    decisions: dict[str, Decision]
+    if by in CRITERIA:
+        decisions = {by: by_column(by, keep, threshold, stratify=stratify)}
+    else:
+        assert keep is not None  # a threshold is of a column
+        rules = RULES if by == BY_FORECAST else (by,)
+        decisions = {rule: by_rule(rule, keep, stratify=stratify) for rule in rules}
+    judge, unknown = scores.judge(progress)
+    found, unknown = _forecast(scores, judge, unknown, decisions, progress)
+    names = tuple(decisions)
+    by = names[0] if found is None else preferred(found, names)
+    seen = SeenInTable(scores, judge, scores.seed)
+    kept = decisions[by](seen)
+    decision = Choice(kept.stays.numpy(), sorted(table["label"][kept.rescued.numpy()]))
+    if by in CRITERIA:
+        order = _largest_first(table, by)
+        reasons = np.where(decision.kept, "", by).astype(object)
+    else:
+        known = seen.evidence(MORE_LIKELY_WRONG, by)
+        order = dropping_order(by, known, seen.seed).numpy()
+        reasons = _reasons(table, decision.kept, by)
+    outlook = None if found is None else Outlook(found, by, _benefit_of_doubt(table, decision.kept))
+    asked = {"keep": keep, "threshold": threshold, "stratify": stratify}
+    written = _is_written(outlook, force)
+    return Pruning(scores, decision, written, None, by, asked, reasons, order, outlook, unknown)
+
+
+def _forecast(
+    scores: Scores,
+    judge: Judge | None,
+    unknown: str,
+    decisions: Mapping[str, Decision],
+    progress: Progress,
+) -> tuple[Forecast | None, str]:
+    """The forecast of some decisions, or the reason why there is none."""
+    if judge is None:
+        return None, unknown
+    outlying = torch.zeros(len(scores.table), dtype=torch.bool)
+    if "outlier_score" in scores.table:
+        outlying = torch.from_numpy(outliers(scores.table).copy())
+    try:
+        return judge.forecast(without_fold(judge, outlying, decisions), progress), ""
+    except SolveError as error:
+        return None, error.got
+
+
+def _is_written(outlook: Outlook | None, force: bool) -> bool:
+    return force or outlook is None or outlook.pays
+
+
+def _benefit_of_doubt(table: pd.DataFrame, kept: np.ndarray) -> float:
+    """1 where most of the samples that go have a label that is called wrong."""
+    if "mislabel_probability" not in table or kept.all():
+        return 0.0
+    wrong = table["mislabel_probability"].to_numpy(float)[~kept] > MORE_LIKELY_WRONG
+    return float(2 * wrong.sum() >= len(wrong))
+
+
+def _reasons(table: pd.DataFrame, kept: np.ndarray, rule: str) -> np.ndarray:
+    """Why each sample is dropped, (n,) text: "label", "outlier", or the rule; "" for those that stay."""
+    wrong = table["mislabel_probability"].to_numpy(float) > MORE_LIKELY_WRONG
+    reasons = np.where(wrong, "label", np.where(outliers(table), "outlier", rule)).astype(object)
+    reasons[kept] = ""
+    return reasons
+
+
+def _largest_first(table: pd.DataFrame, column: str) -> np.ndarray:
+    """Row numbers by descending values of a column, ties by path."""
+    return np.lexsort((table["path"].to_numpy(str), -table[column].to_numpy(float)))

@@ -1,7 +1,8 @@
 """Which features a table of scores came from, so that a later command needs neither network nor solve.
 
 `diva score ... -o - | diva prune -` passes nothing but the table. Scoring therefore leaves a small note in
-the cache under a digest of the scores, and pruning finds by it the features and options they were made with.
+the cache under a digest of the scores. Pruning finds by it the features, the options, and how the labels come
+about.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from divacli.curate.outlook import Judge
 from divacli.curate.provenance import grouping
-from divacli.curate.prune import Prediction, predict
-from divacli.curate.score import ScoreResult
-from divacli.curate.solution import SolveOptions
+from divacli.curate.score import ScoreResult, label_noise
+from divacli.curate.solution import Solution, SolveOptions, order_by_path, pose
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, is_store, samples_of
 from divacli.embed.keys import content_keys, digest_of, digest_of_all
 from divacli.embed.progress import Progress, silent
@@ -31,9 +32,21 @@ from divacli.files import Place, place_of
 from divacli.manifest import Manifest, write_text
 from divacli.parallel import world
 from divacli.regular import DOCUMENT_BYTES, read_regular
-from divacli.ridge import CrossEntropyLoss, Loss, SquaredLoss
+from divacli.ridge import (
+    Calibration,
+    CrossEntropyLoss,
+    Loss,
+    NoiseModel,
+    Problem,
+    Span,
+    SquaredLoss,
+    moments,
+)
 
 FORMAT = 1
+
+_MOST_NOTED = 256
+"""Classes whose noise model a note holds, at the most: two matrices of so many rows and columns."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,7 @@ class Scores:
         missing: Why there are no features; empty where there are.
         about: The groups that were left out as wholes, as `divacli.curate.provenance.grouping` says; None
             where nothing is known of that.
+        solution: The solved problem, where it was solved now.
     """
 
     table: pd.DataFrame
@@ -58,15 +72,19 @@ class Scores:
     record: ScoreRecord | None
     missing: str = ""
     about: Mapping[str, Any] = field(default_factory=lambda: {"group": None, "n_groups": None})
+    solution: Solution | None = None
 
     @classmethod
     def fresh(cls, result: ScoreResult, options: SolveOptions) -> Scores:
         """Scores that were just computed."""
         samples = result.samples
         in_order = result.table.iloc[np.argsort(result.order)].reset_index(drop=True)
-        record = ScoreRecord(samples.store, result.solution.ridge, result.solution.loss, options)
+        solution = result.solution
+        record = ScoreRecord(samples.store, solution.ridge, solution.loss, options, result.noise)
         about = grouping(samples.manifest, options)
-        return cls(in_order, samples.manifest.folder, samples.failed, samples, record, about=about)
+        return cls(
+            in_order, samples.manifest.folder, samples.failed, samples, record, about=about, solution=solution
+        )
 
     @classmethod
     def recorded(
@@ -107,15 +125,44 @@ class Scores:
             return replace(scores, missing=error.got)
         return replace(scores, samples=samples, missing="" if features else "they were not looked for")
 
-    def predict(self, kept: np.ndarray) -> Prediction | None:
-        """What an exact refit of the kept samples predicts, or None without features.
+    @property
+    def seed(self) -> int:
+        """Of whatever is drawn at random."""
+        return 0 if self.record is None else self.record.options.seed
+
+    def judge(self, progress: Progress) -> tuple[Judge | None, str]:
+        """What decisions about these samples are judged by, or None and the reason.
 
         Args:
-            kept: (n,) bool.
+            progress: Told of every step.
         """
-        if self.samples is None or self.record is None:
-            return None
-        return predict(self.samples, kept, self.record.ridge, self.record.loss, self.record.options)
+        samples, record = self.samples, self.record
+        if samples is None or record is None:
+            return None, (
+                f"{self.missing}. The decision is complete; to see what it does, give the images and the "
+                "network instead"
+            )
+        order = order_by_path(samples)
+        if self.solution is not None:
+            task, held_out = self.solution.solved, self.solution.solved_validation
+        else:
+            task, held_out = pose(samples, record.options), None
+            if len(task) < task.n_features:
+                task = Span(task).task()
+        noise = record.noise
+        if noise is None:
+            with progress("estimating label noise", 0):
+                noise = label_noise(task, moments(task).fit(record.ridge), order, record.options.seed).model
+        if held_out is None:
+            trust = 1 - torch.from_numpy(self.table["mislabel_probability"].to_numpy(float, copy=True))
+            judges = order
+        else:
+            trust = torch.ones(len(held_out), dtype=torch.float64)
+            # Its rows are dealt out at random; no table says in which order they are stored.
+            judges = torch.arange(len(held_out))
+        problem = Problem(task, record.ridge, judges, robust=False, validation=held_out)
+        fixed = record.options.ridge is not None
+        return Judge(problem, order, noise, record.loss, trust, fixed, record.options.seed), ""
 
 
 @dataclass(frozen=True)
@@ -127,12 +174,14 @@ class ScoreRecord:
         ridge: lambda of the losses.
         loss: The validation loss, calibrated.
         options: How the problem was posed.
+        noise: How the labels come about; None where the note does not say.
     """
 
     store: Place | None
     ridge: float
     loss: Loss
     options: SolveOptions
+    noise: NoiseModel | None = field(default=None, compare=False)
 
 
 def save_record(result: ScoreResult, options: SolveOptions, cache: Path) -> None:
@@ -151,6 +200,8 @@ def save_record(result: ScoreResult, options: SolveOptions, cache: Path) -> None
         "around_head": options.around_head,
         "group": options.group,
         "balanced": options.balanced,
+        "fixed_ridge": options.ridge is not None,
+        "noise": _described(result.noise),
     }
     content["check"] = _check(content)
     place = _place(result.table, _sources(result.samples.manifest, cache), cache)
@@ -173,7 +224,9 @@ def find_record(manifest: Manifest, cache: Path, options: SolveOptions) -> Score
         if content.get("format", 1) != FORMAT or content.pop("check", _check(content)) != _check(content):
             return None
         temperature = content["inverse_temperature"]
+        ridge = float(content["ridge"])
         posed = SolveOptions(
+            ridge=ridge if content.get("fixed_ridge") else None,
             loss=content["loss"],
             scaling=content["scaling"],
             around_head=content["around_head"],
@@ -181,13 +234,39 @@ def find_record(manifest: Manifest, cache: Path, options: SolveOptions) -> Score
             balanced=content["balanced"],
             dtype=options.dtype,
             device=options.device,
+            seed=options.seed,
         )
-        ridge = float(content["ridge"])
+        noise = _noise(content.get("noise"))
         store = None if content["store"] is None else place_of(content["store"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
     loss: Loss = SquaredLoss() if temperature is None else CrossEntropyLoss(temperature)
-    return ScoreRecord(store, ridge, loss, posed)
+    return ScoreRecord(store, ridge, loss, posed, noise)
+
+
+def _described(model: NoiseModel) -> dict[str, Any] | None:
+    """A noise model for JSON; None of very many classes, whose matrices would be most of the cache."""
+    if len(model.transition) > _MOST_NOTED:
+        return None
+    calibration = model.calibration
+    return {
+        "scale": calibration.scale,
+        "sharpness": calibration.sharpness,
+        "mixing": calibration.mixing.tolist(),
+        "bias": calibration.bias.tolist(),
+        "transition": model.transition.tolist(),
+    }
+
+
+def _noise(content: Mapping[str, Any] | None) -> NoiseModel | None:
+    """The noise model of a note; the first notes had none."""
+    if content is None:
+        return None
+    mixing, bias, transition = (
+        torch.tensor(content[name], dtype=torch.float64) for name in ("mixing", "bias", "transition")
+    )
+    calibration = Calibration(content["scale"], content["sharpness"], mixing, bias)
+    return NoiseModel(calibration, transition)
 
 
 def _check(content: dict[str, Any]) -> str:

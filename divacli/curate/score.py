@@ -28,6 +28,7 @@ from divacli.ridge import (
     Diagnosis,
     LooResult,
     NoiseFit,
+    NoiseModel,
     RidgeFit,
     RidgeTask,
     ValidationResult,
@@ -65,6 +66,7 @@ class ScoreResult:
         samples: What was scored, in its own order.
         order: (n,) row of `samples` for each row of `table`.
         derivative: (n,) in the order of `samples`.
+        noise: How the labels come about.
     """
 
     table: pd.DataFrame
@@ -73,6 +75,7 @@ class ScoreResult:
     samples: Samples
     order: np.ndarray
     derivative: np.ndarray
+    noise: NoiseModel
 
 
 def score(
@@ -98,7 +101,7 @@ def score(
     order = order_by_path(samples)
     judged = predictable(solution.solved)
     with progress("estimating label noise", 0):
-        noise = _label_noise(solution.solved, fit, order, judged, options.seed)
+        noise = label_noise(solution.solved, fit, order, options.seed)
     judges = order if validation is None else order_by_path(validation)
     with progress("differentiating the loss", 0):
         found = scores(solution.solved, fit, solution.loss, noise.model, judges, solution.solved_validation)
@@ -136,12 +139,19 @@ def score(
         },
         **provenance(samples, options, validation),
     }
-    return ScoreResult(table, summary, solution, samples, order_of_table, derivative.numpy())
+    return ScoreResult(table, summary, solution, samples, order_of_table, derivative.numpy(), noise.model)
 
 
-def _label_noise(
-    task: RidgeTask, fit: RidgeFit, order: torch.Tensor, judged: torch.Tensor, seed: int
-) -> NoiseFit:
+def label_noise(task: RidgeTask, fit: RidgeFit, order: torch.Tensor, seed: int) -> NoiseFit:
+    """Fit how labels come about to the samples that others of their class predict.
+
+    Args:
+        task: The samples.
+        fit: Their ridge solution.
+        order: (n,) row numbers sorted by path.
+        seed: Of what is drawn at random.
+    """
+    judged = predictable(task)
     rows = noise_rows(order[judged[order]], task.n_classes)
     predictions = loo_predictions(task, fit, rows)
     groups = None if task.groups is None else task.groups[rows]

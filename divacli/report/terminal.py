@@ -10,16 +10,21 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from divacli.curate.provenance import left_out
-from divacli.curate.prune import Automatic, Choice, Prediction
+from divacli.curate.prune import Automatic
+from divacli.curate.pruning import Pruning
 from divacli.curate.score import ScoreResult
 from divacli.curate.verify import Verification
 from divacli.errors import listed
+from divacli.report.outlook import Deed, outlook_sentence
 from divacli.report.plain import plain
-from divacli.report.tables import PathCell, add_numbers, add_words, cell, listing
+from divacli.report.tables import PathCell, add_words, cell, listing
 from divacli.report.words import Sentence, groups_sentences, most_confused_words, score_sentences
+from divacli.ridge import NOTHING
 
 _NOISY = 1e-6
+_FEW_RIVALS = 3
+"""Training sets of a forecast where there was one rule: nothing, the decision and a random choice."""
+
 SHOWN = 5
 """Samples and classes named in a summary."""
 
@@ -81,40 +86,51 @@ def automatic_summary(auto: Automatic) -> Iterator[RenderableType]:
     yield Text(f"outliers, like nothing else in the set: {auto.n_outliers:,}")
 
 
-def prune_summary(
-    choice: Choice, prediction: Prediction | None, about: Mapping[str, Any]
-) -> Iterator[RenderableType]:
-    """What goes, and what a refit without it predicts.
-
-    Args:
-        choice: The decision.
-        prediction: Before and after, where it could be computed.
-        about: As for `groups_line`.
-    """
-    n, stay = len(choice.kept), int(choice.kept.sum())
-    yield Text.assemble(
-        (f"{stay:,} of {n:,} samples kept, {n - stay:,} dropped ({(n - stay) / n:.1%})", "bold")
-    )
-    if choice.rescued:
-        yield Text("kept as the last of their class: ").append_text(plain(listed(choice.rescued)))
-    if prediction is None or stay == n:
+def prune_summary(pruning: Pruning) -> Iterator[RenderableType]:
+    """What goes, by which rule, and what that should do to the error on new images."""
+    n, chosen = len(pruning.decision.kept), pruning.n_chosen
+    if pruning.auto is not None:
+        yield from automatic_summary(pruning.auto)
+    gone = chosen if pruning.written else 0
+    yield Text.assemble((f"{n - gone:,} of {n:,} samples kept, {gone:,} dropped ({gone / n:.1%})", "bold"))
+    if pruning.written and pruning.decision.rescued:
+        yield Text("kept as the last of their class: ").append_text(plain(listed(pruning.decision.rescued)))
+    yield from groups_line(pruning.scores.about)
+    if pruning.outlook is None or not chosen:
         return
-    yield from groups_line(about)
-    table = listing()
-    add_words(table, "over")
-    for number in ("loss before", "after", "error before", "after"):
-        add_numbers(table, number)
-    for index, name in enumerate(("all original samples", "kept", "dropped")):
-        table.add_row(
-            name,
-            f"{prediction.before.loss[index]:.4f}",
-            f"{prediction.after.loss[index]:.4f}",
-            f"{prediction.before.error[index]:.1%}",
-            f"{prediction.after.error[index]:.1%}",
+    if len(pruning.outlook.forecast.wrong) > _FEW_RIVALS:
+        yield _candidates(pruning)
+    yield Text()
+    yield Text(pruning_verdict(pruning), style="bold")
+
+
+def pruning_verdict(pruning: Pruning) -> str:
+    """The sentence that a person acts on; "" without a forecast."""
+    if pruning.outlook is None:
+        return ""
+    n = pruning.n_chosen
+    deed = Deed(f"dropping these {n:,}", "dropping as many at random", "keep everything", "dropping")
+    return outlook_sentence(pruning.outlook, deed, written=pruning.written) + "."
+
+
+def _candidates(pruning: Pruning) -> Table:
+    """Forecast error of each rule that was tried."""
+    assert pruning.outlook is not None
+    found = pruning.outlook.forecast
+    shown = listing("error on new images", "change", "± error", "")
+    add_words(shown, "rule")
+    for name in found.wrong:
+        change = found.change(name)
+        moved = ("", "") if name == NOTHING else (f"{100 * change.mean:+.1f}", f"{100 * change.se:.1f}")
+        chosen = name == pruning.outlook.chosen
+        shown.add_row(
+            f"{found.error(name):.1%}",
+            *moved,
+            "chosen" if chosen else "",
+            cell(name),
+            style="bold" if chosen else None,
         )
-    yield Text(f"\n{left_out(about)}, exact refit at ridge {prediction.ridge:.3g}", style="bold")
-    yield table
-    yield Text(f"change over all original samples {prediction.change:+.4f} ± {prediction.change_se:.4f}")
+    return shown
 
 
 def _samples(rows: pd.DataFrame) -> Table:

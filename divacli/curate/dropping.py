@@ -1,0 +1,199 @@
+"""Decisions to drop samples, made by the same lines on all samples and on those without a fold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from divacli.curate.decision import MORE_LIKELY_WRONG, outliers, require_judged
+from divacli.curate.outlook import Judge, kept_weights, random_kept
+from divacli.curate.record import Scores
+from divacli.ridge import (
+    RANDOM,
+    Decide,
+    Evidence,
+    Kept,
+    Rest,
+    Training,
+    dropping_order,
+    kept_fraction,
+    leave_one_out,
+    moments,
+)
+from divacli.ridge.dropping import COVERAGE, EASY
+
+
+class Seen(Protocol):
+    """Samples that a decision is made on."""
+
+    @property
+    def seed(self) -> int:
+        """Of what is drawn at random."""
+
+    def evidence(self, threshold: float, rule: str = "") -> Evidence:
+        """What is known of them.
+
+        Args:
+            threshold: Probability above which a label is called wrong.
+            rule: That it is for: some need more than others.
+        """
+
+    def values(self, column: str) -> Tensor:
+        """Their derivative or leave-one-out loss, (m,) float64."""
+
+
+Decision = Callable[[Seen], Kept]
+"""From m samples to those that stay."""
+
+
+@dataclass(frozen=True)
+class SeenInTable:
+    """All samples, as a table of scores has them.
+
+    Attributes:
+        scores: The table.
+        judge: The samples' features; None where they are not to be had, and no rule that needs them is asked.
+        seed: Of what is drawn at random.
+    """
+
+    scores: Scores
+    judge: Judge | None
+    seed: int
+
+    def evidence(self, threshold: float, rule: str = "") -> Evidence:
+        """See `Seen`."""
+        table = self.scores.table
+        require_judged(table, ("mislabel_probability", "outlier_score", "loo_loss"))
+        wrong = torch.from_numpy(table["mislabel_probability"].to_numpy(float, copy=True))
+        leverage = None
+        if rule == COVERAGE and self.judge is not None:
+            problem = self.judge.problem
+            fit = moments(problem.task).fit(problem.ridge)
+            leverage = leave_one_out(problem.task, fit, self.judge.loss).leverage
+        return Evidence(
+            torch.from_numpy(np.unique(table["label"].to_numpy(str), return_inverse=True)[1]),
+            wrong,
+            (wrong > threshold) | torch.from_numpy(outliers(table).copy()),
+            self.values("loo_loss"),
+            leverage,
+            _place(table["path"].to_numpy(str)),
+        )
+
+    def values(self, column: str) -> Tensor:
+        """See `Seen`."""
+        require_judged(self.scores.table, (column,))
+        return torch.from_numpy(self.scores.table[column].to_numpy(float, copy=True))
+
+
+@dataclass(frozen=True)
+class SeenWithoutFold:
+    """The samples without a fold, as they see themselves.
+
+    Attributes:
+        judge: What decisions are judged by.
+        rest: The samples.
+        outlying: (n,) bool of all samples, which are like nothing else: no label says so.
+    """
+
+    judge: Judge
+    rest: Rest
+    outlying: Tensor
+
+    @property
+    def seed(self) -> int:
+        """See `Seen`."""
+        return self.rest.seed
+
+    def evidence(self, threshold: float, rule: str = "") -> Evidence:
+        """See `Seen`."""
+        rest, wrong = self.rest, self.judge.wrong(self.rest)
+        return Evidence(
+            rest.task.labels[rest.rows],
+            wrong,
+            (wrong > threshold) | self.outlying[rest.rows],
+            self.judge.losses(rest) if rule == EASY else torch.zeros_like(wrong),
+            rest.leverage if rule == COVERAGE else None,
+            self.judge.place[rest.rows],
+        )
+
+    def values(self, column: str) -> Tensor:
+        """See `Seen`."""
+        return self.judge.losses(self.rest) if column == "loo_loss" else self.rest.derivative(self.judge.loss)
+
+
+def by_rule(rule: str, keep: float, *, stratify: bool) -> Decision:
+    """Keep a fraction by a rule of `divacli.ridge.dropping`."""
+
+    def decide(seen: Seen) -> Kept:
+        known = seen.evidence(MORE_LIKELY_WRONG, rule)
+        return kept_fraction(dropping_order(rule, known, seen.seed), known.labels, keep, stratify=stratify)
+
+    return decide
+
+
+def by_column(column: str, keep: float | None, threshold: float | None, *, stratify: bool) -> Decision:
+    """Drop the largest values of a column of scores: all but a fraction, or those from a threshold on."""
+
+    def decide(seen: Seen) -> Kept:
+        values, known = seen.values(column), seen.evidence(MORE_LIKELY_WRONG)
+        last_first = torch.argsort(known.place, descending=True)
+        order = last_first[torch.argsort(-values[last_first], stable=True)]
+        if threshold is None:
+            assert keep is not None  # one of the two
+            return kept_fraction(order, known.labels, keep, stratify=stratify)
+        return Kept.of(values < threshold, known.labels, order)
+
+    return decide
+
+
+def by_label(threshold: float, share: float | None) -> Decision:
+    """Drop what is called wrong or odd, as `divacli.curate.prune.choose_automatically` does.
+
+    Args:
+        threshold: Probability above which a label is called wrong.
+        share: Of the samples that may go at the most; None: all that are called so.
+    """
+
+    def decide(seen: Seen) -> Kept:
+        known = seen.evidence(threshold)
+        wrong = (known.wrong > threshold).double()
+        # Wrong labels first, then outliers.
+        worst_first = torch.argsort(wrong + known.wrong + 2 * known.called, descending=True, stable=True)
+        n_dropped = int(known.called.sum())
+        if share is not None:
+            n_dropped = min(n_dropped, round(share * len(known.labels)))
+        stays = torch.ones(len(worst_first), dtype=torch.bool)
+        stays[worst_first[:n_dropped]] = False
+        return Kept.of(stays, known.labels, worst_first)
+
+    return decide
+
+
+def without_fold(judge: Judge, outlying: Tensor, decisions: Mapping[str, Decision]) -> Decide:
+    """The decisions as the judge asks for them, beside a random choice of the size of the first one.
+
+    Args:
+        judge: What they are judged by.
+        outlying: As of `SeenWithoutFold`.
+        decisions: By name; `RANDOM` may be among them.
+    """
+
+    def decide(rest: Rest) -> dict[str, Training]:
+        seen = SeenWithoutFold(judge, rest, outlying)
+        kept = {name: decision(seen).stays for name, decision in decisions.items()}
+        n_dropped = int((~next(iter(kept.values()))).sum())
+        kept.setdefault(RANDOM, random_kept(rest, judge.place, n_dropped))
+        return {name: Training(kept_weights(rest, stays)) for name, stays in kept.items()}
+
+    return decide
+
+
+def _place(paths: np.ndarray) -> Tensor:
+    place = np.empty(len(paths), np.int64)
+    place[np.argsort(paths, kind="stable")] = np.arange(len(paths))
+    return torch.from_numpy(place)

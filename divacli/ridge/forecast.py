@@ -1,0 +1,359 @@
+"""What a decision does to the error on new samples: closed-form K-fold of the whole procedure.
+
+A fold leaves the samples altogether. The decision is made anew by the others, a head is fitted to what it
+leaves, with a ridge of its own, and the fold, which had no part in any of this, is predicted. So are the
+rivals: the head of all samples, and the head of a random choice. All heads meet the same folds, so their
+errors are compared sample by sample.
+
+A given label may be wrong, and then speaks against the better head. So each sample of a fold counts by the
+probability that its label is right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from divacli.errors import SolveError
+from divacli.parallel import world
+from divacli.ridge.derivative import loo_derivative, validation_derivative
+from divacli.ridge.kfold import drawn, without_fold
+from divacli.ridge.leave_one_out import loo_predictions
+from divacli.ridge.losses import Loss
+from divacli.ridge.moments import Moments, moments
+from divacli.ridge.problem import Problem, predictions
+from divacli.ridge.scaling import Scaling
+from divacli.ridge.spectrum import RidgeFit
+from divacli.ridge.task import Batch, RidgeTask
+from divacli.ridge.walk import look
+
+NOTHING, RANDOM = "nothing", "random"
+"""Rivals of every decision: all samples as they are, and a random choice of the same size."""
+
+FOLDS = 5
+
+_RIDGE_ROWS = 2000
+"""Samples by whose leave-one-out loss a head's ridge is found, at the most."""
+
+_FACTOR = 2.0
+"""Between two ridges that are tried."""
+
+_MOST_TRIED = 12
+"""Ridges tried in one direction: then a factor of 4,096 lies between the first and the last."""
+
+_KEPT_BYTES = 1 << 29
+"""Features that are held in memory for the folds, at the most; larger sets are read again."""
+
+_DEVIATIONS = 1.96
+"""Standard errors to either side of a 95 % interval."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a head is trained on.
+
+    Attributes:
+        weights: (n,) float64 >= 0, one a sample of the task; 0 is absent.
+        labels: (n,) int64, or None for the task's own.
+    """
+
+    weights: Tensor
+    labels: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Rest:
+    """The samples without a fold, on which a decision is made anew.
+
+    Attributes:
+        problem: The whole problem; the fold's samples have weight and validation mask 0.
+        inside: (n,) bool, which of the judged samples are the fold's.
+        fit: The head of all samples that are here, at their own ridge.
+        seed: Of whatever the decision draws at random; another one in each fold.
+    """
+
+    problem: Problem
+    inside: Tensor
+    fit: RidgeFit
+    seed: int
+    _moments: Moments = field(repr=False)
+    _ridges: _Ridges = field(repr=False)
+
+    @property
+    def task(self) -> RidgeTask:
+        """The training samples, those of the fold with weight 0."""
+        return self.problem.task
+
+    @cached_property
+    def present(self) -> Tensor:
+        """(n,) bool, the training samples that are here."""
+        return self.task.weights > 0
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """(m,) int64, the numbers of those that are here."""
+        return self.present.nonzero()[:, 0]
+
+    @cached_property
+    def predictions(self) -> Tensor:
+        """(m, k) float64, each of `rows` left out of the head."""
+        return loo_predictions(self.task, self.fit, self.rows)
+
+    @cached_property
+    def leverage(self) -> Tensor:
+        """(m,) float64, of each of `rows`: `z A^-1 z'`."""
+        fit, found = self.fit.to(self.task.dtype), torch.zeros(len(self.rows), dtype=torch.float64)
+
+        def visit(batch: Batch) -> None:
+            found[batch.rows] = fit.project(batch.features).square().sum(dim=1).double().cpu()
+
+        look(_alone(self.task, self.rows), visit)
+        return world().merged(found)
+
+    def derivative(self, loss: Loss) -> Tensor:
+        """(m,) float64 `dL/d alpha` of each of `rows`, positive = harmful.
+
+        Args:
+            loss: The leave-one-out loss, or that of the validation samples that are not in the fold.
+        """
+        if self.problem.validation is None:
+            return loo_derivative(self.task, self.fit, loss).derivative[self.rows]
+        return validation_derivative(self.task, self.problem.validation, self.fit, loss)[0][self.rows]
+
+    def head(self, training: Training) -> RidgeFit:
+        """The head of other weights or labels, its ridge near the one of all samples.
+
+        Raises:
+            SolveError: No sample has a positive weight.
+        """
+        task = self.task
+        labels = task.labels if training.labels is None else training.labels
+        trained = replace(task, weights=training.weights, labels=labels)
+        moved = (training.weights != task.weights) | ((labels != task.labels) & (training.weights > 0))
+        rows = moved.nonzero()[:, 0]
+        if 2 * len(rows) <= int((training.weights > 0).sum()):
+            # What changes is taken out and put back in: fewer samples are read.
+            shift = self._moments.shift
+            sums = self._moments - moments(_alone(task, rows), shift) + moments(_alone(trained, rows), shift)
+        else:
+            sums = moments(_alone(trained, (training.weights > 0).nonzero()[:, 0]))
+        return self._ridges.fit(trained, sums, self.fit.ridge)
+
+
+Decide = Callable[[Rest], Mapping[str, Training]]
+"""Makes a decision, and those of its rivals that are drawn, without a fold."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """By how much the error on new samples changes.
+
+    Attributes:
+        mean: Of the error, between -1 and 1; negative is better.
+        se: Its standard error, by the draw of the samples.
+        low: Lower end of the interval that holds the change on as many new samples in 95 %.
+        high: Its upper end. The new samples are a draw of their own, so it is wider by the square root of
+            two than an interval of the mean.
+    """
+
+    mean: float
+    se: float
+
+    @property
+    def low(self) -> float:
+        """See the attribute."""
+        return self.mean - _DEVIATIONS * math.sqrt(2) * self.se
+
+    @property
+    def high(self) -> float:
+        """See the attribute."""
+        return self.mean + _DEVIATIONS * math.sqrt(2) * self.se
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Errors of several heads on samples that had no part in them.
+
+    Attributes:
+        wrong: (m,) float64 for each head, 1 where a sample is predicted as another class than its label.
+        share: (m,) float64 of each sample in the mean; they sum up to 1.
+        groups: (m,) int64 numbers of the groups that the samples are drawn in, or None.
+    """
+
+    wrong: Mapping[str, Tensor]
+    share: Tensor
+    groups: Tensor | None = None
+
+    def error(self, name: str) -> float:
+        """Expected share of wrong predictions on new samples."""
+        return float(self.share @ self.wrong[name])
+
+    def change(self, name: str, rival: str = NOTHING) -> Change:
+        """The error of a head minus that of a rival.
+
+        Heads that agree on every sample may differ on the next one: the standard error is that of two
+        disagreements more, one in favour of each (after Agresti and Min 2005).
+        """
+        more = self.wrong[name] - self.wrong[rival]
+        mean = float(self.share @ more)
+        parts = self.share * (more - mean)
+        if self.groups is not None:
+            number = torch.unique(self.groups, return_inverse=True)[1]
+            parts = torch.zeros(int(number.max()) + 1, dtype=torch.float64).index_add_(0, number, parts)
+        variance = float(parts.square().sum()) + 2 * float(self.share.square().sum()) ** 2
+        return Change(mean, math.sqrt(variance))
+
+    def best(self, names: Sequence[str]) -> str:
+        """The name of the smallest error; of equals the first one."""
+        return min(names, key=self.error)
+
+
+def forecast(
+    problem: Problem,
+    decide: Decide,
+    trust: Tensor,
+    *,
+    order: Tensor | None = None,
+    fixed_ridge: bool = False,
+    n_folds: int = FOLDS,
+    seed: int = 0,
+    judged: Callable[[], None] = lambda: None,
+) -> Forecast:
+    """Forecast the error on new samples of what a decision leaves, beside that of all samples.
+
+    Args:
+        problem: The samples and who judges them. With a separate validation set its samples are dealt out to
+            the folds, and the training samples are all there in each.
+        decide: Called once a fold. What it returns is named; `NOTHING` is added.
+        trust: (n,) float64 in [0, 1], the probability that the label of each judged sample is right.
+        order: (n,) row numbers of the training samples in an order that does not depend on how they are
+            stored; by default that of the problem, or the rows' own where a validation set has it.
+        fixed_ridge: Whether every head has the problem's ridge, and not its own optimum near it.
+        n_folds: K.
+        seed: Of the folds, and of what is drawn in them.
+        judged: Called after each fold.
+
+    Raises:
+        SolveError: Too few samples for folds, or weights that are all zero.
+    """
+    problem = _in_memory(problem)
+    if order is None:
+        order = problem.order if problem.validation is None else torch.arange(len(problem.task))
+    ridges = _Ridges(order, fixed_ridge)
+    parts, rows = drawn(problem, n_folds, seed)
+    # In the order of the samples, so that sums do not hang on how the rows were drawn.
+    rows = rows.sort().values
+    whole = moments(problem.task)
+    labels = problem.judged.labels[rows]
+    wrong: dict[str, Tensor] = {}
+    for number, inside in enumerate(parts):
+        without = without_fold(problem, inside)
+        sums = whole
+        if problem.validation is None:
+            sums = whole - moments(_alone(problem.task, inside.nonzero()[:, 0]), whole.shift)
+        fit = ridges.fit(without.task, sums, problem.ridge)
+        rest = Rest(without, inside, fit, seed + number, sums, ridges)
+        mine = inside[rows].nonzero()[:, 0]
+        heads = {NOTHING: fit} | {name: rest.head(training) for name, training in decide(rest).items()}
+        for name, head in heads.items():
+            outputs = predictions(problem.judged, head, rows[mine])
+            missed = wrong.setdefault(name, torch.zeros(len(rows), dtype=torch.float64))
+            missed[mine] = (outputs.argmax(dim=1) != labels[mine]).double()
+        judged()
+    share = (problem.judged.validation_mask * trust)[rows]
+    if not float(share.sum()) > 0:
+        raise SolveError(
+            "no sample has a label that can be trusted",
+            expected="labels by which a head can be judged",
+            hint="give a validation set with --val",
+        )
+    groups = None if problem.judged.groups is None else problem.judged.groups[rows]
+    return Forecast(wrong, share / share.sum(), groups)
+
+
+@dataclass(frozen=True)
+class _Ridges:
+    """How heads find their ridge.
+
+    Attributes:
+        order: (n,) row numbers in the order that samples are drawn in, where there are many.
+        fixed: Whether they have the one that is given.
+    """
+
+    order: Tensor
+    fixed: bool
+
+    def fit(self, task: RidgeTask, sums: Moments, start: float) -> RidgeFit:
+        """The head at the leave-one-out optimum of its ridge, sought from where another head has it.
+
+        Ridges a factor of two apart are tried in the direction in which the loss falls, until it rises.
+
+        Args:
+            task: The samples at their weights.
+            sums: Their moments.
+            start: The first ridge.
+
+        Raises:
+            SolveError: No sample has a positive weight.
+        """
+        if self.fixed:
+            return sums.fit(start)
+        few = task.select(_few(task, self.order))
+        share = few.weights / few.weights.sum()
+        targets = torch.nn.functional.one_hot(few.labels, few.n_classes).double()
+        everyone = torch.arange(len(few))
+
+        def tried(ridge: float) -> tuple[float, RidgeFit]:
+            fit = sums.fit(ridge)
+            left_out = loo_predictions(few, fit, everyone)
+            return float(share @ (left_out - targets).square().sum(dim=1)), fit
+
+        best = tried(start)
+        for factor in (_FACTOR, 1 / _FACTOR):
+            ridge = start
+            for _ in range(_MOST_TRIED):
+                ridge *= factor
+                try:
+                    found = tried(ridge)
+                except SolveError:  # so small that nothing determines a prediction
+                    break
+                if found[0] >= best[0]:
+                    break
+                best = found
+            if best[1].ridge != start:
+                break
+        return best[1]
+
+
+def _few(task: RidgeTask, order: Tensor) -> Tensor:
+    """Evenly spaced samples of positive weight, whole groups of them, ascending row numbers."""
+    present = order[task.weights[order] > 0]
+    spaced = present[:: max(1, -(-len(present) // _RIDGE_ROWS))]
+    if task.groups is None:
+        return spaced.sort().values
+    _, number = task.numbered_groups()
+    mean_size = len(present) / len(number[present].unique())
+    chosen = number[spaced[:: max(1, round(mean_size))]]
+    return (torch.isin(number, chosen) & (task.weights > 0)).nonzero()[:, 0]
+
+
+def _alone(task: RidgeTask, rows: Tensor) -> RidgeTask:
+    """Some samples, for sums that do not care for groups."""
+    return replace(task.select(rows), groups=None)
+
+
+def _in_memory(problem: Problem) -> Problem:
+    """The problem with its features in memory where there is room: they are read again in each fold."""
+    task = problem.task
+    width = torch.finfo(task.dtype).bits // 8
+    # Processes that share the work have a part of the batches each.
+    if world().size > 1 or len(task) * task.n_features * width > _KEPT_BYTES:
+        return problem
+    rows: list[Tensor] = []
+    look(replace(task, groups=None), lambda batch: rows.append(batch.features))
+    return replace(problem, task=replace(task, features=torch.cat(rows), scaling=Scaling()))
