@@ -12,9 +12,13 @@ from divacli import parallel
 from divacli.errors import SolveError
 from divacli.ridge import (
     Extension,
+    Problem,
+    Rest,
     SquaredLoss,
+    Training,
     decompose,
     fit_noise,
+    forecast,
     in_eigenbasis,
     leave_one_out,
     loo_derivative,
@@ -130,6 +134,30 @@ def test_every_process_finds_what_one_finds(threads, work):
     for found in threads.run(work):
         for one, other in zip(found, expected, strict=True):
             assert torch.equal(one, other)
+
+
+def test_a_forecast_is_the_same(threads, make_problem):
+    task = make_problem(90, 6, 3, batch_rows=20).task
+    problem = Problem(task, 1.0, torch.arange(90), robust=False)
+
+    def decide(rest):
+        # Computed by the functions behind the properties: Python 3.11 holds a lock over those, under which
+        # threads would wait for each other for ever. Processes have a lock each.
+        leverage, predicted = Rest.leverage.func(rest), Rest.predictions.func(rest)
+        weights = rest.task.weights.clone()
+        weights[rest.rows[leverage < leverage.median()]] = 0.0
+        worst = rest.derivative(SquaredLoss()) + predicted.amax(dim=1)
+        less = rest.task.weights.clone()
+        less[rest.rows[worst > worst.quantile(0.8)]] = 0.0
+        return {"half": Training(weights), "most": Training(less)}
+
+    def judged():
+        return forecast(problem, decide, torch.ones(90))
+
+    expected = judged()
+    for found in threads.run(judged):
+        assert {*found.wrong} == {"nothing", "half", "most"}
+        assert all(torch.equal(found.wrong[name], expected.wrong[name]) for name in expected.wrong)
 
 
 def test_copies_are_the_same(threads):
