@@ -39,7 +39,7 @@ from divacli.manifest import Format, Manifest, manifest_of, read_manifest
 from divacli.report.plots import plots_of
 from divacli.report.progress import shown
 from divacli.report.results import Results
-from divacli.report.terminal import SHOWN
+from divacli.report.terminal import SHOWN, pruning_verdict
 from divacli.report.words import score_sentences
 from divacli.run import Run, current, running
 
@@ -345,6 +345,8 @@ def prune(
         )
     for warning in pruning.warnings():
         _warn(warning)
+    if not pruning.written:
+        _warn(pruning_verdict(pruning))
     run = Run("prune", {**result._run.options, **given}, inputs=result._run.inputs)
     return PruneReport(*pruning.tables, pruning.summary, pruning, run)
 

@@ -148,7 +148,7 @@ def register(app: typer.Typer) -> None:
         from divacli.cli.output import Output
         from divacli.cli.session import Session
         from divacli.curate.pruning import FILES, prune_automatically, prune_by
-        from divacli.report.terminal import prune_summary
+        from divacli.report.terminal import prune_summary, pruning_verdict
 
         target = Output(output, *FILES, sources=(data,))
         session = Session(network, compute, frame, problem.group)
@@ -169,6 +169,8 @@ def register(app: typer.Typer) -> None:
         target.done()
         for warning in pruning.warnings():
             warn(warning)
+        if frame.quiet and not pruning.written:
+            warn(pruning_verdict(pruning))
         if not frame.quiet:
             screen = console()
             for part in prune_summary(pruning):

@@ -35,6 +35,14 @@ class Seen(Protocol):
     def seed(self) -> int:
         """Of what is drawn at random."""
 
+    @property
+    def labels(self) -> Tensor:
+        """(m,) int64 class numbers."""
+
+    @property
+    def place(self) -> Tensor:
+        """(m,) int64, where each stands in the order of the paths."""
+
     def evidence(self, threshold: float, rule: str = "") -> Evidence:
         """What is known of them.
 
@@ -65,6 +73,20 @@ class SeenInTable:
     judge: Judge | None
     seed: int
 
+    @property
+    def labels(self) -> Tensor:
+        """See `Seen`."""
+        labels = self.scores.table["label"].to_numpy(str)
+        return torch.from_numpy(np.unique(labels, return_inverse=True)[1])
+
+    @property
+    def place(self) -> Tensor:
+        """See `Seen`."""
+        paths = self.scores.table["path"].to_numpy(str)
+        place = np.empty(len(paths), np.int64)
+        place[np.argsort(paths, kind="stable")] = np.arange(len(paths))
+        return torch.from_numpy(place)
+
     def evidence(self, threshold: float, rule: str = "") -> Evidence:
         """See `Seen`."""
         table = self.scores.table
@@ -76,12 +98,12 @@ class SeenInTable:
             fit = moments(problem.task).fit(problem.ridge)
             leverage = leave_one_out(problem.task, fit, self.judge.loss).leverage
         return Evidence(
-            torch.from_numpy(np.unique(table["label"].to_numpy(str), return_inverse=True)[1]),
+            self.labels,
             wrong,
             (wrong > threshold) | torch.from_numpy(outliers(table).copy()),
             self.values("loo_loss"),
             leverage,
-            _place(table["path"].to_numpy(str)),
+            self.place,
         )
 
     def values(self, column: str) -> Tensor:
@@ -109,16 +131,26 @@ class SeenWithoutFold:
         """See `Seen`."""
         return self.rest.seed
 
+    @property
+    def labels(self) -> Tensor:
+        """See `Seen`."""
+        return self.rest.task.labels[self.rest.rows]
+
+    @property
+    def place(self) -> Tensor:
+        """See `Seen`."""
+        return self.judge.place[self.rest.rows]
+
     def evidence(self, threshold: float, rule: str = "") -> Evidence:
         """See `Seen`."""
         rest, wrong = self.rest, self.judge.wrong(self.rest)
         return Evidence(
-            rest.task.labels[rest.rows],
+            self.labels,
             wrong,
             (wrong > threshold) | self.outlying[rest.rows],
             self.judge.losses(rest) if rule == EASY else torch.zeros_like(wrong),
             rest.leverage if rule == COVERAGE else None,
-            self.judge.place[rest.rows],
+            self.place,
         )
 
     def values(self, column: str) -> Tensor:
@@ -140,13 +172,13 @@ def by_column(column: str, keep: float | None, threshold: float | None, *, strat
     """Drop the largest values of a column of scores: all but a fraction, or those from a threshold on."""
 
     def decide(seen: Seen) -> Kept:
-        values, known = seen.values(column), seen.evidence(MORE_LIKELY_WRONG)
-        last_first = torch.argsort(known.place, descending=True)
+        values = seen.values(column)
+        last_first = torch.argsort(seen.place, descending=True)
         order = last_first[torch.argsort(-values[last_first], stable=True)]
         if threshold is None:
             assert keep is not None  # one of the two
-            return kept_fraction(order, known.labels, keep, stratify=stratify)
-        return Kept.of(values < threshold, known.labels, order)
+            return kept_fraction(order, seen.labels, keep, stratify=stratify)
+        return Kept.of(values < threshold, seen.labels, order)
 
     return decide
 
@@ -162,8 +194,10 @@ def by_label(threshold: float, share: float | None) -> Decision:
     def decide(seen: Seen) -> Kept:
         known = seen.evidence(threshold)
         wrong = (known.wrong > threshold).double()
-        # Wrong labels first, then outliers.
-        worst_first = torch.argsort(wrong + known.wrong + 2 * known.called, descending=True, stable=True)
+        # Wrong labels first, then outliers; ties by path.
+        first = torch.argsort(known.place)
+        worst = (wrong + known.wrong + 2 * known.called)[first]
+        worst_first = first[torch.argsort(worst, descending=True, stable=True)]
         n_dropped = int(known.called.sum())
         if share is not None:
             n_dropped = min(n_dropped, round(share * len(known.labels)))
@@ -191,9 +225,3 @@ def without_fold(judge: Judge, outlying: Tensor, decisions: Mapping[str, Decisio
         return {name: Training(kept_weights(rest, stays)) for name, stays in kept.items()}
 
     return decide
-
-
-def _place(paths: np.ndarray) -> Tensor:
-    place = np.empty(len(paths), np.int64)
-    place[np.argsort(paths, kind="stable")] = np.arange(len(paths))
-    return torch.from_numpy(place)

@@ -25,9 +25,9 @@ from divacli.curate.outlook import Judge, Outlook, preferred
 from divacli.curate.prune import CRITERIA, Automatic, Choice, choose_automatically, split
 from divacli.curate.record import Scores
 from divacli.embed.progress import Progress, silent
-from divacli.errors import SolveError
+from divacli.errors import DataError, SolveError
 from divacli.ridge import Forecast, dropping_order
-from divacli.ridge.dropping import RULES
+from divacli.ridge.dropping import COVERAGE, RULES
 
 FILES = ("kept", "dropped", "prune.json")
 """What is always written."""
@@ -176,6 +176,9 @@ def prune_by(
         stratify: Apply `keep` within every class.
         force: Whether the decision is written also where it does not pay.
         progress: Told of every fold.
+
+    Raises:
+        DataError: The table lacks what is decided by.
     """
     table = scores.table
     if threshold is not None and by == BY_FORECAST:
@@ -188,6 +191,12 @@ def prune_by(
         rules = RULES if by == BY_FORECAST else (by,)
         decisions = {rule: by_rule(rule, keep, stratify=stratify) for rule in rules}
     judge, unknown = scores.judge(progress)
+    if judge is None and by == COVERAGE:
+        raise DataError(
+            f"--by {COVERAGE}: {scores.missing or unknown}",
+            expected="the features that the scores were made from",
+            hint="give the images and the network in place of the scores, or another rule",
+        )
     found, unknown = _forecast(scores, judge, unknown, decisions, progress)
     names = tuple(decisions)
     by = names[0] if found is None else preferred(found, names)

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from divacli.curate.decision import require_judged
 from divacli.curate.outlook import Judge
 from divacli.curate.provenance import grouping
 from divacli.curate.score import ScoreResult, label_noise
@@ -27,7 +28,7 @@ from divacli.embed.keys import content_keys, digest_of, digest_of_all
 from divacli.embed.progress import Progress, silent
 from divacli.embed.samples import SAMPLES_FILE, samples_in
 from divacli.embed.store import FeatureStore
-from divacli.errors import DivaError, StoreError
+from divacli.errors import DataError, DivaError, StoreError
 from divacli.files import Place, place_of
 from divacli.manifest import Manifest, write_text
 from divacli.parallel import world
@@ -142,6 +143,10 @@ class Scores:
                 f"{self.missing}. The decision is complete; to see what it does, give the images and the "
                 "network instead"
             )
+        try:
+            require_judged(self.table, ("mislabel_probability",))
+        except DataError as error:
+            return None, error.got
         order = order_by_path(samples)
         if self.solution is not None:
             task, held_out = self.solution.solved, self.solution.solved_validation

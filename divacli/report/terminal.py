@@ -19,7 +19,7 @@ from divacli.report.outlook import Deed, outlook_sentence
 from divacli.report.plain import plain
 from divacli.report.tables import PathCell, add_words, cell, listing
 from divacli.report.words import Sentence, groups_sentences, most_confused_words, score_sentences
-from divacli.ridge import NOTHING
+from divacli.ridge import NOTHING, RANDOM
 
 _NOISY = 1e-6
 _FEW_RIVALS = 3
@@ -108,8 +108,10 @@ def pruning_verdict(pruning: Pruning) -> str:
     """The sentence that a person acts on; "" without a forecast."""
     if pruning.outlook is None:
         return ""
-    n = pruning.n_chosen
-    deed = Deed(f"dropping these {n:,}", "dropping as many at random", "keep everything", "dropping")
+    n, at_random = pruning.n_chosen, "dropping as many at random"
+    if pruning.outlook.chosen == RANDOM:
+        at_random = ""
+    deed = Deed(f"dropping these {n:,}", at_random, "keep everything", "dropping")
     return outlook_sentence(pruning.outlook, deed, written=pruning.written) + "."
 
 

@@ -16,7 +16,7 @@ from divacli.curate.decision import (
     outliers,
     require_judged,
 )
-from divacli.curate.prune import called_good, choose_automatically
+from divacli.curate.prune import choose_automatically
 from divacli.errors import DataError
 
 
@@ -120,9 +120,3 @@ def test_the_most_probable_label_of_a_class_stays():
     assert found.choice.kept.tolist() == [False, False, True, True]
     assert found.reasons().tolist() == ["label", "label", "", ""]
     assert found.expectation.n == 2
-
-
-def test_good_is_what_neither_measure_speaks_against():
-    table = table_of([0.9, 0.1, 0.1, 0.1], derivative=[-1.0, 1.0, -1.0, 0.0])
-    assert called_good(table).tolist() == [False, False, True, True]
-    assert not called_good(table.drop(columns="mislabel_probability")).any()

@@ -12,9 +12,8 @@ import torch
 
 from divacli.curate import harm
 from divacli.curate.harm import HARM_COLUMNS, far_off, harm_by, require_columns
-from divacli.curate.prune import predict
 from divacli.curate.score import ScoreResult, score
-from divacli.curate.solution import SolveOptions
+from divacli.curate.solution import SolveOptions, pose
 from divacli.embed import Samples
 from divacli.errors import DataError
 from divacli.ridge import decompose, leave_one_out
@@ -39,14 +38,19 @@ def with_scores(result: ScoreResult, **columns: object) -> ScoreResult:
 
 
 def change_of_refit(result: ScoreResult, options: SolveOptions, gone: np.ndarray) -> float:
-    """The change of the summed leave-one-out loss as `diva prune` predicts it.
+    """The change of the summed leave-one-out loss by a refit without some samples, which still count.
 
     Args:
         gone: (n,) bool in the order of the samples.
     """
     solution = result.solution
-    found = predict(result.samples, ~gone, solution.ridge, solution.loss, options)
-    return len(gone) * (found.after.loss[0] - found.before.loss[0])
+    task = pose(result.samples, options)
+    without = replace(task, weights=torch.where(torch.from_numpy(gone.copy()), 0.0, task.weights))
+    before, after = (
+        leave_one_out(each, decompose(each).fit(solution.ridge), solution.loss).loss
+        for each in (task, without)
+    )
+    return float((after - before).sum())
 
 
 @pytest.fixture

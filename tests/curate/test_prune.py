@@ -1,20 +1,15 @@
-"""Which samples stay, and what a refit without the others predicts."""
+"""Which samples stay by a column of scores, and the two tables that come of it."""
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
-from divacli.curate.prune import choose_kept, predict, split
-from divacli.curate.score import score
-from divacli.curate.solution import SolveOptions
+from divacli.curate.prune import choose_kept, split
 from divacli.errors import DataError
-from divacli.ridge import CrossEntropyLoss, SquaredLoss
 
 
 def scores_of(
@@ -128,105 +123,14 @@ def test_a_value_that_is_missing_is_an_error():
 def test_split_keeps_the_order_and_takes_the_scores_away():
     table = scores_of([0.3, -1.0, 2.0, 0.0], paths=["d", "c", "b", "a"])
     table = table.assign(rank=[2, 4, 1, 3], predicted_label="a", camera=["w", "x", "y", "z"], weight=1.0)
-    kept, _ = split(table, np.array([True, True, False, True]), "derivative")
+    kept, _ = split(table, np.array([True, True, False, True]), np.arange(4))
     assert kept["path"].tolist() == ["d", "c", "a"]
     assert list(kept) == ["path", "label", "camera", "weight"]
 
 
-def test_split_gives_what_goes_worst_first_with_scores():
+@pytest.mark.parametrize("order", [[3, 1, 2, 0, 4], [4, 0, 2, 1, 3]])
+def test_split_gives_what_goes_in_the_order_in_which_it_goes_with_scores(order):
     table = scores_of([1.0, 3.0, 2.0, 3.0, 0.0], paths=["e", "d", "c", "b", "a"])
-    _, dropped = split(table, np.array([False, False, False, False, True]), "derivative")
-    assert dropped["path"].tolist() == ["b", "d", "c", "e"]
-    assert dropped["derivative"].tolist() == [3.0, 3.0, 2.0, 1.0]
-    _, dropped = split(table, np.array([False, False, False, False, True]), "loo_loss")
-    assert dropped["path"].tolist() == ["e", "c", "b", "d"]
-
-
-# The prediction
-
-
-def unit(features: np.ndarray) -> np.ndarray:
-    return features / np.linalg.norm(features, axis=1, keepdims=True)
-
-
-def refits(features: np.ndarray, labels: np.ndarray, weights: np.ndarray, ridge: float) -> np.ndarray:
-    """(n, k) each sample's prediction by a ridge regression, with a free intercept, that lacks it."""
-    n, d = features.shape
-    design = np.c_[features, np.ones(n)]
-    targets = np.eye(labels.max() + 1)[labels]
-    penalty = np.diag([ridge] * d + [0.0])
-    found = []
-    for row in range(n):
-        alpha = weights.copy()
-        alpha[row] = 0
-        normal = design.T @ (alpha[:, None] * design) + penalty
-        found.append(design[row] @ np.linalg.solve(normal, design.T @ (alpha[:, None] * targets)))
-    return np.array(found)
-
-
-def quality(losses: np.ndarray, wrong: np.ndarray, kept: np.ndarray) -> dict[str, list[float]]:
-    parts = (np.ones_like(kept), kept, ~kept)
-    return {
-        name: [float(v[part].mean()) for part in parts] for name, v in (("loss", losses), ("error", wrong))
-    }
-
-
-@pytest.mark.parametrize("d", [6, 80])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_the_prediction_is_that_of_refits_by_hand(d, weighted, gaussian):
-    generator = np.random.default_rng(3)
-    weights = generator.uniform(0.2, 2, 50) if weighted else np.ones(50)
-    samples = gaussian(n=50, d=d, weights=weights if weighted else None)
-    kept = generator.random(50) < 0.7
-    found = predict(samples, kept, 0.4, SquaredLoss(), SolveOptions(dtype=torch.float64)).as_dict()
-    features = unit(samples.features[np.arange(50)].numpy())
-    labels = samples.manifest.table["label"].astype(int).to_numpy()
-    for name, alpha in (("before", weights), ("after", weights * kept)):
-        predictions = refits(features, labels, alpha, 0.4)
-        losses = ((predictions - np.eye(3)[labels]) ** 2).sum(axis=1)
-        expected = quality(losses, predictions.argmax(axis=1) != labels, kept)
-        assert found[name]["loss"] == pytest.approx(expected["loss"], rel=1e-9)
-        assert found[name]["error"] == pytest.approx(expected["error"], rel=1e-9)
-    assert found["before"]["loss"] != found["after"]["loss"]
-
-
-@pytest.mark.parametrize(("n", "d", "dual"), [(30, 60, True), (60, 30, False)])
-def test_the_prediction_is_made_in_the_smaller_form(n, d, dual, gaussian, monkeypatch):
-    import divacli.curate.prune as module
-
-    widths = []
-    true = module.decompose
-    monkeypatch.setattr(module, "decompose", lambda task: widths.append(task.n_features) or true(task))
-    predict(gaussian(n=n, d=d), np.arange(n) > 4, 0.5, SquaredLoss(), SolveOptions())
-    assert all(width < n for width in widths) if dual else widths == [d, d]
-
-
-def test_the_prediction_takes_the_loss_it_is_given(gaussian):
-    samples = gaussian()
-    kept = np.arange(60) % 4 > 0
-    found = predict(samples, kept, 0.4, CrossEntropyLoss(3.0), SolveOptions(dtype=torch.float64))
-    features = unit(samples.features[np.arange(60)].numpy())
-    labels = samples.manifest.table["label"].astype(int).to_numpy()
-    logits = 3 * refits(features, labels, kept.astype(float), 0.4)
-    losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(60), labels]
-    assert found.after.loss[0] == pytest.approx(losses.mean(), rel=1e-9)
-
-
-def test_dropping_good_samples_is_worse_and_dropping_the_most_harmful_is_not(gaussian):
-    samples = gaussian(n=90)
-    options = SolveOptions(dtype=torch.float64, ridge=0.1)
-    harmful = score(samples, options).order[:3]
-    few = np.arange(90) < 6
-    assert predict(samples, few, 0.1, SquaredLoss(), options).worse
-    without = predict(samples, ~np.isin(np.arange(90), harmful), 0.1, SquaredLoss(), options)
-    assert not without.worse
-    assert without.after.loss[0] < without.before.loss[0]
-
-
-def test_nothing_dropped_changes_nothing_and_is_strict_json(gaussian):
-    found = predict(gaussian(), np.ones(60, bool), 0.4, SquaredLoss(), SolveOptions())
-    assert found.before.loss[0] == found.after.loss[0]
-    assert not found.worse
-    content = json.loads(json.dumps(found.as_dict(), allow_nan=False))
-    assert content["after"]["loss"][2] is None
-    assert content["after"]["loss"][:2] == list(found.after.loss[:2])
+    _, dropped = split(table, np.array([False, False, False, False, True]), np.array(order))
+    assert dropped["path"].tolist() == [table["path"][row] for row in order if row != 4]
+    assert dropped["derivative"].tolist() == [table["derivative"][row] for row in order if row != 4]

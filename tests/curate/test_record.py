@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from divacli.curate.outlook import Judge
 from divacli.curate.record import Scores, find_record, save_record
 from divacli.curate.score import score
 from divacli.curate.solution import SolveOptions
 from divacli.embed.progress import silent
 from divacli.manifest import read_manifest, write_table
+from divacli.ridge import Rest, Training
 
 
 @pytest.fixture
@@ -36,7 +38,29 @@ def recorded(file: Path, cache: Path) -> Scores:
     return Scores.recorded(read_manifest(str(file)), cache, SolveOptions(), silent)
 
 
-KEPT = np.arange(60) % 5 > 0
+def judged(scores: Scores) -> Judge:
+    judge, reason = scores.judge(silent)
+    assert judge is not None, reason
+    assert reason == ""
+    return judge
+
+
+def same_judge(one: Judge, other: Judge, order: np.ndarray) -> None:
+    """Whether both say the same of a decision; sample i of the second is sample order[i] of the first."""
+    assert other.problem.ridge == pytest.approx(one.problem.ridge, rel=1e-9)
+    assert other.fixed_ridge == one.fixed_ridge
+    assert other.trust.numpy() == pytest.approx(one.trust.numpy()[order], abs=1e-5)
+    assert other.noise.transition.numpy() == pytest.approx(one.noise.transition.numpy(), abs=1e-12)
+    errors = []
+    for judge, numbers in ((one, np.arange(60)), (other, order)):
+        gone = torch.from_numpy(numbers % 5 == 0)
+
+        def decide(rest: Rest, gone: torch.Tensor = gone) -> dict[str, Training]:
+            return {"chosen": Training(torch.where(gone, 0.0, rest.task.weights))}
+
+        found = judge.forecast(decide, silent)
+        errors.append([found.error(name) for name in ("nothing", "chosen")])
+    assert errors[1] == pytest.approx(errors[0], rel=1e-4)
 
 
 def test_a_table_that_was_read_back_finds_how_it_was_made(written, tmp_path):
@@ -49,15 +73,14 @@ def test_a_table_that_was_read_back_finds_how_it_was_made(written, tmp_path):
     assert record.options.dtype == torch.float64
 
 
-def test_recorded_and_fresh_scores_predict_the_same(written, tmp_path):
+def test_recorded_and_fresh_scores_are_judged_alike(written, tmp_path):
     result, file = written()
     fresh = Scores.fresh(result, SolveOptions())
     assert fresh.table["path"].tolist() == [f"s{row:03d}" for row in range(60)]
     read = recorded(file, tmp_path / "notes")
     order = read.table["path"].map(lambda path: int(path[1:])).to_numpy()
-    one, other = fresh.predict(KEPT), read.predict(KEPT[order])
-    assert one.before.loss == pytest.approx(other.before.loss, rel=1e-5)
-    assert one.after.loss == pytest.approx(other.after.loss, rel=1e-5)
+    one, other = judged(fresh), judged(read)
+    same_judge(one, other, order)
 
 
 def test_no_note_no_prediction(written, tmp_path):
@@ -65,7 +88,9 @@ def test_no_note_no_prediction(written, tmp_path):
     scores = recorded(file, tmp_path / "another")
     assert scores.record is None
     assert scores.samples is None
-    assert scores.predict(KEPT) is None
+    judge, reason = scores.judge(silent)
+    assert judge is None
+    assert reason.startswith("the cache knows nothing of these scores. The decision is complete")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"inverse_temperature": null}'])
@@ -98,13 +123,13 @@ def test_a_note_of_features_that_came_from_nowhere_is_no_prediction(written, tmp
     note.write_text(json.dumps(json.loads(note.read_text()) | {"sources": []}))
     table = read_manifest(str(file)).table.drop(columns="feature_source")
     write_table(table, file, "csv")
-    assert recorded(file, tmp_path / "notes").predict(KEPT) is None
+    assert recorded(file, tmp_path / "notes").judge(silent)[0] is None
 
 
 def test_features_that_are_gone_are_no_prediction(written, tmp_path):
     result, file = written()
     (result.samples.manifest.folder / result.samples.manifest.table["feature_source"][0]).unlink()
-    assert recorded(file, tmp_path / "notes").predict(KEPT) is None
+    assert recorded(file, tmp_path / "notes").judge(silent)[0] is None
 
 
 def test_features_that_changed_are_no_prediction(written, tmp_path):
@@ -113,7 +138,7 @@ def test_features_that_changed_are_no_prediction(written, tmp_path):
     arrays = dict(np.load(source))
     arrays["embedding"] = arrays["embedding"][::-1]
     np.savez(source, **arrays)
-    assert recorded(file, tmp_path / "notes").predict(KEPT) is None
+    assert recorded(file, tmp_path / "notes").judge(silent)[0] is None
 
 
 def test_a_changed_score_or_label_has_no_note(written, tmp_path):
@@ -143,6 +168,44 @@ def test_a_note_keeps_groups_and_the_count_of_classes(options, gaussian, tmp_pat
     read = recorded(tmp_path / "scores.csv", tmp_path / "notes")
     assert (read.record.options.group, read.record.options.balanced) == (posed.group, posed.balanced)
     order = read.table["path"].map(lambda path: int(path[1:])).to_numpy()
-    fresh, found = Scores.fresh(result, posed).predict(KEPT), read.predict(KEPT[order])
-    assert found.before.loss == pytest.approx(fresh.before.loss, rel=1e-5)
-    assert found.after.loss == pytest.approx(fresh.after.loss, rel=1e-5)
+    fresh, found = judged(Scores.fresh(result, posed)), judged(read)
+    same_judge(fresh, found, order)
+    assert (found.problem.task.groups is None) == (posed.group != "kin")
+    assert len(found.problem.task.validation_mask.unique()) == 1 + posed.balanced
+
+
+@pytest.mark.parametrize("most", [256, 2], ids=["noted", "of too many classes"])
+def test_a_note_holds_how_labels_come_about_or_that_is_found_anew(most, written, tmp_path, monkeypatch):
+    monkeypatch.setattr("divacli.curate.record._MOST_NOTED", most)
+    result, file = written()
+    record = find_record(read_manifest(str(file)), tmp_path / "notes", SolveOptions())
+    assert (record.noise is None) == (most == 2)
+    found, fresh = judged(recorded(file, tmp_path / "notes")).noise, result.noise
+    predictions = torch.randn(20, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = torch.arange(20) % 3
+    assert found.posterior(predictions, labels).numpy() == pytest.approx(
+        fresh.posterior(predictions, labels).numpy(), abs=1e-12 if most == 256 else 1e-3
+    )
+
+
+def test_a_note_without_a_noise_model_is_one_of_the_first_and_is_read(written, tmp_path):
+    _, file = written()
+    [note] = (tmp_path / "notes").rglob("*.json")
+    content = json.loads(note.read_text())
+    for name in ("noise", "fixed_ridge", "check"):
+        del content[name]
+    note.write_text(json.dumps(content))
+    record = find_record(read_manifest(str(file)), tmp_path / "notes", SolveOptions())
+    assert record.noise is None
+    assert record.options.ridge is None
+    assert judged(recorded(file, tmp_path / "notes")).noise is not None
+
+
+def test_scores_without_probabilities_are_not_judged(written, tmp_path):
+    """The note is found by labels, derivatives and losses; whom to trust is in the table alone."""
+    _, file = written()
+    table = read_manifest(str(file)).table
+    write_table(table.drop(columns="mislabel_probability"), file, "csv")
+    judge, reason = recorded(file, tmp_path / "notes").judge(silent)
+    assert judge is None
+    assert reason == "the scores have no value of mislabel_probability in any row"
