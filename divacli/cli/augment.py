@@ -53,8 +53,8 @@ def register(app: typer.Typer) -> None:
         """Say how often each transform of the images is worth it.
 
         Embeds a transformed copy of every image for each --transform, and finds the probabilities that lower
-        the loss of untouched images. Writes augmentation.yaml with a snippet for torchvision.transforms.v2,
-        augment.json and failed.csv.
+        the loss of untouched images. Forecasts what they do to the error on new images. Writes
+        augmentation.yaml with a snippet for torchvision.transforms.v2, augment.json and failed.csv.
 
         Examples:
         `diva augment photos/ --transform hflip --transform rotate:15 --checkpoint model.ts`
@@ -91,11 +91,13 @@ def register(app: typer.Typer) -> None:
         target.json("augment.json", result.summary)
         target.text("augmentation.yaml", augmentation_yaml(result))
         target.done()
-        if result.choice is not None and len(set(result.table["probability"])) == 1:
+        if result.choice is not None and result.probabilities_are_equal:
             warn(
                 "no step from equal probabilities lowers the loss of left-out images by more than two "
                 "standard errors of that gain: they stay equal"
             )
+        if result.unknown:
+            warn(f"no forecast was made: {result.unknown}")
         if not frame.quiet:
             screen = console()
             for part in augment_summary(result):

@@ -45,12 +45,20 @@ def register(app: typer.Typer) -> None:
                 rich_help_panel="Decision",
             ),
         ] = None,
+        force: Annotated[
+            bool,
+            typer.Option(
+                "--force",
+                help="Correct labels also where the forecast is worse than leaving them as they are.",
+                rich_help_panel="Decision",
+            ),
+        ] = False,
     ) -> None:
-        """Correct the labels that are more likely wrong than right and say how sure that is.
+        """Correct labels that are more likely wrong than right, and forecast the error on new images.
 
         Writes relabelled.csv, changes.csv, relabel.json and failed.csv. DATA may be a table of scores, also
         from a pipe: then nothing is computed twice. A label stays where no single class is more probable,
-        and where the sample is an outlier.
+        and where the sample is an outlier. Where correcting does not pay, all stay unless you say --force.
 
         Examples:
         `diva relabel photos/ --model resnet50 --weights DEFAULT`
@@ -66,33 +74,20 @@ def register(app: typer.Typer) -> None:
         require_present(data, problem.val)
         from divacli.cli.output import Output
         from divacli.cli.session import Session
-        from divacli.curate.decision import doubtful
-        from divacli.curate.relabel import relabel as relabel_samples
-        from divacli.errors import listed
+        from divacli.curate.relabel import FILES, relabel_scored
         from divacli.report.relabel import relabel_summary
 
-        target = Output(output, "relabelled", "changes", "relabel.json", sources=(data,))
+        target = Output(output, *FILES, sources=(data,))
         session = Session(network, compute, frame, problem.group)
-        scores = session.scored(data, problem, features=False)
-        result = relabel_samples(scores.table, threshold, budget)
-        if scores.failed is not None:
-            target.table("failed", scores.failed, scores.origin, part=True)
-        target.table("changes", result.changes, scores.origin)
-        target.json("relabel.json", {**result.summary, **scores.about})
-        target.table("relabelled", result.table, scores.origin, main=True, part=True)
+        scores = session.scored(data, problem)
+        result = relabel_scored(scores, threshold, budget, force=force, progress=session.progress)
+        result.write(target)
         target.done(relabelled=True)
-        doubt = doubtful(len(result.changes), len(result.table))
-        if doubt is not None:
-            warn(doubt)
-        emptied = result.summary["emptied"]
-        if emptied:
-            warn(
-                f"the corrections leave no sample with the label {listed(emptied)}: look at them in the "
-                "table of changes before you use the result"
-            )
+        for warning in result.warnings():
+            warn(warning)
         if not frame.quiet:
             screen = console()
-            for part in relabel_summary(result, scores.about):
+            for part in relabel_summary(result):
                 screen.print(part)
             if target.written:
                 screen.print(f"wrote {', '.join(target.written)} in {target.folder}", markup=False)

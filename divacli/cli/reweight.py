@@ -48,7 +48,7 @@ def register(app: typer.Typer) -> None:
             SharingName, typer.Option(help="Which samples share one weight.", rich_help_panel=_PANEL)
         ] = SharingName.sample,
     ) -> None:
-        """Give every sample the weight that lowers the validation loss.
+        """Give every sample the weight that lowers the validation loss, and forecast the error on new images.
 
         Writes reweighted.csv, whose column weight every command honours, reweight.json and failed.csv.
         Weights move against the derivative; with --step-size auto only as far as left-out folds gain by it,
@@ -85,6 +85,8 @@ def register(app: typer.Typer) -> None:
                 "no step lowers the loss of left-out samples by more than two of its standard errors: "
                 f"the weights are {start}"
             )
+        if result.unknown:
+            warn(f"no forecast was made: {result.unknown}")
         if not frame.quiet:
             screen = console()
             for part in reweight_summary(result):

@@ -14,8 +14,9 @@ says whether a transform is harmful (> 0), and steps against it lead from equal 
 from __future__ import annotations
 
 import functools
+import operator
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,8 +25,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from divacli.curate.outlook import Outlook
 from divacli.curate.provenance import provenance
-from divacli.curate.reweight import problem_of
+from divacli.curate.reweight import label_trust, problem_of
 from divacli.curate.solution import (
     SolveOptions,
     balanced,
@@ -37,18 +39,29 @@ from divacli.curate.solution import (
 from divacli.embed import Samples, joined
 from divacli.embed.augmentation import NamedTransform, named_apart
 from divacli.embed.progress import Progress, silent
+from divacli.errors import SolveError
 from divacli.ridge import (
+    RANDOM,
+    Decide,
+    Moments,
     Problem,
+    Rest,
     StepChoice,
+    Training,
     choose_shares,
     differentiate_shares,
+    forecast,
     left_out,
+    moments,
     share_weights,
     stepped,
 )
 
 UNTOUCHED = "untouched"
 """What the images without a transform are called among the transforms."""
+
+AUGMENTING, EQUAL = "augmenting", "equal"
+"""What the probabilities found, and equal ones, are called in a forecast; "nothing" is untouched images."""
 
 SIZES = (0.1, 0.2, 0.4)
 """Step sizes tried, in units of the mean absolute derivative: finer ones are lost in the probabilities."""
@@ -106,6 +119,8 @@ class AugmentResult:
         held_out: What it was decided by; None likewise.
         failed: path, label and reason of images without features, and of those without a copy.
         summary: For JSON.
+        outlook: What the probabilities should do to the error on new images; None where that is not known.
+        unknown: Why not.
     """
 
     table: pd.DataFrame
@@ -114,6 +129,13 @@ class AugmentResult:
     held_out: HeldOut | None
     failed: pd.DataFrame
     summary: dict[str, Any]
+    outlook: Outlook | None = None
+    unknown: str = ""
+
+    @property
+    def probabilities_are_equal(self) -> bool:
+        """Whether they are as they were at the start."""
+        return self.table["probability"].nunique() == 1
 
     @property
     def document(self) -> dict[str, Any]:
@@ -202,6 +224,12 @@ def augment(
         shares, derivative, history = walk(problem, sizes)
     if held_out is not None and held_out.untouched < (1 - _MARGIN) * held_out.stepped:
         shares = _untouched(shares)
+    outlook, unknown = None, ""
+    try:
+        chosen = None if shares[1:].any() else shares
+        outlook = _outlook(samples, problem, options, how, sizes, chosen, progress)
+    except SolveError as error:
+        unknown = error.got
     table = pd.DataFrame(
         {
             "transform": [UNTOUCHED, *(named.name for named in transforms)],
@@ -233,9 +261,10 @@ def augment(
             "solve": round(time.monotonic() - start, 3),
         },
         **provenance(samples, options, *made, validation),
+        "forecast": None if outlook is None else outlook.as_dict(),
     }
     failed = pd.concat([part.failed for part in (samples, *made)], ignore_index=True)
-    return AugmentResult(table, transforms, choice, held_out, failed, summary)
+    return AugmentResult(table, transforms, choice, held_out, failed, summary, outlook, unknown)
 
 
 def merge(samples: Samples, copies: Sequence[Samples]) -> Merged:
@@ -349,6 +378,102 @@ def _held_out(problem: Problem, choice: StepChoice, how: AugmentOptions, options
     weights = share_weights(problem, _untouched(_equal(problem)))
     alone = replace(problem, task=replace(problem.task, weights=weights))
     return HeldOut(equal, moved, left_out(alone, n_folds=how.n_folds, seed=options.seed).loss)
+
+
+def _outlook(
+    samples: Samples,
+    problem: Problem,
+    options: SolveOptions,
+    how: AugmentOptions,
+    sizes: Sequence[float],
+    chosen: Tensor | None,
+    progress: Progress,
+) -> Outlook:
+    """Forecast the error on untouched images at the probabilities found, beside untouched images alone.
+
+    Args:
+        samples: (n) the images.
+        problem: As from `pose_merged`.
+        options: How it was posed.
+        how: The folds.
+        sizes: Of the steps that were taken.
+        chosen: (K,) the shares where no steps lead to them; None: those of each fold's own walk.
+        progress: Told of every fold.
+
+    Raises:
+        SolveError: Too few samples for folds.
+    """
+    order = order_by_path(samples)
+    # What there is without any transform: all copies weigh nothing.
+    alone = replace(problem.task, weights=share_weights(problem, _untouched(_equal(problem))))
+    if problem.validation is None:
+        with progress("estimating label noise", 0):
+            images = alone.select(torch.arange(len(samples)))
+            trust = torch.ones(len(alone), dtype=torch.float64)
+            trust[: len(samples)] = label_trust(images, problem.ridge, order, options.seed)
+    else:
+        trust = torch.ones(len(problem.validation), dtype=torch.float64)
+    with progress("judging the probabilities by folds", how.n_folds) as advance:
+        found = forecast(
+            replace(problem, task=alone, shared=None),
+            _without_fold(problem, sizes, chosen),
+            trust,
+            order=None if problem.validation is None else torch.arange(len(alone)),
+            fixed_ridge=options.ridge is not None,
+            n_folds=how.n_folds,
+            seed=options.seed,
+            judged=lambda: advance(1),
+        )
+    return Outlook(found, AUGMENTING)
+
+
+def _without_fold(problem: Problem, sizes: Sequence[float], chosen: Tensor | None) -> Decide:
+    """The probabilities that a walk without the fold ends at, equal ones, and some at random.
+
+    Args:
+        problem: As from `pose_merged`.
+        sizes: Of the steps to take.
+        chosen: As of `_outlook`.
+    """
+
+    def decide(rest: Rest) -> Mapping[str, Training]:
+        weights = problem.task.weights
+        if problem.validation is None:
+            weights = torch.where(rest.inside, 0.0, weights)
+        # The features of `rest` are in memory, where there is room.
+        posed = replace(rest.problem, task=replace(rest.task, weights=weights), shared=problem.shared)
+        equal = _equal(problem)
+        drawn = torch.rand(
+            len(equal), generator=torch.Generator().manual_seed(rest.seed), dtype=torch.float64
+        )
+        # Exponential numbers over their sum are uniform on the simplex.
+        exponential = -torch.log1p(-drawn)
+        shares = {
+            AUGMENTING: _walked(posed, sizes) if chosen is None else chosen,
+            EQUAL: equal,
+            RANDOM: exponential * (equal.sum() / exponential.sum()),
+        }
+        return {name: Training(share_weights(posed, share)) for name, share in shares.items()}
+
+    return decide
+
+
+def _walked(problem: Problem, sizes: Sequence[float]) -> Tensor:
+    """Shares (K,) after some steps from equal ones, as `walk` has them; the samples are summed but once."""
+    shares = _equal(problem)
+    if not sizes:
+        return shares
+    assert problem.shared is not None
+    parts: list[Moments] = []
+    for kind in range(len(shares)):
+        weights = torch.where(problem.shared == kind, problem.task.weights, 0.0)
+        shift = parts[0].shift if parts else None
+        parts.append(moments(replace(problem.task, weights=weights, groups=None), shift))
+    for size in sizes:
+        sums = [part.times(share) for part, share in zip(parts, shares.tolist(), strict=True)]
+        fit = functools.reduce(operator.add, sums).fit(problem.ridge)
+        shares = stepped(shares, differentiate_shares(problem, shares, fit).mean, size)
+    return shares
 
 
 def _untouched(shares: Tensor) -> Tensor:

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from divacli.curate.decision import (
     MORE_LIKELY_WRONG,
     Expectation,
+    doubtful,
     errors_first,
     mislabelled,
     outliers,
     require_judged,
 )
+from divacli.curate.files import ResultFiles
 from divacli.curate.labels import with_labels
+from divacli.curate.outlook import Judge, Outlook, kept_weights, random_kept
+from divacli.curate.record import Scores
 from divacli.curate.score import JUDGED_COLUMNS, SCORE_COLUMNS
+from divacli.embed.progress import Progress, silent
+from divacli.errors import SolveError, listed
+from divacli.ridge import RANDOM, Change, Decide, Rest, Training, predictable
+
+FILES = ("relabelled", "changes", "relabel.json")
+"""What is always written."""
+
+CORRECTING, DROPPING = "correcting", "dropping"
+"""The decision, and its rival: the samples whose label would change are left out instead."""
 
 CHANGE_COLUMNS = (
     "path",
@@ -34,6 +50,9 @@ ACTIONS = ("corrected", "unclear", "outlier")
 """What becomes of a label that is called wrong: it is replaced by the suggested one; or it stays, because no
 single class is more probable than the given one; or because the sample is like nothing else in the set, so
 that no class may be right for it."""
+
+NOT_WRITTEN = "not written"
+"""The action in place of "corrected" where correcting does not pay: the label stays."""
 
 _PAIRS = 10
 
@@ -75,9 +94,7 @@ def relabel(
     wrong = table["mislabel_probability"].to_numpy(float)
     suggested = table["suggested_probability"].to_numpy(float)
     given = table["label"].to_numpy(object)
-    called = mislabelled(table, threshold, budget)
-    actions = np.where(suggested > 1 - wrong, ACTIONS[0], ACTIONS[1]).astype(object)
-    actions[outliers(table)] = ACTIONS[2]
+    called, actions = _decided(table, outliers(table), threshold, budget)
     corrected = called & (actions == ACTIONS[0])
     labels = np.where(corrected, table["suggested_label"].to_numpy(object), given)
 
@@ -106,3 +123,194 @@ def relabel(
         "emptied": sorted(set(given) - set(labels)),
     }
     return RelabelResult(with_labels(table, labels), changes[columns], summary)
+
+
+@dataclass(frozen=True)
+class Relabelling:
+    """Labels that are corrected, and what that does to new images.
+
+    Attributes:
+        scores: What was decided on.
+        decision: Which labels to correct.
+        written: Whether they are corrected; else all labels stay, for correcting does not pay.
+        outlook: What correcting should do to the error on new images; None where that is not known, or no
+            label is to be corrected.
+        unknown: Why it is not known.
+    """
+
+    scores: Scores
+    decision: RelabelResult
+    written: bool
+    outlook: Outlook | None
+    unknown: str
+
+    @property
+    def n_chosen(self) -> int:
+        """Labels that the decision corrects, whether or not that is written."""
+        return int(self.decision.summary["n_corrected"])
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """All samples in their own order, without scores, with their labels from now on."""
+        if self.written:
+            return self.decision.table
+        table = self.scores.table
+        return with_labels(table, table["label"].to_numpy(object))
+
+    @cached_property
+    def changes(self) -> pd.DataFrame:
+        """Labels that are called wrong; `NOT_WRITTEN` where one would be corrected and is not."""
+        changes = self.decision.changes
+        if self.written:
+            return changes
+        return changes.assign(action=changes["action"].replace(ACTIONS[0], NOT_WRITTEN))
+
+    @property
+    def versus_dropping(self) -> Change | None:
+        """The error of corrected labels minus that of the same samples left out."""
+        return None if self.outlook is None else self.outlook.forecast.change(CORRECTING, DROPPING)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What `relabel.json` holds."""
+        found = dict(self.decision.summary)
+        if not self.written:
+            found |= {"n_corrected": 0, "noise_rate_after": found["noise_rate"], "emptied": []}
+        first = {"n_samples": found.pop("n_samples"), "n_corrected": found.pop("n_corrected")}
+        forecast = None
+        if self.outlook is not None:
+            change = self.versus_dropping
+            assert change is not None  # there is a forecast
+            forecast = {**self.outlook.as_dict(), "versus_dropping": {"mean": change.mean, "se": change.se}}
+        return {
+            **first,
+            "n_chosen": self.n_chosen,
+            "written": "choice" if self.written else "given labels",
+            **found,
+            **self.scores.about,
+            "forecast": forecast,
+        }
+
+    def warnings(self) -> Iterator[str]:
+        """What the user should know, one sentence each."""
+        doubt = doubtful(len(self.changes), len(self.scores.table))
+        if doubt is not None:
+            yield doubt
+        emptied = self.summary["emptied"]
+        if emptied:
+            yield (
+                f"the corrections leave no sample with the label {listed(emptied)}: look at them in the "
+                "table of changes before you use the result"
+            )
+        if self.unknown:
+            yield f"no forecast was made: {self.unknown}"
+
+    def write(self, target: ResultFiles) -> None:
+        """Write all tables and the summary."""
+        if self.scores.failed is not None:
+            target.table("failed", self.scores.failed, self.scores.origin, part=True)
+        target.table("changes", self.changes, self.scores.origin)
+        target.json("relabel.json", self.summary)
+        target.table("relabelled", self.table, self.scores.origin, main=True, part=True)
+
+
+def relabel_scored(
+    scores: Scores,
+    threshold: float = MORE_LIKELY_WRONG,
+    budget: int | None = None,
+    *,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Relabelling:
+    """Correct labels as `relabel` does, where that pays by the forecast.
+
+    Other evidence speaks for a correction as well, so it also pays where the error rises by less than a
+    standard error.
+
+    Args:
+        scores: What is decided on.
+        threshold: As of `relabel`.
+        budget: As of `relabel`.
+        force: Whether labels are corrected also where that does not pay.
+        progress: Told of every fold.
+
+    Raises:
+        DataError: As `relabel`.
+    """
+    decision = relabel(scores.table, threshold, budget)
+    if not decision.summary["n_corrected"]:
+        return Relabelling(scores, decision, True, None, "")
+    judge, unknown = scores.judge(progress)
+    outlook = None
+    if judge is not None:
+        share = None if budget is None else budget / len(scores.table)
+        try:
+            found = judge.forecast(_without_fold(judge, scores.table, threshold, share), progress)
+            outlook = Outlook(found, CORRECTING, benefit_of_doubt=1.0)
+        except SolveError as error:
+            unknown = error.got
+    written = force or outlook is None or outlook.pays
+    return Relabelling(scores, decision, written, outlook, unknown)
+
+
+def _decided(
+    table: pd.DataFrame, odd: np.ndarray, threshold: float, budget: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which labels are called wrong, (n,) bool, and for each what becomes of it then, (n,) of `ACTIONS`.
+
+    Args:
+        table: With path, mislabel_probability and suggested_probability.
+        odd: (n,) bool, the outliers.
+        threshold: As of `relabel`.
+        budget: As of `relabel`.
+    """
+    wrong = table["mislabel_probability"].to_numpy(float)
+    suggested = table["suggested_probability"].to_numpy(float)
+    actions = np.where(suggested > 1 - wrong, ACTIONS[0], ACTIONS[1]).astype(object)
+    actions[odd] = ACTIONS[2]
+    return mislabelled(table, threshold, budget), actions
+
+
+def _without_fold(judge: Judge, table: pd.DataFrame, threshold: float, share: float | None) -> Decide:
+    """The decision as the samples without a fold make it, and its rivals.
+
+    Args:
+        judge: What it is judged by.
+        table: Scores of all samples; labels are judged anew.
+        threshold: As of `relabel`.
+        share: Of the samples, whose labels may be called wrong at the most.
+    """
+    paths, odd = table["path"].to_numpy(object), outliers(table)
+
+    def decide(rest: Rest) -> dict[str, Training]:
+        rows = rest.rows
+        labels = rest.task.labels[rows]
+        probability = judge.noise.posterior(rest.predictions, labels)
+        given = probability.gather(1, labels[:, None])[:, 0]
+        # Nobody can say what the only one of its class looks like.
+        given[~predictable(rest.task)[rows]] = 1
+        other = probability.scatter(1, labels[:, None], -1.0).max(dim=1)
+        seen = pd.DataFrame(
+            {
+                "path": paths[rows.numpy()],
+                "mislabel_probability": (1 - given).numpy(),
+                "suggested_probability": other.values.numpy(),
+            }
+        )
+        budget = None if share is None else round(share * len(rows))
+        called, actions = _decided(seen, odd[rows.numpy()], threshold, budget)
+        chosen = torch.from_numpy(called & (actions == ACTIONS[0]))
+        at_random = ~random_kept(rest, judge.place, int(chosen.sum()))
+
+        def corrected(which: torch.Tensor) -> Training:
+            changed = rest.task.labels.clone()
+            changed[rows[which]] = other.indices[which]
+            return Training(rest.task.weights, changed)
+
+        return {
+            CORRECTING: corrected(chosen),
+            DROPPING: Training(kept_weights(rest, ~chosen)),
+            RANDOM: corrected(at_random),
+        }
+
+    return decide

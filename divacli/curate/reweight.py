@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -10,7 +11,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from divacli.curate.decision import MORE_LIKELY_WRONG
+from divacli.curate.outlook import Outlook
 from divacli.curate.provenance import provenance
+from divacli.curate.score import label_noise
 from divacli.curate.solution import (
     SolveOptions,
     balanced,
@@ -21,23 +25,39 @@ from divacli.curate.solution import (
 )
 from divacli.embed import Samples
 from divacli.embed.progress import Progress, silent
-from divacli.errors import DataError
+from divacli.errors import DataError, SolveError
 from divacli.manifest.columns import without_scores
 from divacli.ridge import (
+    RANDOM,
     SIZES,
+    Decide,
     Problem,
+    Rest,
     RidgeTask,
     Span,
     StepChoice,
+    Training,
     choose_steps,
     decompose,
     differentiate,
+    forecast,
+    left_out,
+    loo_predictions,
+    moments,
+    predictable,
     ridge_path,
     stepped,
 )
+from divacli.ridge.kfold import drawn
 
 Sharing = Literal["sample", "class", "group"]
 """Whether every sample has a weight of its own or shares one with its class or group."""
+
+REWEIGHTING = "reweighting"
+"""What the new weights are called in a forecast."""
+
+_MOST_JUDGED = 1000
+"""Classes beyond which every label is trusted: a noise model of more would take longer than all the rest."""
 
 MOST_STEPS = {"sample": 3, "class": 10, "group": 10}
 """Steps tried at the most: the leave-one-out loss stays honest for longer where few weights are fitted."""
@@ -72,6 +92,9 @@ class ReweightResult:
             (the one that is differentiated, calibrated at these weights; mean over validation samples),
             error, zero (share of weights that are 0).
         summary: For JSON.
+        outlook: What the new weights should do to the error on new images; None where none is new, or that
+            is not known.
+        unknown: Why it is not known.
     """
 
     table: pd.DataFrame
@@ -79,6 +102,8 @@ class ReweightResult:
     choice: StepChoice | None
     history: pd.DataFrame
     summary: dict[str, Any]
+    outlook: Outlook | None = None
+    unknown: str = ""
 
 
 def reweight(
@@ -119,6 +144,13 @@ def reweight(
         sizes = choice.sizes
     with progress("weighing the samples", 0):
         weights, history = walk(problem, sizes)
+    outlook, unknown = None, ""
+    # Balanced weights are new ones without a step, too.
+    if sizes or options.balanced:
+        try:
+            outlook = _outlook(samples, problem, options, how, sizes, progress)
+        except SolveError as error:
+            unknown = error.got
     table = without_scores(samples.manifest.table).assign(weight=weights.numpy())
     seconds = time.monotonic() - start
     summary = {
@@ -136,8 +168,9 @@ def reweight(
         "trials": None if choice is None else [vars(trial) for trial in choice.trials],
         "seconds": {"embed": round(samples.seconds, 3), "solve": round(seconds, 3)},
         **provenance(samples, options, validation),
+        "forecast": None if outlook is None else outlook.as_dict(),
     }
-    return ReweightResult(table, samples, choice, history, summary)
+    return ReweightResult(table, samples, choice, history, summary, outlook, unknown)
 
 
 def pose_problem(
@@ -209,6 +242,131 @@ def walk(problem: Problem, sizes: tuple[float, ...]) -> tuple[torch.Tensor, pd.D
         if step < len(sizes):
             weights = stepped(weights, found.derivative, sizes[step])
     return weights, pd.DataFrame(rows)
+
+
+def label_trust(task: RidgeTask, ridge: float, order: torch.Tensor, seed: int) -> torch.Tensor:
+    """Probability (n,) float64 that each label is right, by a noise model of the samples left out.
+
+    Args:
+        task: The samples.
+        ridge: lambda.
+        order: (n,) row numbers sorted by path.
+        seed: Of what is drawn at random.
+
+    Returns:
+        1 for all where there are more than `_MOST_JUDGED` classes.
+    """
+    if task.n_classes > _MOST_JUDGED:
+        return torch.ones(len(task), dtype=torch.float64)
+    fit = moments(task).fit(ridge)
+    noise = label_noise(task, fit, order, seed)
+    left_out_alone = loo_predictions(task, fit, torch.arange(len(task)))
+    right = noise.model.posterior(left_out_alone, task.labels).gather(1, task.labels[:, None])[:, 0]
+    # No verdict: an average label.
+    return torch.where(predictable(task), right, 1 - min(noise.rate, MORE_LIKELY_WRONG))
+
+
+def _outlook(
+    samples: Samples,
+    problem: Problem,
+    options: SolveOptions,
+    how: ReweightOptions,
+    sizes: tuple[float, ...],
+    progress: Progress,
+) -> Outlook:
+    """Forecast the error at the new weights beside that at the given ones.
+
+    Raises:
+        SolveError: Too few samples for folds.
+    """
+    order = order_by_path(samples)
+    given = problem.task.weights
+    if options.balanced:
+        # Balancing is a part of what is done.
+        given = pose(samples, options).weights
+    before = replace(problem, task=replace(problem.task, weights=given), shared=None)
+    with progress("walking without each fold", 0):
+        if problem.validation is None:
+            trust = label_trust(before.task, problem.ridge, order, options.seed)
+        else:
+            trust = torch.ones(len(problem.validation), dtype=torch.float64)
+        parts, _ = drawn(problem, how.n_folds, options.seed)
+        without = left_out(problem, sizes, n_folds=how.n_folds, seed=options.seed).without
+    decide = _without_fold(problem, parts, without, order, balanced=options.balanced)
+    with progress("judging the weights by folds", len(parts)) as advance:
+        found = forecast(
+            before,
+            decide,
+            trust,
+            order=order,
+            fixed_ridge=options.ridge is not None,
+            n_folds=how.n_folds,
+            seed=options.seed,
+            judged=lambda: advance(1),
+        )
+    return Outlook(found, REWEIGHTING)
+
+
+def _without_fold(
+    problem: Problem,
+    parts: list[torch.Tensor],
+    without: torch.Tensor,
+    order: torch.Tensor,
+    *,
+    balanced: bool,
+) -> Decide:
+    """The weights that each fold's walk ends at, and the same dealt out at random.
+
+    Args:
+        problem: What was improved.
+        parts: For each fold (n,) bool which of the judged samples are its.
+        without: (K, n) the weights that its walk ends at.
+        order: (n,) row numbers of the training samples sorted by path.
+        balanced: Whether samples pass their weights on within their class only.
+    """
+
+    def decide(rest: Rest) -> Mapping[str, Training]:
+        (fold,) = (number for number, inside in enumerate(parts) if torch.equal(inside, rest.inside))
+        weights = without[fold]
+        there = order if problem.validation is not None else order[~rest.inside[order]]
+        generator = torch.Generator().manual_seed(rest.seed)
+        if problem.shared is None:
+            dealt = _dealt(weights, there, problem.task.labels if balanced else None, generator)
+        else:
+            dealt = _dealt_among(weights, there, problem.shared, generator)
+        return {REWEIGHTING: Training(weights), RANDOM: Training(dealt)}
+
+    return decide
+
+
+def _dealt(
+    weights: torch.Tensor, rows: torch.Tensor, labels: torch.Tensor | None, generator: torch.Generator
+) -> torch.Tensor:
+    """Weights (n,) of some samples dealt out among them at random, within classes where labels are given."""
+    dealt = weights.clone()
+    shuffled = rows[torch.randperm(len(rows), generator=generator)]
+    if labels is not None:
+        rows = rows[torch.argsort(labels[rows], stable=True)]
+        shuffled = shuffled[torch.argsort(labels[shuffled], stable=True)]
+    dealt[rows] = weights[shuffled]
+    return dealt
+
+
+def _dealt_among(
+    weights: torch.Tensor, rows: torch.Tensor, shared: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
+    """Weights (n,) where those who share one have the mean of others who do, drawn at random."""
+    # Numbered as they come in the order of the paths.
+    numbers = list(dict.fromkeys(shared[rows].tolist()))
+    place = torch.empty(int(shared.max()) + 1, dtype=torch.int64)
+    place[torch.tensor(numbers)] = torch.arange(len(numbers))
+    mine = place[shared[rows]]
+    sums = torch.zeros(len(numbers), dtype=torch.float64).index_add_(0, mine, weights[rows])
+    means = sums / torch.bincount(mine, minlength=len(numbers))
+    dealt = weights.clone()
+    dealt[rows] = means[torch.randperm(len(numbers), generator=generator)][mine]
+    # The same sum, so that the same ridge suits.
+    return dealt * (weights.sum() / dealt.sum())
 
 
 def leave_one_out_ridge(task: RidgeTask, options: SolveOptions, order: torch.Tensor | None = None) -> float:

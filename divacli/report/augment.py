@@ -9,9 +9,11 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from divacli.curate.augment import UNTOUCHED, AugmentResult
+from divacli.curate.augment import EQUAL, UNTOUCHED, AugmentResult
+from divacli.report.outlook import Deed, outlook_sentence
 from divacli.report.tables import add_numbers, add_words, cell, listing
 from divacli.report.terminal import groups_line
+from divacli.ridge import NOTHING, RANDOM
 
 _BAR = 12
 _HEAD = """\
@@ -28,7 +30,8 @@ def augment_summary(result: AugmentResult) -> Iterator[RenderableType]:
         f"{summary['n_samples']:,} images, {summary['n_classes']:,} classes, judged by: "
         f"{summary['judged_by']}; {summary['loss']} loss {summary['before']['loss']:.4f} -> "
         f"{summary['after']['loss']:.4f}, error {summary['before']['error']:.1%} -> "
-        f"{summary['after']['error']:.1%} (ridge {summary['ridge']:.3g})"
+        f"{summary['after']['error']:.1%} (the probabilities were fitted to these; ridge "
+        f"{summary['ridge']:.3g})"
     )
     yield Text(
         "derivative of the summed loss in the weight of all copies by a transform, at equal probabilities: "
@@ -45,6 +48,36 @@ def augment_summary(result: AugmentResult) -> Iterator[RenderableType]:
         )
     if result.table["probability"].iloc[0] == 1:
         yield Text("no transform pays: images are best left as they are", style="bold")
+    if result.outlook is not None:
+        yield Text(augment_verdict(result), style="bold")
+
+
+def augment_verdict(result: AugmentResult) -> str:
+    """The sentences that a person acts on, and what was written; "" without a forecast."""
+    outlook = result.outlook
+    if outlook is None:
+        return ""
+    error = {name: 100 * outlook.forecast.error(name) for name in outlook.forecast.wrong}
+    if result.table["probability"].iloc[0] == 1:
+        return (
+            "Nothing to gain by these transforms: images stay as they are. Without any the error on new "
+            f"images should be {error[NOTHING]:.1f} %; with equal probabilities {error[EQUAL]:.1f}, with "
+            f"random ones {error[RANDOM]:.1f}."
+        )
+    stays_equal = result.probabilities_are_equal
+    deed = Deed(
+        "transforming images with equal probabilities"
+        if stays_equal
+        else "transforming images with these probabilities",
+        "random probabilities",
+        "the images stay as they are",
+        "transforming",
+        "" if stays_equal else f"equal probabilities: {error[EQUAL]:.1f}",
+    )
+    said = outlook_sentence(outlook, deed, written=True) + "."
+    if outlook.pays:
+        return f"{said} These probabilities were written."
+    return f"{said} They were written all the same; images as they are do no worse."
 
 
 def augmentation_yaml(result: AugmentResult) -> str:

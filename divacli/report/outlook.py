@@ -17,12 +17,14 @@ class Deed:
         at_random: The same of a random choice, such as "dropping as many at random"; "" where there is none.
         nothing: What to do in its place, such as "keep everything".
         kind: The gerund alone, such as "dropping".
+        rival: Another decision and its error, such as "dropping them: 17.1"; "" where there is none.
     """
 
     decision: str
     at_random: str
     nothing: str
     kind: str
+    rival: str = ""
 
 
 def outlook_sentence(outlook: Outlook, deed: Deed, *, written: bool) -> str:
@@ -39,10 +41,11 @@ def outlook_sentence(outlook: Outlook, deed: Deed, *, written: bool) -> str:
         f"{_percent(before)} to {_percent(after)} % (between {_percent(max(0.0, before + change.low))} and "
         f"{_percent(min(1.0, before + change.high))})"
     )
+    rival = f"; {deed.rival}" if deed.rival else ""
     if not outlook.pays and not written:
         return (
             f"Nothing to gain by {deed.kind}: {deed.nothing} (--force writes the choice all the same). "
-            f"{_capital(deed.decision)} should raise the error on new images from {errors}"
+            f"{_capital(deed.decision)} should raise the error on new images from {errors}{rival}"
         )
     verb = "should change"
     if change.high < 0:
@@ -52,6 +55,7 @@ def outlook_sentence(outlook: Outlook, deed: Deed, *, written: bool) -> str:
     said = f"{_capital(deed.decision)} {verb} the error on new images from {errors}"
     if verb == "should change":
         said += ", no more than chance may do"
+    said += rival
     if deed.at_random:
         said += f"; {deed.at_random} {_random(outlook)}"
     return said

@@ -10,20 +10,16 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from divacli.curate.relabel import RelabelResult
+from divacli.curate.relabel import ACTIONS, DROPPING, Relabelling
+from divacli.report.outlook import Deed, outlook_sentence
 from divacli.report.plain import plain
 from divacli.report.tables import PathCell, add_numbers, add_words, cell, listing
 from divacli.report.terminal import SHOWN, groups_line
 
 
-def relabel_summary(result: RelabelResult, about: Mapping[str, Any]) -> Iterator[RenderableType]:
-    """How many labels are corrected, how sure that is, which are confused, and the most probable errors.
-
-    Args:
-        result: The decision.
-        about: As for `divacli.report.terminal.groups_line`.
-    """
-    summary = result.summary
+def relabel_summary(result: Relabelling) -> Iterator[RenderableType]:
+    """How many labels are corrected, how sure that is, which are confused, and what that should do."""
+    summary, about = result.decision.summary, result.scores.about
     n, called = summary["n_samples"], summary["mislabelled"]
     yield from groups_line(about)
     above = f"with a probability above {summary['threshold']:g}"
@@ -33,7 +29,7 @@ def relabel_summary(result: RelabelResult, about: Mapping[str, Any]) -> Iterator
         yield Text(f"expected number of wrong labels: {_count(summary['noise_rate'], n)}")
         return
     yield Text(f"{called['n']:,} of {n:,} labels are called wrong, {above}", style="bold")
-    yield _actions(summary)
+    yield _actions(summary, written=result.written)
     more = summary["n_above_threshold"] - called["n"]
     if more:
         yield Text(f"the budget leaves out {more:,} that are less probable")
@@ -51,13 +47,36 @@ def relabel_summary(result: RelabelResult, about: Mapping[str, Any]) -> Iterator
     yield Text("\nmost probable errors", style="bold red")
     yield _changes(result.changes.head(SHOWN))
     yield Text()
+    if result.outlook is not None:
+        yield Text(relabel_verdict(result), style="bold")
+
+
+def relabel_verdict(result: Relabelling) -> str:
+    """The sentences that a person acts on; "" without a forecast."""
+    outlook, versus = result.outlook, result.versus_dropping
+    if outlook is None or versus is None:
+        return ""
+    n = result.n_chosen
+    deed = Deed(
+        f"correcting {'this label' if n == 1 else f'these {n:,} labels'}",
+        "correcting as many at random",
+        "the labels stay",
+        "correcting",
+        f"dropping them: {100 * outlook.forecast.error(DROPPING):.1f}",
+    )
+    said = outlook_sentence(outlook, deed, written=result.written) + "."
+    if abs(versus.mean) <= versus.se:
+        return f"{said} Between correcting and dropping there is no more than chance."
+    if versus.mean < 0:
+        return f"{said} Correcting is better than dropping."
+    return f"{said} Dropping is better than correcting: diva prune --keep auto."
 
 
 def _count(share: float, n: int) -> str:
     return f"{share * n:,.1f} ({share:.1%})"
 
 
-def _actions(summary: Mapping[str, Any]) -> Table:
+def _actions(summary: Mapping[str, Any], *, written: bool) -> Table:
     right = summary["expected_right"]
     shown = Table.grid(padding=(0, 1))
     shown.add_column(justify="right")
@@ -68,7 +87,8 @@ def _actions(summary: Mapping[str, Any]) -> Table:
         ("outliers", ", like nothing else in the set: the label stays; diva prune --keep auto drops them"),
     ):
         if summary[f"n_{name}"]:
-            shown.add_row(f"  {summary[f'n_{name}']:,}", f"{name}{meaning}")
+            called = name if written or name != ACTIONS[0] else "not corrected, though called so"
+            shown.add_row(f"  {summary[f'n_{name}']:,}", f"{called}{meaning}")
     return shown
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from divacli.curate.reweight import ReweightResult
+from divacli.report.outlook import Deed, outlook_sentence
 from divacli.report.tables import add_words, cell, listing
 from divacli.report.terminal import SHOWN, groups_line
 
@@ -36,6 +37,31 @@ def reweight_summary(result: ReweightResult) -> Iterator[RenderableType]:
     )
     yield Text("\nclasses by mean weight", style="bold")
     yield _classes(result.table)
+    verdict = reweight_verdict(result)
+    if verdict:
+        yield Text(f"\n{verdict}", style="bold")
+
+
+def reweight_verdict(result: ReweightResult) -> str:
+    """The sentences that a person acts on, and what was written; "" without a forecast."""
+    outlook, balanced = result.outlook, result.summary.get("validation") == "balanced"
+    stepless = result.choice is not None and not result.choice.sizes
+    if outlook is None:
+        return "Nothing to gain by reweighting: the weights stay." if stepless and not balanced else ""
+    among = {"class": " among the classes", "group": " among the groups"}.get(result.summary["per"], "")
+    done = "balancing the classes" if balanced else "reweighting"
+    if balanced and not stepless:
+        done += " and reweighting"
+    deed = Deed(done, f"the same weights dealt out at random{among}", "the weights stay", "reweighting")
+    said = outlook_sentence(outlook, deed, written=True) + "."
+    if balanced:
+        said = said.replace("the error on new images", "the error on new images, averaged over classes,", 1)
+    why = "the steps were given by hand"
+    if result.choice is not None:
+        why = "no step pays" if stepless else "the steps lower the loss of left-out samples"
+    if outlook.pays:
+        return f"{said} The new weights were written."
+    return f"{said} The new weights were written all the same: {why}."
 
 
 def _trials(result: ReweightResult) -> Table:

@@ -304,7 +304,10 @@ class _Ridges:
         if self.fixed:
             return sums.fit(start)
         few = task.select(_few(task, self.order))
-        share = few.weights / few.weights.sum()
+        # A sample that no loss counts, such as a transformed copy, has no say in the ridge either.
+        counted = few.weights * (few.validation_mask > 0)
+        counted = counted if bool((counted > 0).any()) else few.weights
+        share = counted / counted.sum()
         targets = torch.nn.functional.one_hot(few.labels, few.n_classes).double()
         everyone = torch.arange(len(few))
 
