@@ -181,7 +181,8 @@ def outliers(posed: Posed, result: dict[str, np.ndarray], dropped: np.ndarray) -
 def pruned(file: Path, n: int) -> np.ndarray:
     """Which samples `diva prune --keep auto` drops, (n,) bool."""
     out = str(file.parent / "pruned")
-    command = [sys.executable, "-m", "divacli", "prune", str(file), "--keep", "auto", "--out", out]
+    command = [sys.executable, "-m", "divacli", "prune", str(file), "--keep", "auto", "--force"]
+    command += ["--out", out]
     subprocess.run([*command, "--cache-dir", out, "--quiet"], check=True, capture_output=True, text=True)
     dropped = np.zeros(n, bool)
     dropped[pd.read_csv(Path(out) / "dropped.csv")["path"].to_numpy(int)] = True

@@ -8,12 +8,16 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from rich.console import Console
 
-from divacli.curate.prune import Choice, Prediction, Quality
+from divacli.curate.outlook import Outlook
+from divacli.curate.prune import Choice
+from divacli.curate.pruning import Pruning
 from divacli.curate.verify import Verification
 from divacli.report.plain import plain
-from divacli.report.terminal import prune_summary, score_summary
+from divacli.report.terminal import prune_summary, pruning_verdict, score_summary
+from divacli.ridge import Forecast
 
 EVIL = "[red]x[/red]"
 ESCAPE = "\x1b[31mred\x1b[0m"
@@ -90,10 +94,8 @@ def test_groups_are_named_once_and_the_loss_is_theirs():
     assert "groups" not in score_text()
     assert f"groups of {EVIL}" in score_text(group=EVIL, n_groups=4)
     about = {"group": "patient_id", "n_groups": 4}
-    pruned = shown(prune_summary(Choice(np.arange(10) < 7, []), PREDICTION, about))
-    assert pruned.count("4 groups of patient_id") == 1
-    assert "leave-group-out, exact refit at ridge 0.5" in pruned
-    assert "leave-one-out" not in pruned
+    pruned = shown(prune_summary(pruning_of(about=about)))
+    assert pruned.count("leave-group-out: 4 groups of patient_id") == 1
 
 
 def test_the_sign_is_said():
@@ -191,30 +193,77 @@ def test_without_a_terminal_there_are_no_escape_codes():
 
 # Pruning
 
-PREDICTION = Prediction(
-    0.5, Quality((0.5, 0.25, 2.0), (0.1, 0.05, 0.9)), Quality((0.4, 0.2, 2.5), (0.08, 0.04, 1.0)), 0.02
-)
+
+def outlook_of(chosen: str = "balanced", **wrong: int) -> Outlook:
+    """So many of 1,000 samples are wrong by each name."""
+    vectors = {name: (torch.arange(1000) < count).double() for name, count in wrong.items()}
+    return Outlook(Forecast(vectors, torch.full((1000,), 1e-3, dtype=torch.float64)), chosen)
 
 
-def test_pruning_says_what_goes_and_what_a_refit_predicts():
-    kept = np.arange(10) < 7
-    lines = shown(prune_summary(Choice(kept, []), PREDICTION, NO_GROUPS)).splitlines()
+BETTER = outlook_of(nothing=200, balanced=150, coverage=160, random=230)
+
+
+def pruning_of(
+    outlook: Outlook | None = BETTER, *, written: bool = True, n_kept: int = 7, n: int = 10, **more: object
+) -> Pruning:
+    about = more.pop("about", NO_GROUPS)
+    scores = SimpleNamespace(table=pd.DataFrame({"path": [str(row) for row in range(n)]}), about=about)
+    choice = Choice(np.arange(n) < n_kept, more.pop("rescued", []))
+    given = {"by": "balanced", "asked": {}, "reasons": np.full(n, ""), "order": np.arange(n), "unknown": ""}
+    return Pruning(
+        scores=scores, decision=choice, written=written, auto=None, outlook=outlook, **given | more
+    )
+
+
+def test_pruning_says_what_goes_and_what_that_does():
+    text = shown(prune_summary(pruning_of()))
+    lines = text.splitlines()
     assert lines[0] == "7 of 10 samples kept, 3 dropped (30.0%)"
-    rows = {line.split("  ")[0]: line.split()[-4:] for line in lines if "%" in line[20:]}
-    assert rows["all original samples"] == ["0.5000", "0.4000", "10.0%", "8.0%"]
-    assert rows["kept"] == ["0.2500", "0.2000", "5.0%", "4.0%"]
-    assert rows["dropped"] == ["2.0000", "2.5000", "90.0%", "100.0%"]
-    assert any("exact refit at ridge 0.5" in line for line in lines)
-    assert lines[-1] == "change over all original samples -0.1000 ± 0.0200"
+    said = " ".join(text.split())
+    assert "Dropping these 3 should lower the error on new images from 20.0 to 15.0 % (between" in said
+    assert said.endswith("dropping as many at random would raise it to 23.0.")
+    rows = {line.split()[-1]: line.split() for line in lines if "%" in line and "error" not in line}
+    assert rows["nothing"] == ["20.0%", "nothing"]
+    assert rows["balanced"][:2] == ["15.0%", "-5.0"]
+    assert rows["balanced"][3:] == ["chosen", "balanced"]
+    assert rows["coverage"][:2] == ["16.0%", "-4.0"]
+    assert "chosen" not in rows["random"]
 
 
-def test_pruning_without_a_prediction_or_without_a_drop_shows_no_refit():
-    assert "refit" not in shown(prune_summary(Choice(np.arange(4) < 3, []), None, NO_GROUPS))
-    assert "refit" not in shown(prune_summary(Choice(np.ones(4, bool), []), PREDICTION, NO_GROUPS))
+def test_where_nothing_is_written_everything_stays_and_the_way_out_is_named():
+    worse = outlook_of(nothing=100, balanced=200, random=180)
+    text = " ".join(shown(prune_summary(pruning_of(worse, written=False, rescued=["a"]))).split())
+    assert text.startswith(
+        "10 of 10 samples kept, 0 dropped (0.0%) Nothing to gain by dropping: keep everything"
+    )
+    assert "(--force writes the choice all the same)" in text
+    assert "Dropping these 3 should raise the error on new images from 10.0 to 20.0 %" in text
+    assert "last of their class" not in text
+    forced = " ".join(shown(prune_summary(pruning_of(worse))).split())
+    assert "Nothing to gain" not in forced
+    assert "Dropping these 3 should raise the error" in forced
+
+
+def test_one_rule_alone_is_no_table():
+    text = shown(prune_summary(pruning_of(outlook_of(nothing=200, balanced=150, random=230))))
+    assert "chosen" not in text
+    assert "at random would raise it to 23.0" in " ".join(text.split())
+
+
+def test_a_random_choice_is_not_compared_with_itself():
+    text = " ".join(shown(prune_summary(pruning_of(outlook_of("random", nothing=100, random=101)))).split())
+    assert "should change the error on new images from 10.0 to 10.1 %" in text
+    assert "at random" not in text
+
+
+def test_pruning_without_a_forecast_or_without_a_drop_says_nothing_of_errors():
+    assert pruning_verdict(pruning_of(None)) == ""
+    for pruning in (pruning_of(None), pruning_of(n_kept=10)):
+        assert "new images" not in shown(prune_summary(pruning))
 
 
 def test_classes_that_were_rescued_are_named_as_they_are():
-    text = shown(prune_summary(Choice(np.arange(4) < 3, [EVIL, ESCAPE]), None, NO_GROUPS))
+    text = shown(prune_summary(pruning_of(None, rescued=[EVIL, ESCAPE])))
     assert f"kept as the last of their class: {EVIL}, \\x1b[31mred" in text
 
 
