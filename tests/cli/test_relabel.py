@@ -115,6 +115,8 @@ def test_the_files_and_what_they_hold(data, done):
     assert list(json.loads(text)) == [
         "n_samples",
         "n_corrected",
+        "n_chosen",
+        "written",
         "n_unclear",
         "n_outliers",
         "threshold",
@@ -128,6 +130,7 @@ def test_the_files_and_what_they_hold(data, done):
         "emptied",
         "group",
         "n_groups",
+        "forecast",
     ]
 
 
@@ -170,16 +173,87 @@ def test_a_table_of_scores_gives_what_data_gives(data, relabelled, done, refuse_
     assert not Path("piped/failed.csv").exists()
 
 
-def test_scores_need_neither_features_nor_images(images, model, done, relabelled, monkeypatch, tmp_path):
+def test_scores_from_elsewhere_need_neither_features_nor_images(images, model, done, monkeypatch):
     done("score", images, *model, "--out", "scored")
+    cells = {"mislabel_probability": 0.9, "suggested_probability": 0.8, "outlier_score": 0.1}
+    pd.read_csv("scored/scores.csv").assign(**cells).to_csv("scored/scores.csv", index=False)
 
     def refuse(*arguments):
         raise AssertionError("images were read")
 
     monkeypatch.setattr("divacli.curate.record.content_keys", refuse)
-    table, _, _ = relabelled("scored/scores.csv")
+    result = done("relabel", "scored/scores.csv", "--cache-dir", "another", "--out", "relabelled")
+    table = read("relabelled/relabelled.csv")
     assert len(table) == 36
     assert table["path"].tolist() == read("scored/scores.csv")["path"].tolist()
+    content = json.loads(Path("relabelled/relabel.json").read_text())
+    assert (content["forecast"], content["written"]) == (None, "choice")
+    assert content["n_corrected"] == content["n_chosen"] > 0
+    assert "no forecast was made: the cache knows nothing of these scores" in text_of(result)
+    assert "error on new images" not in text_of(result)
+
+
+@pytest.fixture
+def noisy(tmp_path):
+    """240 samples in 100 dimensions, three in ten labels wrong, and a ridge at which these do harm."""
+    generator = np.random.default_rng(4)
+    truth = np.arange(240) % 3
+    flipped = generator.random(240) < 0.3
+    label = np.where(flipped, (truth + generator.integers(1, 3, 240)) % 3, truth)
+    features = (4 * np.eye(100)[truth] + generator.normal(size=(240, 100))).astype(np.float32)
+    paths = [f"s{row:03d}" for row in range(240)]
+    np.savez(tmp_path / "noisy.npz", embedding=features, label=label, path=paths)
+    return tmp_path / "noisy.npz", "--ridge", "0.5"
+
+
+def test_the_verdict_names_both_rivals(noisy, done):
+    result = done("relabel", *noisy)
+    content = json.loads(Path("diva-out/relabel.json").read_text())
+    forecast = content["forecast"]
+    assert (forecast["chosen"], forecast["pays"], content["written"]) == ("correcting", True, "choice")
+    assert [*forecast["error"]] == ["nothing", "correcting", "dropping", "random"]
+    assert [*forecast["change"]] == ["correcting", "dropping", "random"]
+    assert {*forecast["change"]["random"]} == {"mean", "se", "low", "high"}
+    assert {*forecast["versus_dropping"]} == {"mean", "se"}
+    error = {name: f"{100 * share:.1f}" for name, share in forecast["error"].items()}
+    assert forecast["error"]["correcting"] < forecast["error"]["nothing"] < forecast["error"]["random"]
+    assert (
+        f"Correcting these {content['n_chosen']} labels should lower the error on new images from "
+        f"{error['nothing']} to {error['correcting']} % (between "
+    ) in text_of(result)
+    assert (
+        f"); dropping them: {error['dropping']}; correcting as many at random would raise it to "
+        f"{error['random']}."
+    ) in text_of(result)
+
+
+def test_labels_stay_where_correcting_does_not_pay(noisy, done, monkeypatch):
+    done("relabel", *noisy, "--out", "pays")
+    changes = read("pays/changes.csv")
+    monkeypatch.setattr("divacli.curate.outlook.Outlook.pays", False)
+    result = done("relabel", *noisy, "--out", "stay")
+    assert "Nothing to gain by correcting: the labels stay (--force writes the choice" in text_of(result)
+    table, listed = read("stay/relabelled.csv"), read("stay/changes.csv")
+    assert (table["label"] == table["given_label"]).all()
+    assert listed["path"].tolist() == changes["path"].tolist()
+    assert set(listed["action"][changes["action"] == "corrected"]) == {"not written"}
+    content = json.loads(Path("stay/relabel.json").read_text())
+    assert (content["written"], content["n_corrected"]) == ("given labels", 0)
+    assert content["n_chosen"] == (changes["action"] == "corrected").sum() > 0
+    assert content["noise_rate_after"] == content["noise_rate"]
+    done("relabel", *noisy, "--force", "--out", "forced")
+    for name in ("relabelled.csv", "changes.csv"):
+        assert (Path("forced") / name).read_text() == (Path("pays") / name).read_text()
+    assert json.loads(Path("forced/relabel.json").read_text())["written"] == "choice"
+
+
+def test_nothing_to_correct_asks_no_folds(done, monkeypatch):
+    features = 9 * np.eye(3)[np.arange(60) % 3] + np.random.default_rng(0).normal(size=(60, 3))
+    np.savez("clean.npz", embedding=features, label=np.arange(60) % 3)
+    monkeypatch.setattr("divacli.curate.outlook.Judge.forecast", None)
+    done("relabel", "clean.npz")
+    content = json.loads(Path("diva-out/relabel.json").read_text())
+    assert (content["n_chosen"], content["forecast"], content["written"]) == (0, None, "choice")
 
 
 def test_the_order_of_data_does_not_matter(data, relabelled):

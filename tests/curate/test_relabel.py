@@ -8,12 +8,27 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from divacli.curate.decision import errors_first, mislabelled
-from divacli.curate.relabel import ACTIONS, CHANGE_COLUMNS, relabel
+from divacli.curate.record import Scores
+from divacli.curate.relabel import (
+    ACTIONS,
+    CHANGE_COLUMNS,
+    CORRECTING,
+    DROPPING,
+    Relabelling,
+    _without_fold,
+    relabel,
+    relabel_scored,
+)
 from divacli.curate.score import score
 from divacli.curate.solution import SolveOptions
+from divacli.embed.progress import silent
 from divacli.errors import DataError
+from divacli.report.relabel import relabel_verdict
+from divacli.ridge import NOTHING, RANDOM, Change, Rest, moments
+from divacli.ridge.forecast import Forecast, _Ridges
 
 CLASSES = np.array(["cat", "dog", "owl"])
 
@@ -268,3 +283,145 @@ def test_scores_that_do_not_judge_labels_are_refused(column):
     blank = ["dog", ""] if column == "suggested_label" else [0.5, np.nan]
     with pytest.raises(DataError, match=f"no value of {column} in some row"):
         relabel(table.assign(**{column: blank}))
+
+
+# What it does to the error on new images
+
+
+@pytest.fixture
+def overlapping(load, tmp_path):
+    """240 samples of three classes in 100 dimensions, three in ten labels wrong, or all drawn at random."""
+
+    def make(order: np.ndarray | None = None, n: int = 240, seed: int = 4, *, at_random: bool = False):
+        generator = np.random.default_rng(seed)
+        classes = np.arange(n) % 3
+        wrong = generator.random(n) < 0.3
+        given = np.where(wrong, (classes + generator.integers(1, 3, n)) % 3, classes)
+        given = generator.integers(0, 3, n) if at_random else given
+        features = 4 * np.eye(100)[classes] + generator.normal(size=(n, 100))
+        paths = np.array([f"s{number:03d}" for number in range(n)])
+        order = np.arange(n) if order is None else order
+        file = tmp_path / f"overlapping{seed}.npz"
+        np.savez(file, embedding=features[order], label=CLASSES[given][order], path=paths[order])
+        return load(file)
+
+    return make
+
+
+SMALL_RIDGE = SolveOptions(ridge=0.5, dtype=torch.float64)
+"""At which wrong labels do much harm."""
+
+
+def scored(samples, options: SolveOptions = SMALL_RIDGE, validation=None) -> Scores:
+    return Scores.fresh(score(samples, options, validation), options)
+
+
+def errors(result: Relabelling) -> dict[str, float]:
+    assert result.outlook is not None
+    return result.outlook.as_dict()["error"]
+
+
+@pytest.mark.parametrize(("threshold", "budget"), [(0.5, None), (0.8, None), (0.5, 7)])
+def test_without_a_fold_the_decision_is_that_of_the_table(overlapping, threshold, budget):
+    scores = scored(overlapping())
+    judge, _ = scores.judge(silent)
+    problem = judge.problem
+    sums = moments(problem.task)
+    nobody = torch.zeros(len(problem.task), dtype=torch.bool)
+    rest = Rest(problem, nobody, sums.fit(problem.ridge), 0, sums, _Ridges(judge.order, fixed=True))
+    share = None if budget is None else budget / len(scores.table)
+    found = _without_fold(judge, scores.table, threshold, share)(rest)
+    decision = relabel(scores.table, threshold, budget)
+    names = scores.samples.manifest.classes
+    assert [names[number] for number in found[CORRECTING].labels] == decision.table["label"].tolist()
+    changed = found[CORRECTING].labels != problem.task.labels
+    assert int(changed.sum()) == decision.summary["n_corrected"] > 0
+    # The rivals: the same samples left out, and as many others relabelled.
+    assert torch.equal(found[DROPPING].weights == 0, changed)
+    assert found[DROPPING].labels is None
+    assert int((found[RANDOM].labels != problem.task.labels).sum()) == int(changed.sum())
+    assert not torch.equal(found[RANDOM].labels, found[CORRECTING].labels)
+
+
+def test_correcting_planted_errors_pays_and_random_corrections_harm(overlapping):
+    result = relabel_scored(scored(overlapping()))
+    found = errors(result)
+    assert list(found) == [NOTHING, CORRECTING, DROPPING, RANDOM]
+    assert found[CORRECTING] < found[NOTHING] < found[RANDOM]
+    assert found[DROPPING] < found[NOTHING]
+    assert result.written
+    assert result.unknown == ""
+    verdict = relabel_verdict(result)
+    assert verdict.startswith(
+        f"Correcting these {result.n_chosen} labels should lower the error on new images"
+    )
+    assert (
+        f"; dropping them: {100 * found[DROPPING]:.1f}; correcting as many at random would raise" in verdict
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_labels_promise_nothing(overlapping, seed):
+    result = relabel_scored(scored(overlapping(seed=seed, at_random=True)))
+    if result.outlook is not None:
+        assert result.outlook.change.high > 0
+        assert "should lower" not in relabel_verdict(result)
+
+
+def test_the_forecast_is_the_same_again_and_in_any_order_of_rows(overlapping):
+    given = errors(relabel_scored(scored(overlapping())))
+    assert errors(relabel_scored(scored(overlapping()))) == given
+    order = np.random.default_rng(1).permutation(240)
+    assert errors(relabel_scored(scored(overlapping(order=order)))) == pytest.approx(given, abs=1e-9)
+    other = replace(SMALL_RIDGE, seed=1)
+    assert errors(relabel_scored(scored(overlapping(), other)))[RANDOM] != given[RANDOM]
+
+
+def test_a_validation_set_judges_and_its_labels_are_trusted(overlapping):
+    validation = overlapping(n=120, seed=8)
+    result = relabel_scored(scored(overlapping(), validation=validation))
+    assert result.outlook is not None
+    assert len(result.outlook.forecast.share) == 120
+    assert result.outlook.forecast.share.unique().numpy() == pytest.approx(1 / 120)
+    assert errors(result)[CORRECTING] < errors(result)[NOTHING]
+
+
+def outlook_of(result: Relabelling, correcting: int, dropping: int) -> Relabelling:
+    """With so many of 200 samples wrong by each, and 40 where nothing is done."""
+    assert result.outlook is not None
+    row = torch.arange(200)
+    wrong = {
+        NOTHING: (row < 40).double(),
+        CORRECTING: (row < correcting).double(),
+        DROPPING: (row < dropping).double(),
+        RANDOM: (row < 50).double(),
+    }
+    forecast = Forecast(wrong, torch.full((200,), 1 / 200, dtype=torch.float64))
+    outlook = replace(result.outlook, forecast=forecast)
+    return replace(result, outlook=outlook, written=outlook.pays)
+
+
+def test_the_verdict_says_which_of_both_is_better(overlapping):
+    result = relabel_scored(scored(overlapping(n=90)))
+    better = outlook_of(result, 10, 30)
+    assert relabel_verdict(better).endswith(
+        "should lower the error on new images from 20.0 to 5.0 % (between 0.0 and 12.3); dropping them: "
+        "15.0; correcting as many at random would raise it to 25.0. Correcting is better than dropping."
+    )
+    assert relabel_verdict(outlook_of(result, 30, 10)).endswith(
+        "Dropping is better than correcting: diva prune --keep auto."
+    )
+    assert relabel_verdict(outlook_of(result, 30, 30)).endswith("there is no more than chance.")
+
+
+def test_a_wrong_label_has_the_benefit_of_the_doubt_of_one_standard_error(overlapping):
+    result = relabel_scored(scored(overlapping(n=90)))
+    doubtful = outlook_of(result, 41, 40)
+    assert 0 < doubtful.outlook.change.mean < doubtful.outlook.change.se
+    assert doubtful.written
+    worse = outlook_of(result, 60, 40)
+    assert not worse.written
+    assert relabel_verdict(worse).startswith("Nothing to gain by correcting: the labels stay (--force writes")
+    assert worse.table["label"].tolist() == worse.scores.table["label"].tolist()
+    assert isinstance(worse.versus_dropping, Change)
+    assert worse.summary["written"] == "given labels"
