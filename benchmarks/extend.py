@@ -3,8 +3,8 @@
 `python -m benchmarks.extend` takes ten images a class of `clothing/train` as the core, the rest as the pool,
 flips labels of the pool to a random other class, lets `extend` choose at most half of the pool, and prints
 the error on `clothing/test` of ridge regression on the core with the first 10 % ... 50 % of the choice, with
-random choices of the same size, with the whole pool, and with its rightly labelled part. Needs the folder
-`shared` beside the repository.
+random choices of the same size, with those of its rivals (class-balanced random, k-centre, most uncertain),
+with the whole pool, and with its rightly labelled part. Needs the folder `shared` beside the repository.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pandas as pd
 from benchmarks.machine import require_shared, save
 from benchmarks.ridge_choice import features
 from divacli.curate.extend import ExtendOptions, extend
-from divacli.curate.learners import RidgeLearner
+from divacli.curate.learners import RidgeLearner, ridge_outputs
 from divacli.curate.solution import SolveOptions
 from divacli.embed import Samples
 
@@ -58,9 +58,50 @@ def measure(train: Samples, test: Samples, rate: float, seed: int) -> dict[str, 
     options = SolveOptions(seed=seed)
     how = ExtendOptions(budget=len(pool_rows) // 2)
     row, order = curve(noisy, core_rows, test, options, how, BUDGETS, RANDOM, generator)
+    orders = rivals(noisy.select(core_rows), noisy.select(pool_rows), options, generator)
+    for name, rows in orders.items():
+        for budget in BUDGETS:
+            chosen = np.concatenate([core_rows, pool_rows[rows[: int(budget * len(pool_rows))]]])
+            row[f"{name}_{budget:.0%}"] = test_errors(noisy.select(chosen), test, options)[0]
     right = np.concatenate([core_rows, pool_rows[~wrong[pool_rows]]])
     oracle, _ = test_errors(noisy.select(right), test, options)
     return {"rate": rate, "seed": seed, **row, "right": float((~wrong[order]).mean()), "oracle": oracle}
+
+
+def rivals(
+    core: Samples, pool: Samples, options: SolveOptions, generator: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Orders of a pool by rules that need no model of wrong labels.
+
+    Args:
+        core: (n) the core.
+        pool: (m) the pool.
+        options: How the core's problem is posed.
+        generator: Draws within classes.
+
+    Returns:
+        (m,) row numbers of the pool, those to be added first coming first: `balanced` takes from each class
+        in turn at random, `k_centre` always the one farthest from what is there, `uncertain` the smallest
+        difference between the two largest outputs of the core's ridge model.
+    """
+    labels = pool.manifest.table["label"].to_numpy(str)
+    drawn = pd.Series(generator.permutation(len(labels)))
+    turn = drawn.groupby(labels[drawn]).cumcount().to_numpy()
+    balanced = drawn.to_numpy()[np.argsort(turn, kind="stable")]
+    there, new = (_unit(samples.features[:].double().numpy()) for samples in (core, pool))
+    nearest = (new @ there.T).max(axis=1)
+    k_centre = np.empty(len(labels), np.int64)
+    for place in range(len(labels)):
+        k_centre[place] = farthest = int(nearest.argmin())
+        nearest = np.maximum(nearest, new @ new[farthest])
+        nearest[k_centre[: place + 1]] = np.inf
+    outputs = np.sort(ridge_outputs(core, pool, options).numpy(), axis=1)
+    uncertain = np.argsort(outputs[:, -1] - outputs[:, -2], kind="stable")
+    return {"balanced": balanced, "k_centre": k_centre, "uncertain": uncertain}
+
+
+def _unit(features: np.ndarray) -> np.ndarray:
+    return features / np.linalg.norm(features, axis=1, keepdims=True)
 
 
 def curve(

@@ -37,6 +37,15 @@ class PoolLabels(StrEnum):
     none = "none"
 
 
+class Rule(StrEnum):
+    """What a choice goes by."""
+
+    auto = "auto"
+    coreset = "coreset"
+    derivative = "derivative"
+    random = "random"
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
@@ -59,10 +68,19 @@ def register(app: typer.Typer) -> None:
             PoolLabels,
             typer.Option(help="none: ignore the pool's labels or folders.", rich_help_panel=_PANEL),
         ] = PoolLabels.given,
+        by: Annotated[
+            Rule,
+            typer.Option(
+                help="coreset: what brings the fit closest to one on all that can be trusted. derivative: "
+                "what lowers the loss of DATA or --val. random. auto: the first, or with --val or without "
+                "labels the second, unless random is as good in K folds.",
+                rich_help_panel=_PANEL,
+            ),
+        ] = Rule.auto,
     ) -> None:
-        """Choose from a pool the samples that lower the loss of what you have.
+        """Choose from a pool the samples that DATA lacks.
 
-        The loss is the leave-one-out loss of DATA, or that of --val: a new camera, a new shop. Writes
+        The choice serves what DATA and the pool show, or --val: a new camera, a new shop. Writes
         extended.csv (DATA and what was chosen), selected.csv, remaining.csv with the reasons, history.csv,
         extend.json and failed.csv. A pool without labels is ranked by the expected derivative.
 
@@ -89,7 +107,8 @@ def register(app: typer.Typer) -> None:
         )
         if isinstance(wanted, float):
             wanted = max(1, round(wanted * len(candidates)))
-        how = ExtendOptions(wanted, choice.refit_every, choice.min_trust)
+        rule = None if by is Rule.auto else by.value
+        how = ExtendOptions(wanted, choice.refit_every, choice.min_trust, rule)
         result = extend_core(core, candidates, options, how, validation, session.progress)
         write_extension(target, result, "extend.json", result.summary)
         target.done(relabelled=not candidates.manifest.labelled)

@@ -98,7 +98,8 @@ def aggregate(
     counts = core.manifest.table.loc[core.manifest.table["weight"] > 0, "label"].value_counts()
     lonely = sorted(counts.index[counts == 1])
     degenerate = bool(lonely) and validation is None
-    choice = extend(core, pool, options, replace(how, start_full=degenerate), validation, progress)
+    how = replace(how, by="derivative", trust_core=True, start_full=degenerate)
+    choice = extend(core, pool, options, how, validation, progress)
     # Before the rows are called by names among the features.
     account([core.manifest, pool.manifest], [choice.extended, choice.remaining], core.manifest.folder)
     rows = pd.Index(pool.manifest.table["path"])

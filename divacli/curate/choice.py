@@ -127,6 +127,8 @@ def remaining_samples(
     classes: list[str],
     min_trust: float,
     stopped: str,
+    *,
+    ranked: bool = True,
 ) -> pd.DataFrame:
     """The samples that were not chosen, in the pool's order, with the reason.
 
@@ -138,6 +140,7 @@ def remaining_samples(
         classes: Label of each class number.
         min_trust: The least probability of a label to be chosen with.
         stopped: Why the choice ended.
+        ranked: Whether the choice went by the derivative; else none was left because of it.
     """
     labelled = pool.manifest.labelled
     rows = torch.from_numpy((free.numpy() | (reasons != "").to_numpy()).nonzero()[0])
@@ -146,9 +149,10 @@ def remaining_samples(
     barred = reasons.iloc[rows.numpy()].reset_index(drop=True)
     # A derivative in a class that nobody judges, or of an image that is there already, says nothing.
     opinion.loc[barred != "", opinion.columns[0]] = np.nan
-    derivative, trust = candidates.derivative[rows].numpy(), candidates.trust[rows].numpy()
+    exact = candidates.derivative if candidates.change is None else candidates.change
+    change, trust = exact[rows].numpy(), candidates.trust[rows].numpy()
     reason = np.select(
-        [barred != "", trust < min_trust, derivative >= 0],
+        [barred != "", trust < min_trust, ranked & (change >= 0)],
         [barred, "its label is not trusted", "it would raise the loss"],
         stopped,
     )

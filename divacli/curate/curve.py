@@ -126,7 +126,7 @@ def additions(
 
 
 def by_derivative(options: SolveOptions, validation: Samples | None, progress: Progress) -> OrderOfPool:
-    """Order a pool as `diva extend` without a budget chooses from it; what it leaves out comes never.
+    """Order a pool as `diva extend --by derivative` without a budget does; what it leaves out comes never.
 
     Args:
         options: How the core's problem is posed.
@@ -137,7 +137,7 @@ def by_derivative(options: SolveOptions, validation: Samples | None, progress: P
     def order(core: Samples, pool: Samples) -> np.ndarray:
         table = pool.manifest.table.assign(**{_ROW: np.arange(len(pool))})
         numbered = replace(pool, manifest=replace(pool.manifest, table=table))
-        result = extend(core, numbered, options, ExtendOptions(), validation, progress)
+        result = extend(core, numbered, options, ExtendOptions(by="derivative"), validation, progress)
         return result.selected[_ROW].to_numpy()
 
     return order

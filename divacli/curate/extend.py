@@ -1,4 +1,4 @@
-"""Choose from a pool the samples that lower the core's validation loss, and say what each choice predicts."""
+"""Choose from a pool what the core lacks, and say what each choice predicts."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from divacli.curate.choice import (
 from divacli.curate.provenance import left_out, provenance
 from divacli.curate.solution import (
     SolveOptions,
+    balanced,
     offset_of,
     order_by_path,
     pose,
@@ -28,12 +29,25 @@ from divacli.curate.solution import (
 )
 from divacli.embed import Samples
 from divacli.embed.progress import Progress, silent
-from divacli.errors import DataError, ModelError
+from divacli.errors import DataError, ModelError, listed
 from divacli.manifest import Manifest
-from divacli.ridge import Candidates, Extension, Reduction, RidgeTask, Span, merged
-
-MOST_AT_ONCE = 256
-"""Samples chosen between two refits, at the most, where the user does not say."""
+from divacli.ridge import (
+    RULES,
+    Candidates,
+    PoolProblem,
+    PoolTrust,
+    PoolWalk,
+    Reduction,
+    RidgeTask,
+    RuleTrial,
+    Span,
+    batch_size,
+    decide,
+    fit_trust,
+    merged,
+    started,
+)
+from divacli.ridge.pool_choice import CORESET, DERIVATIVE, RANDOM
 
 
 @dataclass(frozen=True)
@@ -43,8 +57,11 @@ class ExtendOptions:
     Attributes:
         budget: Samples to choose at the most; None: until none is left that lowers the loss.
         refit_every: Samples chosen between two exact refits. None: a twentieth of the
-            budget, `MOST_AT_ONCE` at the most.
+            budget, 256 at the most.
         min_trust: Samples whose label is right with a smaller probability are not chosen.
+        by: `coreset`, `derivative` or `random`; None: what the folds say.
+        trust_core: Labels are trusted as far as the core's fit alone says, anew after every refit; for a pool
+            of another modality, whose fit is not the core's.
         start_full: Start with the whole pool in and drop what harms, in one step; for a core with a single
             sample of some class. A trust in labels is not asked for: it would rest on that one sample.
     """
@@ -52,6 +69,8 @@ class ExtendOptions:
     budget: int | None = None
     refit_every: int | None = None
     min_trust: float = 0.5
+    by: str | None = None
+    trust_core: bool = False
     start_full: bool = False
 
 
@@ -93,64 +112,52 @@ def extend(
     validation: Samples | None = None,
     progress: Progress = silent,
 ) -> ExtendResult:
-    """Choose pool samples greedily, in batches with an exact refit after each.
+    """Choose pool samples by the rule that serves best, in batches with an exact refit after each.
 
-    The core is trained on at its weights and is what the loss is over, left out in turn; the pool has weight
-    zero and does not count. With a validation set, its loss is what the choice lowers.
+    The core is trained on at its weights, and its labels are taken to be right. Of a labelled pool the choice
+    serves everything that core and pool show, as far as labels are trusted. With a validation set it serves
+    that set, of an unlabelled pool the core. `divacli.ridge.pool_choice` says which rule that is done by.
 
     Args:
         core: Samples to extend.
         pool: Candidates, labelled or not.
         options: How the problem is posed.
-        how: Budget and batches.
+        how: Budget, rule and batches.
         validation: A separate validation set. Its labels are among those of core and pool.
         progress: Told of every sample that is chosen.
 
     Raises:
-        DataError: Features that do not fit, or nothing in the pool that could be chosen.
+        DataError: Features that do not fit, nothing in the pool that could be chosen, or a rule that needs
+            what is not there.
         SolveError: The core's problem has no answer.
     """
     start = time.monotonic()
     check_pool(core, pool, options)
+    check_rule(pool, how, validation)
     everybody = shared_classes(core, pool)
     labelled = pool.manifest.labelled
     judged = core if validation is None else validation
-    walk: Extension | Reduction
-    order, robust = order_by_path(judged), options.loss == "cross-entropy"
     with progress("fitting the core", 0):
-        task = pose(core, options, everybody)
-        posed_pool = pose_pool(task, pool, everybody, options)
-        held_out = None
-        if validation is not None:
-            held_out = pose_validation(task, core, validation, options, everybody)
-        if len(task) + len(posed_pool) < task.n_features:
-            # The dual form: no fit reaches beyond what core and pool span.
-            span = Span(merged(task, posed_pool, posed_pool.weights))
-            task, posed_pool = span.project(task), span.project(posed_pool)
-            held_out = None if held_out is None else span.project(held_out)
-        if how.start_full:
-            walk = Reduction(task, posed_pool, order, ridge=options.ridge, robust=robust)
-        else:
-            walk = Extension(
-                task,
-                posed_pool,
-                order,
-                ridge=options.ridge,
-                robust=robust,
-                validation=held_out,
-                labelled=labelled,
-            )
+        problem = pose_choice(core, pool, options, how, validation, everybody)
     with progress("judging the pool", 0):
         reasons = barred_samples(core, pool, judged, options)
+        problem = with_possible(problem, torch.from_numpy((reasons == "").to_numpy(copy=True)), options)
+        trust = trust_of(problem, how)
+        n_possible = int(problem.possible.sum())
+        budget = n_possible if how.budget is None else min(how.budget, n_possible)
+        rule, why, trials = rule_of(problem, trust, how, budget)
+        walk: PoolWalk
+        if how.start_full:
+            order = problem.order
+            walk = Reduction(problem.core, problem.pool, order, ridge=options.ridge, robust=problem.robust)
+        else:
+            fill = how.budget is not None
+            walk = started(problem, trust, rule, fill=fill, seed=options.seed)
         candidates = first = walk.candidates()
-    possible = torch.from_numpy((reasons == "").to_numpy(copy=True))
-    n_possible = int(possible.sum())
-    budget = n_possible if how.budget is None else min(how.budget, n_possible)
-    at_once = how.refit_every or max(1, min(MOST_AT_ONCE, -(-budget // 20)))
-    min_trust = how.min_trust
+    at_once = how.refit_every or batch_size(budget)
     if how.start_full:
-        at_once, min_trust = budget, 0.0
-    free = possible.clone()
+        at_once = budget
+    free = problem.possible.clone()
     state = walk.state
     history = [{"batch": 0, "n_selected": len(pool) if how.start_full else 0, **vars(state)}]
     chosen: list[np.ndarray] = []
@@ -158,7 +165,7 @@ def extend(
     n_chosen = 0
     with progress("choosing", budget) as advance:
         while n_chosen < budget:
-            eligible = free & (candidates.trust >= min_trust)
+            eligible = free & (candidates.trust >= problem.min_trust)
             now = walk.choose(candidates, eligible, min(at_once, budget - n_chosen))
             if not len(now):
                 break
@@ -174,11 +181,22 @@ def extend(
                 break
             candidates = walk.candidates()
     rows = np.concatenate(chosen) if chosen else np.zeros(0, np.int64)
-    stopped = "the budget was spent" if n_chosen == budget < n_possible else "no other one lowers the loss"
+    left = free & (candidates.trust >= problem.min_trust)
+    stopped = "no other one lowers the loss"
+    if n_chosen == budget < n_possible:
+        stopped = "the budget was spent"
+    elif not bool(left.any()) and n_chosen < n_possible:
+        stopped = "no other label is trusted"
     selected = selected_samples(pool, rows, batches, first, everybody)
-    remaining = remaining_samples(pool, reasons, free, candidates, everybody, min_trust, stopped)
+    remaining = remaining_samples(
+        pool, reasons, free, candidates, everybody, problem.min_trust, stopped, ranked=rule != RANDOM
+    )
     table = pd.DataFrame(history)
     about = provenance(core, options, pool, validation)
+    by_core = f"{left_out(about)} loss of the core"
+    by = "validation set" if validation is not None else by_core
+    if validation is None and rule != DERIVATIVE:
+        by = f"{left_out(about)} loss of core and pool"
     summary = {
         "n_core": len(core),
         "n_pool": len(pool),
@@ -187,10 +205,12 @@ def extend(
         "refit_every": at_once,
         "stopped": stopped,
         "labelled": labelled,
-        "judged_by": "validation set" if validation is not None else f"{left_out(about)} loss of the core",
-        "min_trust": min_trust,
-        # A label drawn from all classes alike is right by chance once in as many times as there are classes.
-        "pool_noise": first.noise * (1 - 1 / len(everybody)) if labelled else None,
+        "judged_by": by,
+        "rule": rule,
+        "why": why,
+        "rules": [vars(trial) for trial in trials],
+        "min_trust": problem.min_trust,
+        "pool_noise": pool_noise(first, trust, len(everybody)) if labelled else None,
         "loss": {"before": history[0]["loss"], "after": history[-1]["loss"]},
         "error": {"before": history[0]["error"], "after": history[-1]["error"]},
         "n_failed": len(core.failed) + len(pool.failed),
@@ -202,6 +222,124 @@ def extend(
     }
     extended = extended_samples(core, pool, selected)
     return ExtendResult(selected, extended, remaining, table, core, pool, first, summary)
+
+
+def pose_choice(
+    core: Samples,
+    pool: Samples,
+    options: SolveOptions,
+    how: ExtendOptions,
+    validation: Samples | None,
+    classes: list[str],
+) -> PoolProblem:
+    """Core, pool and validation set in one problem, in the kernel form where they are few.
+
+    Args:
+        core: The core.
+        pool: The pool.
+        options: How the problem is posed.
+        how: As of `extend`.
+        validation: As of `extend`.
+        classes: Label of each class number.
+
+    Raises:
+        DataError: Labels or features that do not fit.
+    """
+    task = pose(core, options, classes)
+    posed_pool = pose_pool(task, pool, classes, options)
+    held_out, held_out_order = None, torch.zeros(0, dtype=torch.int64)
+    if validation is not None:
+        held_out = pose_validation(task, core, validation, options, classes)
+        held_out_order = order_by_path(validation)
+    if len(task) + len(posed_pool) < task.n_features:
+        # The dual form: no fit reaches beyond what core and pool span.
+        span = Span(merged(task, posed_pool, posed_pool.weights))
+        task, posed_pool = span.project(task), span.project(posed_pool)
+        held_out = None if held_out is None else span.project(held_out)
+    return PoolProblem(
+        task,
+        posed_pool,
+        order_by_path(core),
+        order_by_path(pool),
+        torch.ones(len(pool), dtype=torch.bool),
+        validation=held_out,
+        validation_order=held_out_order,
+        ridge=options.ridge,
+        robust=options.loss == "cross-entropy",
+        labelled=pool.manifest.labelled,
+        min_trust=0.0 if how.start_full else how.min_trust,
+        seed=options.seed,
+    )
+
+
+def with_possible(problem: PoolProblem, possible: torch.Tensor, options: SolveOptions) -> PoolProblem:
+    """The problem with those who may be chosen, (m,) bool, and each class counting alike where it is to."""
+    balance = None
+    if options.balanced and problem.labelled:
+        balance = balanced(possible.double(), problem.pool.labels)
+    return replace(problem, possible=possible, balance=balance)
+
+
+def trust_of(problem: PoolProblem, how: ExtendOptions) -> PoolTrust | None:
+    """How far the pool's labels are trusted; None where there are none, or the core's fit alone says it."""
+    if not problem.labelled or how.trust_core or how.start_full:
+        return None
+    return fit_trust(
+        problem.core,
+        problem.pool,
+        problem.order,
+        problem.pool_order,
+        validation=problem.validation,
+        usable=problem.possible,
+        ridge=problem.ridge,
+        seed=problem.seed,
+    )
+
+
+def rule_of(
+    problem: PoolProblem, trust: PoolTrust | None, how: ExtendOptions, budget: int
+) -> tuple[str, str, tuple[RuleTrial, ...]]:
+    """The rule that is chosen by, why, and what the folds say of the rules."""
+    if how.start_full:
+        return DERIVATIVE, "the whole pool is in, and what harms the core goes", ()
+    if how.by is not None:
+        return how.by, "it was asked for", ()
+    spent = how.budget is not None and (
+        trust is None or budget < int((problem.possible & (trust.probability >= problem.min_trust)).sum())
+    )
+    rule, trials = decide(problem, trust, budget if spent else None)
+    if trials:
+        better = "has" if rule != RANDOM else "does not have"
+        return rule, f"{trials[0].rule} {better} a smaller loss than random in the folds", trials
+    if not problem.labelled:
+        return rule, "the pool has no labels", ()
+    return rule, "there is nothing to compare with" if not spent else "the folds are too small", ()
+
+
+def pool_noise(first: Candidates, trust: PoolTrust | None, n_classes: int) -> float:
+    """Share of wrong labels in the pool, as estimated."""
+    if trust is not None:
+        return trust.noise
+    # A label drawn from all classes alike is right by chance once in as many times as there are classes.
+    return first.noise * (1 - 1 / n_classes)
+
+
+def check_rule(pool: Samples, how: ExtendOptions, validation: Samples | None) -> None:
+    """Refuse a rule that needs what is not there.
+
+    Raises:
+        DataError: There is no such rule, or `coreset` without labels or with a validation set.
+    """
+    if how.by is None:
+        return
+    if how.by not in RULES:
+        raise DataError(f"rule {how.by!r}", expected=listed(list(RULES)))
+    if how.by == CORESET and (validation is not None or not pool.manifest.labelled):
+        raise DataError(
+            f"--by {CORESET} with " + ("--val" if validation is not None else "a pool without labels"),
+            expected="a labelled pool: the choice serves what core and pool show",
+            hint=f"use --by {DERIVATIVE} or --by {RANDOM}, or leave --by out",
+        )
 
 
 def check_pool(core: Samples, pool: Samples, options: SolveOptions) -> None:

@@ -30,6 +30,7 @@ def extend_summary(result: ExtendResult) -> Iterator[RenderableType]:
         yield Text(f"wrong labels in the pool, as estimated: {summary['pool_noise']:.0%}")
     else:
         yield Text("the pool has no labels: ranked by the expected derivative under the predicted classes")
+    yield Text(f"chosen by {summary['rule']}: {summary['why']}")
     yield Text(
         f"loss {summary['loss']['before']:.4f} -> {summary['loss']['after']:.4f}, "
         f"error {summary['error']['before']:.1%} -> {summary['error']['after']:.1%} "

@@ -10,6 +10,7 @@ Tensors in, tensors out: no files, no logging, no choice of device. The notation
 """
 
 from divacli.ridge.calibration import RobustCrossEntropy, calibrate
+from divacli.ridge.coreset import Coreset
 from divacli.ridge.derivative import (
     DatasetDerivative,
     ValidationResult,
@@ -32,6 +33,17 @@ from divacli.ridge.neighbours import NearDuplicates, near_duplicates
 from divacli.ridge.noise import NoiseFit, NoiseModel, fit_noise, noise_rows
 from divacli.ridge.oracle import Oracle
 from divacli.ridge.path import RidgePath, ridge_grid, ridge_path
+from divacli.ridge.pool_choice import (
+    RULES,
+    PoolChoice,
+    PoolProblem,
+    PoolWalk,
+    RuleTrial,
+    batch_size,
+    choose_rows,
+    decide,
+    started,
+)
 from divacli.ridge.problem import Problem, differentiate
 from divacli.ridge.reduction import Reduction, merged
 from divacli.ridge.removal import Removal
@@ -42,12 +54,15 @@ from divacli.ridge.scores import Scores, scores
 from divacli.ridge.shares import ShareDerivative, choose_shares, differentiate_shares, share_weights
 from divacli.ridge.spectrum import RidgeFit, Spectrum
 from divacli.ridge.task import RidgeTask
+from divacli.ridge.trust import PoolTrust, fit_trust
 from divacli.ridge.uncertainty import derivative_errors, significant
 
 __all__ = [
+    "RULES",
     "SCALINGS",
     "SIZES",
     "Candidates",
+    "Coreset",
     "CrossEntropyLoss",
     "DatasetDerivative",
     "Diagnosis",
@@ -61,6 +76,10 @@ __all__ = [
     "NoiseFit",
     "NoiseModel",
     "Oracle",
+    "PoolChoice",
+    "PoolProblem",
+    "PoolTrust",
+    "PoolWalk",
     "Problem",
     "Reduction",
     "Removal",
@@ -69,6 +88,7 @@ __all__ = [
     "RidgeTask",
     "RobustCrossEntropy",
     "Rows",
+    "RuleTrial",
     "Scaling",
     "Scores",
     "ShareDerivative",
@@ -79,9 +99,12 @@ __all__ = [
     "StepChoice",
     "Trial",
     "ValidationResult",
+    "batch_size",
     "calibrate",
+    "choose_rows",
     "choose_shares",
     "choose_steps",
+    "decide",
     "decompose",
     "derivative_errors",
     "diagnose",
@@ -90,6 +113,7 @@ __all__ = [
     "fit_inverse_temperature",
     "fit_noise",
     "fit_scaling",
+    "fit_trust",
     "in_eigenbasis",
     "leave_one_out",
     "left_out",
@@ -108,6 +132,7 @@ __all__ = [
     "share_weights",
     "significant",
     "split_in_folds",
+    "started",
     "stepped",
     "validation_derivative",
     "validation_sums",

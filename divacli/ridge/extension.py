@@ -53,6 +53,7 @@ class Candidates:
         predicted: (m,) int64 most probable class.
         confidence: (m,) float64 its probability.
         noise: Share of wrong labels in the pool, as estimated; 0 without labels.
+        change: (m,) float64 what adding a sample at its weight does to the loss, where it is known exactly.
     """
 
     derivative: Tensor
@@ -60,6 +61,7 @@ class Candidates:
     predicted: Tensor
     confidence: Tensor
     noise: float
+    change: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ class Extension:
         robust: Whether the calibrated cross-entropy is differentiated; else the squared loss.
         validation: A separate validation set that the choice is to serve, in place of the core's LOO loss.
         labelled: Whether the pool has labels.
+        trust: (m,) float64 probability of each label being right, and the share of wrong ones; by default
+            they are estimated anew by every fit.
 
     Raises:
         SolveError: The core's problem has no answer.
@@ -104,7 +108,9 @@ class Extension:
         robust: bool = False,
         validation: RidgeTask | None = None,
         labelled: bool = True,
+        trust: tuple[Tensor, float] | None = None,
     ) -> None:
+        self._given_trust = trust
         self._core, self._pool, self._validation = core, pool, validation
         self._judged = core if validation is None else validation
         self._rows = calibration_rows(order, self._judged.validation_mask, core.n_classes)
@@ -139,7 +145,9 @@ class Extension:
         for vector in (derivative, likelihood, confidence, predicted):
             world().merged(vector)
         trust, noise = torch.ones_like(likelihood), 0.0
-        if self._labelled:
+        if self._given_trust is not None:
+            trust, noise = self._given_trust
+        elif self._labelled:
             trust, noise = trusted(likelihood, self._pool.n_classes)
         return Candidates(derivative, trust, predicted, confidence, noise)
 

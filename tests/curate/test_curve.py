@@ -137,7 +137,7 @@ def test_joined_samples_have_keys_where_both_have(parts):
 def test_the_derivative_takes_what_extend_chooses(parts):
     core, pool, _ = parts
     order = by_derivative(OPTIONS, None, silent)(core, pool)
-    selected = extend(core, pool, OPTIONS, ExtendOptions()).selected
+    selected = extend(core, pool, OPTIONS, ExtendOptions(by="derivative")).selected
     assert 0 < len(order) < len(pool)
     assert [paths(pool)[row] for row in order] == selected["path"].tolist()
 

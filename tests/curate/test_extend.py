@@ -61,7 +61,11 @@ def predicted(coefficients, features):
 def test_the_history_is_that_of_real_refits(by_validation, draw):
     core, pool, held_out = draw("core", 24, 1), draw("pool", 40, 2, 0.2), draw("val", 30, 3)
     result = extend(
-        core, pool, replace(WIDE, ridge=0.8), ExtendOptions(9, 3), held_out if by_validation else None
+        core,
+        pool,
+        replace(WIDE, ridge=0.8),
+        ExtendOptions(9, 3, by="derivative"),
+        held_out if by_validation else None,
     )
     assert len(result.selected) == 9
     order = [pool.manifest.table["path"].tolist().index(name) for name in names(result)]
@@ -90,7 +94,7 @@ def test_the_history_is_that_of_real_refits(by_validation, draw):
 def test_the_first_derivative_is_that_of_the_loss(draw):
     """Against central differences of the core's loss in the weight that a pool sample enters with."""
     core, pool = draw("core", 24, 1), draw("pool", 12, 2)
-    result = extend(core, pool, replace(WIDE, ridge=0.8), ExtendOptions(1))
+    result = extend(core, pool, replace(WIDE, ridge=0.8), ExtendOptions(1, by="derivative"))
     x, z = features_of(core), features_of(pool)
     y = np.eye(3)[core.manifest.class_numbers(core.manifest.classes)]
     targets = np.eye(3)[pool.manifest.class_numbers(core.manifest.classes)]
@@ -110,7 +114,8 @@ def test_the_first_derivative_is_that_of_the_loss(draw):
 
 def test_fifty_near_copies_are_not_chosen_fifty_times(draw, tmp_path, load):
     core, pool = draw("core", 30, 1), draw("pool", 60, 2)
-    best = int(extend(core, pool, WIDE, ExtendOptions(1)).selected["path"].iloc[0].removeprefix("pool"))
+    how = ExtendOptions(1, by="derivative")
+    best = int(extend(core, pool, WIDE, how).selected["path"].iloc[0].removeprefix("pool"))
     features = pool.features[:].numpy()
     labels = pool.manifest.table["label"].to_numpy(str)
     copies = features[[best] * 50] + 1e-3 * np.random.default_rng(0).normal(size=(50, 6))
@@ -120,7 +125,7 @@ def test_fifty_near_copies_are_not_chosen_fifty_times(draw, tmp_path, load):
         label=np.concatenate([labels, labels[[best] * 50]]),
     )
     alike = {str(best), *(str(60 + number) for number in range(50))}
-    result = extend(core, load(tmp_path / "copies.npz"), WIDE, ExtendOptions(50))
+    result = extend(core, load(tmp_path / "copies.npz"), WIDE, replace(how, budget=50))
     # A ranking by the first derivatives alone would take all of them.
     assert {str(row) for row in result.first.derivative.argsort()[:51].tolist()} == alike
     assert len(result.selected) == 50
@@ -149,7 +154,7 @@ def test_a_new_camera_is_served_by_its_own_validation_set(draw, load, tmp_path):
 
     mixed = turned(pool, slice(50, 100))
     new = turned(held_out, slice(None))
-    how = ExtendOptions(20, min_trust=0.0)
+    how = ExtendOptions(20, min_trust=0.0, by="derivative")
     own = extend(core, mixed, SolveOptions(), how)
     served = extend(core, mixed, SolveOptions(), how, new)
 
@@ -183,7 +188,12 @@ class CountedRows:
 def test_a_pool_is_read_in_pieces(draw):
     core, pool = draw("core", 30, 1), draw("pool", 10_000, 2)
     counted = CountedRows(pool.features)
-    result = extend(core, replace(pool, features=counted), SolveOptions(), ExtendOptions(20, 5))
+    result = extend(
+        core,
+        replace(pool, features=counted),
+        SolveOptions(),
+        ExtendOptions(20, 5, by="derivative", trust_core=True),
+    )
     assert len(result.selected) == 20
     assert max(counted.reads) < 10_000
     # Looked at anew for each batch, and not for each sample.
@@ -289,3 +299,88 @@ def test_classes_are_those_of_core_and_pool_sorted_by_value(draw, tmp_path, load
         "9",
         "x",
     ]
+
+
+@pytest.fixture
+def mixed(draw):
+    """A core of 15, and a pool of 300 with a fifth of its labels wrong."""
+    return draw("core", 15, 1, scale=2), draw("pool", 300, 2, 0.2, scale=2)
+
+
+def truth_of(table):
+    return (table["path"].str.removeprefix("pool").astype(int) % 3).astype(str)
+
+
+def test_a_labelled_pool_is_chosen_from_for_what_core_and_pool_show(mixed):
+    result = extend(*mixed, SolveOptions(), ExtendOptions(60))
+    summary = result.summary
+    assert summary["rule"] in ("coreset", "random")
+    assert [trial["rule"] for trial in summary["rules"]] == ["coreset", "random"]
+    assert "in the folds" in summary["why"]
+    assert summary["pool_noise"] == pytest.approx(0.2, abs=0.06)
+    assert len(result.selected) == 60
+    assert (truth_of(result.selected) == result.selected["label"]).mean() > 0.95
+    assert (result.selected["label_probability"] >= 0.5).all()
+
+
+@pytest.mark.parametrize("by", ["coreset", "derivative", "random"])
+def test_a_rule_that_is_asked_for(by, mixed):
+    result = extend(*mixed, SolveOptions(), ExtendOptions(40, by=by))
+    assert (result.summary["rule"], result.summary["why"]) == (by, "it was asked for")
+    assert result.summary["rules"] == []
+    assert ("pool" in result.summary["judged_by"]) is (by != "derivative")
+    assert 0 < len(result.selected) <= 40
+    again = extend(*mixed, SolveOptions(), ExtendOptions(40, by=by))
+    assert names(again) == names(result)
+    reasons = set(result.remaining["reason"])
+    assert "its label is not trusted" in reasons
+    assert by != "random" or reasons == {"its label is not trusted", "the budget was spent"}
+
+
+def test_a_random_choice_follows_the_seed_and_not_the_order_of_rows(mixed):
+    core, pool = mixed
+    how = ExtendOptions(40, by="random")
+    expected = names(extend(core, pool, WIDE, how))
+    turned = pool.select(np.random.default_rng(0).permutation(300))
+    assert names(extend(core, turned, WIDE, how)) == expected
+    assert names(extend(core, pool, replace(WIDE, seed=1), how)) != expected
+
+
+def test_more_than_is_trusted_is_not_chosen(mixed):
+    result = extend(*mixed, SolveOptions(), ExtendOptions(290))
+    assert result.summary["stopped"] == "no other label is trusted"
+    assert result.summary["rules"] == []
+    assert set(result.remaining["reason"]) == {"its label is not trusted"}
+    assert 200 < len(result.selected) < 260
+
+
+def test_without_a_budget_it_ends_where_nothing_helps(mixed):
+    result = extend(*mixed, SolveOptions(), ExtendOptions())
+    assert result.summary["rule"] == "coreset"
+    assert set(result.remaining["reason"]) <= {"its label is not trusted", "it would raise the loss"}
+    assert (result.selected["pool_derivative"] < 0).mean() > 0.95
+
+
+def test_with_a_validation_set_the_choice_serves_it_or_is_random(mixed, draw):
+    result = extend(*mixed, SolveOptions(), ExtendOptions(40), draw("val", 60, 3, scale=2))
+    assert result.summary["judged_by"] == "validation set"
+    assert result.summary["rule"] in ("derivative", "random")
+    assert [trial["rule"] for trial in result.summary["rules"]] == ["derivative", "random"]
+
+
+def test_classes_that_count_alike(mixed):
+    found = [extend(*mixed, replace(WIDE, balanced=on), ExtendOptions(30, by="coreset")) for on in (0, 1)]
+    assert len(found[0].selected) == len(found[1].selected) == 30
+
+
+def test_rules_that_need_what_is_not_there(mixed, draw):
+    core, pool = mixed
+    bare = replace(pool, manifest=pool.manifest.without_labels())
+    with pytest.raises(DataError, match="--by coreset with a pool without labels"):
+        extend(core, bare, WIDE, ExtendOptions(5, by="coreset"))
+    with pytest.raises(DataError, match="--by coreset with --val"):
+        extend(core, pool, WIDE, ExtendOptions(5, by="coreset"), draw("val", 30, 3))
+    with pytest.raises(DataError, match="rule 'best'"):
+        extend(core, pool, WIDE, ExtendOptions(5, by="best"))
+    drawn = extend(core, bare, WIDE, ExtendOptions(5, by="random"))
+    assert (drawn.summary["rule"], len(drawn.selected)) == ("random", 5)

@@ -15,6 +15,8 @@ SUMMARY = {
     "n_pool": 2968,
     "n_core": 100,
     "judged_by": "leave-one-out loss of the core",
+    "rule": "coreset",
+    "why": "coreset has a smaller loss than random in the folds",
     "labelled": True,
     "pool_noise": 0.483,
     "loss": {"before": 0.41231, "after": 0.3},
@@ -57,6 +59,7 @@ def test_how_much_was_chosen_and_what_it_brings():
     assert "1,500 of 2,968 pool samples are chosen for 100 core samples" in text
     assert "judged by the leave-one-out loss of the core" in text
     assert "wrong labels in the pool, as estimated: 48%" in text
+    assert "chosen by coreset: coreset has a smaller loss than random in the folds" in text
     assert "loss 0.4123 -> 0.3000, error 21.2% -> 16.4% (the choice was fitted to these" in text
     assert "judge by diva evaluate); the budget was spent" in text
     assert "3 1,500 0.3700 20.0% 0.812" in text
