@@ -35,8 +35,9 @@ from torchvision.transforms._presets import ImageClassification
 from benchmarks.machine import SHARED, save
 from divacli.backbones import Backbone, load_backbone
 from divacli.backbones.transform import Preset, Transform
+from divacli.embed import ExtractOptions
 from divacli.embed.allocator import keep_freed_memory
-from divacli.embed.extract import ExtractOptions, extract
+from divacli.embed.extract import extract
 from divacli.embed.keys import content_keys
 from divacli.embed.loading import cores, load_batches
 from divacli.embed.progress import silent
