@@ -68,8 +68,8 @@ def relabel_verdict(result: Relabelling) -> str:
     if abs(versus.mean) <= versus.se:
         return f"{said} Between correcting and dropping there is no more than chance."
     if versus.mean < 0:
-        return f"{said} Correcting is better than dropping."
-    return f"{said} Dropping is better than correcting: diva prune --keep auto."
+        return f"{said} By this forecast correcting is better than dropping."
+    return f"{said} By this forecast dropping is better: diva prune --keep auto."
 
 
 def _count(share: float, n: int) -> str:
