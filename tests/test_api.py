@@ -159,7 +159,7 @@ def test_a_note_of_saved_scores_lets_the_command_refit(data):
     assert {warning.filename for warning in warned} == {__file__}, "it names the line of the user"
     result = CliRunner().invoke(app, ["prune", "saved/scores.csv", "--keep", "auto", "--out", "pruned"])
     assert result.exit_code == 0
-    assert json.loads(Path("pruned/prune.json").read_text())["prediction"] is not None
+    assert json.loads(Path("pruned/prune.json").read_text())["forecast"] is not None
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -172,6 +172,8 @@ def test_a_note_of_saved_scores_lets_the_command_refit(data):
             ["--keep", "auto", "--threshold", "0.8", "--budget", "3"],
         ),
         ({"keep": 0.8, "stratify": True}, ["--keep", "0.8", "--stratify"]),
+        ({"keep": 0.7, "by": "easy", "force": True}, ["--keep", "0.7", "--by", "easy", "--force"]),
+        ({"keep": 0.05, "by": "random"}, ["--keep", "0.05", "--by", "random"]),
         ({"threshold": 0.0, "by": "loo_loss"}, ["--threshold", "0", "--by", "loo_loss"]),
     ],
 )
@@ -194,6 +196,8 @@ def test_saved_decisions_are_what_the_command_writes(options, flags, data):
         {"keep": 2.0},
         {"keep": 0.5, "budget": 3},
         {"keep": "auto", "stratify": True},
+        {"keep": "auto", "by": "balanced"},
+        {"threshold": 0.1, "by": "balanced"},
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options, data):

@@ -301,7 +301,7 @@ class _Ridges:
         Raises:
             SolveError: No sample has a positive weight.
         """
-        if self.fixed:
+        if self.fixed or not bool((task.weights > 0).any()):
             return sums.fit(start)
         few = task.select(_few(task, self.order))
         # A sample that no loss counts, such as a transformed copy, has no say in the ridge either.
@@ -311,9 +311,12 @@ class _Ridges:
         targets = torch.nn.functional.one_hot(few.labels, few.n_classes).double()
         everyone = torch.arange(len(few))
 
-        def tried(ridge: float) -> tuple[float, RidgeFit]:
-            fit = sums.fit(ridge)
-            left_out = loo_predictions(few, fit, everyone)
+        def tried(ridge: float) -> tuple[float, RidgeFit | None]:
+            try:
+                fit = sums.fit(ridge)
+                left_out = loo_predictions(few, fit, everyone)
+            except SolveError:  # so small that nothing determines a prediction
+                return math.inf, None
             return float(share @ (left_out - targets).square().sum(dim=1)), fit
 
         best = tried(start)
@@ -321,16 +324,14 @@ class _Ridges:
             ridge = start
             for _ in range(_MOST_TRIED):
                 ridge *= factor
-                try:
-                    found = tried(ridge)
-                except SolveError:  # so small that nothing determines a prediction
-                    break
-                if found[0] >= best[0]:
+                found = tried(ridge)
+                if found[0] >= best[0] and best[1] is not None:
                     break
                 best = found
-            if best[1].ridge != start:
+            if best[1] is None or best[1].ridge != start:
                 break
-        return best[1]
+        # Where no ridge near has a loss, a head may still predict a fold.
+        return best[1] or sums.fit(start)
 
 
 def _few(task: RidgeTask, order: Tensor) -> Tensor:

@@ -93,7 +93,9 @@ def test_a_section_is_for_its_command(blobs, done, config):
     done("prune", data, "--config", file, "--out", "pruned")
     assert summary()["ridge"] == 0.25
     content = json.loads(Path("pruned/prune.json").read_text())
-    assert (content["keep"], content["by"], content["prediction"]["ridge"]) == (0.6, "loo_loss", 1.0)
+    assert (content["keep"], content["by"], content["forecast"]["chosen"]) == (0.6, "loo_loss", "loo_loss")
+    done("prune", data, "--keep", 0.6, "--by", "loo_loss", "--ridge", 1, "--out", "again")
+    assert json.loads(Path("again/prune.json").read_text()) == content
 
 
 def test_options_of_other_commands_are_ignored(blobs, done, config):
@@ -201,7 +203,7 @@ def test_help_does_not_read_the_file(run):
 
 def test_prune_from_the_file_alone(blobs, done, config):
     blobs("x.npz")
-    done("prune", "--config", config("data: x.npz\nkeep: 0.5\nstratify: true\nformat: jsonl\n"))
+    done("prune", "--config", config("data: x.npz\nkeep: 0.5\nstratify: true\nforce: true\nformat: jsonl\n"))
     assert len(pd.read_json("diva-out/kept.jsonl", lines=True)) == 75
 
 

@@ -204,16 +204,14 @@ def test_a_pipe_keeps_the_copies_together(copied, model, done):
     done("prune", "photos", *model, *BY_COPIES, "--keep", "0.9", "--out", "at once")
     scored = done("score", "photos", *model, *BY_COPIES, "--out", "-", "--quiet")
     result = done("prune", "-", "--keep", "0.9", "--out", "piped", stdin=scored.stdout)
-    assert "no refit was made" not in result.stderr
+    assert "no forecast was made" not in result.stderr
     one, other = (summary_of(name, "prune.json") for name in ("at once", "piped"))
     assert one["group"] == other["group"] == "duplicates"
     assert one["n_groups"] == other["n_groups"] == 60
-    assert one["prediction"]["before"]["loss"] == pytest.approx(
-        other["prediction"]["before"]["loss"], rel=1e-5
-    )
+    assert one["forecast"]["error"] == pytest.approx(other["forecast"]["error"], abs=1e-5)
     done("prune", "photos", *model, "--keep", "0.9", "--out", "alone")
-    before = summary_of("alone", "prune.json")["prediction"]["before"]["loss"][0]
-    assert before != pytest.approx(one["prediction"]["before"]["loss"][0], rel=1e-4)
+    alone = summary_of("alone", "prune.json")["forecast"]["error"]["nothing"]
+    assert alone != pytest.approx(one["forecast"]["error"]["nothing"], rel=1e-4)
 
 
 def test_copies_in_a_validation_set_are_counted(copied, images_of, model, done):

@@ -59,7 +59,7 @@ def test_notes_of_equal_scores_from_images_and_store_do_not_replace_each_other(i
     done("score", "store", "--out", "b")
     for name in ("a", "b"):
         done("prune", f"{name}/scores.csv", "--keep", "0.9", "--out", f"pruned {name}")
-        assert json.loads(Path(f"pruned {name}/prune.json").read_text())["prediction"] is not None
+        assert json.loads(Path(f"pruned {name}/prune.json").read_text())["forecast"] is not None
 
 
 def test_a_validation_set_is_checked_before_any_work(images, factory, images_table, run, tmp_path):

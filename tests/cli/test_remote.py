@@ -27,7 +27,7 @@ def test_scores_of_an_npz_are_pruned_without_computing_twice(done, scores, blobs
     scores(f"{URL}/blobs.npz")
     refuse_to_compute()
     done("prune", "scored/scores.csv", "--keep", "auto", "--out", "pruned/deep")
-    assert json.loads(Path("pruned/deep/prune.json").read_text())["prediction"] is not None
+    assert json.loads(Path("pruned/deep/prune.json").read_text())["forecast"] is not None
     kept = pd.read_csv("pruned/deep/kept.csv")
     assert set(kept["feature_source"]) == {f"{URL}/blobs.npz"}
 

@@ -70,15 +70,15 @@ def test_a_feature_store_is_written_on(old: Path) -> None:
 def test_scores_and_the_note_of_what_they_came_from(
     old: Path, done: Callable[..., None], suffix: str
 ) -> None:
-    """With the note the cache has of them: pruning refits, and computes no scores anew."""
+    """With the note the cache has of them: pruning makes a forecast, and computes no scores anew."""
     scores = old / "results" / f"scores.{suffix}"
     table = read_manifest(str(scores)).table
     assert sorted(table["path"]) == PATHS
     assert table["derivative"].is_monotonic_decreasing
     assert table["significant"].dtype == "boolean"
-    done("prune", scores, "--keep", "0.75", "--out", "pruned")
+    done("prune", scores, "--keep", "0.75", "--by", "derivative", "--force", "--out", "pruned")
     pruned = json.loads(Path("pruned/prune.json").read_text())
-    assert pruned["prediction"] is not None
+    assert pruned["forecast"] is not None
     dropped = pd.read_csv("pruned/dropped.csv")
     assert dropped["path"].tolist() == table["path"].tolist()[:6]
 
@@ -136,7 +136,7 @@ def test_a_note_of_another_format_counts_as_none(
     (file,) = (old / "cache" / "runs").iterdir()
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
     done("prune", old / "results" / "scores.csv", "--keep", "0.75", "--out", "pruned")
-    assert (json.loads(Path("pruned/prune.json").read_text())["prediction"] is not None) == found
+    assert (json.loads(Path("pruned/prune.json").read_text())["forecast"] is not None) == found
 
 
 def test_nothing_committed_was_changed() -> None:

@@ -22,6 +22,7 @@ from divacli.ridge import (
     kept_fraction,
     leave_one_out,
     loo_derivative,
+    loo_predictions,
     moments,
     split_in_folds,
     validation_derivative,
@@ -322,9 +323,12 @@ def test_the_search_for_a_ridge_ends():
     assert ridges.fit(task, moments(task), 1e9).ridge == 1e9 / 4096
 
 
-def usable(sums, ridge):
+def usable(sums, ridge, task=None):
+    """Whether there is a head at a ridge, and with a task, whether all its samples can be left out."""
     try:
-        sums.fit(ridge)
+        fit = sums.fit(ridge)
+        if task is not None:
+            loo_predictions(task, fit, torch.arange(len(task)))
     except SolveError:
         return False
     return True
@@ -344,6 +348,40 @@ def test_a_ridge_below_which_nothing_is_determined_is_not_left():
         ridge /= 2
     found = _Ridges(torch.arange(30), fixed=False).fit(task, sums, ridge)
     assert found.ridge == ridge
+
+
+def lone(n_alone):
+    """Samples of which some have a feature of their own: without them nothing determines their prediction."""
+    labels = torch.arange(30) % K
+    features = torch.randn(30, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    own = torch.eye(30, dtype=torch.float64)[:, :n_alone]
+    return RidgeTask(
+        torch.cat([features, own], dim=1), labels, K, torch.ones(30, dtype=torch.float64), dtype=torch.float64
+    )
+
+
+def test_from_a_ridge_that_leaves_a_leverage_of_one_the_way_is_up():
+    task = lone(5)
+    sums, everyone = moments(task), torch.arange(30)
+    ridge = 1.0
+    while usable(sums, ridge, task):
+        ridge /= 2
+    assert usable(sums, ridge), "only the sample itself is not determined"
+    found = _Ridges(everyone, fixed=False).fit(task, sums, ridge)
+    assert found.ridge > ridge
+    loo_predictions(task, found, everyone)
+    # From far below no ridge near has a loss; the head is that of the ridge it was given.
+    below = ridge / 2**20
+    if usable(sums, below):
+        assert _Ridges(everyone, fixed=False).fit(task, sums, below).ridge == below
+
+
+@pytest.mark.parametrize("groups", [False, True])
+def test_no_sample_at_all_has_no_ridge(groups):
+    task = replace(classes(30, 0), weights=torch.zeros(30).double())
+    task = replace(task, groups=torch.arange(30) // 2) if groups else task
+    with pytest.raises(SolveError, match="every sample weight is zero"):
+        _Ridges(torch.arange(30), fixed=False).fit(task, moments(task), 1.0)
 
 
 def test_many_samples_are_judged_by_some(monkeypatch):
