@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.divacli-$(subst /,_,$(CURDIR))
 PYTHON_OLDEST ?= python3.11
 
-.PHONY: help setup demo fuzz test test-oldest test-wheel lint docs bench clean
+.PHONY: help setup demo fuzz test test-kills test-oldest test-wheel lint docs bench clean
 
 help:
 	@echo "make demo   set up, then find planted label errors in real images (offline, about a minute)"
@@ -32,6 +32,9 @@ test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder -rs \
 		--cov --cov-report=term:skip-covered --cov-fail-under=90
 	$(BIN)/python -m coverage report --include='divacli/ridge/*' --fail-under=100 --format=total
+
+test-kills: setup
+	DIVA_KILLS=all OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults/test_kills.py
 
 test-oldest:
 	test -x .venv-oldest/bin/python || $(PYTHON_OLDEST) -m venv .venv-oldest

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from divacli.embed.store import STORE_FILE
+from divacli.files import STORE_FILE
 from divacli.versions import versions
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "firefox", "safari", "xdg-open")

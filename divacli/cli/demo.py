@@ -80,14 +80,14 @@ def register(app: typer.Typer) -> None:
         scores = read_manifest(str(out / "scores" / "scores.csv"))
         found = scores.table.assign(
             flipped=[truth[str(Path(file).resolve())] for file in scores.files()],
-            harmful=scores.table["derivative"] > 0,
+            called=scores.table["mislabel_probability"] > 0.5,
         )
         dropped = {
             Path(file).resolve() for file in read_manifest(str(out / "pruned" / "dropped.csv")).files()
         }
         found["dropped"] = [Path(file).resolve() in dropped for file in scores.files()]
         shown(f"The {wrong} wrong labels, found by")
-        shown(_found("derivative > 0", found["harmful"], found["flipped"]))
+        shown(_found("probability", found["called"], found["flipped"]))
         shown(_found("--keep auto", found["dropped"], found["flipped"]))
 
 

@@ -94,7 +94,7 @@ class LogisticLearner:
         groups = None if task.groups is None else task.groups.numpy()
         paths = training.manifest.table["path"].to_numpy(str)
         fold = stratified_folds(labels, paths, self.options.seed, groups)
-        model = _fitted(choose_penalty(rows, labels, weights, fold), rows, labels, weights)
+        model = fitted(choose_penalty(rows, labels, weights, fold), rows, labels, weights)
         others = torch.cat([batch.features for batch in _posed_like(task, test).batches()]).cpu()
         return np.array(training.manifest.classes, dtype=object)[model.predict((others - shift).numpy())]
 
@@ -180,7 +180,7 @@ def choose_penalty(rows: np.ndarray, labels: np.ndarray, weights: np.ndarray, fo
         loss = 0.0
         for number in np.unique(fold[fold >= 0]):
             held, rest = fold == number, fold != number
-            model = _fitted(penalty, rows[rest], labels[rest], weights[rest], models.get(number))
+            model = fitted(penalty, rows[rest], labels[rest], weights[rest], models.get(number))
             models[number] = model
             column = np.searchsorted(model.classes_, labels[held])
             with np.errstate(divide="ignore"):  # a probability of 0 is an infinite loss
@@ -192,7 +192,7 @@ def choose_penalty(rows: np.ndarray, labels: np.ndarray, weights: np.ndarray, fo
     return best
 
 
-def _fitted(
+def fitted(
     penalty: float, rows: np.ndarray, labels: np.ndarray, weights: np.ndarray, start: Any = None
 ) -> Any:
     """A fitted logistic regression, begun from another one's solution where there is one."""

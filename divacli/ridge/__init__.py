@@ -20,10 +20,13 @@ from divacli.ridge.derivative import (
     validation_sums,
 )
 from divacli.ridge.diagnosis import Diagnosis, diagnose
+from divacli.ridge.dropping import Evidence, Kept, dropping_order, kept_fraction
 from divacli.ridge.dual import Span
 from divacli.ridge.eigen import in_eigenbasis
+from divacli.ridge.expectation import Calibration
 from divacli.ridge.extension import Candidates, Extension, State
 from divacli.ridge.folds import split_in_folds
+from divacli.ridge.forecast import FOLDS, NOTHING, RANDOM, Change, Decide, Forecast, Rest, Training, forecast
 from divacli.ridge.functional import loo_loss
 from divacli.ridge.kfold import StepChoice, Trial
 from divacli.ridge.leave_one_out import LooResult, leave_one_out, loo_predictions, predictable
@@ -58,15 +61,24 @@ from divacli.ridge.trust import PoolTrust, fit_trust
 from divacli.ridge.uncertainty import derivative_errors, significant
 
 __all__ = [
+    "FOLDS",
+    "NOTHING",
+    "RANDOM",
     "RULES",
     "SCALINGS",
     "SIZES",
+    "Calibration",
     "Candidates",
+    "Change",
     "Coreset",
     "CrossEntropyLoss",
     "DatasetDerivative",
+    "Decide",
     "Diagnosis",
+    "Evidence",
     "Extension",
+    "Forecast",
+    "Kept",
     "LeftOut",
     "LinearOutput",
     "LooResult",
@@ -83,6 +95,7 @@ __all__ = [
     "Problem",
     "Reduction",
     "Removal",
+    "Rest",
     "RidgeFit",
     "RidgePath",
     "RidgeTask",
@@ -97,6 +110,7 @@ __all__ = [
     "SquaredLoss",
     "State",
     "StepChoice",
+    "Training",
     "Trial",
     "ValidationResult",
     "batch_size",
@@ -110,11 +124,14 @@ __all__ = [
     "diagnose",
     "differentiate",
     "differentiate_shares",
+    "dropping_order",
     "fit_inverse_temperature",
     "fit_noise",
     "fit_scaling",
     "fit_trust",
+    "forecast",
     "in_eigenbasis",
+    "kept_fraction",
     "leave_one_out",
     "left_out",
     "loo_derivative",
