@@ -70,6 +70,10 @@ def test_the_files_and_what_they_say(more_images, model, done):
     said = text_of(result)
     assert "invert" in said
     assert "positive is harmful" in said
+    assert "the probabilities were fitted to these" in said
+    assert [*summary["forecast"]["error"]] == ["nothing", "augmenting", "equal", "random"]
+    assert summary["forecast"]["chosen"] == "augmenting"
+    assert "the error on new images" in said
     assert "wrote failed.csv, augment.json, augmentation.yaml in diva-out" in said
     assert result.stdout == ""
 

@@ -91,6 +91,7 @@ def test_given_steps_are_taken_as_they_are(blobs, done):
     done("reweight", blobs(n=90).file, "--step-size", "0.1", "--steps", "2")
     content = summary_of()
     assert (content["step_size"], content["sizes"], content["trials"]) == (0.1, [0.1, 0.1], None)
+    assert content["forecast"]["chosen"] == "reweighting"
     assert [row["step"] for row in content["history"]] == [0, 1, 2]
 
 
@@ -141,7 +142,8 @@ def test_no_step_is_said_and_leaves_the_weights_as_they_were(clean, done):
     assert "by more than two of its standard errors" in text_of(result)
     assert "the weights are as they were" in text_of(result)
     assert "steps taken: none" in result.stderr
-    assert summary_of()["sizes"] == []
+    assert "Nothing to gain by reweighting: the weights stay." in text_of(result)
+    assert (summary_of()["sizes"], summary_of()["forecast"]) == ([], None)
     assert (table_of()["weight"] == 1).all()
 
 
@@ -151,6 +153,10 @@ def test_steps_that_pay_are_taken_and_not_excused(blobs, done):
     assert "no step" not in text_of(result)
     assert "steps taken: 0." in result.stderr
     (size,) = summary_of()["sizes"]
+    assert [*summary_of()["forecast"]["error"]] == ["nothing", "reweighting", "random"]
+    assert "Reweighting should lower the error on new images from" in text_of(result)
+    assert "the same weights dealt out at random would" in text_of(result)
+    assert "The new weights were written." in text_of(result)
     assert f"steps taken: {size:g}" in result.stderr
     assert table_of()["weight"][1::3].mean() > 0.1
 

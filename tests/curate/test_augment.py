@@ -13,9 +13,12 @@ import torch
 from torchvision.transforms import v2
 
 from divacli.curate.augment import (
+    AUGMENTING,
+    EQUAL,
     UNTOUCHED,
     AugmentOptions,
     AugmentResult,
+    _walked,
     augment,
     merge,
     pose_merged,
@@ -26,7 +29,8 @@ from divacli.curate.solution import SolveOptions, pose
 from divacli.embed import Samples
 from divacli.embed.augmentation import NamedTransform, parse_transform
 from divacli.embed.gathered import whole
-from divacli.ridge import decompose, ridge_path, share_weights
+from divacli.report.augment import augment_verdict
+from divacli.ridge import NOTHING, RANDOM, decompose, ridge_path, share_weights
 
 OPTIONS = SolveOptions(loss="cross-entropy", dtype=torch.float64)
 SQUARED = replace(OPTIONS, loss="squared", ridge=0.7)
@@ -276,3 +280,114 @@ def test_snippet_imports_what_it_uses() -> None:
     own = NamedTransform("aug.py:change", lambda image: image, "", "change", "from aug import change", True)
     assert "from aug import change\n" in snippet([HFLIP, own], [0.5, 0.0, 0.5])
     assert "change" not in snippet([HFLIP, own], [0.5, 0.5, 0.0])
+
+
+# What it does to the error on new images
+
+
+def errors(result: AugmentResult) -> dict[str, float]:
+    assert result.outlook is not None
+    assert result.summary["forecast"] == result.outlook.as_dict()
+    return result.summary["forecast"]["error"]
+
+
+def test_misleading_copies_are_forecast_to_harm_as_often_as_they_are_drawn(draw: Draw) -> None:
+    images, good, bad = draw(0), draw(1), draw(2, shift=1)
+    result = augment(images, [(HFLIP, good), (VFLIP, bad)], OPTIONS, AugmentOptions())
+    found_errors = errors(result)
+    assert [*found_errors] == [NOTHING, AUGMENTING, EQUAL, RANDOM]
+    assert found_errors[AUGMENTING] < found_errors[EQUAL]
+    verdict = augment_verdict(result)
+    assert verdict.startswith("Transforming images with these probabilities should ")
+    assert f"; equal probabilities: {100 * found_errors[EQUAL]:.1f}; random probabilities would " in verdict
+
+
+def test_nothing_is_the_head_of_untouched_images(draw: Draw) -> None:
+    images, copies = draw(0), [(HFLIP, draw(1)), (VFLIP, draw(2, shift=1))]
+    # A ridge of its own follows the copies, and how far labels are trusted follows the ridge.
+    options = replace(OPTIONS, ridge=0.7)
+    by_both = augment(images, copies, options, AugmentOptions(size=0.1))
+    by_other = augment(images, [(HFLIP, draw(7, shift=2)), copies[1]], options, AugmentOptions(size=0.1))
+    assert errors(by_both)[NOTHING] == errors(by_other)[NOTHING]
+    assert errors(by_both)[EQUAL] < errors(by_other)[EQUAL]
+
+
+def test_where_no_transform_pays_the_verdict_says_what_others_cost(draw: Draw) -> None:
+    copies = [(HFLIP, draw(1, shift=1, noise=0.5)), (VFLIP, draw(2, shift=2, noise=0.5))]
+    result = augment(draw(0, noise=0.5), copies, OPTIONS, AugmentOptions())
+    found_errors = errors(result)
+    assert found_errors[AUGMENTING] == found_errors[NOTHING] < found_errors[EQUAL]
+    assert augment_verdict(result) == (
+        "Nothing to gain by these transforms: images stay as they are. Without any the error on new images "
+        f"should be {100 * found_errors[NOTHING]:.1f} %; with equal probabilities "
+        f"{100 * found_errors[EQUAL]:.1f}, with random ones {100 * found_errors[RANDOM]:.1f}."
+    )
+
+
+def test_equal_probabilities_are_no_rival_of_themselves(draw: Draw) -> None:
+    images = draw(0)
+    result = augment(images, [(HFLIP, images), (VFLIP, images)], OPTIONS, AugmentOptions())
+    assert errors(result)[AUGMENTING] == errors(result)[EQUAL]
+    assert augment_verdict(result).startswith("Transforming images with equal probabilities should change ")
+    assert "equal probabilities:" not in augment_verdict(result)
+
+
+def test_a_forecast_that_does_not_pay_says_that_the_choice_was_written(draw: Draw) -> None:
+    result = augment(
+        draw(0), [(HFLIP, draw(1)), (VFLIP, draw(2, shift=1))], OPTIONS, AugmentOptions(size=0.1)
+    )
+    assert result.outlook is not None
+    wrong = {**result.outlook.forecast.wrong, AUGMENTING: torch.ones(90, dtype=torch.float64)}
+    outlook = replace(result.outlook, forecast=replace(result.outlook.forecast, wrong=wrong))
+    verdict = augment_verdict(replace(result, outlook=outlook))
+    assert "should raise the error on new images from" in verdict
+    assert verdict.endswith("They were written all the same; images as they are do no worse.")
+
+
+def test_the_forecast_is_the_same_again_and_in_any_order_of_the_images(draw: Draw) -> None:
+    images, copies = draw(0), [(HFLIP, draw(1)), (VFLIP, draw(2, shift=1))]
+    how = AugmentOptions(size=0.2)
+    given = errors(augment(images, copies, OPTIONS, how))
+    assert errors(augment(images, copies, OPTIONS, how)) == given
+    order = np.random.default_rng(5).permutation(90)
+    assert errors(augment(images.select(order), copies, OPTIONS, how)) == pytest.approx(given, abs=1e-6)
+    seeded = augment(images, copies, replace(OPTIONS, seed=1), how)
+    assert errors(seeded) != given
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_labels_promise_nothing(draw: Draw, seed: int) -> None:
+    labels = np.random.default_rng(seed).integers(0, 3, 90).astype(str)
+
+    def relabelled(part: Samples) -> Samples:
+        return replace(part, manifest=replace(part.manifest, table=part.manifest.table.assign(label=labels)))
+
+    copies = [(HFLIP, relabelled(draw(1))), (VFLIP, relabelled(draw(2, shift=1)))]
+    result = augment(relabelled(draw(0)), copies, OPTIONS, AugmentOptions(size=0.3))
+    assert result.outlook is not None
+    assert result.outlook.change.high > 0
+    assert "should lower" not in augment_verdict(result)
+
+
+def test_a_validation_set_is_who_judges(draw: Draw) -> None:
+    copies = [(HFLIP, draw(1)), (VFLIP, draw(2, shift=1))]
+    result = augment(draw(0), copies, OPTIONS, AugmentOptions(size=0.3), draw(3, 60))
+    assert result.outlook is not None
+    assert len(result.outlook.forecast.share) == 60
+    assert errors(result)[AUGMENTING] <= errors(result)[EQUAL]
+
+
+def test_the_walk_of_a_fold_is_that_of_all_where_the_fold_is_empty(draw: Draw) -> None:
+    images = draw(0)
+    problem = pose_merged(images, merge(images, [draw(1), draw(2, shift=1)]), OPTIONS)
+    for sizes in ((), (0.1, 0.3)):
+        shares = walk(problem, sizes)[0]
+        np.testing.assert_allclose(_walked(problem, sizes), shares, rtol=1e-9)
+
+
+def test_too_few_images_for_folds_are_no_error(draw: Draw) -> None:
+    images = draw(0, 2)
+    result = augment(images, [(HFLIP, draw(1, 2))], SQUARED, AugmentOptions(size=0.1))
+    assert result.outlook is None
+    assert "would stay when a fold leaves" in result.unknown
+    assert augment_verdict(result) == ""

@@ -8,10 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from divacli.curate.reweight import ReweightOptions, pose_problem, reweight
+from divacli.curate.reweight import (
+    REWEIGHTING,
+    ReweightOptions,
+    _dealt,
+    _dealt_among,
+    label_trust,
+    pose_problem,
+    reweight,
+)
 from divacli.curate.solution import SolveOptions, balanced
 from divacli.errors import DataError, SolveError
-from divacli.ridge import Oracle, SquaredLoss
+from divacli.report.reweight import reweight_verdict
+from divacli.ridge import NOTHING, RANDOM, Oracle, SquaredLoss
 
 SQUARED = SolveOptions(ridge=0.5, loss="squared", dtype=torch.float64)
 ROBUST = replace(SQUARED, loss="cross-entropy")
@@ -278,3 +287,134 @@ def test_folds_ask_for_steps_where_a_class_was_given_too_little_weight(gaussian)
     assert result.choice.sizes in [(0.2,), (0.4,)]
     assert largest.gain > first.gain > first.gain_error
     assert weights_of(result)[1::3].mean() > 0.1
+
+
+# What it does to the error on new images
+
+
+def errors(result) -> dict[str, float]:
+    assert result.unknown == ""
+    assert result.summary["forecast"] == result.outlook.as_dict()
+    return result.summary["forecast"]["error"]
+
+
+@pytest.fixture
+def starved(gaussian):
+    """90 samples, and one class of three with next to no weight: reweighting pays."""
+    return gaussian(n=90, weights=np.where(np.arange(90) % 3 == 1, 0.02, 1.0))
+
+
+def test_weights_that_pay_are_promised_to_and_written(starved):
+    result = reweight(starved, ROBUST, QUICK)
+    found = errors(result)
+    assert list(found) == [NOTHING, REWEIGHTING, RANDOM]
+    assert found[REWEIGHTING] < found[NOTHING]
+    assert result.outlook.chosen == REWEIGHTING
+    verdict = reweight_verdict(result)
+    assert verdict.startswith(
+        f"Reweighting should lower the error on new images from {100 * found[NOTHING]:.1f} to "
+        f"{100 * found[REWEIGHTING]:.1f} % (between "
+    )
+    assert "; the same weights dealt out at random would " in verdict
+    assert verdict.endswith("The new weights were written.")
+
+
+def test_steps_given_by_hand_are_judged_as_well(uneven):
+    result = reweight(uneven(), ROBUST, ReweightOptions(size=1.5, steps=3))
+    assert list(errors(result)) == [NOTHING, REWEIGHTING, RANDOM]
+    worse = replace(result.outlook.forecast, wrong={**result.outlook.forecast.wrong})
+    worse.wrong[REWEIGHTING] = torch.ones(60, dtype=torch.float64)
+    refused = replace(result, outlook=replace(result.outlook, forecast=worse))
+    verdict = reweight_verdict(refused)
+    assert verdict.startswith("Reweighting should raise the error on new images from ")
+    assert verdict.endswith("The new weights were written all the same: the steps were given by hand.")
+
+
+def test_no_step_is_no_forecast_and_the_weights_stay(tmp_path, load):
+    np.savez(tmp_path / "x.npz", embedding=np.random.default_rng(0).normal(size=(4, 6)), label=np.arange(4))
+    result = reweight(load(tmp_path / "x.npz"), replace(ROBUST, ridge=None), ReweightOptions())
+    assert (result.outlook, result.unknown, result.summary["forecast"]) == (None, "", None)
+    assert reweight_verdict(result) == "Nothing to gain by reweighting: the weights stay."
+
+
+def test_too_few_samples_for_folds_are_reweighted_without_a_forecast(tmp_path, load):
+    np.savez(tmp_path / "x.npz", embedding=np.eye(2), label=np.arange(2))
+    result = reweight(load(tmp_path / "x.npz"), ROBUST, ReweightOptions(size=0.1))
+    assert result.outlook is None
+    assert "would stay when a fold leaves" in result.unknown
+    assert reweight_verdict(result) == ""
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("per", ["sample", "class"])
+def test_random_labels_promise_nothing(per, seed, gaussian):
+    samples = gaussian(n=90)
+    drawn = np.random.default_rng(seed).integers(0, 3, 90).astype(str)
+    manifest = replace(samples.manifest, table=samples.manifest.table.assign(label=drawn))
+    result = reweight(replace(samples, manifest=manifest), ROBUST, ReweightOptions(size=0.4, per=per))
+    assert result.outlook.change.high > 0
+    assert "should lower" not in reweight_verdict(result)
+
+
+@pytest.mark.parametrize("per", ["sample", "class", "group"])
+def test_the_forecast_is_the_same_again_and_in_any_order_of_rows(per, uneven):
+    groups, how = np.arange(60) // 2, replace(ONE_STEP, per=per)
+    given = errors(reweight(uneven(group=groups), ROBUST, how))
+    assert errors(reweight(uneven(group=groups), ROBUST, how)) == given
+    order = np.random.default_rng(2).permutation(60)
+    shuffled = errors(reweight(uneven(order, group=groups), ROBUST, how))
+    assert shuffled == pytest.approx(given, abs=1e-6)
+
+
+def test_a_validation_set_is_who_judges(gaussian, uneven):
+    result = reweight(gaussian(n=90), ROBUST, ONE_STEP, uneven())
+    assert len(result.outlook.forecast.share) == 60
+    assert result.outlook.forecast.share.unique().numpy() == pytest.approx(1 / 60)
+
+
+def test_balancing_is_judged_beside_the_given_weights(uneven):
+    samples = uneven()
+    options = replace(ROBUST, balanced=True)
+    result = reweight(samples, options, replace(ONE_STEP, size=1e-9))
+    labels = pose_problem(samples, options).task.labels
+    # Every class counts the same, but for labels that are little trusted.
+    sums = torch.zeros(3, dtype=torch.float64).index_add_(0, labels, result.outlook.forecast.share)
+    assert float(sums.max()) < 1.5 * float(sums.min())
+    # The given weights favour the largest class; balanced ones predict it less often.
+    assert (
+        result.outlook.forecast.wrong[NOTHING].tolist() != result.outlook.forecast.wrong[REWEIGHTING].tolist()
+    )
+    assert reweight_verdict(result).startswith(
+        "Balancing the classes and reweighting should change the error on "
+    )
+    assert "averaged over classes" in reweight_verdict(result)
+
+
+def test_weights_are_dealt_out_among_those_who_are_there():
+    weights = torch.arange(9, dtype=torch.float64)
+    rows, labels = torch.tensor([8, 1, 2, 3, 7, 5, 6]), torch.arange(9) % 2
+    for classes in (None, labels):
+        dealt = _dealt(weights, rows, classes, torch.Generator().manual_seed(1))
+        assert dealt[[0, 4]].tolist() == [0, 4]
+        assert sorted(dealt.tolist()) == weights.tolist()
+        assert dealt.tolist() != weights.tolist()
+    assert torch.equal(dealt.long() % 2, labels)
+
+
+def test_those_who_share_a_weight_get_that_of_others():
+    weights = torch.tensor([1.0, 1, 1, 1, 5, 5, 0], dtype=torch.float64)
+    shared, rows = torch.tensor([0, 0, 0, 0, 1, 1, 2]), torch.arange(6)
+    found = {
+        tuple(_dealt_among(weights, rows, shared, torch.Generator().manual_seed(seed)).tolist())
+        for seed in range(9)
+    }
+    swapped = torch.tensor([5.0, 5, 5, 5, 1, 1, 0], dtype=torch.float64) * 14 / 22
+    assert found == {tuple(weights.tolist()), tuple(swapped.tolist())}
+
+
+def test_labels_of_very_many_classes_are_all_trusted(gaussian, monkeypatch):
+    problem = pose_problem(gaussian(n=90), ROBUST)
+    trust = label_trust(problem.task, problem.ridge, problem.order, 0)
+    assert 0 <= float(trust.min()) < 0.9 < float(trust.max()) <= 1
+    monkeypatch.setattr("divacli.curate.reweight._MOST_JUDGED", 2)
+    assert label_trust(problem.task, problem.ridge, problem.order, 0).tolist() == [1] * 90
