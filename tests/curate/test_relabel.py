@@ -406,8 +406,8 @@ def test_the_verdict_says_which_of_both_is_better(overlapping):
     better = outlook_of(result, 10, 30)
     assert relabel_verdict(better).endswith(
         "should lower the error on new images from 20.0 to 5.0 % (between 0.0 and 12.3); dropping them: "
-        "15.0; correcting as many at random would raise it to 25.0. By this forecast correcting is better than "
-        "dropping."
+        "15.0; correcting as many at random would raise it to 25.0. By this forecast correcting is "
+        "better than dropping."
     )
     assert relabel_verdict(outlook_of(result, 30, 10)).endswith(
         "By this forecast dropping is better: diva prune --keep auto."
