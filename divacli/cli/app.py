@@ -125,7 +125,7 @@ diva finds the training images that hurt and the labels that are wrong.
       look at them in a browser, with the neighbours that say why, and decide
 
   diva prune diva-out/scores.csv --keep auto
-      drop wrong labels and outliers, and learn what an exact refit predicts
+      drop wrong labels and outliers, and learn what that does to the error
 
 diva demo shows all three on images that it makes. diva --help has every
 command, diva COMMAND --help its options and examples, and diva doctor says what

@@ -146,14 +146,13 @@ def tiles(summaries: Mapping[str, Mapping[str, Any]]) -> list[Tile]:
 
 def _prune(prune: Mapping[str, Any]) -> Iterator[Sentence]:
     n = prune["n_kept"] + prune["n_dropped"]
-    prediction = prune.get("prediction")
+    found = prune.get("forecast")
     told = ""
-    if prediction is not None:
-        before, after = prediction["before"], prediction["after"]
+    if found is not None:
+        before, after = found["error"]["nothing"], found["error"][found["chosen"]]
         told = (
-            f": by an exact refit the {left_out(prune)} loss of all samples goes from "
-            f"{before['loss'][0]:.4f} to {after['loss'][0]:.4f}, of those kept from "
-            f"{before['loss'][1]:.4f} to {after['loss'][1]:.4f}"
+            f": forecast error on new images {before:.1%} with all of them, {after:.1%} without the "
+            f"{prune['n_chosen']:,} chosen to go"
         )
     yield Sentence(f"{prune['n_kept']:,} of {n:,} samples kept by diva prune", told)
 

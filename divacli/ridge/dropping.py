@@ -61,9 +61,9 @@ def dropping_order(rule: str, known: Evidence, seed: int) -> Tensor:
     if rule == RANDOM:
         return torch.argsort(drawn)
     if rule == COVERAGE and known.leverage is not None:
-        within = -known.leverage
+        within = -_rounded(known.leverage)
     elif rule in (BALANCED, EASY):
-        within = drawn if rule == BALANCED else known.loss
+        within = drawn if rule == BALANCED else _rounded(known.loss)
     else:
         raise ValueError(f"rule {rule!r}: expected one of {', '.join(RULES)}, coverage with a leverage")
     first = known.called.nonzero()[:, 0]
@@ -118,6 +118,11 @@ def kept_fraction(order: Tensor, labels: Tensor, keep: float, *, stratify: bool 
         # The last digits of keep * n are rounding: 0.55 * 100 is not to keep 56.
         stays[part[: len(part) - math.ceil(keep * len(part) - 1e-9)]] = False
     return Kept.of(stays, labels, order)
+
+
+def _rounded(values: Tensor) -> Tensor:
+    """In ten-thousandths of the largest: those of copies differ by rounding, and are to be ties."""
+    return (values / values.abs().max().clamp_min(1e-30) * 1e4).round() if len(values) else values
 
 
 def _drawn(place: Tensor, seed: int) -> Tensor:

@@ -42,8 +42,8 @@ def one_at_a_time(rule, evidence, seed):
     gone = sorted(called, key=lambda row: (-round(float(evidence.wrong[row]) * 1e6), draw[row]))
     first = {
         BALANCED: lambda row: -draw[row],
-        COVERAGE: lambda row: float(evidence.leverage[row]),
-        EASY: lambda row: -float(evidence.loss[row]),
+        COVERAGE: lambda row: round(1e4 * float(evidence.leverage[row] / evidence.leverage.max())),
+        EASY: lambda row: -round(1e4 * float(evidence.loss[row] / evidence.loss.max())),
     }[rule]
     left = {}
     for row in rows:
@@ -126,6 +126,23 @@ def test_probabilities_that_differ_by_rounding_are_ties():
     near = replace(evidence, wrong=torch.full((61,), 0.75).double())
     nearer = replace(near, wrong=near.wrong + 1e-9 * evidence.wrong)
     assert torch.equal(dropping_order(BALANCED, near, 0), dropping_order(BALANCED, nearer, 0))
+
+
+@pytest.mark.parametrize("rule", [COVERAGE, EASY])
+def test_copies_that_differ_by_rounding_are_ties(rule):
+    evidence = known(n_called=0)
+    copied = torch.arange(61) // 2
+    near = replace(evidence, loss=evidence.loss[copied], leverage=evidence.leverage[copied])
+    nearer = replace(
+        near, loss=near.loss + 1e-9 * evidence.wrong, leverage=near.leverage + 1e-9 * evidence.wrong
+    )
+    assert torch.equal(dropping_order(rule, near, 0), dropping_order(rule, nearer, 0))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_of_no_samples_none_go(rule):
+    none, nothing = torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.float64)
+    assert len(dropping_order(rule, Evidence(none, nothing, none.bool(), nothing, nothing, none), 0)) == 0
 
 
 @pytest.mark.parametrize("rule", ["derivative", "", COVERAGE])
