@@ -237,7 +237,7 @@ def test_prune_honours_weights(alike, done):
     for one, other in alike:
         dropped = []
         for file in (one, other):
-            done("prune", file, "--threshold", "0", *POSED)
+            done("prune", file, "--threshold", "0", "--force", *POSED)
             table = (
                 pd.read_csv("diva-out/dropped.csv")
                 .set_index("path")
