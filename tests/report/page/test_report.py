@@ -293,6 +293,22 @@ def test_a_summary_that_somebody_edited_is_an_error_about_the_folder(
     assert refused
 
 
+@pytest.mark.parametrize("written", ["choice", "everything"])
+def test_the_forecast_of_pruning_is_told(written: str) -> None:
+    gone = 30 if written == "choice" else 0
+    summary = {
+        **{"n_kept": 300 - gone, "n_dropped": gone, "n_chosen": 30, "written": written},
+        "forecast": {"chosen": "balanced", "error": {"nothing": 0.2, "balanced": 0.155, "random": 0.21}},
+    }
+    [found] = sentences({"prune": summary})
+    assert found.lead == f"{300 - gone} of 300 samples kept by diva prune"
+    assert found.rest == (
+        ": forecast error on new images 20.0% with all of them, 15.5% without the 30 chosen to go"
+    )
+    [without] = sentences({"prune": {**summary, "forecast": None}})
+    assert without.rest == ""
+
+
 @pytest.mark.parametrize("content", ["{}", '{"n_samples": "many"}'])
 def test_a_summary_of_another_program(
     scored: Any, tmp_path: Path, content: str, run_diva: Callable[..., Any]
