@@ -12,6 +12,7 @@ help:
 	@echo "make test   set up, then run the tests"
 	@echo "make test-oldest  run the tests with the oldest dependencies that are allowed, in .venv-oldest"
 	@echo "make test-wheel   build, install the wheel into an empty .venv-wheel, and run diva demo there"
+	@echo "make test-kills   kill commands in all phases, 200 times"
 	@echo "make lint   style, types and the documentation's links"
 	@echo "make docs   build the documentation into site/"
 	@echo "make fuzz   fuzz all readers of files, 120,000 inputs (Linux on x86-64)"

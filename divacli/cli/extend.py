@@ -42,6 +42,7 @@ class Rule(StrEnum):
 
     auto = "auto"
     coreset = "coreset"
+    balanced = "balanced"
     derivative = "derivative"
     random = "random"
 
@@ -71,9 +72,9 @@ def register(app: typer.Typer) -> None:
         by: Annotated[
             Rule,
             typer.Option(
-                help="coreset: what brings the fit closest to one on all that can be trusted. derivative: "
-                "what lowers the loss of DATA or --val. random. auto: the first, or with --val or without "
-                "labels the second, unless random is as good in K folds.",
+                help="coreset: what brings the fit closest to one on all that can be trusted. balanced: at "
+                "random, small classes first. derivative: what lowers the loss of DATA or --val. random. "
+                "auto: what wins in K folds; with --val or without labels the derivative, or random.",
                 rich_help_panel=_PANEL,
             ),
         ] = Rule.auto,
@@ -112,6 +113,8 @@ def register(app: typer.Typer) -> None:
         result = extend_core(core, candidates, options, how, validation, session.progress)
         write_extension(target, result, "extend.json", result.summary)
         target.done(relabelled=not candidates.manifest.labelled)
+        if result.unknown:
+            warn(f"no forecast was made: {result.unknown}")
         if not candidates.manifest.labelled:
             warn(
                 f"the labels of the {len(result.selected):,} chosen samples are predictions (label_source): "

@@ -17,6 +17,7 @@ from divacli.curate.choice import (
     remaining_samples,
     selected_samples,
 )
+from divacli.curate.outlook import Outlook
 from divacli.curate.provenance import left_out, provenance
 from divacli.curate.solution import (
     SolveOptions,
@@ -29,9 +30,11 @@ from divacli.curate.solution import (
 )
 from divacli.embed import Samples
 from divacli.embed.progress import Progress, silent
-from divacli.errors import DataError, ModelError, listed
+from divacli.errors import DataError, ModelError, SolveError, listed
 from divacli.manifest import Manifest
 from divacli.ridge import (
+    CHOICE,
+    POOL_FOLDS,
     RULES,
     Candidates,
     PoolProblem,
@@ -44,10 +47,11 @@ from divacli.ridge import (
     batch_size,
     decide,
     fit_trust,
+    forecast_choice,
     merged,
     started,
 )
-from divacli.ridge.pool_choice import CORESET, DERIVATIVE, RANDOM
+from divacli.ridge.pool_choice import BALANCED, CORESET, DERIVATIVE, RANDOM
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class ExtendOptions:
         refit_every: Samples chosen between two exact refits. None: a twentieth of the
             budget, 256 at the most.
         min_trust: Samples whose label is right with a smaller probability are not chosen.
-        by: `coreset`, `derivative` or `random`; None: what the folds say.
+        by: `coreset`, `balanced`, `derivative` or `random`; None: what the folds say.
         trust_core: Labels are trusted as far as the core's fit alone says, anew after every refit; for a pool
             of another modality, whose fit is not the core's.
         start_full: Start with the whole pool in and drop what harms, in one step; for a core with a single
@@ -91,6 +95,8 @@ class ExtendResult:
         core: The core's samples.
         pool: The pool's samples.
         first: What the core alone said of every pool sample, in the pool's order.
+        outlook: What the choice should do to the error on new images; None where that is not known.
+        unknown: Why not.
         summary: For JSON.
     """
 
@@ -101,6 +107,8 @@ class ExtendResult:
     core: Samples
     pool: Samples
     first: Candidates
+    outlook: Outlook | None
+    unknown: str
     summary: dict[str, Any]
 
 
@@ -191,6 +199,7 @@ def extend(
     remaining = remaining_samples(
         pool, reasons, free, candidates, everybody, problem.min_trust, stopped, ranked=rule != RANDOM
     )
+    outlook, unknown = outlook_of(problem, trust, how, rule, n_chosen, state.ridge, progress)
     table = pd.DataFrame(history)
     about = provenance(core, options, pool, validation)
     by_core = f"{left_out(about)} loss of the core"
@@ -209,6 +218,7 @@ def extend(
         "rule": rule,
         "why": why,
         "rules": [vars(trial) for trial in trials],
+        "forecast": None if outlook is None else outlook.as_dict(),
         "min_trust": problem.min_trust,
         "pool_noise": pool_noise(first, trust, len(everybody)) if labelled else None,
         "loss": {"before": history[0]["loss"], "after": history[-1]["loss"]},
@@ -221,7 +231,42 @@ def extend(
         **about,
     }
     extended = extended_samples(core, pool, selected)
-    return ExtendResult(selected, extended, remaining, table, core, pool, first, summary)
+    return ExtendResult(selected, extended, remaining, table, core, pool, first, outlook, unknown, summary)
+
+
+def outlook_of(
+    problem: PoolProblem,
+    trust: PoolTrust | None,
+    how: ExtendOptions,
+    rule: str,
+    n_chosen: int,
+    ridge: float,
+    progress: Progress,
+) -> tuple[Outlook | None, str]:
+    """What a choice should do to the error on new images, or the reason why that is not known.
+
+    Args:
+        problem: What was chosen from.
+        trust: How far its labels are trusted.
+        how: As of `extend`.
+        rule: That it was chosen by.
+        n_chosen: How many were.
+        ridge: Of the fit on core and choice.
+        progress: Told of every fold.
+    """
+    if trust is None:
+        return None, "the pool has no labels" if not problem.labelled else "the pool is of another kind"
+    if not n_chosen:
+        return None, "nothing was chosen"
+    fill = how.budget is not None
+    try:
+        with progress("judging the choice by folds", POOL_FOLDS) as advance:
+            found = forecast_choice(
+                problem, trust, rule, n_chosen, ridge, fill=fill, judged=lambda: advance(1)
+            )
+    except SolveError as error:
+        return None, error.got
+    return Outlook(found, CHOICE), ""
 
 
 def pose_choice(
@@ -309,8 +354,9 @@ def rule_of(
     )
     rule, trials = decide(problem, trust, budget if spent else None)
     if trials:
-        better = "has" if rule != RANDOM else "does not have"
-        return rule, f"{trials[0].rule} {better} a smaller loss than random in the folds", trials
+        if rule == RANDOM:
+            return rule, "no rule has a smaller loss and a smaller error than random in the folds", trials
+        return rule, f"{rule} has a smaller loss and a smaller error than random in the folds", trials
     if not problem.labelled:
         return rule, "the pool has no labels", ()
     return rule, "there is nothing to compare with" if not spent else "the folds are too small", ()
@@ -334,6 +380,12 @@ def check_rule(pool: Samples, how: ExtendOptions, validation: Samples | None) ->
         return
     if how.by not in RULES:
         raise DataError(f"rule {how.by!r}", expected=listed(list(RULES)))
+    if how.by == BALANCED and not pool.manifest.labelled:
+        raise DataError(
+            f"--by {BALANCED} with a pool without labels",
+            expected="a labelled pool",
+            hint=f"use --by {DERIVATIVE} or --by {RANDOM}, or leave --by out",
+        )
     if how.by == CORESET and (validation is not None or not pool.manifest.labelled):
         raise DataError(
             f"--by {CORESET} with " + ("--val" if validation is not None else "a pool without labels"),

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from divacli.curate.aggregate import AggregateResult
 from divacli.curate.extend import ExtendResult
+from divacli.report.outlook import Deed, outlook_sentence
 from divacli.report.plain import plain
 from divacli.report.tables import add_words, cell, listing
 from divacli.report.terminal import SHOWN, groups_line
@@ -34,9 +35,14 @@ def extend_summary(result: ExtendResult) -> Iterator[RenderableType]:
     yield Text(
         f"loss {summary['loss']['before']:.4f} -> {summary['loss']['after']:.4f}, "
         f"error {summary['error']['before']:.1%} -> {summary['error']['after']:.1%} "
-        f"(the choice was fitted to these: judge by diva evaluate); {summary['stopped']}\n"
+        f"(the choice was fitted to these); {summary['stopped']}\n"
     )
     yield _history(result)
+    if result.outlook is not None:
+        n = summary["n_selected"]
+        deed = Deed(f"adding these {n:,}", "adding as many at random", "keep the core", "adding")
+        yield Text()
+        yield Text(outlook_sentence(result.outlook, deed, written=True) + ".", style="bold")
     counts = result.remaining["reason"].value_counts()
     if len(counts):
         yield Text("\nwhy others were not chosen", style="bold")

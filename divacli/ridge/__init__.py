@@ -47,6 +47,7 @@ from divacli.ridge.pool_choice import (
     decide,
     started,
 )
+from divacli.ridge.pool_forecast import CHOICE, POOL_FOLDS, forecast_choice
 from divacli.ridge.problem import Problem, differentiate
 from divacli.ridge.reduction import Reduction, merged
 from divacli.ridge.removal import Removal
@@ -61,8 +62,10 @@ from divacli.ridge.trust import PoolTrust, fit_trust
 from divacli.ridge.uncertainty import derivative_errors, significant
 
 __all__ = [
+    "CHOICE",
     "FOLDS",
     "NOTHING",
+    "POOL_FOLDS",
     "RANDOM",
     "RULES",
     "SCALINGS",
@@ -130,6 +133,7 @@ __all__ = [
     "fit_scaling",
     "fit_trust",
     "forecast",
+    "forecast_choice",
     "in_eigenbasis",
     "kept_fraction",
     "leave_one_out",

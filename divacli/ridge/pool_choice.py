@@ -11,7 +11,8 @@ than its standard error, or its share of mistakes is larger, the answer is to dr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -29,8 +30,8 @@ from divacli.ridge.reduction import merged
 from divacli.ridge.task import RidgeTask
 from divacli.ridge.trust import PoolTrust, fit_trust, leave_out
 
-CORESET, DERIVATIVE, RANDOM = "coreset", "derivative", "random"
-RULES = (CORESET, DERIVATIVE, RANDOM)
+CORESET, BALANCED, DERIVATIVE, RANDOM = "coreset", "balanced", "derivative", "random"
+RULES = (CORESET, BALANCED, DERIVATIVE, RANDOM)
 
 BATCHES = 20
 """Refits of a choice, where nobody says how many."""
@@ -41,7 +42,7 @@ MOST_AT_ONCE = 256
 JUDGED_AT_MOST = 4000
 """Pool samples that take part in the judging of rules."""
 
-_JUDGED_BATCHES = 8
+JUDGED_BATCHES = 8
 """Refits of a choice that is made to judge its rule: it should not last longer than the choice itself."""
 
 _FOLDS = 2
@@ -124,6 +125,8 @@ class RuleTrial:
         error: Share of them predicted as another class than their label, likewise.
         gain: By how much the loss is lower than with as many samples drawn at random.
         gain_error: Standard error of the gain, from the spread over samples.
+        fewer: By how much the error is lower, likewise.
+        fewer_error: Standard error of that.
     """
 
     rule: str
@@ -131,6 +134,8 @@ class RuleTrial:
     error: float
     gain: float
     gain_error: float
+    fewer: float
+    fewer_error: float
 
 
 @dataclass(frozen=True)
@@ -151,17 +156,16 @@ class PoolChoice:
 
 
 class AtRandom:
-    """A choice at random among those who may be chosen, which looks at the pool as another one does.
+    """A choice in an order that was drawn before, which looks at the pool as another one does.
 
     Args:
         walk: The other.
-        order: (m,) row numbers of the pool in an order that does not depend on how they are stored.
-        seed: Of the draw.
+        place: (m,) int64 place of every pool sample in the order.
     """
 
-    def __init__(self, walk: PoolWalk, order: Tensor, seed: int) -> None:
+    def __init__(self, walk: PoolWalk, place: Tensor) -> None:
         self._walk = walk
-        self._place = _drawn_places(order, seed)
+        self._place = place
 
     @property
     def state(self) -> State:
@@ -173,7 +177,7 @@ class AtRandom:
         return self._walk.candidates()
 
     def choose(self, candidates: Candidates, eligible: Tensor, size: int) -> Tensor:
-        """The next in the random order."""
+        """The next in the order."""
         return at_random(self._place, eligible, size)
 
     def add(self, chosen: Tensor) -> None:
@@ -237,15 +241,50 @@ def decide(
         budget: As of `choose_rows`; without one there is nothing to compare with, for a random draw of all
             that is trusted is all of it.
     """
-    rule = CORESET if problem.validation is None and problem.labelled else DERIVATIVE
+    rules = (CORESET, BALANCED) if problem.validation is None and problem.labelled else (DERIVATIVE,)
     if trust is None or budget is None:
-        return rule, ()
-    trials = judged(problem, trust, rule, budget)
+        return rules[0], ()
+    trials = judged(problem, trust, rules, budget)
     if not trials:
-        return rule, ()
-    found, drawn = trials
-    better = found.gain > _SURENESS * found.gain_error and found.error <= drawn.error
-    return (rule if better else RANDOM), trials
+        return rules[0], ()
+    chosen: RuleTrial | None = None
+    for trial in trials[:-1]:
+        if trial.gain <= _SURENESS * trial.gain_error or trial.fewer < 0:
+            continue
+        if chosen is None or _clearly_fewer(trial, chosen):
+            chosen = trial
+    return (RANDOM if chosen is None else chosen.rule), trials
+
+
+def _clearly_fewer(trial: RuleTrial, other: RuleTrial) -> bool:
+    """Whether a rule makes fewer mistakes than another one by more than a standard error."""
+    return trial.fewer - other.fewer > _SURENESS * math.hypot(trial.fewer_error, other.fewer_error)
+
+
+def places(problem: PoolProblem, trust: PoolTrust | None, rule: str) -> Tensor:
+    """Place (m,) int64 of every pool sample in the order of `RANDOM` or `BALANCED`.
+
+    In the second one the next sample is always of the class with the fewest in the core and before it; among
+    classes of one number, and within a class, the order is random.
+    """
+    drawn = drawn_places(problem.pool_order, problem.seed)
+    if rule == RANDOM:
+        return drawn
+    rows = problem.eligible(trust).nonzero()[:, 0]
+    labels, core = problem.pool.labels[rows], problem.core
+    first = rows[drawn[rows].argsort()]
+    by_class = first[torch.argsort(problem.pool.labels[first], stable=True)]
+    counts = torch.bincount(labels, minlength=core.n_classes)
+    start = torch.cumsum(counts, 0) - counts
+    here = problem.pool.labels[by_class]
+    before = torch.arange(len(by_class)) - start[here]
+    number = torch.full_like(drawn, len(drawn) + len(core))
+    number[by_class] = before + torch.bincount(core.labels[core.weights > 0], minlength=core.n_classes)[here]
+    by_place = drawn.argsort()
+    order = by_place[torch.argsort(number[by_place], stable=True)]
+    place = torch.empty_like(drawn)
+    place[order] = torch.arange(len(order))
+    return place
 
 
 def started(problem: PoolProblem, trust: PoolTrust | None, rule: str, *, fill: bool, seed: int) -> PoolWalk:
@@ -282,7 +321,7 @@ def started(problem: PoolProblem, trust: PoolTrust | None, rule: str, *, fill: b
             fill=fill,
             seed=seed,
         )
-    return AtRandom(walk, problem.pool_order, seed) if rule == RANDOM else walk
+    return AtRandom(walk, places(problem, trust, rule)) if rule in (RANDOM, BALANCED) else walk
 
 
 def walked(
@@ -295,9 +334,9 @@ def walked(
     n_batches: int = BATCHES,
 ) -> Iterator[tuple[Tensor, Candidates]]:
     """The batches of a choice: rows (b,) of the pool, and what was known of all when they were chosen."""
-    if rule == RANDOM:
+    if rule in (RANDOM, BALANCED):
         # All at once: no fit is asked.
-        place = _drawn_places(problem.pool_order, problem.seed)
+        place = places(problem, trust, rule)
         nothing = torch.zeros(len(place), dtype=torch.float64)
         yield at_random(place, problem.eligible(trust), budget), Candidates(nothing, nothing, place, place, 0)
         return
@@ -334,27 +373,30 @@ def batch_size(budget: int, n_batches: int = BATCHES) -> int:
     return max(1, min(MOST_AT_ONCE, -(-budget // n_batches)))
 
 
-def judged(problem: PoolProblem, trust: PoolTrust, rule: str, budget: int) -> tuple[RuleTrial, ...]:
-    """What folds say of a rule and of drawing at random; nothing where they are too small to say it.
+def judged(
+    problem: PoolProblem, trust: PoolTrust, rules: Sequence[str], budget: int
+) -> tuple[RuleTrial, ...]:
+    """What folds say of rules and, last, of drawing at random; nothing where they are too small to say it.
 
     The folds are halves: of the pool, of which each chooses what serves the other; or of the validation set.
 
     Args:
         problem: The problem.
         trust: How far the pool's labels are trusted.
-        rule: One of `RULES`.
+        rules: Of `RULES`.
         budget: Samples to choose.
     """
     split = _pool_parts if problem.validation is None else _validation_parts
-    found: dict[str, list[Tensor]] = {rule: [], RANDOM: []}
+    found: dict[str, list[Tensor]] = {rule: [] for rule in (*rules, RANDOM)}
     shares = []
     for part, part_trust, size, held, share in split(problem, trust, budget):
         if size < 1 or float(share.sum()) <= 0:
             return ()
-        rows = torch.cat(
-            [now for now, _ in walked(part, part_trust, rule, size, fill=True, n_batches=_JUDGED_BATCHES)]
-        )
-        found[rule].append(_outcome(part, rows, held))
+        for rule in rules:
+            rows = torch.cat(
+                [now for now, _ in walked(part, part_trust, rule, size, fill=True, n_batches=JUDGED_BATCHES)]
+            )
+            found[rule].append(_outcome(part, rows, held))
         draws = [
             torch.cat([now for now, _ in walked(other, part_trust, RANDOM, len(rows), fill=True)])
             for other in (replace(part, seed=part.seed + 1 + draw) for draw in range(_DRAWS))
@@ -367,12 +409,13 @@ def judged(problem: PoolProblem, trust: PoolTrust, rule: str, budget: int) -> tu
     outcomes = {name: torch.cat(parts) for name, parts in found.items()}
     trials = []
     for name, outcome in outcomes.items():
-        lower = outcomes[RANDOM][:, 0] - outcome[:, 0]
-        gain = float(weight @ lower)
-        spread = float((weight.square() @ (lower - gain).square()).sqrt())
-        trials.append(
-            RuleTrial(name, float(weight @ outcome[:, 0]), float(weight @ outcome[:, 1]), gain, spread)
-        )
+        lower = outcomes[RANDOM] - outcome
+        gains = weight @ lower
+        spread = (weight.square() @ (lower - gains).square()).sqrt()
+        loss, error = (weight @ outcome).tolist()
+        gain, fewer = gains.tolist()
+        gain_error, fewer_error = spread.tolist()
+        trials.append(RuleTrial(name, loss, error, gain, gain_error, fewer, fewer_error))
     return tuple(trials)
 
 
@@ -383,7 +426,7 @@ _Part = tuple[PoolProblem, PoolTrust, int, RidgeTask, Tensor]
 def _pool_parts(problem: PoolProblem, trust: PoolTrust, budget: int) -> Iterator[_Part]:
     """Halves of those who may be chosen and of those who count: each is chosen from for the other."""
     counted = problem.counted(trust)
-    place = _drawn_places(problem.pool_order, problem.seed)
+    place = drawn_places(problem.pool_order, problem.seed)
     drawn = at_random(place, problem.possible, JUDGED_AT_MOST)
     share = len(drawn) / max(1, int(problem.possible.sum()))
     half = split_in_folds(problem.pool.labels[drawn], torch.arange(len(drawn)), problem.seed, _FOLDS)
@@ -443,7 +486,7 @@ def _outcome(problem: PoolProblem, rows: Tensor, held: RidgeTask) -> Tensor:
     return torch.stack([(outputs - targets).square().sum(dim=1), wrong], dim=1)
 
 
-def _drawn_places(order: Tensor, seed: int) -> Tensor:
+def drawn_places(order: Tensor, seed: int) -> Tensor:
     """(m,) int64 place of every row in a random order that does not depend on how rows are stored."""
     drawn = order[torch.randperm(len(order), generator=torch.Generator().manual_seed(seed))]
     return torch.empty_like(drawn).index_copy_(0, drawn, torch.arange(len(drawn)))

@@ -42,6 +42,7 @@ def merged(core: RidgeTask, pool: RidgeTask, weights: Tensor) -> RidgeTask:
         validation_mask=torch.cat([core.validation_mask, torch.zeros(len(pool), dtype=torch.float64)]),
         groups=groups,
         offset=offset,
+        numbers=None,
     )
 
 

@@ -24,7 +24,7 @@ from divacli.ridge import (
 from divacli.ridge import pool_choice as module
 from divacli.ridge.coreset import closest, judged_sums
 from divacli.ridge.extension import trusted
-from divacli.ridge.pool_choice import CORESET, DERIVATIVE, RANDOM, RuleTrial, judged
+from divacli.ridge.pool_choice import BALANCED, CORESET, DERIVATIVE, RANDOM, RuleTrial, judged, places
 from divacli.ridge.trust import leave_out
 
 K, RIDGE = 3, 0.6
@@ -429,12 +429,24 @@ def posed(core, pool, **options):
     return PoolProblem(core, pool, torch.arange(len(core)), torch.arange(len(pool)), everybody, **options)
 
 
+def trial(rule, gain, error):
+    return RuleTrial(rule, 0.32 - gain, error, gain, 0.01, 0.2 - error, 0.01)
+
+
 @pytest.mark.parametrize(
-    ("gain", "error", "rule"),
-    [(0.02, 0.1, CORESET), (0.005, 0.1, RANDOM), (-0.02, 0.1, RANDOM), (0.02, 0.21, RANDOM)],
+    ("gain", "error", "balanced", "rule"),
+    [
+        (0.02, 0.1, (0.02, 0.09), CORESET),  # not clearly better than the first one
+        (0.02, 0.1, (0.02, 0.08), BALANCED),
+        (0.02, 0.1, (0.005, 0.08), CORESET),
+        (0.005, 0.1, (0.02, 0.19), BALANCED),
+        (0.005, 0.1, (0.005, 0.1), RANDOM),
+        (-0.02, 0.1, (-0.02, 0.1), RANDOM),
+        (0.02, 0.21, (0.02, 0.21), RANDOM),
+    ],
 )
-def test_random_is_the_answer_unless_a_rule_beats_it(gain, error, rule, monkeypatch):
-    trials = (RuleTrial(CORESET, 0.3, error, gain, 0.01), RuleTrial(RANDOM, 0.32, 0.2, 0.0, 0.0))
+def test_random_is_the_answer_unless_a_rule_beats_it(gain, error, balanced, rule, monkeypatch):
+    trials = (trial(CORESET, gain, error), trial(BALANCED, *balanced), trial(RANDOM, 0.0, 0.2))
     monkeypatch.setattr(module, "judged", lambda *_: trials)
     core, pool, _ = noisy(0.3)
     trust = trust_for(core, pool)
@@ -447,12 +459,12 @@ def test_the_judging_is_that_of_refits(relative_error):
     """Loss and share of mistakes of the random draws, by normal equations on core and choice."""
     core, pool, _ = noisy(0.2, m=80)
     problem, trust = posed(core, pool, ridge=RIDGE, seed=1), trust_of(core, pool, ridge=RIDGE)
-    found = judged(problem, trust, CORESET, 20)
-    losses = {CORESET: 0.0, RANDOM: 0.0}
+    found = judged(problem, trust, (CORESET, BALANCED), 20)
+    losses = {CORESET: 0.0, BALANCED: 0.0, RANDOM: 0.0}
     total = 0.0
     for part, part_trust, size, held, share in module._pool_parts(problem, trust, 20):
         assert size == 10
-        for rule, draws in ((CORESET, 1), (RANDOM, 3)):
+        for rule, draws in ((CORESET, 1), (BALANCED, 1), (RANDOM, 3)):
             for draw in range(draws):
                 now = replace(part, seed=part.seed + (rule == RANDOM) * (1 + draw))
                 batches = module.walked(now, part_trust, rule, size, fill=True, n_batches=8)
@@ -503,6 +515,25 @@ def test_a_validation_set_is_judged_by_halves():
         assert size == 30
         assert float(part.validation.validation_mask.sum()) == 30
         assert (len(held), float(share.sum())) == (30, 30.0)
+
+
+def test_balanced_takes_from_the_smallest_class_one_at_a_time():
+    core, pool, _ = noisy(0.3)
+    problem, trust = posed(core, pool, seed=3), trust_for(core, pool)
+    eligible = problem.eligible(trust)
+    order = places(problem, trust, BALANCED).argsort()[: int(eligible.sum())]
+    assert bool(eligible[order].all())
+    counts = torch.bincount(core.labels, minlength=K)
+    left = torch.bincount(pool.labels[eligible], minlength=K)
+    for row in order.tolist():
+        label = int(pool.labels[row])
+        assert counts[label] == counts[left > 0].min()
+        counts[label] += 1
+        left[label] -= 1
+    drawn = places(problem, trust, RANDOM)
+    assert torch.equal(drawn.sort().values, torch.arange(len(pool)))
+    within = [row for row in order.tolist() if int(pool.labels[row]) == 0]
+    assert within == sorted(within, key=lambda row: int(drawn[row]))
 
 
 def test_too_few_to_judge():
