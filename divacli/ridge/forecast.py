@@ -219,6 +219,7 @@ def forecast(
     trust: Tensor,
     *,
     order: Tensor | None = None,
+    stays: Tensor | None = None,
     fixed_ridge: bool = False,
     n_folds: int = FOLDS,
     seed: int = 0,
@@ -233,6 +234,7 @@ def forecast(
         trust: (n,) float64 in [0, 1], the probability that the label of each judged sample is right.
         order: (n,) row numbers of the training samples in an order that does not depend on how they are
             stored; by default that of the problem, or the rows' own where a validation set has it.
+        stays: (n,) bool, training samples that leave with no fold, and judge nothing; by default none.
         fixed_ridge: Whether every head has the problem's ridge, and not its own optimum near it.
         n_folds: K.
         seed: Of the folds, and of what is drawn in them.
@@ -246,6 +248,8 @@ def forecast(
         order = problem.order if problem.validation is None else torch.arange(len(problem.task))
     ridges = _Ridges(order, fixed_ridge)
     parts, rows = drawn(problem, n_folds, seed)
+    if stays is not None and problem.validation is None:
+        parts, rows = [inside & ~stays for inside in parts], rows[~stays[rows]]
     # In the order of the samples, so that sums do not hang on how the rows were drawn.
     rows = rows.sort().values
     whole = moments(problem.task)

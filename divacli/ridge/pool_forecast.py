@@ -1,8 +1,9 @@
 """What a choice from a pool does to the error on new samples, beside the core alone and a random choice.
 
-A fold leaves core and pool, or the validation set. The choice is made by the others, with fewer refits than
-the real one, and the fold judges. How far the pool's labels are trusted is found once, by all: the fold has
-a say in that, and in nothing else.
+A fold leaves the pool, or the validation set; the core stays, for without a part of it a small core would be
+another one. The choice is made from the others, as large as the real one and with fewer refits, and the fold
+judges. How far the pool's labels are trusted is found once, by all: the fold has a say in that, and in
+nothing else.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def forecast_choice(
     both = merged(core, pool, nobody)
     training_order = torch.cat([problem.order, n + problem.pool_order])
     if problem.validation is None:
-        mask = torch.cat([core.validation_mask, problem.possible.double()])
+        mask = torch.cat([torch.zeros_like(core.validation_mask), problem.possible.double()])
         posed = Problem(replace(both, validation_mask=mask), ridge, training_order, robust=False)
         counted = torch.cat([torch.ones(n, dtype=torch.float64), trust.probability])
     else:
@@ -65,12 +66,11 @@ def forecast_choice(
         counted = torch.ones(len(problem.validation), dtype=torch.float64)
 
     def decide(rest: Rest) -> dict[str, Training]:
-        outside = torch.ones(len(both), dtype=torch.bool)
+        rows = torch.arange(len(pool))
         if problem.validation is None:
-            outside = ~rest.inside
-        rows = outside[n:].nonzero()[:, 0]
-        part, part_trust = _without(problem, trust, outside[:n].nonzero()[:, 0], rows, rest)
-        size = round(budget * len(rows) / max(1, len(pool)))
+            rows = (~rest.inside[n:]).nonzero()[:, 0]
+        part, part_trust = _without(problem, trust, rows, rest)
+        size = min(budget, int(part.eligible(part_trust).sum()))
         batches = walked(part, part_trust, rule, size, fill=fill, n_batches=JUDGED_BATCHES)
         chosen = torch.cat([rows[:0], *(rows[batch] for batch, _ in batches)])
         drawn = rows[at_random(drawn_places(part.pool_order, rest.seed), part.possible, len(chosen))]
@@ -81,6 +81,7 @@ def forecast_choice(
         decide,
         counted,
         order=training_order,
+        stays=torch.cat([torch.ones(n, dtype=torch.bool), torch.zeros(len(pool), dtype=torch.bool)]),
         fixed_ridge=problem.ridge is not None,
         n_folds=POOL_FOLDS,
         seed=problem.seed,
@@ -89,23 +90,20 @@ def forecast_choice(
 
 
 def _without(
-    problem: PoolProblem, trust: PoolTrust, core_rows: Tensor, rows: Tensor, rest: Rest
+    problem: PoolProblem, trust: PoolTrust, rows: Tensor, rest: Rest
 ) -> tuple[PoolProblem, PoolTrust]:
     """The choice and the trust as they are without a fold.
 
     Args:
         problem: The whole problem.
         trust: Of the whole pool.
-        core_rows: (c,) of the core that are there.
-        rows: (m,) of the pool, likewise.
+        rows: (m,) of the pool that are there.
         rest: The samples without the fold.
     """
-    core, pool = problem.core.select(core_rows), problem.pool.select(rows)
+    pool = problem.pool.select(rows)
     part = replace(
         problem,
-        core=core,
         pool=pool,
-        order=_among(problem.order, core_rows),
         pool_order=_among(problem.pool_order, rows),
         possible=problem.possible[rows],
         balance=None if problem.balance is None else problem.balance[rows],
@@ -113,7 +111,7 @@ def _without(
         seed=rest.seed,
     )
     probability = trust.probability[rows]
-    outputs = leave_out(core, pool, probability, problem.ridge)
+    outputs = leave_out(problem.core, pool, probability, problem.ridge)
     part_trust = PoolTrust(probability, trust.noise, trust.predicted[rows], trust.confidence[rows], outputs)
     return part, part_trust
 
