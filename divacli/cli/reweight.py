@@ -85,6 +85,8 @@ def register(app: typer.Typer) -> None:
                 "no step lowers the loss of left-out samples by more than two of its standard errors: "
                 f"the weights are {start}"
             )
+        if not result.written:
+            warn("the steps should raise the error on new images: the weights are as they were")
         if result.unknown:
             warn(f"no forecast was made: {result.unknown}")
         if not frame.quiet:

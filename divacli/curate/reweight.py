@@ -95,6 +95,8 @@ class ReweightResult:
         outlook: What the new weights should do to the error on new images; None where none is new, or that
             is not known.
         unknown: Why it is not known.
+        written: Whether the new weights are the table's; else the given ones stay, for the forecast is that
+            the steps raise the error by more than a standard error.
     """
 
     table: pd.DataFrame
@@ -104,6 +106,7 @@ class ReweightResult:
     summary: dict[str, Any]
     outlook: Outlook | None = None
     unknown: str = ""
+    written: bool = True
 
 
 def reweight(
@@ -151,6 +154,10 @@ def reweight(
             outlook = _outlook(samples, problem, options, how, sizes, progress)
         except SolveError as error:
             unknown = error.got
+    # Steps lower a loss; where they raise the error by more than noise, they are not what was wanted.
+    written = choice is None or options.balanced or outlook is None or outlook.pays
+    if not written:
+        weights = problem.task.weights
     table = without_scores(samples.manifest.table).assign(weight=weights.numpy())
     seconds = time.monotonic() - start
     summary = {
@@ -168,9 +175,10 @@ def reweight(
         "trials": None if choice is None else [vars(trial) for trial in choice.trials],
         "seconds": {"embed": round(samples.seconds, 3), "solve": round(seconds, 3)},
         **provenance(samples, options, validation),
+        "written": "new weights" if written else "given weights",
         "forecast": None if outlook is None else outlook.as_dict(),
     }
-    return ReweightResult(table, samples, choice, history, summary, outlook, unknown)
+    return ReweightResult(table, samples, choice, history, summary, outlook, unknown, written)
 
 
 def pose_problem(
@@ -304,7 +312,7 @@ def _outlook(
             seed=options.seed,
             judged=lambda: advance(1),
         )
-    return Outlook(found, REWEIGHTING)
+    return Outlook(found, REWEIGHTING, benefit_of_doubt=1.0)
 
 
 def _without_fold(

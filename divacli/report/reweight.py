@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pandas as pd
 from rich.console import RenderableType
@@ -53,6 +54,10 @@ def reweight_verdict(result: ReweightResult) -> str:
     if balanced and not stepless:
         done += " and reweighting"
     deed = Deed(done, f"the same weights dealt out at random{among}", "the weights stay", "reweighting")
+    if not result.written:
+        size = result.summary["sizes"][0]
+        said = outlook_sentence(outlook, replace(deed, rival=""), written=True)
+        return f"Nothing to gain: the weights stay (--step-size {size:g} steps all the same). {said}."
     said = outlook_sentence(outlook, deed, written=True) + "."
     if balanced:
         said = said.replace("the error on new images", "the error on new images, averaged over classes,", 1)
