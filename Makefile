@@ -73,6 +73,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.ridge_choice
 	$(BIN)/python -m benchmarks.mislabel
 	$(BIN)/python -m benchmarks.duplicates
+	$(BIN)/python -m benchmarks.pays
 	$(BIN)/python -m benchmarks.extend
 	$(BIN)/python -m benchmarks.aggregate
 	$(BIN)/python -m benchmarks.reweight

@@ -497,7 +497,7 @@ class ChoiceOptions:
         str | None,
         typer.Option(
             help="Samples to choose at the most, a number or a share of the pool such as 25%. Default: "
-            "until none is left that lowers the loss.",
+            "as many as help.",
             metavar="N|P%",
             rich_help_panel=_CHOICE,
         ),
