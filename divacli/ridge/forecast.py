@@ -37,11 +37,15 @@ NOTHING, RANDOM = "nothing", "random"
 
 FOLDS = 5
 
-_RIDGE_ROWS = 2000
+_RIDGE_ROWS = 1000
 """Samples by whose leave-one-out loss a head's ridge is found, at the most."""
 
 _FACTOR = 2.0
 """Between two ridges that are tried."""
+
+_FLAT, _PLATEAU = 0.005, 0.0005
+"""Relative rises of the loss at half the ridge. Below the first one it is at its optimum, as far as errors
+show; below the second one the ridge may be so small that it does nothing, and the optimum far."""
 
 _MOST_TRIED = 12
 """Ridges tried in one direction: then a factor of 4,096 lies between the first and the last."""
@@ -53,7 +57,7 @@ _DEVIATIONS = 1.96
 """Standard errors to either side of a 95 % interval."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Training:
     """What a head is trained on.
 
@@ -64,6 +68,17 @@ class Training:
 
     weights: Tensor
     labels: Tensor | None = None
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the same head is trained."""
+        if not isinstance(other, Training) or (self.labels is None) != (other.labels is None):
+            return False
+        same = torch.equal(self.weights, other.weights)
+        return same and (
+            self.labels is None or other.labels is None or torch.equal(self.labels, other.labels)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -263,11 +278,21 @@ def forecast(
         fit = ridges.fit(without.task, sums, problem.ridge)
         rest = Rest(without, inside, fit, seed + number, sums, ridges)
         mine = inside[rows].nonzero()[:, 0]
-        heads = {NOTHING: fit} | {name: rest.head(training) for name, training in decide(rest).items()}
-        for name, head in heads.items():
+        decisions = decide(rest)
+
+        def missed(head: RidgeFit, mine: Tensor = mine) -> Tensor:
             outputs = predictions(problem.judged, head, rows[mine])
-            missed = wrong.setdefault(name, torch.zeros(len(rows), dtype=torch.float64))
-            missed[mine] = (outputs.argmax(dim=1) != labels[mine]).double()
+            return (outputs.argmax(dim=1) != labels[mine]).double()
+
+        found = {NOTHING: missed(fit)}
+        for name, training in decisions.items():
+            # Rules often agree: where all that goes is called wrong, say.
+            twin = next(
+                (other for other in found if other in decisions and training == decisions[other]), None
+            )
+            found[name] = missed(rest.head(training)) if twin is None else found[twin]
+        for name, part in found.items():
+            wrong.setdefault(name, torch.zeros(len(rows), dtype=torch.float64))[mine] = part
         judged()
     share = (problem.judged.validation_mask * trust)[rows]
     if not float(share.sum()) > 0:
@@ -295,7 +320,8 @@ class _Ridges:
     def fit(self, task: RidgeTask, sums: Moments, start: float) -> RidgeFit:
         """The head at the leave-one-out optimum of its ridge, sought from where another head has it.
 
-        Ridges a factor of two apart are tried in the direction in which the loss falls, until it rises.
+        Ridges a factor of two apart are tried, smaller ones first, in the direction in which the loss falls,
+        until it rises. Where it rises a little to the one side, the other side is not looked at.
 
         Args:
             task: The samples at their weights.
@@ -324,7 +350,8 @@ class _Ridges:
             return float(share @ (left_out - targets).square().sum(dim=1)), fit
 
         best = tried(start)
-        for factor in (_FACTOR, 1 / _FACTOR):
+        # Decisions mostly ask for a smaller ridge. Where nothing is determined there is none to be found.
+        for factor in (1 / _FACTOR, _FACTOR) if best[1] is not None else (_FACTOR,):
             ridge = start
             for _ in range(_MOST_TRIED):
                 ridge *= factor
@@ -332,7 +359,8 @@ class _Ridges:
                 if found[0] >= best[0] and best[1] is not None:
                     break
                 best = found
-            if best[1] is None or best[1].ridge != start:
+            moved = best[1] is not None and best[1].ridge != start
+            if moved or (1 + _PLATEAU) * best[0] < found[0] < (1 + _FLAT) * best[0]:
                 break
         # Where no ridge near has a loss, a head may still predict a fold.
         return best[1] or sums.fit(start)
