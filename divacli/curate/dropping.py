@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -61,7 +62,7 @@ Decision = Callable[[Seen], Kept]
 
 @dataclass(frozen=True)
 class SeenInTable:
-    """All samples, as a table of scores has them.
+    """All samples of positive weight, as a table of scores has them.
 
     Attributes:
         scores: The table.
@@ -73,16 +74,21 @@ class SeenInTable:
     judge: Judge | None
     seed: int
 
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """Which rows of the table they are, (m,) int64; a sample of weight 0 is absent already."""
+        return np.flatnonzero(self.scores.table["weight"].to_numpy(float) > 0)
+
     @property
     def labels(self) -> Tensor:
         """See `Seen`."""
-        labels = self.scores.table["label"].to_numpy(str)
+        labels = self.scores.table["label"].to_numpy(str)[self.rows]
         return torch.from_numpy(np.unique(labels, return_inverse=True)[1])
 
     @property
     def place(self) -> Tensor:
         """See `Seen`."""
-        paths = self.scores.table["path"].to_numpy(str)
+        paths = self.scores.table["path"].to_numpy(str)[self.rows]
         place = np.empty(len(paths), np.int64)
         place[np.argsort(paths, kind="stable")] = np.arange(len(paths))
         return torch.from_numpy(place)
@@ -91,16 +97,16 @@ class SeenInTable:
         """See `Seen`."""
         table = self.scores.table
         require_judged(table, ("mislabel_probability", "outlier_score", "loo_loss"))
-        wrong = torch.from_numpy(table["mislabel_probability"].to_numpy(float, copy=True))
+        wrong = self.values("mislabel_probability")
         leverage = None
         if rule == COVERAGE and self.judge is not None:
             problem = self.judge.problem
             fit = moments(problem.task).fit(problem.ridge)
-            leverage = leave_one_out(problem.task, fit, self.judge.loss).leverage
+            leverage = leave_one_out(problem.task, fit, self.judge.loss).leverage[self.rows]
         return Evidence(
             self.labels,
             wrong,
-            (wrong > threshold) | torch.from_numpy(outliers(table).copy()),
+            (wrong > threshold) | torch.from_numpy(outliers(table)[self.rows]),
             self.values("loo_loss"),
             leverage,
             self.place,
@@ -109,7 +115,7 @@ class SeenInTable:
     def values(self, column: str) -> Tensor:
         """See `Seen`."""
         require_judged(self.scores.table, (column,))
-        return torch.from_numpy(self.scores.table[column].to_numpy(float, copy=True))
+        return torch.from_numpy(self.scores.table[column].to_numpy(float)[self.rows])
 
 
 @dataclass(frozen=True)

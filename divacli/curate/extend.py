@@ -191,13 +191,22 @@ def extend(
     rows = np.concatenate(chosen) if chosen else np.zeros(0, np.int64)
     left = free & (candidates.trust >= problem.min_trust)
     stopped = "no other one lowers the loss"
-    if n_chosen == budget < n_possible:
+    if n_chosen == n_possible:
+        stopped = "all were chosen"
+    elif n_chosen == budget < n_possible:
         stopped = "the budget was spent"
     elif not bool(left.any()) and n_chosen < n_possible:
         stopped = "no other label is trusted"
     selected = selected_samples(pool, rows, batches, first, everybody)
     remaining = remaining_samples(
-        pool, reasons, free, candidates, everybody, problem.min_trust, stopped, ranked=rule != RANDOM
+        pool,
+        reasons,
+        free,
+        candidates,
+        everybody,
+        problem.min_trust,
+        stopped,
+        ranked=rule not in (RANDOM, BALANCED),
     )
     outlook, unknown = outlook_of(problem, trust, how, rule, n_chosen, state.ridge, progress)
     table = pd.DataFrame(history)

@@ -138,7 +138,8 @@ def prune_automatically(
     share = None if budget is None else budget / max(1, len(scores.table))
     decisions = {AUTOMATIC: by_label(auto.threshold, share)}
     found, unknown = _forecast(scores, judge, unknown, decisions, progress)
-    outlook = None if found is None else Outlook(found, AUTOMATIC, benefit_of_doubt=1.0)
+    doubt = _benefit_of_doubt(scores.table, auto.choice.kept)
+    outlook = None if found is None else Outlook(found, AUTOMATIC, doubt)
     order = _largest_first(scores.table, "mislabel_probability")
     written = _is_written(outlook, force)
     return Pruning(
@@ -197,18 +198,23 @@ def prune_by(
             expected="the features that the scores were made from",
             hint="give the images and the network in place of the scores, or another rule",
         )
+    if by == CRITERIA[0] and scores.record is not None and scores.record.validated:
+        judge, unknown = None, "these derivatives are of the loss of a --val set that the table does not hold"
     found, unknown = _forecast(scores, judge, unknown, decisions, progress)
     names = tuple(decisions)
     by = names[0] if found is None else preferred(found, names)
     seen = SeenInTable(scores, judge, scores.seed)
     kept = decisions[by](seen)
-    decision = Choice(kept.stays.numpy(), sorted(table["label"][kept.rescued.numpy()]))
+    stays = np.ones(len(table), bool)
+    stays[seen.rows] = kept.stays.numpy()
+    decision = Choice(stays, sorted(table["label"].to_numpy(object)[seen.rows][kept.rescued.numpy()]))
     if by in CRITERIA:
         order = _largest_first(table, by)
         reasons = np.where(decision.kept, "", by).astype(object)
     else:
         known = seen.evidence(MORE_LIKELY_WRONG, by)
-        order = dropping_order(by, known, seen.seed).numpy()
+        absent = np.setdiff1d(np.arange(len(table)), seen.rows)
+        order = np.concatenate([seen.rows[dropping_order(by, known, seen.seed).numpy()], absent])
         reasons = _reasons(table, decision.kept, by)
     outlook = None if found is None else Outlook(found, by, _benefit_of_doubt(table, decision.kept))
     asked = {"keep": keep, "threshold": threshold, "stratify": stratify}

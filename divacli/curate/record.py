@@ -180,6 +180,7 @@ class ScoreRecord:
         loss: The validation loss, calibrated.
         options: How the problem was posed.
         noise: How the labels come about; None where the note does not say.
+        validated: Whether derivatives are of the loss of a separate set, which only a fresh result has.
     """
 
     store: Place | None
@@ -187,6 +188,7 @@ class ScoreRecord:
     loss: Loss
     options: SolveOptions
     noise: NoiseModel | None = field(default=None, compare=False)
+    validated: bool = False
 
 
 def save_record(result: ScoreResult, options: SolveOptions, cache: Path) -> None:
@@ -206,6 +208,7 @@ def save_record(result: ScoreResult, options: SolveOptions, cache: Path) -> None
         "group": options.group,
         "balanced": options.balanced,
         "fixed_ridge": options.ridge is not None,
+        "validated": result.solution.validation is not None,
         "noise": _described(result.noise),
     }
     content["check"] = _check(content)
@@ -246,7 +249,7 @@ def find_record(manifest: Manifest, cache: Path, options: SolveOptions) -> Score
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
     loss: Loss = SquaredLoss() if temperature is None else CrossEntropyLoss(temperature)
-    return ScoreRecord(store, ridge, loss, posed, noise)
+    return ScoreRecord(store, ridge, loss, posed, noise, bool(content.get("validated")))
 
 
 def _described(model: NoiseModel) -> dict[str, Any] | None:

@@ -27,7 +27,7 @@ from divacli.curate.record import Scores
 from divacli.curate.score import JUDGED_COLUMNS, SCORE_COLUMNS
 from divacli.embed.progress import Progress, silent
 from divacli.errors import SolveError, listed
-from divacli.ridge import RANDOM, Change, Decide, Rest, Training, predictable
+from divacli.ridge import RANDOM, Change, Decide, Kept, Rest, Training, predictable
 
 FILES = ("relabelled", "changes", "relabel.json")
 """What is always written."""
@@ -204,6 +204,8 @@ class Relabelling:
             )
         if self.unknown:
             yield f"no forecast was made: {self.unknown}"
+        if not self.written:
+            yield (f"{self.n_chosen:,} labels would be corrected and are not; --force writes the corrections")
 
     def write(self, target: ResultFiles) -> None:
         """Write all tables and the summary."""
@@ -249,7 +251,9 @@ def relabel_scored(
             outlook = Outlook(found, CORRECTING, benefit_of_doubt=1.0)
         except SolveError as error:
             unknown = error.got
-    written = force or outlook is None or outlook.pays
+    # Where nothing judges it, a decision that calls most labels wrong is left to people.
+    most = doubtful(len(decision.changes), len(scores.table)) is not None
+    written = force or (outlook.pays if outlook is not None else not most)
     return Relabelling(scores, decision, written, outlook, unknown)
 
 
@@ -309,7 +313,9 @@ def _without_fold(judge: Judge, table: pd.DataFrame, threshold: float, share: fl
 
         return {
             CORRECTING: corrected(chosen),
-            DROPPING: Training(kept_weights(rest, ~chosen)),
+            DROPPING: Training(
+                kept_weights(rest, Kept.of(~chosen, labels, judge.place[rows].argsort()).stays)
+            ),
             RANDOM: corrected(at_random),
         }
 

@@ -175,7 +175,7 @@ def reweight(
         "trials": None if choice is None else [vars(trial) for trial in choice.trials],
         "seconds": {"embed": round(samples.seconds, 3), "solve": round(seconds, 3)},
         **provenance(samples, options, validation),
-        "written": "new weights" if written else "given weights",
+        "written": "new weights" if written and (sizes or options.balanced) else "given weights",
         "forecast": None if outlook is None else outlook.as_dict(),
     }
     return ReweightResult(table, samples, choice, history, summary, outlook, unknown, written)

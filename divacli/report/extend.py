@@ -10,7 +10,7 @@ from rich.text import Text
 
 from divacli.curate.aggregate import AggregateResult
 from divacli.curate.extend import ExtendResult
-from divacli.report.outlook import Deed, outlook_sentence
+from divacli.report.outlook import Deed, outlook_sentence, these
 from divacli.report.plain import plain
 from divacli.report.tables import add_words, cell, listing
 from divacli.report.terminal import SHOWN, groups_line
@@ -40,7 +40,7 @@ def extend_summary(result: ExtendResult) -> Iterator[RenderableType]:
     yield _history(result)
     if result.outlook is not None:
         n = summary["n_selected"]
-        deed = Deed(f"adding these {n:,}", "adding as many at random", "keep the core", "adding")
+        deed = Deed(f"adding {these(n)}", "adding as many at random", "keep the core", "adding", advise=True)
         yield Text()
         yield Text(outlook_sentence(result.outlook, deed, written=True) + ".", style="bold")
     counts = result.remaining["reason"].value_counts()

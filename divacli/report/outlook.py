@@ -18,6 +18,7 @@ class Deed:
         nothing: What to do in its place, such as "keep everything".
         kind: The gerund alone, such as "dropping".
         rival: Another decision and its error, such as "dropping them: 17.1"; "" where there is none.
+        advise: Whether a decision that is written is advised against where it does not pay.
     """
 
     decision: str
@@ -25,6 +26,12 @@ class Deed:
     nothing: str
     kind: str
     rival: str = ""
+    advise: bool = False
+
+
+def these(n: int) -> str:
+    """A number of samples that were just spoken of."""
+    return "this one" if n == 1 else f"these {n:,}"
 
 
 def outlook_sentence(outlook: Outlook, deed: Deed, *, written: bool) -> str:
@@ -41,22 +48,21 @@ def outlook_sentence(outlook: Outlook, deed: Deed, *, written: bool) -> str:
         f"{_percent(before)} to {_percent(after)} % (between {_percent(max(0.0, before + change.low))} and "
         f"{_percent(min(1.0, before + change.high))})"
     )
-    rival = f"; {deed.rival}" if deed.rival else ""
-    if not outlook.pays and not written:
-        return (
-            f"Nothing to gain by {deed.kind}: {deed.nothing} (--force writes the choice all the same). "
-            f"{_capital(deed.decision)} should raise the error on new images from {errors}{rival}"
-        )
-    verb = "should change"
-    if change.high < 0:
-        verb = "should lower"
-    elif change.low > 0:
-        verb = "should raise"
-    said = f"{_capital(deed.decision)} {verb} the error on new images from {errors}"
-    if verb == "should change":
-        said += ", no more than chance may do"
-    said += rival
-    if deed.at_random:
+    advice = ""
+    if not outlook.pays and (not written or deed.advise):
+        force = "" if written else " (--force writes the choice all the same)"
+        advice = f"Nothing to gain by {deed.kind}: {deed.nothing}{force}. "
+    said = _capital(deed.decision)
+    if _percent(before) == _percent(after):
+        said += f" should leave the error on new images at {errors.split(' to ', 1)[1]}"
+    elif change.high < 0:
+        said += f" should lower the error on new images from {errors}"
+    elif change.low > 0 or advice:
+        said += f" should raise the error on new images from {errors}"
+    else:
+        said += f" should change the error on new images from {errors}, no more than chance may do"
+    said = advice + said + (f"; {deed.rival}" if deed.rival else "")
+    if deed.at_random and (written or deed.advise):
         said += f"; {deed.at_random} {_random(outlook)}"
     return said
 

@@ -39,7 +39,8 @@ def relabel_summary(result: Relabelling) -> Iterator[RenderableType]:
     )
     yield Text(
         f"expected number of wrong labels: {_count(summary['noise_rate'], n)} before, "
-        f"{_count(summary['noise_rate_after'], n)} after the corrections"
+        f"{_count(summary['noise_rate_after'], n)} "
+        + ("after the corrections" if result.written else "if they were corrected")
     )
     if summary["corrections"]:
         pairs = [f"{pair['given']} → {pair['suggested']} ({pair['n']:,})" for pair in summary["corrections"]]

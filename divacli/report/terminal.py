@@ -15,7 +15,7 @@ from divacli.curate.pruning import Pruning
 from divacli.curate.score import ScoreResult
 from divacli.curate.verify import Verification
 from divacli.errors import listed
-from divacli.report.outlook import Deed, outlook_sentence
+from divacli.report.outlook import Deed, outlook_sentence, these
 from divacli.report.plain import plain
 from divacli.report.tables import PathCell, add_words, cell, listing
 from divacli.report.words import Sentence, groups_sentences, most_confused_words, score_sentences
@@ -111,7 +111,7 @@ def pruning_verdict(pruning: Pruning) -> str:
     n, at_random = pruning.n_chosen, "dropping as many at random"
     if pruning.outlook.chosen == RANDOM:
         at_random = ""
-    deed = Deed(f"dropping these {n:,}", at_random, "keep everything", "dropping")
+    deed = Deed(f"dropping {these(n)}", at_random, "keep everything", "dropping")
     return outlook_sentence(pruning.outlook, deed, written=pruning.written) + "."
 
 

@@ -53,6 +53,9 @@ _MOST_TRIED = 12
 _KEPT_BYTES = 1 << 29
 """Features that are held in memory for the folds, at the most; larger sets are read again."""
 
+_CHANCE = 2.0
+"""Standard errors by which a head has to be better than naming the most frequent class."""
+
 _DEVIATIONS = 1.96
 """Standard errors to either side of a 95 % interval."""
 
@@ -235,6 +238,7 @@ def forecast(
     *,
     order: Tensor | None = None,
     stays: Tensor | None = None,
+    counted: Tensor | None = None,
     fixed_ridge: bool = False,
     n_folds: int = FOLDS,
     seed: int = 0,
@@ -250,6 +254,8 @@ def forecast(
         order: (n,) row numbers of the training samples in an order that does not depend on how they are
             stored; by default that of the problem, or the rows' own where a validation set has it.
         stays: (n,) bool, training samples that leave with no fold, and judge nothing; by default none.
+        counted: (n,) bool, training samples whose loss a head's ridge is chosen by; by default those in the
+            validation mask, so that a transformed copy has no say.
         fixed_ridge: Whether every head has the problem's ridge, and not its own optimum near it.
         n_folds: K.
         seed: Of the folds, and of what is drawn in them.
@@ -261,7 +267,7 @@ def forecast(
     problem = _in_memory(problem)
     if order is None:
         order = problem.order if problem.validation is None else torch.arange(len(problem.task))
-    ridges = _Ridges(order, fixed_ridge)
+    ridges = _Ridges(order, problem.task.validation_mask > 0 if counted is None else counted, fixed_ridge)
     parts, rows = drawn(problem, n_folds, seed)
     if stays is not None and problem.validation is None:
         parts, rows = [inside & ~stays for inside in parts], rows[~stays[rows]]
@@ -301,8 +307,33 @@ def forecast(
             expected="labels by which a head can be judged",
             hint="give a validation set with --val",
         )
+    _require_better_than_guessing(wrong[NOTHING], labels, problem.judged.validation_mask[rows])
     groups = None if problem.judged.groups is None else problem.judged.groups[rows]
     return Forecast(wrong, share / share.sum(), groups)
+
+
+def _require_better_than_guessing(wrong: Tensor, labels: Tensor, mask: Tensor) -> None:
+    """Refuse a head that says nothing of the labels: the labels that agree with it are trusted by chance.
+
+    Args:
+        wrong: (m,) float64, 1 where the head of all others is wrong about the given label.
+        labels: (m,) int64 given labels.
+        mask: (m,) float64, how much each counts.
+
+    Raises:
+        SolveError: It makes no fewer mistakes than one that always names the most frequent class.
+    """
+    share = mask / mask.sum()
+    error = float(share @ wrong)
+    guessing = 1 - float(torch.bincount(labels, share).max())
+    se = math.sqrt(float(share.square().sum()) * max(guessing * (1 - guessing), 0.0))
+    if guessing > 0 and error >= guessing - _CHANCE * se:
+        raise SolveError(
+            f"the features hardly tell the labels apart: {error:.0%} of the left-out labels are missed, and "
+            f"{guessing:.0%} by always naming the most frequent class",
+            expected="features that predict the labels better than that",
+            hint="check that labels and images belong together, or use another network",
+        )
 
 
 @dataclass(frozen=True)
@@ -311,10 +342,12 @@ class _Ridges:
 
     Attributes:
         order: (n,) row numbers in the order that samples are drawn in, where there are many.
+        counted: (n,) bool, samples whose loss counts.
         fixed: Whether they have the one that is given.
     """
 
     order: Tensor
+    counted: Tensor
     fixed: bool
 
     def fit(self, task: RidgeTask, sums: Moments, start: float) -> RidgeFit:
@@ -333,9 +366,9 @@ class _Ridges:
         """
         if self.fixed or not bool((task.weights > 0).any()):
             return sums.fit(start)
-        few = task.select(_few(task, self.order))
-        # A sample that no loss counts, such as a transformed copy, has no say in the ridge either.
-        counted = few.weights * (few.validation_mask > 0)
+        rows = _few(task, self.order)
+        few = task.select(rows)
+        counted = few.weights * self.counted[rows]
         counted = counted if bool((counted > 0).any()) else few.weights
         share = counted / counted.sum()
         targets = torch.nn.functional.one_hot(few.labels, few.n_classes).double()

@@ -2,8 +2,8 @@
 
 A fold leaves the pool, or the validation set; the core stays, for without a part of it a small core would be
 another one. The choice is made from the others, as large as the real one and with fewer refits, and the fold
-judges. How far the pool's labels are trusted is found once, by all: the fold has a say in that, and in
-nothing else.
+judges. How far the pool's labels are trusted, and the rule, are found once, by all: in these two the fold has
+a say.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ def forecast_choice(
     both = merged(core, pool, nobody)
     training_order = torch.cat([problem.order, n + problem.pool_order])
     if problem.validation is None:
-        mask = torch.cat([torch.zeros_like(core.validation_mask), problem.possible.double()])
+        judges = problem.possible.double()
+        judges = judges if problem.balance is None else judges * problem.balance
+        mask = torch.cat([torch.zeros_like(core.validation_mask), judges])
         posed = Problem(replace(both, validation_mask=mask), ridge, training_order, robust=False)
         counted = torch.cat([torch.ones(n, dtype=torch.float64), trust.probability])
     else:
@@ -73,7 +75,8 @@ def forecast_choice(
         size = min(budget, int(part.eligible(part_trust).sum()))
         batches = walked(part, part_trust, rule, size, fill=fill, n_batches=JUDGED_BATCHES)
         chosen = torch.cat([rows[:0], *(rows[batch] for batch, _ in batches)])
-        drawn = rows[at_random(drawn_places(part.pool_order, rest.seed), part.possible, len(chosen))]
+        there = part.pool.weights > 0
+        drawn = rows[at_random(drawn_places(part.pool_order, rest.seed), there, len(chosen))]
         return {CHOICE: _trained(rest, pool.weights, chosen), RANDOM: _trained(rest, pool.weights, drawn)}
 
     return forecast(
@@ -81,6 +84,7 @@ def forecast_choice(
         decide,
         counted,
         order=training_order,
+        counted=torch.ones(len(both), dtype=torch.bool),
         stays=torch.cat([torch.ones(n, dtype=torch.bool), torch.zeros(len(pool), dtype=torch.bool)]),
         fixed_ridge=problem.ridge is not None,
         n_folds=POOL_FOLDS,

@@ -28,7 +28,7 @@ def test_a_store_needs_neither_network_nor_images_where_it_is_moved_to(images, m
     shutil.move("here/store", "there")
     shutil.rmtree("here")
     done("score", "there", "--out", "scored")
-    done("prune", "there", "--keep", "0.5", "--out", "pruned")
+    done("prune", "there", "--keep", "0.5", "--force", "--out", "pruned")
     assert len(pd.read_csv("scored/scores.csv")) == 36
     assert len(pd.read_csv("pruned/kept.csv")) == 18
 

@@ -301,7 +301,7 @@ def test_a_pool_without_labels_cannot_be_trained_on(noisy, run):
 
 
 def test_removing_by_derivative_is_diva_prune(noisy, done):
-    done("prune", "data.npz", "--keep", "0.7", "--out", "pruned")
+    done("prune", "data.npz", "--keep", "0.7", "--by", "derivative", "--force", "--out", "pruned")
     done(
         *("evaluate", "data.npz", "--curve", "remove", "--fractions", "0.3", "--learner", "ridge"),
         *("--manifest", "pruned/kept.csv", "--test", "test.npz", "--seeds", "1"),

@@ -117,11 +117,11 @@ def test_every_pool_sample_is_in_exactly_one_table(both, done):
 def test_the_rule_is_told_and_can_be_named(both, done, run):
     result = done(*EXTEND, "--budget", "25", "--out", "auto")
     content = report("auto")
-    assert content["rule"] in ("coreset", "random")
-    assert [trial["rule"] for trial in content["rules"]] == ["coreset", "random"]
+    assert content["rule"] in ("coreset", "balanced", "random")
+    assert [trial["rule"] for trial in content["rules"]] == ["coreset", "balanced", "random"]
     assert f"chosen by {content['rule']}: {content['why']}" in text_of(result)
     assert len(read("selected", "auto")) == 25
-    for rule in ("coreset", "random"):
+    for rule in ("coreset", "balanced", "random"):
         done(*EXTEND, "--budget", "25", "--by", rule, "--out", rule)
         assert (report(rule)["rule"], report(rule)["why"]) == (rule, "it was asked for")
     assert read("selected", content["rule"])["path"].tolist() == read("selected", "auto")["path"].tolist()
