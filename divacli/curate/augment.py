@@ -25,7 +25,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from divacli.curate.outlook import Outlook
+from divacli.curate.outlook import Outlook, informed
 from divacli.curate.provenance import provenance
 from divacli.curate.reweight import label_trust, problem_of
 from divacli.curate.solution import (
@@ -424,7 +424,7 @@ def _outlook(
             seed=options.seed,
             judged=lambda: advance(1),
         )
-    return Outlook(found, AUGMENTING)
+    return Outlook(informed(found), AUGMENTING)
 
 
 def _without_fold(problem: Problem, sizes: Sequence[float], chosen: Tensor | None) -> Decide:

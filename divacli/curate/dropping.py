@@ -77,7 +77,12 @@ class SeenInTable:
     @cached_property
     def rows(self) -> np.ndarray:
         """Which rows of the table they are, (m,) int64; a sample of weight 0 is absent already."""
-        return np.flatnonzero(self.scores.table["weight"].to_numpy(float) > 0)
+        table = self.scores.table
+        return (
+            np.flatnonzero(table["weight"].to_numpy(float) > 0)
+            if "weight" in table
+            else np.arange(len(table))
+        )
 
     @property
     def labels(self) -> Tensor:

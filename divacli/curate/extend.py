@@ -17,7 +17,7 @@ from divacli.curate.choice import (
     remaining_samples,
     selected_samples,
 )
-from divacli.curate.outlook import Outlook
+from divacli.curate.outlook import Outlook, informed
 from divacli.curate.provenance import left_out, provenance
 from divacli.curate.solution import (
     SolveOptions,
@@ -270,8 +270,8 @@ def outlook_of(
     fill = how.budget is not None
     try:
         with progress("judging the choice by folds", POOL_FOLDS) as advance:
-            found = forecast_choice(
-                problem, trust, rule, n_chosen, ridge, fill=fill, judged=lambda: advance(1)
+            found = informed(
+                forecast_choice(problem, trust, rule, n_chosen, ridge, fill=fill, judged=lambda: advance(1))
             )
     except SolveError as error:
         return None, error.got

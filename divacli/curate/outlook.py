@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from divacli.embed.progress import Progress
+from divacli.errors import SolveError
 from divacli.ridge import (
     FOLDS,
     NOTHING,
@@ -121,7 +122,7 @@ class Judge:
             SolveError: Too few samples for folds.
         """
         with progress("judging the decision by folds", FOLDS) as advance:
-            return forecast(
+            found = forecast(
                 self.problem,
                 decide,
                 self.trust,
@@ -130,6 +131,26 @@ class Judge:
                 seed=self.seed,
                 judged=lambda: advance(1),
             )
+        return informed(found)
+
+
+def informed(found: Forecast) -> Forecast:
+    """The forecast, unless the features say nothing of the labels.
+
+    Labels are trusted as far as the head of all samples agrees with them. Where it agrees by chance, the
+    labels that judge are those that agree by chance.
+
+    Raises:
+        SolveError: The head of all samples misses as many labels as naming the most frequent class does.
+    """
+    if found.guessing > 0 and found.missed >= found.informed_below:
+        raise SolveError(
+            f"the features hardly tell the labels apart: {found.missed:.0%} of the left-out labels are "
+            f"missed, and {found.guessing:.0%} by always naming the most frequent class",
+            expected="features that predict the labels better than that",
+            hint="check that labels and images belong together, or use another network",
+        )
+    return found
 
 
 def preferred(found: Forecast, names: Sequence[str]) -> str:

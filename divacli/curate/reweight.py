@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from divacli.curate.decision import MORE_LIKELY_WRONG
-from divacli.curate.outlook import Outlook
+from divacli.curate.outlook import Outlook, informed
 from divacli.curate.provenance import provenance
 from divacli.curate.score import label_noise
 from divacli.curate.solution import (
@@ -312,7 +312,7 @@ def _outlook(
             seed=options.seed,
             judged=lambda: advance(1),
         )
-    return Outlook(found, REWEIGHTING, benefit_of_doubt=1.0)
+    return Outlook(informed(found), REWEIGHTING, benefit_of_doubt=1.0)
 
 
 def _without_fold(

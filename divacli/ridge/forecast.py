@@ -53,7 +53,7 @@ _MOST_TRIED = 12
 _KEPT_BYTES = 1 << 29
 """Features that are held in memory for the folds, at the most; larger sets are read again."""
 
-_CHANCE = 2.0
+_CHANCE = 1.0
 """Standard errors by which a head has to be better than naming the most frequent class."""
 
 _DEVIATIONS = 1.96
@@ -201,11 +201,17 @@ class Forecast:
         wrong: (m,) float64 for each head, 1 where a sample is predicted as another class than its label.
         share: (m,) float64 of each sample in the mean; they sum up to 1.
         groups: (m,) int64 numbers of the groups that the samples are drawn in, or None.
+        missed: Share of given labels that the head of all samples misses, trusted or not.
+        guessing: Share that is missed by always naming the most frequent class.
+        informed_below: Share below which `missed` is less than that by more than chance.
     """
 
     wrong: Mapping[str, Tensor]
     share: Tensor
     groups: Tensor | None = None
+    missed: float = 0.0
+    guessing: float = 1.0
+    informed_below: float = 1.0
 
     def error(self, name: str) -> float:
         """Expected share of wrong predictions on new samples."""
@@ -267,7 +273,7 @@ def forecast(
     problem = _in_memory(problem)
     if order is None:
         order = problem.order if problem.validation is None else torch.arange(len(problem.task))
-    ridges = _Ridges(order, problem.task.validation_mask > 0 if counted is None else counted, fixed_ridge)
+    ridges = _Ridges(order, fixed_ridge, problem.task.validation_mask > 0 if counted is None else counted)
     parts, rows = drawn(problem, n_folds, seed)
     if stays is not None and problem.validation is None:
         parts, rows = [inside & ~stays for inside in parts], rows[~stays[rows]]
@@ -307,33 +313,19 @@ def forecast(
             expected="labels by which a head can be judged",
             hint="give a validation set with --val",
         )
-    _require_better_than_guessing(wrong[NOTHING], labels, problem.judged.validation_mask[rows])
     groups = None if problem.judged.groups is None else problem.judged.groups[rows]
-    return Forecast(wrong, share / share.sum(), groups)
-
-
-def _require_better_than_guessing(wrong: Tensor, labels: Tensor, mask: Tensor) -> None:
-    """Refuse a head that says nothing of the labels: the labels that agree with it are trusted by chance.
-
-    Args:
-        wrong: (m,) float64, 1 where the head of all others is wrong about the given label.
-        labels: (m,) int64 given labels.
-        mask: (m,) float64, how much each counts.
-
-    Raises:
-        SolveError: It makes no fewer mistakes than one that always names the most frequent class.
-    """
-    share = mask / mask.sum()
-    error = float(share @ wrong)
-    guessing = 1 - float(torch.bincount(labels, share).max())
-    se = math.sqrt(float(share.square().sum()) * max(guessing * (1 - guessing), 0.0))
-    if guessing > 0 and error >= guessing - _CHANCE * se:
-        raise SolveError(
-            f"the features hardly tell the labels apart: {error:.0%} of the left-out labels are missed, and "
-            f"{guessing:.0%} by always naming the most frequent class",
-            expected="features that predict the labels better than that",
-            hint="check that labels and images belong together, or use another network",
-        )
+    mask = problem.judged.validation_mask[rows]
+    mask = mask / mask.sum()
+    guessing = 1 - float(torch.bincount(labels, mask).max())
+    spread = math.sqrt(float(mask.square().sum()) * max(guessing * (1 - guessing), 0.0))
+    return Forecast(
+        wrong,
+        share / share.sum(),
+        groups,
+        float(mask @ wrong[NOTHING]),
+        guessing,
+        guessing - _CHANCE * spread,
+    )
 
 
 @dataclass(frozen=True)
@@ -342,13 +334,13 @@ class _Ridges:
 
     Attributes:
         order: (n,) row numbers in the order that samples are drawn in, where there are many.
-        counted: (n,) bool, samples whose loss counts.
         fixed: Whether they have the one that is given.
+        counted: (n,) bool, samples whose loss counts; None: all.
     """
 
     order: Tensor
-    counted: Tensor
     fixed: bool
+    counted: Tensor | None = None
 
     def fit(self, task: RidgeTask, sums: Moments, start: float) -> RidgeFit:
         """The head at the leave-one-out optimum of its ridge, sought from where another head has it.
@@ -368,7 +360,7 @@ class _Ridges:
             return sums.fit(start)
         rows = _few(task, self.order)
         few = task.select(rows)
-        counted = few.weights * self.counted[rows]
+        counted = few.weights if self.counted is None else few.weights * self.counted[rows]
         counted = counted if bool((counted > 0).any()) else few.weights
         share = counted / counted.sum()
         targets = torch.nn.functional.one_hot(few.labels, few.n_classes).double()

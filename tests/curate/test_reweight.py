@@ -352,7 +352,8 @@ def test_random_labels_promise_nothing(per, seed, gaussian):
     drawn = np.random.default_rng(seed).integers(0, 3, 90).astype(str)
     manifest = replace(samples.manifest, table=samples.manifest.table.assign(label=drawn))
     result = reweight(replace(samples, manifest=manifest), ROBUST, ReweightOptions(size=0.4, per=per))
-    assert result.outlook.change.high > 0
+    assert result.outlook is None or result.outlook.change.high > 0
+    assert (result.outlook is None) is ("hardly tell the labels apart" in result.unknown)
     assert "should lower" not in reweight_verdict(result)
 
 
