@@ -182,7 +182,12 @@ def test_scores_from_elsewhere_need_neither_features_nor_images(images, model, d
         raise AssertionError("images were read")
 
     monkeypatch.setattr("divacli.curate.record.content_keys", refuse)
-    result = done("relabel", "scored/scores.csv", "--cache-dir", "another", "--out", "relabelled")
+    arguments = ("relabel", "scored/scores.csv", "--cache-dir", "another")
+    # Most labels are called wrong, and nothing judges that.
+    assert "--force writes the corrections" in text_of(done(*arguments, "--out", "given"))
+    given = json.loads(Path("given/relabel.json").read_text())
+    assert (given["forecast"], given["written"], given["n_corrected"]) == (None, "given labels", 0)
+    result = done(*arguments, "--force", "--out", "relabelled")
     table = read("relabelled/relabelled.csv")
     assert len(table) == 36
     assert table["path"].tolist() == read("scored/scores.csv")["path"].tolist()

@@ -328,7 +328,7 @@ def test_equal_probabilities_are_no_rival_of_themselves(draw: Draw) -> None:
     images = draw(0)
     result = augment(images, [(HFLIP, images), (VFLIP, images)], OPTIONS, AugmentOptions())
     assert errors(result)[AUGMENTING] == errors(result)[EQUAL]
-    assert augment_verdict(result).startswith("Transforming images with equal probabilities should change ")
+    assert augment_verdict(result).startswith("Transforming images with equal probabilities should leave ")
     assert "equal probabilities:" not in augment_verdict(result)
 
 
@@ -364,8 +364,8 @@ def test_random_labels_promise_nothing(draw: Draw, seed: int) -> None:
 
     copies = [(HFLIP, relabelled(draw(1))), (VFLIP, relabelled(draw(2, shift=1)))]
     result = augment(relabelled(draw(0)), copies, OPTIONS, AugmentOptions(size=0.3))
-    assert result.outlook is not None
-    assert result.outlook.change.high > 0
+    assert result.outlook is None or result.outlook.change.high > 0
+    assert (result.outlook is None) is ("hardly tell the labels apart" in result.unknown)
     assert "should lower" not in augment_verdict(result)
 
 

@@ -275,7 +275,8 @@ def test_progress_is_told_of_every_choice(draw):
         yield told.append
 
     extend(draw("core", 30, 1), draw("pool", 80, 2), WIDE, ExtendOptions(10, 4), progress=progress)
-    assert told == [("fitting the core", 0), ("judging the pool", 0), ("choosing", 10), 4, 4, 2]
+    choice = [("fitting the core", 0), ("judging the pool", 0), ("choosing", 10), 4, 4, 2]
+    assert told == [*choice, ("judging the choice by folds", 3), 1, 1, 1]
 
 
 def test_pools_that_do_not_fit(draw, tmp_path, load):
@@ -314,8 +315,8 @@ def truth_of(table):
 def test_a_labelled_pool_is_chosen_from_for_what_core_and_pool_show(mixed):
     result = extend(*mixed, SolveOptions(), ExtendOptions(60))
     summary = result.summary
-    assert summary["rule"] in ("coreset", "random")
-    assert [trial["rule"] for trial in summary["rules"]] == ["coreset", "random"]
+    assert summary["rule"] in ("coreset", "balanced", "random")
+    assert [trial["rule"] for trial in summary["rules"]] == ["coreset", "balanced", "random"]
     assert "in the folds" in summary["why"]
     assert summary["pool_noise"] == pytest.approx(0.2, abs=0.06)
     assert len(result.selected) == 60
@@ -323,7 +324,7 @@ def test_a_labelled_pool_is_chosen_from_for_what_core_and_pool_show(mixed):
     assert (result.selected["label_probability"] >= 0.5).all()
 
 
-@pytest.mark.parametrize("by", ["coreset", "derivative", "random"])
+@pytest.mark.parametrize("by", ["coreset", "balanced", "derivative", "random"])
 def test_a_rule_that_is_asked_for(by, mixed):
     result = extend(*mixed, SolveOptions(), ExtendOptions(40, by=by))
     assert (result.summary["rule"], result.summary["why"]) == (by, "it was asked for")
