@@ -536,6 +536,14 @@ def test_balanced_takes_from_the_smallest_class_one_at_a_time():
     assert within == sorted(within, key=lambda row: int(drawn[row]))
 
 
+def test_a_validation_set_that_counts_for_nothing_judges_nothing():
+    core, pool, _ = noisy(0.2)
+    held_out, _, _ = noisy(0.0, seed=9, n=30)
+    nothing = replace(held_out, weights=torch.zeros(30).double(), validation_mask=torch.zeros(30).double())
+    problem = posed(core, pool, validation=nothing, validation_order=torch.arange(30))
+    assert judged(problem, trust_for(core, pool), (DERIVATIVE,), 10) == ()
+
+
 def test_too_few_to_judge():
     core, pool, _ = noisy(0.0, m=2)
     assert decide(posed(core, pool), trust_for(core, pool), 1)[0] == CORESET
