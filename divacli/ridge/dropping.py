@@ -113,7 +113,7 @@ def kept_fraction(order: Tensor, labels: Tensor, keep: float, *, stratify: bool 
         stratify: Whether the fraction is kept of every class.
     """
     stays = torch.ones(len(order), dtype=torch.bool)
-    parts = [order[labels[order] == label] for label in labels.unique()] if stratify else [order]
+    parts = [order[labels[order] == label] for label in torch.unique(labels)] if stratify else [order]
     for part in parts:
         # The last digits of keep * n are rounding: 0.55 * 100 is not to keep 56.
         stays[part[: len(part) - math.ceil(keep * len(part) - 1e-9)]] = False

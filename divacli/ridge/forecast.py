@@ -398,7 +398,7 @@ def _few(task: RidgeTask, order: Tensor) -> Tensor:
     if task.groups is None:
         return spaced.sort().values
     _, number = task.numbered_groups()
-    mean_size = len(present) / len(number[present].unique())
+    mean_size = len(present) / len(torch.unique(number[present]))
     chosen = number[spaced[:: max(1, round(mean_size))]]
     return (torch.isin(number, chosen) & (task.weights > 0)).nonzero()[:, 0]
 
