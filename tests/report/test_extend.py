@@ -47,7 +47,7 @@ def result(n_batches=3, reasons=(), **changes):
         }
     )
     remaining = pd.DataFrame({"reason": list(reasons)}, dtype=str)
-    return SimpleNamespace(summary={**SUMMARY, **changes}, history=history, remaining=remaining)
+    return SimpleNamespace(summary={**SUMMARY, **changes}, history=history, remaining=remaining, outlook=None)
 
 
 def test_how_much_was_chosen_and_what_it_brings():
@@ -61,7 +61,7 @@ def test_how_much_was_chosen_and_what_it_brings():
     assert "wrong labels in the pool, as estimated: 48%" in text
     assert "chosen by coreset: coreset has a smaller loss than random in the folds" in text
     assert "loss 0.4123 -> 0.3000, error 21.2% -> 16.4% (the choice was fitted to these" in text
-    assert "judge by diva evaluate); the budget was spent" in text
+    assert "(the choice was fitted to these); the budget was spent" in text
     assert "3 1,500 0.3700 20.0% 0.812" in text
     assert text.index("1,200 its weight is 0") < text.index("7 it would raise the loss")
 

@@ -17,6 +17,7 @@ from divacli.ridge import (
     decide,
     decompose,
     fit_trust,
+    loo_predictions,
     moments,
     predictable,
     ridge_path,
@@ -542,6 +543,15 @@ def test_a_validation_set_that_counts_for_nothing_judges_nothing():
     nothing = replace(held_out, weights=torch.zeros(30).double(), validation_mask=torch.zeros(30).double())
     problem = posed(core, pool, validation=nothing, validation_order=torch.arange(30))
     assert judged(problem, trust_for(core, pool), (DERIVATIVE,), 10) == ()
+
+
+def test_a_pool_that_counts_for_nothing_leaves_the_state_to_the_core():
+    core, pool, _ = sets()
+    walk = started(core, pool, trust_for(core, pool), counted=torch.zeros(len(pool)).double())
+    fit = moments(core).fit(RIDGE)
+    left_out = loo_predictions(core, fit, torch.arange(len(core)))
+    away = (left_out - functional.one_hot(core.labels, K)).square().sum(dim=1)
+    assert walk.state.loss == pytest.approx(float(away.mean()))
 
 
 def test_too_few_to_judge():
