@@ -114,6 +114,25 @@ class PoolProblem:
         return counted if self.balance is None else counted * self.balance
 
 
+def representing(problem: PoolProblem, counted: Tensor) -> Tensor:
+    """How much each pool sample counts where the pool stands for core and pool, (m,) float64.
+
+    A core that was taken evenly from all classes leaves a pool of the large ones. So the samples of a class
+    count for those of the core, too. Where classes count alike anyway, nothing changes.
+
+    Args:
+        problem: Core and pool.
+        counted: (m,) float64, how much each counts for itself.
+    """
+    if problem.balance is not None:
+        return counted
+    k = problem.core.n_classes
+    core = torch.bincount(problem.core.labels, problem.core.validation_mask, minlength=k)
+    pool = torch.bincount(problem.pool.labels, counted, minlength=k)
+    factor = torch.where(pool > 0, (core + pool) / pool, 0.0)
+    return counted * factor[problem.pool.labels]
+
+
 @dataclass(frozen=True)
 class RuleTrial:
     """One rule, as the folds judge it.
@@ -425,7 +444,7 @@ _Part = tuple[PoolProblem, PoolTrust, int, RidgeTask, Tensor]
 
 def _pool_parts(problem: PoolProblem, trust: PoolTrust, budget: int) -> Iterator[_Part]:
     """Halves of those who may be chosen and of those who count: each is chosen from for the other."""
-    counted = problem.counted(trust)
+    counted = representing(problem, problem.counted(trust))
     place = drawn_places(problem.pool_order, problem.seed)
     drawn = at_random(place, problem.possible, JUDGED_AT_MOST)
     share = len(drawn) / max(1, int(problem.possible.sum()))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from divacli.ridge.coreset import at_random
 from divacli.ridge.forecast import RANDOM, Forecast, Rest, Training, forecast
-from divacli.ridge.pool_choice import JUDGED_BATCHES, PoolProblem, drawn_places, walked
+from divacli.ridge.pool_choice import JUDGED_BATCHES, PoolProblem, drawn_places, representing, walked
 from divacli.ridge.problem import Problem
 from divacli.ridge.reduction import merged
 from divacli.ridge.trust import PoolTrust, leave_out
@@ -60,6 +60,7 @@ def forecast_choice(
     if problem.validation is None:
         judges = problem.possible.double()
         judges = judges if problem.balance is None else judges * problem.balance
+        judges = representing(problem, judges)
         mask = torch.cat([torch.zeros_like(core.validation_mask), judges])
         posed = Problem(replace(both, validation_mask=mask), ridge, training_order, robust=False)
         counted = torch.cat([torch.ones(n, dtype=torch.float64), trust.probability])

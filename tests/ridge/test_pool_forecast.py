@@ -53,7 +53,10 @@ def test_heads_are_refits_on_core_and_choice(rule, monkeypatch):
     found, wrong = by_hand(posed(core, pool), trust, monkeypatch, rule)
     for name, missed in wrong.items():
         assert torch.equal(found.wrong[name], missed), name
-    assert torch.allclose(found.share, trust.probability / trust.probability.sum())
+    # The pool stands for the core as well, class by class.
+    in_pool, in_core = (torch.bincount(part.labels).double() for part in (pool, core))
+    share = trust.probability * ((in_core + in_pool) / in_pool)[pool.labels]
+    assert torch.allclose(found.share, share / share.sum())
 
 
 def test_a_validation_set_judges_in_its_place(monkeypatch):
