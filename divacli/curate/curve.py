@@ -137,7 +137,8 @@ def by_derivative(options: SolveOptions, validation: Samples | None, progress: P
     def order(core: Samples, pool: Samples) -> np.ndarray:
         table = pool.manifest.table.assign(**{_ROW: np.arange(len(pool))})
         numbered = replace(pool, manifest=replace(pool.manifest, table=table))
-        result = extend(core, numbered, options, ExtendOptions(by="derivative"), validation, progress)
+        how = ExtendOptions(by="derivative", forecast=False)
+        result = extend(core, numbered, options, how, validation, progress)
         return result.selected[_ROW].to_numpy()
 
     return order

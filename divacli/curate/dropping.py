@@ -103,19 +103,23 @@ class SeenInTable:
         table = self.scores.table
         require_judged(table, ("mislabel_probability", "outlier_score", "loo_loss"))
         wrong = self.values("mislabel_probability")
-        leverage = None
-        if rule == COVERAGE and self.judge is not None:
-            problem = self.judge.problem
-            fit = moments(problem.task).fit(problem.ridge)
-            leverage = leave_one_out(problem.task, fit, self.judge.loss).leverage[self.rows]
         return Evidence(
             self.labels,
             wrong,
             (wrong > threshold) | torch.from_numpy(outliers(table)[self.rows]),
             self.values("loo_loss"),
-            leverage,
+            self._leverage if rule == COVERAGE else None,
             self.place,
         )
+
+    @cached_property
+    def _leverage(self) -> Tensor | None:
+        """(m,) float64; None without features."""
+        if self.judge is None:
+            return None
+        problem = self.judge.problem
+        fit = moments(problem.task).fit(problem.ridge)
+        return leave_one_out(problem.task, fit, self.judge.loss).leverage[self.rows]
 
     def values(self, column: str) -> Tensor:
         """See `Seen`."""
@@ -154,7 +158,7 @@ class SeenWithoutFold:
 
     def evidence(self, threshold: float, rule: str = "") -> Evidence:
         """See `Seen`."""
-        rest, wrong = self.rest, self.judge.wrong(self.rest)
+        rest, wrong = self.rest, self._wrong
         return Evidence(
             self.labels,
             wrong,
@@ -163,6 +167,11 @@ class SeenWithoutFold:
             rest.leverage if rule == COVERAGE else None,
             self.place,
         )
+
+    @cached_property
+    def _wrong(self) -> Tensor:
+        """(m,) float64, looked at once for all rules."""
+        return self.judge.wrong(self.rest)
 
     def values(self, column: str) -> Tensor:
         """See `Seen`."""

@@ -68,6 +68,7 @@ class ExtendOptions:
             of another modality, whose fit is not the core's.
         start_full: Start with the whole pool in and drop what harms, in one step; for a core with a single
             sample of some class. A trust in labels is not asked for: it would rest on that one sample.
+        forecast: Whether the error on new images is forecast, which takes about as long as the choice.
     """
 
     budget: int | None = None
@@ -76,6 +77,7 @@ class ExtendOptions:
     by: str | None = None
     trust_core: bool = False
     start_full: bool = False
+    forecast: bool = True
 
 
 @dataclass(frozen=True)
@@ -263,6 +265,8 @@ def outlook_of(
         ridge: Of the fit on core and choice.
         progress: Told of every fold.
     """
+    if not how.forecast:
+        return None, "it was not asked for"
     if trust is None:
         return None, "the pool has no labels" if not problem.labelled else "the pool is of another kind"
     if not n_chosen:

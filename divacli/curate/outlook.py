@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,7 +20,6 @@ from divacli.errors import SolveError
 from divacli.ridge import (
     FOLDS,
     NOTHING,
-    RANDOM,
     Change,
     Decide,
     Forecast,
@@ -94,7 +94,7 @@ class Judge:
     fixed_ridge: bool
     seed: int
 
-    @property
+    @cached_property
     def place(self) -> Tensor:
         """(n,) int64, where each training sample stands in the order of the paths."""
         place = torch.empty_like(self.order)
@@ -189,6 +189,3 @@ def random_kept(rest: Rest, place: Tensor, n_dropped: int) -> Tensor:
     kept = torch.ones(len(by_place), dtype=torch.bool)
     kept[by_place[shuffled[:n_dropped]]] = False
     return kept
-
-
-__all__ = ["NOTHING", "RANDOM", "Judge", "Outlook", "kept_weights", "preferred", "random_kept"]

@@ -83,9 +83,8 @@ class Coreset:
         self._order, self._given_ridge, self._fill = order, ridge, fill
         self._counted = trust.probability if counted is None else counted
         self._weights = torch.zeros(len(pool), dtype=torch.float64)
-        generator = torch.Generator().manual_seed(seed)
-        drawn = pool_order[torch.randperm(len(pool), generator=generator)]
-        self._place = torch.empty_like(drawn).index_copy_(0, drawn, torch.arange(len(drawn)))
+        self._place = drawn_places(pool_order, seed)
+        drawn = self._place.argsort()
         counting = drawn[self._counted[drawn] > 0][:_STATE_ROWS]
         self._sample = counting.sort().values
         self._moments = moments(core)
@@ -199,6 +198,17 @@ class Coreset:
         bend *= residuals.square().sum(dim=1)
         step = batch.weights / (1 + batch.weights * leverage)
         return slope, step * slope + step.square() * bend
+
+
+def drawn_places(order: Tensor, seed: int) -> Tensor:
+    """Place (m,) int64 of every row in a random order that does not depend on how rows are stored.
+
+    Args:
+        order: (m,) row numbers in an order of their own.
+        seed: Of the draw.
+    """
+    drawn = order[torch.randperm(len(order), generator=torch.Generator().manual_seed(seed))]
+    return torch.empty_like(drawn).index_copy_(0, drawn, torch.arange(len(drawn)))
 
 
 def at_random(place: Tensor, eligible: Tensor, size: int) -> Tensor:

@@ -19,7 +19,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from divacli.ridge.coreset import Coreset, at_random
+from divacli.ridge.coreset import Coreset, at_random, drawn_places
 from divacli.ridge.extension import Candidates, Extension, State
 from divacli.ridge.folds import split_in_folds
 from divacli.ridge.leave_one_out import predictable
@@ -503,9 +503,3 @@ def _outcome(problem: PoolProblem, rows: Tensor, held: RidgeTask) -> Tensor:
     targets = torch.nn.functional.one_hot(held.labels, held.n_classes).double()
     wrong = (outputs.argmax(dim=1) != held.labels).double()
     return torch.stack([(outputs - targets).square().sum(dim=1), wrong], dim=1)
-
-
-def drawn_places(order: Tensor, seed: int) -> Tensor:
-    """(m,) int64 place of every row in a random order that does not depend on how rows are stored."""
-    drawn = order[torch.randperm(len(order), generator=torch.Generator().manual_seed(seed))]
-    return torch.empty_like(drawn).index_copy_(0, drawn, torch.arange(len(drawn)))

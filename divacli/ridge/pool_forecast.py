@@ -14,9 +14,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from divacli.ridge.coreset import at_random
+from divacli.ridge.coreset import at_random, drawn_places
 from divacli.ridge.forecast import RANDOM, Forecast, Rest, Training, forecast
-from divacli.ridge.pool_choice import JUDGED_BATCHES, PoolProblem, drawn_places, representing, walked
+from divacli.ridge.pool_choice import JUDGED_BATCHES, PoolProblem, representing, walked
 from divacli.ridge.problem import Problem
 from divacli.ridge.reduction import merged
 from divacli.ridge.trust import PoolTrust, leave_out
