@@ -150,7 +150,7 @@ def test_score_prune_and_back(dataset: datasets.Dataset, diva: Callable[..., Any
         dataset = dataset.shuffle(seed=0)
     file = from_dataset(dataset, "data")
     diva("score", file, "--out", "scored")
-    diva("prune", "scored/scores.csv", "--keep", "0.5", "--out", "pruned")
+    diva("prune", "scored/scores.csv", "--keep", "0.5", "--force", "--out", "pruned")
     kept = read_manifest("pruned/kept.csv").table
     rows = sorted(map(int, kept["id"]))
     assert len(rows) == N // 2

@@ -521,13 +521,14 @@ def test_the_derivative_is_that_of_the_loss_calibrated_there(problem):
     if problem.shared is not None:
         expected = torch.stack([expected[problem.shared == number].mean() for number in problem.shared])
     found = differentiate(problem, weights)
-    torch.testing.assert_close(found.derivative, expected, rtol=1e-8, atol=1e-8)
+    # The temperature is found by a search that ends at a tolerance of its own.
+    torch.testing.assert_close(found.derivative, expected, rtol=1e-6, atol=1e-7)
     assert torch.equal(differentiate(problem, weights, moments(task).fit(RIDGE)).derivative, found.derivative)
     share = judged.validation_mask / judged.validation_mask.sum()
-    assert found.mean_loss == pytest.approx(float(share @ loss.value(outputs, one_hot(judged))), rel=1e-9)
+    assert found.mean_loss == pytest.approx(float(share @ loss.value(outputs, one_hot(judged))), rel=1e-8)
     assert found.error == pytest.approx(float(share @ wrong.double()), rel=1e-12)
     if problem.robust:
-        assert found.loss.inverse_temperature == pytest.approx(loss.inverse_temperature, rel=1e-8)
+        assert found.loss.inverse_temperature == pytest.approx(loss.inverse_temperature, rel=1e-6)
         assert bool(found.loss.bias.any()) == problem.bias
         # Negative control: that calibrated at other weights is another one.
         other = differentiate(problem, torch.ones_like(weights)).loss
