@@ -17,7 +17,7 @@ from divacli.curate.choice import (
     remaining_samples,
     selected_samples,
 )
-from divacli.curate.outlook import Outlook, informed
+from divacli.curate.outlook import Outlook, informed, preferred
 from divacli.curate.provenance import left_out, provenance
 from divacli.curate.solution import (
     SolveOptions,
@@ -33,21 +33,19 @@ from divacli.embed.progress import Progress, silent
 from divacli.errors import DataError, ModelError, SolveError, listed
 from divacli.manifest import Manifest
 from divacli.ridge import (
-    CHOICE,
     POOL_FOLDS,
     RULES,
+    TRUSTED,
     Candidates,
     PoolProblem,
     PoolTrust,
     PoolWalk,
     Reduction,
     RidgeTask,
-    RuleTrial,
     Span,
     batch_size,
-    decide,
     fit_trust,
-    forecast_choice,
+    forecast_rules,
     merged,
     started,
 )
@@ -155,8 +153,9 @@ def extend(
         trust = trust_of(problem, how)
         n_possible = int(problem.possible.sum())
         budget = n_possible if how.budget is None else min(how.budget, n_possible)
-        rule, why, trials = rule_of(problem, trust, how, budget)
-        walk: PoolWalk
+    rule, why, outlook, unknown = rule_of(problem, trust, how, budget, progress)
+    walk: PoolWalk
+    with progress("looking at the pool", 0):
         if how.start_full:
             order = problem.order
             walk = Reduction(problem.core, problem.pool, order, ridge=options.ridge, robust=problem.robust)
@@ -210,7 +209,6 @@ def extend(
         stopped,
         ranked=rule not in (RANDOM, BALANCED),
     )
-    outlook, unknown = outlook_of(problem, trust, how, rule, n_chosen, state.ridge, progress)
     table = pd.DataFrame(history)
     about = provenance(core, options, pool, validation)
     by_core = f"{left_out(about)} loss of the core"
@@ -228,7 +226,6 @@ def extend(
         "judged_by": by,
         "rule": rule,
         "why": why,
-        "rules": [vars(trial) for trial in trials],
         "forecast": None if outlook is None else outlook.as_dict(),
         "min_trust": problem.min_trust,
         "pool_noise": pool_noise(first, trust, len(everybody)) if labelled else None,
@@ -243,43 +240,6 @@ def extend(
     }
     extended = extended_samples(core, pool, selected)
     return ExtendResult(selected, extended, remaining, table, core, pool, first, outlook, unknown, summary)
-
-
-def outlook_of(
-    problem: PoolProblem,
-    trust: PoolTrust | None,
-    how: ExtendOptions,
-    rule: str,
-    n_chosen: int,
-    ridge: float,
-    progress: Progress,
-) -> tuple[Outlook | None, str]:
-    """What a choice should do to the error on new images, or the reason why that is not known.
-
-    Args:
-        problem: What was chosen from.
-        trust: How far its labels are trusted.
-        how: As of `extend`.
-        rule: That it was chosen by.
-        n_chosen: How many were.
-        ridge: Of the fit on core and choice.
-        progress: Told of every fold.
-    """
-    if not how.forecast:
-        return None, "it was not asked for"
-    if trust is None:
-        return None, "the pool has no labels" if not problem.labelled else "the pool is of another kind"
-    if not n_chosen:
-        return None, "nothing was chosen"
-    fill = how.budget is not None
-    try:
-        with progress("judging the choice by folds", POOL_FOLDS) as advance:
-            found = informed(
-                forecast_choice(problem, trust, rule, n_chosen, ridge, fill=fill, judged=lambda: advance(1))
-            )
-    except SolveError as error:
-        return None, error.got
-    return Outlook(found, CHOICE), ""
 
 
 def pose_choice(
@@ -355,24 +315,58 @@ def trust_of(problem: PoolProblem, how: ExtendOptions) -> PoolTrust | None:
 
 
 def rule_of(
-    problem: PoolProblem, trust: PoolTrust | None, how: ExtendOptions, budget: int
-) -> tuple[str, str, tuple[RuleTrial, ...]]:
-    """The rule that is chosen by, why, and what the folds say of the rules."""
+    problem: PoolProblem, trust: PoolTrust | None, how: ExtendOptions, budget: int, progress: Progress
+) -> tuple[str, str, Outlook | None, str]:
+    """The rule that is chosen by and why, its forecast, and why there is none.
+
+    Args:
+        problem: What is chosen from.
+        trust: How far its labels are trusted.
+        how: As of `extend`.
+        budget: Samples to choose at the most.
+        progress: Told of every fold.
+    """
     if how.start_full:
-        return DERIVATIVE, "the whole pool is in, and what harms the core goes", ()
-    if how.by is not None:
-        return how.by, "it was asked for", ()
-    spent = how.budget is not None and (
-        trust is None or budget < int((problem.possible & (trust.probability >= problem.min_trust)).sum())
-    )
-    rule, trials = decide(problem, trust, budget if spent else None)
-    if trials:
-        if rule == RANDOM:
-            return rule, "no rule has a smaller loss and a smaller error than random in the folds", trials
-        return rule, f"{rule} has a smaller loss and a smaller error than random in the folds", trials
-    if not problem.labelled:
-        return rule, "the pool has no labels", ()
-    return rule, "there is nothing to compare with" if not spent else "the folds are too small", ()
+        return (
+            DERIVATIVE,
+            "the whole pool is in, and what harms the core goes",
+            None,
+            "the pool is of another kind",
+        )
+    rules = (how.by,) if how.by is not None else possible_rules(problem, trust, how)
+    why = "it was asked for" if how.by is not None else "there is nothing to compare with"
+    if trust is None:
+        unknown = "the pool has no labels" if not problem.labelled else "the pool is of another kind"
+        return rules[0], why if problem.labelled else unknown, None, unknown
+    if not bool(problem.eligible(trust).any()):
+        return rules[0], why, None, "nothing was chosen"
+    if len(rules) == 1 and not how.forecast:
+        return rules[0], why, None, "it was not asked for"
+    fill = how.budget is not None
+    try:
+        with progress("judging rules by folds", POOL_FOLDS) as advance:
+            found = informed(
+                forecast_rules(problem, trust, rules, budget, fill=fill, judged=lambda: advance(1))
+            )
+    except SolveError as error:
+        return rules[0], "the folds do not tell" if len(rules) > 1 else why, None, error.got
+    names = [TRUSTED if rule == RANDOM else rule for rule in rules]
+    name = preferred(found, names)
+    if len(rules) > 1:
+        why = "it comes first, and no other has a smaller error in the folds"
+        if name != names[0]:
+            why = f"it has a smaller error in the folds than {names[0]}"
+    return rules[names.index(name)], why, Outlook(found, name), ""
+
+
+def possible_rules(problem: PoolProblem, trust: PoolTrust | None, how: ExtendOptions) -> tuple[str, ...]:
+    """The rules that folds may choose between, in the order in which they are trusted without these."""
+    if problem.validation is not None or trust is None:
+        return (RANDOM, DERIVATIVE) if trust is not None and how.budget is not None else (DERIVATIVE,)
+    if how.budget is None or how.budget >= int(problem.eligible(trust).sum()):
+        # Whoever takes all that is trusted has no choice.
+        return (CORESET,)
+    return (CORESET, BALANCED, RANDOM)
 
 
 def pool_noise(first: Candidates, trust: PoolTrust | None, n_classes: int) -> float:

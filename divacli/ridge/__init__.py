@@ -38,16 +38,12 @@ from divacli.ridge.oracle import Oracle
 from divacli.ridge.path import RidgePath, ridge_grid, ridge_path
 from divacli.ridge.pool_choice import (
     RULES,
-    PoolChoice,
     PoolProblem,
     PoolWalk,
-    RuleTrial,
     batch_size,
-    choose_rows,
-    decide,
     started,
 )
-from divacli.ridge.pool_forecast import CHOICE, POOL_FOLDS, forecast_choice
+from divacli.ridge.pool_forecast import POOL_FOLDS, TRUSTED, forecast_rules
 from divacli.ridge.problem import Problem, differentiate
 from divacli.ridge.reduction import Reduction, merged
 from divacli.ridge.removal import Removal
@@ -62,7 +58,6 @@ from divacli.ridge.trust import PoolTrust, fit_trust
 from divacli.ridge.uncertainty import derivative_errors, significant
 
 __all__ = [
-    "CHOICE",
     "FOLDS",
     "NOTHING",
     "POOL_FOLDS",
@@ -70,6 +65,7 @@ __all__ = [
     "RULES",
     "SCALINGS",
     "SIZES",
+    "TRUSTED",
     "Calibration",
     "Candidates",
     "Change",
@@ -91,7 +87,6 @@ __all__ = [
     "NoiseFit",
     "NoiseModel",
     "Oracle",
-    "PoolChoice",
     "PoolProblem",
     "PoolTrust",
     "PoolWalk",
@@ -104,7 +99,6 @@ __all__ = [
     "RidgeTask",
     "RobustCrossEntropy",
     "Rows",
-    "RuleTrial",
     "Scaling",
     "Scores",
     "ShareDerivative",
@@ -118,10 +112,8 @@ __all__ = [
     "ValidationResult",
     "batch_size",
     "calibrate",
-    "choose_rows",
     "choose_shares",
     "choose_steps",
-    "decide",
     "decompose",
     "derivative_errors",
     "diagnose",
@@ -133,7 +125,7 @@ __all__ = [
     "fit_scaling",
     "fit_trust",
     "forecast",
-    "forecast_choice",
+    "forecast_rules",
     "in_eigenbasis",
     "kept_fraction",
     "leave_one_out",

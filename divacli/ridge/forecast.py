@@ -143,15 +143,19 @@ class Rest:
             return loo_derivative(self.task, self.fit, loss).derivative[self.rows]
         return validation_derivative(self.task, self.problem.validation, self.fit, loss)[0][self.rows]
 
+    def trained(self, training: Training) -> RidgeTask:
+        """The samples with other weights or labels."""
+        labels = self.task.labels if training.labels is None else training.labels
+        return replace(self.task, weights=training.weights, labels=labels)
+
     def head(self, training: Training) -> RidgeFit:
         """The head of other weights or labels, its ridge near the one of all samples.
 
         Raises:
             SolveError: No sample has a positive weight.
         """
-        task = self.task
-        labels = task.labels if training.labels is None else training.labels
-        trained = replace(task, weights=training.weights, labels=labels)
+        task, trained = self.task, self.trained(training)
+        labels = trained.labels
         moved = (training.weights != task.weights) | ((labels != task.labels) & (training.weights > 0))
         rows = moved.nonzero()[:, 0]
         if 2 * len(rows) <= int((training.weights > 0).sum()):
@@ -259,7 +263,8 @@ def forecast(
         trust: (n,) float64 in [0, 1], the probability that the label of each judged sample is right.
         order: (n,) row numbers of the training samples in an order that does not depend on how they are
             stored; by default that of the problem, or the rows' own where a validation set has it.
-        stays: (n,) bool, training samples that leave with no fold, and judge nothing; by default none.
+        stays: (n,) bool, training samples that leave with no fold; by default none. Those of them that are in
+            the validation mask judge all folds, each left out of the head in turn.
         counted: (n,) bool, training samples whose loss a head's ridge is chosen by; by default those in the
             validation mask, so that a transformed copy has no say.
         fixed_ridge: Whether every head has the problem's ridge, and not its own optimum near it.
@@ -275,10 +280,13 @@ def forecast(
         order = problem.order if problem.validation is None else torch.arange(len(problem.task))
     ridges = _Ridges(order, fixed_ridge, problem.task.validation_mask > 0 if counted is None else counted)
     parts, rows = drawn(problem, n_folds, seed)
+    remain = torch.zeros(0, dtype=torch.int64)
     if stays is not None and problem.validation is None:
-        parts, rows = [inside & ~stays for inside in parts], rows[~stays[rows]]
+        parts = [inside & ~stays for inside in parts]
+        remain = rows[stays[rows] & (problem.task.weights[rows] > 0)].sort().values
+        rows = rows[~stays[rows]]
     # In the order of the samples, so that sums do not hang on how the rows were drawn.
-    rows = rows.sort().values
+    rows = torch.cat([rows.sort().values, remain])
     whole = moments(problem.task)
     labels = problem.judged.labels[rows]
     wrong: dict[str, Tensor] = {}
@@ -291,20 +299,25 @@ def forecast(
         rest = Rest(without, inside, fit, seed + number, sums, ridges)
         mine = inside[rows].nonzero()[:, 0]
         decisions = decide(rest)
-
-        def missed(head: RidgeFit, mine: Tensor = mine) -> Tensor:
-            outputs = predictions(problem.judged, head, rows[mine])
-            return (outputs.argmax(dim=1) != labels[mine]).double()
-
-        found = {NOTHING: missed(fit)}
-        for name, training in decisions.items():
+        everything = Training(without.task.weights)
+        found: dict[str, tuple[Training, Tensor]] = {}
+        for name, training in {NOTHING: everything, **decisions}.items():
             # Rules often agree: where all that goes is called wrong, say.
-            twin = next(
-                (other for other in found if other in decisions and training == decisions[other]), None
-            )
-            found[name] = missed(rest.head(training)) if twin is None else found[twin]
-        for name, part in found.items():
-            wrong.setdefault(name, torch.zeros(len(rows), dtype=torch.float64))[mine] = part
+            twin = next((missed for other, missed in found.values() if other == training), None)
+            if twin is None:
+                head = fit if name == NOTHING else rest.head(training)
+                outputs = predictions(problem.judged, head, rows[mine])
+                if len(remain):
+                    trained = rest.trained(training)
+                    outputs = torch.cat([outputs, loo_predictions(trained, head, remain)])
+                places = torch.cat([mine, torch.arange(len(rows) - len(remain), len(rows))])
+                twin = (outputs.argmax(dim=1) != labels[places]).double()
+            found[name] = training, twin
+        for name, (_, part) in found.items():
+            known = wrong.setdefault(name, torch.zeros(len(rows), dtype=torch.float64))
+            known[mine] = part[: len(mine)]
+            # Those that leave with no fold are judged in each.
+            known[len(rows) - len(remain) :] += part[len(mine) :] / len(parts)
         judged()
     share = (problem.judged.validation_mask * trust)[rows]
     if not float(share.sum()) > 0:

@@ -159,6 +159,7 @@ def loo_predictions(task: RidgeTask, fit: RidgeFit, rows: Tensor) -> Tensor:
     else:
 
         def together(batch: Batch) -> None:
+            assert isinstance(batch.rows, Tensor)  # whole groups
             inside, places = positions(batch.rows, rows)
             if len(places):
                 predictions = batch_residuals(fit, batch).loo_predictions

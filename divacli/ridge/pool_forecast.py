@@ -2,13 +2,12 @@
 
 A fold leaves the pool, or the validation set; the core stays, for without a part of it a small core would be
 another one. The choice is made from the others, as large as the real one and with fewer refits, and the fold
-judges. How far the pool's labels are trusted, and the rule, are found once, by all: in these two the fold has
-a say.
+judges every rule. How far the pool's labels are trusted is found once, by all: in this the fold has a say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from divacli.ridge.coreset import at_random, drawn_places
 from divacli.ridge.forecast import RANDOM, Forecast, Rest, Training, forecast
-from divacli.ridge.pool_choice import JUDGED_BATCHES, PoolProblem, representing, walked
+from divacli.ridge.pool_choice import JUDGED_BATCHES, PoolProblem, walked
 from divacli.ridge.problem import Problem
 from divacli.ridge.reduction import merged
 from divacli.ridge.trust import PoolTrust, leave_out
@@ -24,28 +23,29 @@ from divacli.ridge.trust import PoolTrust, leave_out
 POOL_FOLDS = 3
 """Each makes the choice anew, which takes longer than all else."""
 
-CHOICE = "choice"
-"""What the choice is called in its forecast."""
+LEAST = 0.5
+"""Right labels of a class that are expected in the pool, from which on the pool alone speaks for it."""
+
+TRUSTED = "random, trusted"
+"""What a random choice among those whose labels are trusted is called in a forecast."""
 
 
-def forecast_choice(
+def forecast_rules(
     problem: PoolProblem,
     trust: PoolTrust,
-    rule: str,
+    rules: Sequence[str],
     budget: int,
-    ridge: float,
     *,
     fill: bool,
     judged: Callable[[], None] = lambda: None,
 ) -> Forecast:
-    """Forecast the error of core and choice; nothing is the core alone.
+    """Forecast the error of core and choice by each rule; nothing is the core alone.
 
     Args:
         problem: Core, pool, and the set that the choice is to serve.
         trust: How far the pool's labels are trusted.
-        rule: That the choice was made by.
-        budget: Samples that were chosen, at the most.
-        ridge: Where heads begin to look for theirs.
+        rules: Of `RULES`; `RANDOM` among those that are trusted is named `TRUSTED`.
+        budget: Samples that are chosen, at the most.
         fill: As of `walked`.
         judged: Called after each fold.
 
@@ -54,14 +54,12 @@ def forecast_choice(
     """
     core, pool = problem.core, problem.pool
     n = len(core)
+    ridge = trust.ridge if problem.ridge is None else problem.ridge
     nobody = torch.zeros(len(pool), dtype=torch.float64)
     both = merged(core, pool, nobody)
     training_order = torch.cat([problem.order, n + problem.pool_order])
     if problem.validation is None:
-        judges = problem.possible.double()
-        judges = judges if problem.balance is None else judges * problem.balance
-        judges = representing(problem, judges)
-        mask = torch.cat([torch.zeros_like(core.validation_mask), judges])
+        mask = torch.cat(judges(problem, trust))
         posed = Problem(replace(both, validation_mask=mask), ridge, training_order, robust=False)
         counted = torch.cat([torch.ones(n, dtype=torch.float64), trust.probability])
     else:
@@ -74,11 +72,16 @@ def forecast_choice(
             rows = (~rest.inside[n:]).nonzero()[:, 0]
         part, part_trust = _without(problem, trust, rows, rest)
         size = min(budget, int(part.eligible(part_trust).sum()))
-        batches = walked(part, part_trust, rule, size, fill=fill, n_batches=JUDGED_BATCHES)
-        chosen = torch.cat([rows[:0], *(rows[batch] for batch, _ in batches)])
-        there = part.pool.weights > 0
-        drawn = rows[at_random(drawn_places(part.pool_order, rest.seed), there, len(chosen))]
-        return {CHOICE: _trained(rest, pool.weights, chosen), RANDOM: _trained(rest, pool.weights, drawn)}
+        found = {}
+        for rule in rules:
+            batches = walked(part, part_trust, rule, size, fill=fill, n_batches=JUDGED_BATCHES)
+            chosen = torch.cat([rows[:0], *(rows[batch] for batch, _ in batches)])
+            found[TRUSTED if rule == RANDOM else rule] = _trained(rest, pool.weights, chosen)
+            if RANDOM not in found:
+                there = part.pool.weights > 0
+                drawn = rows[at_random(drawn_places(part.pool_order, rest.seed), there, len(chosen))]
+                found[RANDOM] = _trained(rest, pool.weights, drawn)
+        return found
 
     return forecast(
         posed,
@@ -91,6 +94,31 @@ def forecast_choice(
         n_folds=POOL_FOLDS,
         seed=problem.seed,
         judged=judged,
+    )
+
+
+def judges(problem: PoolProblem, trust: PoolTrust) -> tuple[Tensor, Tensor]:
+    """How much each sample of core (n,) and pool (m,) counts, float64, so that both stand for new ones.
+
+    The classes count as they do in core and pool together. The core has a part in every head, so the pool
+    says what becomes of a class. Where it has hardly a sample of a class, those of the core say it, too, each
+    left out of the heads in turn: a head of few samples is judged too hard by that.
+
+    Args:
+        problem: Core and pool.
+        trust: How far the pool's labels are trusted: what is expected of a class.
+    """
+    k = problem.core.n_classes
+    usable = problem.possible.double()
+    core = torch.bincount(problem.core.labels, problem.core.validation_mask, minlength=k)
+    pool = torch.bincount(problem.pool.labels, usable * trust.probability, minlength=k)
+    both = torch.ones(k).double() if problem.balance is not None else core + pool
+    alone = pool >= LEAST
+    total = torch.where(alone, pool, core + pool)
+    factor = torch.where(total > 0, both / total, 0.0)
+    return (
+        problem.core.validation_mask * torch.where(alone, 0.0, factor)[problem.core.labels],
+        usable * factor[problem.pool.labels],
     )
 
 
@@ -116,8 +144,10 @@ def _without(
         seed=rest.seed,
     )
     probability = trust.probability[rows]
-    outputs = leave_out(problem.core, pool, probability, problem.ridge)
-    part_trust = PoolTrust(probability, trust.noise, trust.predicted[rows], trust.confidence[rows], outputs)
+    outputs, ridge = leave_out(problem.core, pool, probability, problem.ridge)
+    part_trust = PoolTrust(
+        probability, trust.noise, trust.predicted[rows], trust.confidence[rows], outputs, ridge
+    )
     return part, part_trust
 
 

@@ -73,16 +73,13 @@ def default_batch_rows(device: torch.device, n_features: int, n_classes: int) ->
     return max(BATCH_ROWS, min(CUDA_BATCH_ROWS, CUDA_BATCH_VALUES // (n_features + n_classes)))
 
 
-def positions(part: slice | Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+def positions(part: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Which rows lie in a part of a task, (m,) bool, and where those stand in it, int64.
 
     Args:
-        part: A batch's `rows`.
+        part: (b,) row numbers, ascending.
         rows: (m,) row numbers of the task.
     """
-    if isinstance(part, slice):
-        inside = (rows >= part.start) & (rows < part.stop)
-        return inside, rows[inside] - part.start
     place = torch.searchsorted(part, rows).clamp_max(len(part) - 1)
     inside = part[place] == rows
     return inside, place[inside]

@@ -42,6 +42,7 @@ class PoolTrust:
         predicted: (m,) int64 most probable class, the given label not being looked at.
         confidence: (m,) float64 its probability.
         outputs: (n + m, k) float64 leave-one-out predictions of core and pool by the fit on both.
+        ridge: Of that fit.
     """
 
     probability: Tensor
@@ -49,6 +50,7 @@ class PoolTrust:
     predicted: Tensor
     confidence: Tensor
     outputs: Tensor
+    ridge: float = 1.0
 
 
 def fit_trust(
@@ -95,9 +97,9 @@ def fit_trust(
     probability = torch.ones(m, dtype=torch.float64)
     probability[usable] = trusted(likelihood[usable], k)[0]
     drawn = pool_order[usable[pool_order]]
-    outputs = torch.zeros(n + m, k, dtype=torch.float64)
+    outputs, at = torch.zeros(n + m, k, dtype=torch.float64), 1.0
     for _ in range(ROUNDS):
-        outputs = leave_out(anchor, pool, probability * usable, ridge)
+        outputs, at = leave_out(anchor, pool, probability * usable, ridge)
         own_outputs = outputs[n:]
         if k < 2:
             break
@@ -108,11 +110,13 @@ def fit_trust(
     best = logs.exp().max(dim=1)
     noise = float(1 - probability[usable].mean()) if bool(usable.any()) else 0.0
     outputs = torch.cat([outputs[: len(core)], outputs[n:]])
-    return PoolTrust(probability, noise, best.indices, best.values, outputs)
+    return PoolTrust(probability, noise, best.indices, best.values, outputs, at)
 
 
-def leave_out(core: RidgeTask, pool: RidgeTask, probability: Tensor, ridge: float | None) -> Tensor:
-    """Leave-one-out predictions (n + m, k) float64 by a fit on both.
+def leave_out(
+    core: RidgeTask, pool: RidgeTask, probability: Tensor, ridge: float | None
+) -> tuple[Tensor, float]:
+    """Leave-one-out predictions (n + m, k) float64 by a fit on both, and its ridge.
 
     Args:
         core: The core.
@@ -123,7 +127,8 @@ def leave_out(core: RidgeTask, pool: RidgeTask, probability: Tensor, ridge: floa
     """
     both = merged(core, pool, pool.weights * probability)
     both = replace(both, validation_mask=torch.cat([core.validation_mask, probability]))
-    return loo_predictions(both, _fit(both, ridge), torch.arange(len(both)))
+    fit = _fit(both, ridge)
+    return loo_predictions(both, fit, torch.arange(len(both))), fit.ridge
 
 
 def _fit(task: RidgeTask, ridge: float | None) -> RidgeFit:

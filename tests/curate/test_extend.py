@@ -275,8 +275,8 @@ def test_progress_is_told_of_every_choice(draw):
         yield told.append
 
     extend(draw("core", 30, 1), draw("pool", 80, 2), WIDE, ExtendOptions(10, 4), progress=progress)
-    choice = [("fitting the core", 0), ("judging the pool", 0), ("choosing", 10), 4, 4, 2]
-    assert told == [*choice, ("judging the choice by folds", 3), 1, 1, 1]
+    steps = [("fitting the core", 0), ("judging the pool", 0), ("judging rules by folds", 3), 1, 1, 1]
+    assert told == [*steps, ("looking at the pool", 0), ("choosing", 10), 4, 4, 2]
 
 
 def test_pools_that_do_not_fit(draw, tmp_path, load):
@@ -312,11 +312,14 @@ def truth_of(table):
     return (table["path"].str.removeprefix("pool").astype(int) % 3).astype(str)
 
 
+RULE_NAMES = ("coreset", "balanced", "random, trusted")
+
+
 def test_a_labelled_pool_is_chosen_from_for_what_core_and_pool_show(mixed):
     result = extend(*mixed, SolveOptions(), ExtendOptions(60))
     summary = result.summary
     assert summary["rule"] in ("coreset", "balanced", "random")
-    assert [trial["rule"] for trial in summary["rules"]] == ["coreset", "balanced", "random"]
+    assert set(summary["forecast"]["error"]) == {"nothing", *RULE_NAMES, "random"}
     assert "in the folds" in summary["why"]
     assert summary["pool_noise"] == pytest.approx(0.2, abs=0.06)
     assert len(result.selected) == 60
@@ -328,7 +331,8 @@ def test_a_labelled_pool_is_chosen_from_for_what_core_and_pool_show(mixed):
 def test_a_rule_that_is_asked_for(by, mixed):
     result = extend(*mixed, SolveOptions(), ExtendOptions(40, by=by))
     assert (result.summary["rule"], result.summary["why"]) == (by, "it was asked for")
-    assert result.summary["rules"] == []
+    chosen = "random, trusted" if by == "random" else by
+    assert set(result.summary["forecast"]["error"]) == {"nothing", chosen, "random"}
     assert ("pool" in result.summary["judged_by"]) is (by != "derivative")
     assert 0 < len(result.selected) <= 40
     again = extend(*mixed, SolveOptions(), ExtendOptions(40, by=by))
@@ -350,7 +354,7 @@ def test_a_random_choice_follows_the_seed_and_not_the_order_of_rows(mixed):
 def test_more_than_is_trusted_is_not_chosen(mixed):
     result = extend(*mixed, SolveOptions(), ExtendOptions(290))
     assert result.summary["stopped"] == "no other label is trusted"
-    assert result.summary["rules"] == []
+    assert set(result.summary["forecast"]["error"]) == {"nothing", "coreset", "random"}
     assert set(result.remaining["reason"]) == {"its label is not trusted"}
     assert 200 < len(result.selected) < 260
 
@@ -366,7 +370,7 @@ def test_with_a_validation_set_the_choice_serves_it_or_is_random(mixed, draw):
     result = extend(*mixed, SolveOptions(), ExtendOptions(40), draw("val", 60, 3, scale=2))
     assert result.summary["judged_by"] == "validation set"
     assert result.summary["rule"] in ("derivative", "random")
-    assert [trial["rule"] for trial in result.summary["rules"]] == ["derivative", "random"]
+    assert set(result.summary["forecast"]["error"]) == {"nothing", "derivative", "random, trusted", "random"}
 
 
 def test_classes_that_count_alike(mixed):

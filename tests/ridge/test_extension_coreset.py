@@ -1,4 +1,4 @@
-"""The coreset rule against refits by normal equations; trust, judging and the whole choice."""
+"""The coreset rule against refits by normal equations; trust, and the whole choice."""
 
 from dataclasses import replace
 
@@ -13,8 +13,6 @@ from divacli.ridge import (
     PoolTrust,
     RidgeTask,
     Scaling,
-    choose_rows,
-    decide,
     decompose,
     fit_trust,
     loo_predictions,
@@ -22,10 +20,8 @@ from divacli.ridge import (
     predictable,
     ridge_path,
 )
-from divacli.ridge import pool_choice as module
 from divacli.ridge.coreset import closest, judged_sums
-from divacli.ridge.extension import trusted
-from divacli.ridge.pool_choice import BALANCED, CORESET, DERIVATIVE, RANDOM, RuleTrial, judged, places
+from divacli.ridge.pool_choice import BALANCED, CORESET, DERIVATIVE, RANDOM, places, walked
 from divacli.ridge.trust import leave_out
 
 K, RIDGE = 3, 0.6
@@ -321,7 +317,8 @@ def test_labels_that_say_nothing_are_not_trusted():
 def test_outputs_leave_each_sample_out(relative_error):
     core, pool, _ = sets(flips=0.2)
     probability = torch.rand(len(pool), generator=torch.Generator().manual_seed(2)).double()
-    found = leave_out(core, pool, probability, RIDGE)
+    found, ridge = leave_out(core, pool, probability, RIDGE)
+    assert ridge == RIDGE
     weights = probability * pool.weights
     row = 7
     now = weights.clone()
@@ -378,144 +375,58 @@ def test_one_class_and_a_validation_set():
 # The whole choice
 
 
-def whole(core, pool, budget, **options):
-    return choose_rows(core, pool, budget, torch.arange(len(core)), torch.arange(len(pool)), **options)
+def whole(core, pool, budget, *, rule=CORESET, order=None, possible=None, seed=0):
+    """Rows chosen from a labelled pool, and its trust; without a budget as many as bring the fit closer."""
+    orders = torch.arange(len(core)), torch.arange(len(pool)) if order is None else order
+    possible = torch.ones(len(pool), dtype=torch.bool) if possible is None else possible
+    problem = PoolProblem(core, pool, *orders, possible, seed=seed)
+    trust = fit_trust(core, pool, *orders, usable=possible, seed=seed)
+    size = len(pool) if budget is None else budget
+    return torch.cat([rows for rows, _ in walked(problem, trust, rule, size, fill=budget is not None)]), trust
 
 
 def test_the_choice_is_the_same_again_and_in_any_order():
     core, pool, _ = noisy(0.3)
-    expected = whole(core, pool, 40)
-    assert torch.equal(whole(core, pool, 40).rows, expected.rows)
+    expected, _ = whole(core, pool, 40)
+    assert torch.equal(whole(core, pool, 40)[0], expected)
     mixed = torch.randperm(len(pool), generator=torch.Generator().manual_seed(4))
     moved = replace(
         pool, features=pool.features[mixed], labels=pool.labels[mixed], weights=pool.weights[mixed]
     )
-    found = choose_rows(core, moved, 40, torch.arange(len(core)), mixed.argsort())
-    assert found.rule == expected.rule
-    assert torch.equal(mixed[found.rows], expected.rows)
+    found, _ = whole(core, moved, 40, order=mixed.argsort())
+    assert torch.equal(mixed[found], expected)
 
 
-@pytest.mark.parametrize("rule", [None, CORESET, DERIVATIVE, RANDOM])
+@pytest.mark.parametrize("rule", [CORESET, BALANCED, DERIVATIVE, RANDOM])
 def test_a_choice_keeps_to_budget_trust_and_who_may_be_chosen(rule):
     core, pool, wrong = noisy(0.3)
     possible = torch.arange(len(pool)) % 5 > 0
-    found = whole(core, pool, 50, rule=rule, possible=possible, seed=3)
-    assert len(found.rows) <= 50
-    assert rule == DERIVATIVE or len(found.rows) == 50
-    assert len(set(found.rows.tolist())) == len(found.rows)
-    assert bool(possible[found.rows].all())
-    assert bool((found.trust.probability[found.rows] >= 0.5).all())
-    assert float(wrong[found.rows].double().mean()) < 0.1
-    assert found.rule in (CORESET, RANDOM) if rule is None else found.rule == rule
-    assert bool(found.trials) is (rule is None)
+    rows, trust = whole(core, pool, 50, rule=rule, possible=possible, seed=3)
+    assert len(rows) <= 50
+    assert rule == DERIVATIVE or len(rows) == 50
+    assert len(set(rows.tolist())) == len(rows)
+    assert bool(possible[rows].all())
+    assert bool((trust.probability[rows] >= 0.5).all())
+    assert float(wrong[rows].double().mean()) < 0.1
 
 
 def test_a_random_choice_follows_its_seed():
     core, pool, _ = noisy(0.3)
-    drawn = [whole(core, pool, 30, rule=RANDOM, seed=seed).rows.tolist() for seed in (0, 0, 1)]
+    drawn = [whole(core, pool, 30, rule=RANDOM, seed=seed)[0].tolist() for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_without_a_budget_random_takes_all_that_is_trusted():
     core, pool, _ = noisy(0.3)
-    found = whole(core, pool, None, rule=RANDOM)
-    assert sorted(found.rows.tolist()) == (found.trust.probability >= 0.5).nonzero()[:, 0].tolist()
-    chosen = whole(core, pool, None)
-    assert (chosen.rule, chosen.trials) == (CORESET, ())
-    assert 0 < len(chosen.rows) <= len(found.rows)
+    everybody, trust = whole(core, pool, None, rule=RANDOM)
+    assert sorted(everybody.tolist()) == (trust.probability >= 0.5).nonzero()[:, 0].tolist()
+    chosen, _ = whole(core, pool, None)
+    assert 0 < len(chosen) <= len(everybody)
 
 
 def posed(core, pool, **options):
     everybody = torch.ones(len(pool), dtype=torch.bool)
     return PoolProblem(core, pool, torch.arange(len(core)), torch.arange(len(pool)), everybody, **options)
-
-
-def trial(rule, gain, error):
-    return RuleTrial(rule, 0.32 - gain, error, gain, 0.01, 0.2 - error, 0.01)
-
-
-@pytest.mark.parametrize(
-    ("gain", "error", "balanced", "rule"),
-    [
-        (0.02, 0.1, (0.02, 0.09), CORESET),  # not clearly better than the first one
-        (0.02, 0.1, (0.02, 0.08), BALANCED),
-        (0.02, 0.1, (0.005, 0.08), CORESET),
-        (0.005, 0.1, (0.02, 0.19), BALANCED),
-        (0.005, 0.1, (0.005, 0.1), RANDOM),
-        (-0.02, 0.1, (-0.02, 0.1), RANDOM),
-        (0.02, 0.21, (0.02, 0.21), RANDOM),
-    ],
-)
-def test_random_is_the_answer_unless_a_rule_beats_it(gain, error, balanced, rule, monkeypatch):
-    trials = (trial(CORESET, gain, error), trial(BALANCED, *balanced), trial(RANDOM, 0.0, 0.2))
-    monkeypatch.setattr(module, "judged", lambda *_: trials)
-    core, pool, _ = noisy(0.3)
-    trust = trust_for(core, pool)
-    assert decide(posed(core, pool), trust, 20) == (rule, trials)
-    assert decide(posed(core, pool), trust, None) == (CORESET, ())
-    assert decide(posed(core, pool, labelled=False), None, 20) == (DERIVATIVE, ())
-
-
-def test_the_judging_is_that_of_refits(relative_error):
-    """Loss and share of mistakes of the random draws, by normal equations on core and choice."""
-    core, pool, _ = noisy(0.2, m=80)
-    problem, trust = posed(core, pool, ridge=RIDGE, seed=1), trust_of(core, pool, ridge=RIDGE)
-    found = judged(problem, trust, (CORESET, BALANCED), 20)
-    losses = {CORESET: 0.0, BALANCED: 0.0, RANDOM: 0.0}
-    total = 0.0
-    for part, part_trust, size, held, share in module._pool_parts(problem, trust, 20):
-        assert size == 10
-        for rule, draws in ((CORESET, 1), (BALANCED, 1), (RANDOM, 3)):
-            for draw in range(draws):
-                now = replace(part, seed=part.seed + (rule == RANDOM) * (1 + draw))
-                batches = module.walked(now, part_trust, rule, size, fill=True, n_batches=8)
-                rows = torch.cat([batch for batch, _ in batches])
-                chosen = replace(
-                    pool,
-                    features=part.pool.features[rows],
-                    labels=part.pool.labels[rows],
-                    weights=part.pool.weights[rows],
-                    validation_mask=torch.zeros(len(rows)).double(),
-                )
-                coef = coefficients(core, chosen, chosen.weights)
-                rows_of_fold = torch.cat([held.features[:], torch.ones(len(held), 1).double()], dim=1)
-                away = rows_of_fold @ coef - functional.one_hot(held.labels, K)
-                losses[rule] += float(share @ away.square().sum(dim=1)) / draws
-        total += float(share.sum())
-    for trial in found:
-        assert trial.loss == pytest.approx(losses[trial.rule] / total, rel=1e-9)
-    assert found[0].gain == pytest.approx((losses[RANDOM] - losses[CORESET]) / total, rel=1e-8)
-    assert found[0].gain_error > 0
-
-
-def test_no_fold_takes_part_in_its_own_choice():
-    core, pool, _ = noisy(0.2, m=80)
-    problem, trust = posed(core, pool, seed=1), trust_of(core, pool)
-    parts = list(module._pool_parts(problem, trust, 20))
-    seen = []
-    for part, part_trust, _, held, _ in parts:
-        inside = {tuple(row) for row in part.pool.features[:].tolist()}
-        outside = {tuple(row) for row in held.features[:].tolist()}
-        assert not inside & outside
-        assert len(inside | outside) == len(pool)
-        assert len(part_trust.outputs) == len(core) + len(inside)
-        seen += list(outside)
-    assert len(set(seen)) == len(pool)
-
-
-def test_a_validation_set_is_judged_by_halves():
-    core, pool, _ = noisy(0.2)
-    held_out, _, _ = noisy(0.0, seed=9, n=60)
-    validation = replace(held_out, weights=torch.zeros(60).double())
-    problem = posed(core, pool, validation=validation, validation_order=torch.arange(60))
-    trust = trust_of(core, pool, validation=validation)
-    rule, trials = decide(problem, trust, 30)
-    assert rule in (DERIVATIVE, RANDOM)
-    assert [trial.rule for trial in trials] == [DERIVATIVE, RANDOM]
-    for part, _, size, held, share in module._validation_parts(problem, trust, 30):
-        assert size == 30
-        assert float(part.validation.validation_mask.sum()) == 30
-        assert (len(held), float(share.sum())) == (30, 30.0)
 
 
 def test_balanced_takes_from_the_smallest_class_one_at_a_time():
@@ -537,14 +448,6 @@ def test_balanced_takes_from_the_smallest_class_one_at_a_time():
     assert within == sorted(within, key=lambda row: int(drawn[row]))
 
 
-def test_a_validation_set_that_counts_for_nothing_judges_nothing():
-    core, pool, _ = noisy(0.2)
-    held_out, _, _ = noisy(0.0, seed=9, n=30)
-    nothing = replace(held_out, weights=torch.zeros(30).double(), validation_mask=torch.zeros(30).double())
-    problem = posed(core, pool, validation=nothing, validation_order=torch.arange(30))
-    assert judged(problem, trust_for(core, pool), (DERIVATIVE,), 10) == ()
-
-
 def test_a_pool_that_counts_for_nothing_leaves_the_state_to_the_core():
     core, pool, _ = sets()
     walk = started(core, pool, trust_for(core, pool), counted=torch.zeros(len(pool)).double())
@@ -552,9 +455,3 @@ def test_a_pool_that_counts_for_nothing_leaves_the_state_to_the_core():
     left_out = loo_predictions(core, fit, torch.arange(len(core)))
     away = (left_out - functional.one_hot(core.labels, K)).square().sum(dim=1)
     assert walk.state.loss == pytest.approx(float(away.mean()))
-
-
-def test_too_few_to_judge():
-    core, pool, _ = noisy(0.0, m=2)
-    assert decide(posed(core, pool), trust_for(core, pool), 1)[0] == CORESET
-    assert trusted(torch.ones(2).double(), K)[1] < 1e-6

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from divacli.ridge import CHOICE, NOTHING, RANDOM, PoolProblem, forecast_choice
+from divacli.ridge import NOTHING, RANDOM, TRUSTED, PoolProblem, forecast_rules
 from divacli.ridge import pool_forecast as module
 from divacli.ridge.pool_choice import BALANCED, CORESET, DERIVATIVE
+from divacli.ridge.pool_choice import RANDOM as RULE_RANDOM
 from tests.ridge.test_extension_coreset import coefficients, design, sets, trust_for
 
 RIDGE, BUDGET, SEED = 0.6, 9, 4
@@ -19,9 +20,15 @@ def posed(core, pool, **options):
     return PoolProblem(core, pool, *orders, everybody, **{"ridge": RIDGE, "seed": SEED, **options})
 
 
-def by_hand(problem, trust, monkeypatch, rule):
+def some(task, rows):
+    chosen = task.select(rows)
+    return replace(chosen, features=chosen.features[:], numbers=None)
+
+
+def by_hand(problem, trust, monkeypatch, rules):
     """Wrong predictions of each head in each fold; what is chosen and drawn is asked of the module."""
     core, pool = problem.core, problem.pool
+    names = [TRUSTED if rule == RULE_RANDOM else rule for rule in rules]
     chosen = []
     trained = module._trained
 
@@ -30,33 +37,66 @@ def by_hand(problem, trust, monkeypatch, rule):
         return trained(rest, weights, rows)
 
     monkeypatch.setattr(module, "_trained", seen)
-    found = forecast_choice(problem, trust, rule, BUDGET, RIDGE, fill=True)
-    judged = pool if problem.validation is None else problem.validation
-    wrong = {name: torch.full((len(judged),), -1.0).double() for name in (NOTHING, CHOICE, RANDOM)}
+    found = forecast_rules(problem, trust, rules, BUDGET, fill=True)
+    # The first rule, the random rival, the other rules; and so in each fold.
+    names.insert(1, RANDOM)
+    judging = pool if problem.validation is None else problem.validation
+    wrong = {name: torch.full((len(judging),), -1.0).double() for name in (NOTHING, *names)}
     for number, (inside, rows) in enumerate(chosen):
         held = inside[len(core) :] if problem.validation is None else inside
         if problem.validation is None:
             assert not bool(held[rows].any())  # the fold is not chosen from
         assert len(rows.unique()) == len(rows) == BUDGET
-        for name, present in ((CHOICE if number % 2 == 0 else RANDOM, rows), (NOTHING, rows[:0])):
+        for name, present in ((names[number % len(names)], rows), (NOTHING, rows[:0])):
             weights = torch.zeros_like(pool.weights)
             weights[present] = pool.weights[present]
-            outputs = design(judged) @ coefficients(core, pool, weights, RIDGE)
-            wrong[name][held] = (outputs.argmax(dim=1) != judged.labels).double()[held]
+            outputs = design(judging) @ coefficients(core, pool, weights, RIDGE)
+            wrong[name][held] = (outputs.argmax(dim=1) != judging.labels).double()[held]
     return found, wrong
 
 
-@pytest.mark.parametrize("rule", [CORESET, BALANCED])
-def test_heads_are_refits_on_core_and_choice(rule, monkeypatch):
+def test_heads_are_refits_on_core_and_choice(monkeypatch):
     core, pool, _ = sets(m=45, flips=0.2)
     trust = replace(trust_for(core, pool), probability=torch.linspace(0.5, 1, 45).double())
-    found, wrong = by_hand(posed(core, pool), trust, monkeypatch, rule)
+    found, wrong = by_hand(posed(core, pool), trust, monkeypatch, (CORESET, BALANCED, RULE_RANDOM))
+    assert list(found.wrong) == [NOTHING, CORESET, RANDOM, BALANCED, TRUSTED]
     for name, missed in wrong.items():
         assert torch.equal(found.wrong[name], missed), name
     # The pool stands for the core as well, class by class.
-    in_pool, in_core = (torch.bincount(part.labels).double() for part in (pool, core))
+    in_core = torch.bincount(core.labels).double()
+    in_pool = torch.bincount(pool.labels, trust.probability)
     share = trust.probability * ((in_core + in_pool) / in_pool)[pool.labels]
     assert torch.allclose(found.share, share / share.sum())
+
+
+def test_of_a_class_that_the_pool_lacks_the_core_judges_left_out_in_turn():
+    core, whole_pool, _ = sets(n=24, m=60)
+    pool = some(whole_pool, (whole_pool.labels != 2).nonzero()[:, 0])
+    trust = replace(trust_for(core, pool), probability=torch.ones(len(pool)).double())
+    chosen = []
+    trained = module._trained
+
+    def seen(rest, weights, rows):
+        chosen.append(rows)
+        return trained(rest, weights, rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_trained", seen)
+        found = forecast_rules(posed(core, pool), trust, (CORESET,), BUDGET, fill=True)
+    rare = (core.labels == 2).nonzero()[:, 0]
+    assert len(found.share) == len(pool) + len(rare)
+    for name, picks in ((NOTHING, [chosen[0][:0]] * 3), (CORESET, chosen[::2]), (RANDOM, chosen[1::2])):
+        missed = torch.zeros(len(rare)).double()
+        for rows in picks:
+            weights = torch.zeros_like(pool.weights)
+            weights[rows] = pool.weights[rows]
+            for place, row in enumerate(rare.tolist()):
+                without = replace(core, weights=core.weights.clone().index_fill(0, rare[place], 0.0))
+                outputs = design(core)[row] @ coefficients(without, pool, weights, RIDGE)
+                missed[place] += float(outputs.argmax() != 2) / len(picks)
+        assert torch.allclose(found.wrong[name][len(pool) :], missed), name
+    # A third of the core is of that class, and counts as often as it is there.
+    assert float(found.share[len(pool) :].sum()) == pytest.approx(len(rare) / (len(core) + len(pool)))
 
 
 def test_a_validation_set_judges_in_its_place(monkeypatch):
@@ -65,21 +105,23 @@ def test_a_validation_set_judges_in_its_place(monkeypatch):
     judge = replace(judge, validation_mask=judge.weights, weights=torch.zeros(30).double())
     problem = posed(core, pool, validation=judge, validation_order=torch.arange(30))
     trust = replace(trust_for(core, pool), probability=torch.ones(45).double())
-    found, wrong = by_hand(problem, trust, monkeypatch, DERIVATIVE)
+    found, wrong = by_hand(problem, trust, monkeypatch, (DERIVATIVE,))
     for name, missed in wrong.items():
         assert torch.equal(found.wrong[name], missed), name
 
 
 def test_classes_count_alike_where_they_are_to_and_those_that_are_barred_judge_nothing():
     core, pool, _ = sets(m=45)
-    trust = replace(trust_for(core, pool), probability=torch.ones(45).double())
-    possible = torch.arange(45) >= 6
-    balance = torch.where(pool.labels == 0, 3.0, 1.0).double()
+    pool = some(pool, torch.cat([(pool.labels == c).nonzero()[: 15 - 2 * c, 0] for c in range(3)]))
+    trust = replace(trust_for(core, pool), probability=torch.ones(len(pool)).double())
+    possible = torch.arange(len(pool)) >= 2
+    balance = torch.ones(len(pool)).double()
     problem = replace(posed(core, pool), possible=possible, balance=balance)
     told = []
-    found = forecast_choice(problem, trust, CORESET, 6, RIDGE, fill=True, judged=lambda: told.append(1))
-    share = balance[possible] / balance[possible].sum()
-    assert torch.allclose(found.share, share)
+    found = forecast_rules(problem, trust, (CORESET,), 6, fill=True, judged=lambda: told.append(1))
+    assert len(found.share) == int(possible.sum())
+    for label in range(3):
+        assert float(found.share[pool.labels[possible] == label].sum()) == pytest.approx(1 / 3)
     assert len(told) == 3
 
 
@@ -87,8 +129,8 @@ def test_the_core_has_a_say_in_the_ridge():
     """A choice of one sample trains nearly the head of the core, and not one whose ridge suits one sample."""
     core, pool, _ = sets(n=60, m=60, scale=2.5)
     trust = replace(trust_for(core, pool), probability=torch.ones(60).double())
-    found = forecast_choice(posed(core, pool, ridge=None), trust, CORESET, 1, RIDGE, fill=True)
-    assert abs(found.error(CHOICE) - found.error(NOTHING)) < 0.05
+    found = forecast_rules(posed(core, pool, ridge=None), trust, (CORESET,), 1, fill=True)
+    assert abs(found.error(CORESET) - found.error(NOTHING)) < 0.05
     assert abs(found.error(RANDOM) - found.error(NOTHING)) < 0.05
 
 
