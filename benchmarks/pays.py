@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from threadpoolctl import threadpool_limits
 
 from benchmarks.extend import relabelled
 from benchmarks.machine import RESULTS, SHARED, description, require_shared, save
@@ -312,7 +313,8 @@ def measure(case: Case) -> list[Row]:
     """All rows of a case, on one core: other cases have the others."""
     torch.set_num_threads(1)
     factor._WORTH_THREADS = sys.maxsize
-    return [{"case": case.name, **asdict(case), **row} for row in COMMANDS[case.command](case)]
+    with threadpool_limits(1):
+        return [{"case": case.name, **asdict(case), **row} for row in COMMANDS[case.command](case)]
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ BATCHES = 20
 MOST_AT_ONCE = 256
 """Samples chosen between two refits, at the most, likewise."""
 
-JUDGED_BATCHES = 8
+JUDGED_BATCHES = 5
 """Refits of a choice that is made to judge its rule: it should not last longer than the choice itself."""
 
 
