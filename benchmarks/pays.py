@@ -18,7 +18,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatch
 from functools import cache, partial
 from typing import Any
@@ -39,6 +39,8 @@ from divacli.curate.extend import ExtendOptions, extend
 from divacli.curate.learners import choose_penalty, fitted, stratified_folds
 from divacli.curate.pruning import Pruning, prune_automatically, prune_by
 from divacli.curate.record import Scores
+from divacli.curate.relabel import relabel_scored
+from divacli.curate.reweight import ReweightOptions, reweight
 from divacli.curate.score import score
 from divacli.curate.solution import SolveOptions
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, joined, load_samples
@@ -71,7 +73,7 @@ class Case:
     """One draw of one cell.
 
     Attributes:
-        command: "prune" or "extend".
+        command: "prune", "relabel", "reweight" or "extend".
         data: A key of `SIZES`.
         kind: Of the noise: "clean", "uniform", "pair" or "human".
         rate: Share of the labels that are moved.
@@ -102,6 +104,9 @@ def cases(seeds: range) -> Iterator[Case]:
                 if size > MIDDLE:
                     noises = list(LARGE)
                 yield from (Case("prune", data, kind, rate, size, seed) for kind, rate in noises)
+                if size == MIDDLE:
+                    for command in ("relabel", "reweight"):
+                        yield from (Case(command, data, kind, rate, size, seed) for kind, rate in noises)
             for size in CORES:
                 noises = [*POOL_NOISES, *([("human", 0.0)] if data == "cifar10" else [])]
                 yield from (Case("extend", data, kind, rate, size, seed) for kind, rate in noises)
@@ -264,6 +269,76 @@ def prune_rows(case: Case) -> list[Row]:
     return found
 
 
+def relabel_rows(case: Case) -> list[Row]:
+    """What `relabel` corrects, beside as many labels corrected at random."""
+    here = posed(case, case.size)
+    options = SolveOptions(seed=case.seed)
+    scores = Scores.fresh(score(here.training, options), options)
+    relabelling = relabel_scored(scores, force=True)
+    train = Trainer(here.training, here.test)
+    everything = train(here.training)
+    given = labels_of(here.training)
+    corrected = relabelling.table["label"].to_numpy(str)
+    changed = given != corrected
+    if relabelling.outlook is None:
+        return []
+    suggested = scores.table["suggested_label"].to_numpy(str)
+    generator = np.random.default_rng(case.seed)
+    draws = []
+    for _ in range(RANDOM):
+        drawn = given.copy()
+        rows = generator.permutation(len(given))[: int(changed.sum())]
+        drawn[rows] = suggested[rows]
+        draws.append(train(relabelled(here.training, drawn)))
+    return [
+        {
+            "decision": "correct",
+            "rule": "mislabel_probability",
+            "n_changed": int(changed.sum()),
+            "n_wrong": int((~here.right).sum()),
+            "pays": relabelling.outlook.pays,
+            "forecast": relabelling.outlook.as_dict(),
+            "everything": everything,
+            "oracle": train(here.training.select(here.right)),
+            "dropped": train(here.training.select(~changed)),
+            "random": mean(draws),
+            "chosen": train(relabelled(here.training, corrected)),
+        }
+    ]
+
+
+def reweight_rows(case: Case) -> list[Row]:
+    """What the weights of `reweight` do, beside the same weights dealt out at random."""
+    here = posed(case, case.size)
+    result = reweight(here.training, SolveOptions(seed=case.seed), ReweightOptions())
+    train = Trainer(here.training, here.test)
+    everything = train(here.training)
+    weights = result.table["weight"].to_numpy(float)
+    if result.outlook is None:
+        return []
+    generator = np.random.default_rng(case.seed)
+    draws = [train(weighted(here.training, generator.permutation(weights))) for _ in range(RANDOM)]
+    return [
+        {
+            "decision": "weights",
+            "rule": "derivative",
+            "n_steps": len(result.history) - 1,
+            "pays": result.written,
+            "forecast": result.outlook.as_dict(),
+            "everything": everything,
+            "oracle": train(here.training.select(here.right)),
+            "random": mean(draws),
+            "chosen": train(weighted(here.training, weights)),
+        }
+    ]
+
+
+def weighted(samples: Samples, weights: np.ndarray) -> Samples:
+    """The samples at other weights."""
+    manifest = samples.manifest
+    return replace(samples, manifest=replace(manifest, table=manifest.table.assign(weight=weights)))
+
+
 def extend_rows(case: Case) -> list[Row]:
     """What `extend` chooses from a pool with wrong labels, for a core without."""
     whole, truth, _ = source(case.data)
@@ -306,7 +381,7 @@ def extend_rows(case: Case) -> list[Row]:
     return found
 
 
-COMMANDS = {"prune": prune_rows, "extend": extend_rows}
+COMMANDS = {"prune": prune_rows, "relabel": relabel_rows, "reweight": reweight_rows, "extend": extend_rows}
 
 
 def measure(case: Case) -> list[Row]:

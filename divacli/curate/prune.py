@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from divacli.curate.decision import (
     MORE_LIKELY_WRONG,
@@ -17,6 +18,7 @@ from divacli.curate.decision import (
     require_judged,
 )
 from divacli.manifest.columns import without_scores
+from divacli.ridge import Kept, kept_fraction
 
 CRITERIA = ("derivative", "loo_loss")
 
@@ -32,6 +34,21 @@ class Choice:
 
     kept: np.ndarray
     rescued: list[str]
+
+    @classmethod
+    def of(cls, found: Kept, table: pd.DataFrame, rows: np.ndarray | None = None) -> Choice:
+        """The choice among some rows of a table, by default all; others stay.
+
+        Args:
+            found: Which of the rows stay, (m,).
+            table: (n) samples with their labels.
+            rows: (m,) int64.
+        """
+        rows = np.arange(len(table)) if rows is None else rows
+        kept = np.ones(len(table), bool)
+        kept[rows] = found.stays.numpy()
+        rescued = table["label"].to_numpy(object)[rows[found.rescued.numpy()]]
+        return cls(kept, sorted(rescued))
 
 
 def choose_kept(
@@ -58,19 +75,14 @@ def choose_kept(
         DataError: The table has no such column, or no value in some row.
     """
     require_judged(table, (by,))
-    values = table[by].to_numpy(float)
-    labels = table["label"].to_numpy(object)
-    # Best first, ties by path.
-    order = np.lexsort((table["path"].to_numpy(str), values))
-    kept = np.zeros(len(table), bool)
+    values, labels = table[by].to_numpy(float), _numbered(table)
+    worst_first = torch.from_numpy(np.lexsort((table["path"].to_numpy(str), values))[::-1].copy())
     if threshold is not None:
-        kept = values < threshold
-    elif keep is not None:
-        groups = [order[labels[order] == label] for label in np.unique(labels)] if stratify else [order]
-        for group in groups:
-            # The last digits of keep * n are rounding: 0.55 * 100 is not to keep 56.
-            kept[group[: int(np.ceil(keep * len(group) - 1e-9))]] = True
-    return _rescued(kept, labels, order)
+        found = Kept.of(torch.from_numpy(values < threshold), labels, worst_first)
+    else:
+        assert keep is not None  # one of the two
+        found = kept_fraction(worst_first, labels, keep, stratify=stratify)
+    return Choice.of(found, table)
 
 
 @dataclass(frozen=True)
@@ -144,21 +156,19 @@ def choose_automatically(
         oddest_first = np.lexsort((paths, -table["outlier_score"].to_numpy(float).round(6)))
         likeliest_first = errors_first(table)
         only_odd = odd & ~wrong
-        worst_first = np.concatenate(
+        first_to_go = np.concatenate(
             [likeliest_first[wrong[likeliest_first]], oddest_first[only_odd[oddest_first]]]
         )
-        dropped[worst_first[budget:]] = False
-    choice = _rescued(~dropped, table["label"].to_numpy(object), np.lexsort((paths, probability)))
+        dropped[first_to_go[budget:]] = False
+    worst_first = torch.from_numpy(np.lexsort((paths, probability))[::-1].copy())
+    choice = Choice.of(Kept.of(torch.from_numpy(~dropped), _numbered(table), worst_first), table)
     expected = Expectation.of(probability, wrong & ~choice.kept)
     return Automatic(choice, wrong, odd, threshold, budget, expected)
 
 
-def _rescued(kept: np.ndarray, labels: np.ndarray, best_first: np.ndarray) -> Choice:
-    """The choice in which every class keeps its best sample at the least."""
-    rescued = sorted(set(labels) - set(labels[kept]))
-    for label in rescued:
-        kept[best_first[labels[best_first] == label][0]] = True
-    return Choice(kept, rescued)
+def _numbered(table: pd.DataFrame) -> torch.Tensor:
+    """Class numbers (n,) int64."""
+    return torch.from_numpy(np.unique(table["label"].to_numpy(str), return_inverse=True)[1])
 
 
 def split(table: pd.DataFrame, kept: np.ndarray, order: np.ndarray) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -204,10 +204,7 @@ def prune_by(
     names = tuple(decisions)
     by = names[0] if found is None else preferred(found, names)
     seen = SeenInTable(scores, judge, scores.seed)
-    kept = decisions[by](seen)
-    stays = np.ones(len(table), bool)
-    stays[seen.rows] = kept.stays.numpy()
-    decision = Choice(stays, sorted(table["label"].to_numpy(object)[seen.rows][kept.rescued.numpy()]))
+    decision = Choice.of(decisions[by](seen), table, seen.rows)
     if by in CRITERIA:
         order = _largest_first(table, by)
         reasons = np.where(decision.kept, "", by).astype(object)

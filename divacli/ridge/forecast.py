@@ -12,7 +12,7 @@ probability that its label is right.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -235,10 +235,6 @@ class Forecast:
             parts = torch.zeros(int(number.max()) + 1, dtype=torch.float64).index_add_(0, number, parts)
         variance = float(parts.square().sum()) + 2 * float(self.share.square().sum()) ** 2
         return Change(mean, math.sqrt(variance))
-
-    def best(self, names: Sequence[str]) -> str:
-        """The name of the smallest error; of equals the first one."""
-        return min(names, key=self.error)
 
 
 def forecast(

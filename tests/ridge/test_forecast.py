@@ -446,13 +446,6 @@ def test_heads_that_agree_may_differ_on_the_next_sample():
     assert (change.mean, change.se) == (0, pytest.approx(math.sqrt(2) / 50))
 
 
-def test_the_best_of_equals_is_the_first():
-    wrong = {name: torch.tensor([value]).double() for name, value in (("a", 1.0), ("b", 0.0), ("c", 0.0))}
-    found = Forecast(wrong, torch.ones(1).double())
-    assert found.best(["a", "b", "c"]) == "b"
-    assert found.best(["c", "b"]) == "c"
-
-
 # Decisions on drawn data
 
 
