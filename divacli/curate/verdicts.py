@@ -89,4 +89,4 @@ def difference_interval(
     variance = of_test + of_runs
     quantile = float(stdtrit(variance**2 / squares, (1 + confidence) / 2))
     margin = quantile * math.sqrt(variance)
-    return difference, difference - margin, difference + margin
+    return difference, max(-1.0, difference - margin), min(1.0, difference + margin)

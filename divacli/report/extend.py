@@ -10,7 +10,7 @@ from rich.text import Text
 
 from divacli.curate.aggregate import AggregateResult
 from divacli.curate.extend import ExtendResult
-from divacli.report.outlook import Deed, outlook_sentence, these
+from divacli.report.outlook import Deed, candidates, outlook_sentence, these
 from divacli.report.plain import plain
 from divacli.report.tables import add_words, cell, listing
 from divacli.report.terminal import SHOWN, groups_line
@@ -42,6 +42,7 @@ def extend_summary(result: ExtendResult) -> Iterator[RenderableType]:
         n = summary["n_selected"]
         deed = Deed(f"adding {these(n)}", "adding as many at random", "keep the core", "adding", advise=True)
         yield Text()
+        yield from candidates(result.outlook)
         yield Text(outlook_sentence(result.outlook, deed, written=True) + ".", style="bold")
     counts = result.remaining["reason"].value_counts()
     if len(counts):

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from rich.table import Table
+
 from divacli.curate.outlook import Outlook
+from divacli.report.tables import add_words, cell, listing
 from divacli.ridge import NOTHING, RANDOM
+
+_FEW_RIVALS = 3
+"""Training sets of a forecast where there was one rule: nothing, the decision and a random choice."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,27 @@ def outlook_sentence(outlook: Outlook, deed: Deed, *, written: bool) -> str:
     if deed.at_random and (written or deed.advise):
         said += f"; {deed.at_random} {_random(outlook)}"
     return said
+
+
+def candidates(outlook: Outlook) -> Iterator[Table]:
+    """Forecast error of each rule that was tried, where there are several."""
+    found = outlook.forecast
+    if len(found.wrong) <= _FEW_RIVALS:
+        return
+    shown = listing("error on new images", "change", "± error", "")
+    add_words(shown, "rule")
+    for name in found.wrong:
+        change = found.change(name)
+        moved = ("", "") if name == NOTHING else (f"{100 * change.mean:+.1f}", f"{100 * change.se:.1f}")
+        chosen = name == outlook.chosen
+        shown.add_row(
+            f"{found.error(name):.1%}",
+            *moved,
+            "chosen" if chosen else "",
+            cell(name),
+            style="bold" if chosen else None,
+        )
+    yield shown
 
 
 def _random(outlook: Outlook) -> str:

@@ -15,15 +15,13 @@ from divacli.curate.pruning import Pruning
 from divacli.curate.score import ScoreResult
 from divacli.curate.verify import Verification
 from divacli.errors import listed
-from divacli.report.outlook import Deed, outlook_sentence, these
+from divacli.report.outlook import Deed, candidates, outlook_sentence, these
 from divacli.report.plain import plain
 from divacli.report.tables import PathCell, add_words, cell, listing
 from divacli.report.words import Sentence, groups_sentences, most_confused_words, score_sentences
-from divacli.ridge import NOTHING, RANDOM
+from divacli.ridge import RANDOM
 
 _NOISY = 1e-6
-_FEW_RIVALS = 3
-"""Training sets of a forecast where there was one rule: nothing, the decision and a random choice."""
 
 SHOWN = 5
 """Samples and classes named in a summary."""
@@ -98,8 +96,7 @@ def prune_summary(pruning: Pruning) -> Iterator[RenderableType]:
     yield from groups_line(pruning.scores.about)
     if pruning.outlook is None or not chosen:
         return
-    if len(pruning.outlook.forecast.wrong) > _FEW_RIVALS:
-        yield _candidates(pruning)
+    yield from candidates(pruning.outlook)
     yield Text()
     yield Text(pruning_verdict(pruning), style="bold")
 
@@ -113,26 +110,6 @@ def pruning_verdict(pruning: Pruning) -> str:
         at_random = ""
     deed = Deed(f"dropping {these(n)}", at_random, "keep everything", "dropping")
     return outlook_sentence(pruning.outlook, deed, written=pruning.written) + "."
-
-
-def _candidates(pruning: Pruning) -> Table:
-    """Forecast error of each rule that was tried."""
-    assert pruning.outlook is not None
-    found = pruning.outlook.forecast
-    shown = listing("error on new images", "change", "± error", "")
-    add_words(shown, "rule")
-    for name in found.wrong:
-        change = found.change(name)
-        moved = ("", "") if name == NOTHING else (f"{100 * change.mean:+.1f}", f"{100 * change.se:.1f}")
-        chosen = name == pruning.outlook.chosen
-        shown.add_row(
-            f"{found.error(name):.1%}",
-            *moved,
-            "chosen" if chosen else "",
-            cell(name),
-            style="bold" if chosen else None,
-        )
-    return shown
 
 
 def _samples(rows: pd.DataFrame) -> Table:

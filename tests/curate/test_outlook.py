@@ -61,7 +61,7 @@ def test_for_json_changes_are_beside_doing_nothing():
     assert set(change) == {"mean", "se", "low", "high"}
     assert change["mean"] == pytest.approx(-0.025)
     assert change["low"] < change["mean"] < change["high"]
-    assert change["high"] - change["low"] == pytest.approx(2 * 1.96 * math.sqrt(2) * change["se"])
+    assert change["high"] - change["low"] == pytest.approx(2.4 * 1.96 * math.sqrt(2) * change["se"])
 
 
 # The judge

@@ -425,7 +425,7 @@ def test_a_change_is_a_paired_difference_with_two_disagreements_more():
     assert change.mean == pytest.approx(mean)
     assert change.se == pytest.approx(math.sqrt(variance))
     assert (change.low, change.high) == pytest.approx(
-        (mean - 1.96 * math.sqrt(2) * change.se, mean + 1.96 * math.sqrt(2) * change.se)
+        (mean - 1.2 * 1.96 * math.sqrt(2) * change.se, mean + 1.2 * 1.96 * math.sqrt(2) * change.se)
     )
 
 
