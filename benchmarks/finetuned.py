@@ -25,7 +25,7 @@ from divacli.curate.solution import SolveOptions
 from divacli.curate.train import TrainOptions, train
 from divacli.embed import Samples
 
-CASES = (("clean", 0.0), ("uniform", 0.2))
+CASES = (("uniform", 0.2), ("clean", 0.0))
 SIZE, TESTED = 1000, 1000
 KEEP = 0.8
 IMAGE_SIZE, EPOCHS = 128, 4
@@ -89,7 +89,11 @@ def main() -> None:
     """Measure, print and write."""
     require_shared()
     seeds = [int(seed) for seed in sys.argv[1:]] or list(SEEDS)
-    save("finetuned", [row for seed in seeds for kind, rate in CASES for row in measured(kind, rate, seed)])
+    rows = []
+    for seed in seeds:
+        for kind, rate in CASES:
+            rows += measured(kind, rate, seed)
+            save("finetuned", rows)
 
 
 if __name__ == "__main__":
