@@ -57,6 +57,10 @@ NOT_WRITTEN = "not written"
 _PAIRS = 10
 
 
+_BENEFIT_OF_DOUBT = 2.0
+"""Standard errors that a forecast may be worse by. Forecasts are hard on corrections (`benchmarks.pays`)."""
+
+
 @dataclass(frozen=True)
 class RelabelResult:
     """Corrected labels.
@@ -226,8 +230,8 @@ def relabel_scored(
 ) -> Relabelling:
     """Correct labels as `relabel` does, where that pays by the forecast.
 
-    Other evidence speaks for a correction as well, so it also pays where the error rises by less than a
-    standard error.
+    Other evidence speaks for a correction as well, so it also pays where the error rises by less than
+    `_BENEFIT_OF_DOUBT` standard errors.
 
     Args:
         scores: What is decided on.
@@ -248,7 +252,7 @@ def relabel_scored(
         share = None if budget is None else budget / len(scores.table)
         try:
             found = judge.forecast(_without_fold(judge, scores.table, threshold, share), progress)
-            outlook = Outlook(found, CORRECTING, benefit_of_doubt=1.0)
+            outlook = Outlook(found, CORRECTING, _BENEFIT_OF_DOUBT)
         except SolveError as error:
             unknown = error.got
     # Where nothing judges it, a decision that calls most labels wrong is left to people.

@@ -405,7 +405,7 @@ def test_the_verdict_says_which_of_both_is_better(overlapping):
     result = relabel_scored(scored(overlapping(n=90)))
     better = outlook_of(result, 10, 30)
     assert relabel_verdict(better).endswith(
-        "should lower the error on new images from 20.0 to 5.0 % (between 0.0 and 12.3); dropping them: "
+        "should lower the error on new images from 20.0 to 5.0 % (between 0.0 and 13.7); dropping them: "
         "15.0; correcting as many at random would raise it to 25.0. By this forecast correcting is "
         "better than dropping."
     )
