@@ -423,9 +423,9 @@ def test_a_change_is_a_paired_difference_with_two_disagreements_more():
     parts = share * (more - mean)
     variance = float(parts.square().sum()) + 2 * float(share.square().sum()) ** 2
     assert change.mean == pytest.approx(mean)
-    assert change.se == pytest.approx(math.sqrt(variance))
+    assert change.se == pytest.approx(1.2 * math.sqrt(variance))
     assert (change.low, change.high) == pytest.approx(
-        (mean - 1.2 * 1.96 * math.sqrt(2) * change.se, mean + 1.2 * 1.96 * math.sqrt(2) * change.se)
+        (mean - 1.96 * math.sqrt(2) * change.se, mean + 1.96 * math.sqrt(2) * change.se)
     )
 
 
@@ -434,7 +434,7 @@ def test_of_groups_that_agree_there_are_as_many_draws_as_groups():
     share = torch.full((40,), 1 / 40).double()
     alone = Forecast(wrong, share)
     of_ten = Forecast(wrong, share, torch.arange(40) // 4 * 7 - 3)
-    smallest = 2 * (1 / 40) ** 2
+    smallest = (1.2 / 40) ** 2 * 2
     assert (of_ten.change("a").se ** 2 - smallest) / (alone.change("a").se ** 2 - smallest) == pytest.approx(
         4
     )
@@ -443,7 +443,7 @@ def test_of_groups_that_agree_there_are_as_many_draws_as_groups():
 def test_heads_that_agree_may_differ_on_the_next_sample():
     wrong = {NOTHING: torch.ones(50).double(), "a": torch.ones(50).double()}
     change = Forecast(wrong, torch.full((50,), 0.02).double()).change("a")
-    assert (change.mean, change.se) == (0, pytest.approx(math.sqrt(2) / 50))
+    assert (change.mean, change.se) == (0, pytest.approx(1.2 * math.sqrt(2) / 50))
 
 
 # Decisions on drawn data
