@@ -51,6 +51,9 @@ from divacli.ridge import (
 )
 from divacli.ridge.pool_choice import BALANCED, CORESET, DERIVATIVE, RANDOM
 
+NOTHING_CHOSEN = "nothing was chosen"
+"""Why there is no forecast."""
+
 
 @dataclass(frozen=True)
 class ExtendOptions:
@@ -66,7 +69,8 @@ class ExtendOptions:
             of another modality, whose fit is not the core's.
         start_full: Start with the whole pool in and drop what harms, in one step; for a core with a single
             sample of some class. A trust in labels is not asked for: it would rest on that one sample.
-        forecast: Whether the error on new images is forecast, which takes about as long as the choice.
+        forecast: Whether the error on new images is forecast where folds have no rule to choose. It takes
+            about as long as the choice.
     """
 
     budget: int | None = None
@@ -209,6 +213,8 @@ def extend(
         stopped,
         ranked=rule not in (RANDOM, BALANCED),
     )
+    if not n_chosen and outlook is not None:
+        outlook, unknown = None, NOTHING_CHOSEN
     table = pd.DataFrame(history)
     about = provenance(core, options, pool, validation)
     by_core = f"{left_out(about)} loss of the core"
@@ -337,9 +343,9 @@ def rule_of(
     why = "it was asked for" if how.by is not None else "there is nothing to compare with"
     if trust is None:
         unknown = "the pool has no labels" if not problem.labelled else "the pool is of another kind"
-        return rules[0], why if problem.labelled else unknown, None, unknown
+        return rules[0], why if problem.labelled or how.by is not None else unknown, None, unknown
     if not bool(problem.eligible(trust).any()):
-        return rules[0], why, None, "nothing was chosen"
+        return rules[0], why, None, NOTHING_CHOSEN
     if len(rules) == 1 and not how.forecast:
         return rules[0], why, None, "it was not asked for"
     fill = how.budget is not None
@@ -354,6 +360,8 @@ def rule_of(
     name = preferred(found, names)
     if len(rules) > 1:
         why = "it comes first, and no other has a smaller error in the folds"
+        if all(torch.equal(found.wrong[other], found.wrong[name]) for other in names):
+            why = "it comes first: in the folds the budget takes all that is trusted"
         if name != names[0]:
             why = f"it has a smaller error in the folds than {names[0]}"
     return rules[names.index(name)], why, Outlook(found, name), ""

@@ -207,7 +207,8 @@ class Forecast:
     """Errors of several heads on samples that had no part in them.
 
     Attributes:
-        wrong: (m,) float64 for each head, 1 where a sample is predicted as another class than its label.
+        wrong: (m,) float64 for each head, 1 where a sample is predicted as another class than its label; of
+            one that stays in all folds, the share of these in which it is.
         share: (m,) float64 of each sample in the mean; they sum up to 1.
         groups: (m,) int64 numbers of the groups that the samples are drawn in, or None.
         missed: Share of given labels that the head of all samples misses, trusted or not.
@@ -280,10 +281,10 @@ def forecast(
     if order is None:
         order = problem.order if problem.validation is None else torch.arange(len(problem.task))
     ridges = _Ridges(order, fixed_ridge, problem.task.validation_mask > 0 if counted is None else counted)
-    parts, rows = drawn(problem, n_folds, seed)
+    stays = None if problem.validation is not None else stays
+    parts, rows = drawn(problem, n_folds, seed, stays=stays)
     remain = torch.zeros(0, dtype=torch.int64)
-    if stays is not None and problem.validation is None:
-        parts = [inside & ~stays for inside in parts]
+    if stays is not None:
         remain = rows[stays[rows] & (problem.task.weights[rows] > 0)].sort().values
         rows = rows[~stays[rows]]
     # In the order of the samples, so that sums do not hang on how the rows were drawn.
@@ -309,8 +310,7 @@ def forecast(
                 head = fit if name == NOTHING else rest.head(training)
                 outputs = predictions(problem.judged, head, rows[mine])
                 if len(remain):
-                    trained = rest.trained(training)
-                    outputs = torch.cat([outputs, loo_predictions(trained, head, remain)])
+                    outputs = torch.cat([outputs, _left_out(rest.trained(training), head, remain)])
                 places = torch.cat([mine, torch.arange(len(rows) - len(remain), len(rows))])
                 twin = (outputs.argmax(dim=1) != labels[places]).double()
             found[name] = training, twin
@@ -415,6 +415,14 @@ def _few(task: RidgeTask, order: Tensor) -> Tensor:
     mean_size = len(present) / len(torch.unique(number[present]))
     chosen = number[spaced[:: max(1, round(mean_size))]]
     return (torch.isin(number, chosen) & (task.weights > 0)).nonzero()[:, 0]
+
+
+def _left_out(task: RidgeTask, head: RidgeFit, rows: Tensor) -> Tensor:
+    """Leave-one-out predictions (m, k) float64 of rows (m,), ascending; only their groups are looked at."""
+    if task.groups is None:
+        return loo_predictions(task, head, rows)
+    whole = torch.isin(task.groups, task.groups[rows]).nonzero()[:, 0]
+    return loo_predictions(task.select(whole), head, torch.searchsorted(whole, rows))
 
 
 def _alone(task: RidgeTask, rows: Tensor) -> RidgeTask:

@@ -121,7 +121,11 @@ def walked(
 
 
 def drawn(
-    problem: Problem, n_folds: int, seed: int, without: Tensor | None = None
+    problem: Problem,
+    n_folds: int,
+    seed: int,
+    without: Tensor | None = None,
+    stays: Tensor | None = None,
 ) -> tuple[list[Tensor], Tensor]:
     """For each fold (n,) bool which of the judged samples are its, and the rows (m,) that are judged.
 
@@ -132,6 +136,7 @@ def drawn(
         n_folds: K.
         seed: As for `choose_steps`.
         without: As for `left_out`.
+        stays: (n,) bool, samples that are in no fold; by default none.
 
     Raises:
         SolveError: Less than two groups stay when a fold leaves: none of them could be left out in turn.
@@ -141,6 +146,8 @@ def drawn(
     groups = torch.arange(len(judged)) if judged.groups is None else judged.groups
     n_folds = min(n_folds, len(set(groups.tolist())))
     number = split_in_folds(judged.labels, problem.order, seed, n_folds, judged.groups)
+    if stays is not None:
+        number = torch.where(stays, -1, number)
     starts = [problem.task.weights] * n_folds if without is None else list(without)
     if problem.validation is None:
         stay = min(

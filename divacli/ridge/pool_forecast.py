@@ -110,14 +110,15 @@ def judges(problem: PoolProblem, trust: PoolTrust) -> tuple[Tensor, Tensor]:
     """
     k = problem.core.n_classes
     usable = problem.possible.double()
-    core = torch.bincount(problem.core.labels, problem.core.validation_mask, minlength=k)
+    there = problem.core.validation_mask * (problem.core.weights > 0)
+    core = torch.bincount(problem.core.labels, there, minlength=k)
     pool = torch.bincount(problem.pool.labels, usable * trust.probability, minlength=k)
     both = torch.ones(k).double() if problem.balance is not None else core + pool
     alone = pool >= LEAST
     total = torch.where(alone, pool, core + pool)
     factor = torch.where(total > 0, both / total, 0.0)
     return (
-        problem.core.validation_mask * torch.where(alone, 0.0, factor)[problem.core.labels],
+        there * torch.where(alone, 0.0, factor)[problem.core.labels],
         usable * factor[problem.pool.labels],
     )
 

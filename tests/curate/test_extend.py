@@ -389,3 +389,16 @@ def test_rules_that_need_what_is_not_there(mixed, draw):
         extend(core, pool, WIDE, ExtendOptions(5, by="best"))
     drawn = extend(core, bare, WIDE, ExtendOptions(5, by="random"))
     assert (drawn.summary["rule"], len(drawn.selected)) == ("random", 5)
+
+
+def test_where_nothing_is_chosen_nothing_is_forecast(draw):
+    core, wrong = draw("core", 60, 1, scale=4), draw("pool", 20, 2, 1.0, scale=4)
+    result = extend(core, wrong, WIDE, ExtendOptions(by="derivative", min_trust=0.0))
+    assert not len(result.selected)
+    assert (result.outlook, result.unknown, result.summary["forecast"]) == (None, "nothing was chosen", None)
+
+
+def test_a_budget_of_nearly_all_leaves_no_choice_to_judge(mixed):
+    result = extend(*mixed, SolveOptions(), ExtendOptions(210))
+    assert result.summary["rule"] == "coreset"
+    assert result.summary["why"] == "it comes first: in the folds the budget takes all that is trusted"

@@ -37,7 +37,7 @@ def test_what_is_no_worse_than_nothing_pays(wrong, pays):
 @pytest.mark.parametrize(("wrong", "pays"), [(30, True), (41, True), (43, False), (50, False)])
 def test_with_the_benefit_of_the_doubt_a_standard_error_is_forgiven(wrong, pays):
     outlook = Outlook(forecast_of(chosen=wrong), "chosen", benefit_of_doubt=1.0)
-    # One sample more is wrong: 1 / 400, with a standard error of nearly 1.2 sqrt(3) / 400; of three 1.2 sqrt(5).
+    # One sample more is wrong: 1 / 400, its standard error nearly 1.2 sqrt(3) / 400; of three 1.2 sqrt(5).
     assert outlook.pays is pays
     assert outlook.change.mean == pytest.approx((wrong - 40) / N)
     assert outlook.change.se == pytest.approx(1.2 * math.sqrt(abs(wrong - 40) + 2) / N, rel=0.02)

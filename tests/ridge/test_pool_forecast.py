@@ -99,6 +99,41 @@ def test_of_a_class_that_the_pool_lacks_the_core_judges_left_out_in_turn():
     assert float(found.share[len(pool) :].sum()) == pytest.approx(len(rare) / (len(core) + len(pool)))
 
 
+def test_core_samples_of_a_group_are_left_out_together():
+    core, whole_pool, _ = sets(n=24, m=60, groups=True)
+    pool = some(whole_pool, (whole_pool.labels != 2).nonzero()[:, 0])
+    trust = replace(trust_for(core, pool), probability=torch.ones(len(pool)).double())
+    found = forecast_rules(posed(core, pool), trust, (CORESET,), BUDGET, fill=True)
+    rare = (core.labels == 2).nonzero()[:, 0]
+    nobody = torch.zeros_like(pool.weights)
+    for place, row in enumerate(rare.tolist()):
+        there = core.groups != core.groups[row]
+        without = replace(core, weights=torch.where(there, core.weights, 0.0))
+        outputs = design(core)[row] @ coefficients(without, pool, nobody, RIDGE)
+        assert found.wrong[NOTHING][len(pool) + place] == float(outputs.argmax() != 2)
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_a_core_of_a_few_samples_is_in_no_fold(n):
+    core, pool, _ = sets(n=n, m=60)
+    trust = replace(trust_for(core, pool), probability=torch.ones(60).double())
+    found = forecast_rules(posed(core, pool), trust, (CORESET, BALANCED), BUDGET, fill=True)
+    assert found.error(CORESET) < found.error(NOTHING)
+
+
+def test_a_core_sample_of_weight_0_is_not_there():
+    core, whole_pool, _ = sets(n=24, m=60)
+    pool = some(whole_pool, (whole_pool.labels != 2).nonzero()[:, 0])
+    weights = torch.where((core.labels == 2) & (torch.arange(24) < 12), 0.0, core.weights)
+    trust = replace(trust_for(core, pool), probability=torch.ones(len(pool)).double())
+    problem = posed(replace(core, weights=weights), pool)
+    found = forecast_rules(problem, trust, (CORESET,), BUDGET, fill=True)
+    rare = int(((core.labels == 2) & (weights > 0)).sum())
+    assert float(found.share[len(pool) :].sum()) == pytest.approx(
+        rare / (int((weights > 0).sum()) + len(pool))
+    )
+
+
 def test_a_validation_set_judges_in_its_place(monkeypatch):
     core, pool, _ = sets(m=45)
     judge, _, _ = sets(n=30, m=1, seed=8)
