@@ -18,7 +18,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from functools import cache, partial
 from typing import Any
@@ -31,7 +31,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.extend import relabelled
 from benchmarks.machine import RESULTS, SHARED, description, require_shared, save
 from benchmarks.pays_table import report
-from benchmarks.reweight import annotated
+from benchmarks.reweight import annotated, weighted
 from benchmarks.ridge_choice import features, flip
 from divacli.cache import default_cache
 from divacli.curate.evaluate import present
@@ -331,12 +331,6 @@ def reweight_rows(case: Case) -> list[Row]:
             "chosen": train(weighted(here.training, weights)),
         }
     ]
-
-
-def weighted(samples: Samples, weights: np.ndarray) -> Samples:
-    """The samples at other weights."""
-    manifest = samples.manifest
-    return replace(samples, manifest=replace(manifest, table=manifest.table.assign(weight=weights)))
 
 
 def extend_rows(case: Case) -> list[Row]:

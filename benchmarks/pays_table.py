@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from divacli.ridge import Change
-
 LEARNERS = ("ridge", "logistic")
 RIVAL = {"prune": "everything", "relabel": "everything", "reweight": "everything", "extend": "core"}
 """What doing nothing is."""
@@ -48,11 +46,8 @@ def flat(rows: list[dict[str, Any]]) -> pd.DataFrame:
             one["written"] = one["chosen"] if one["pays"] else one["nothing"]
             one["oracle"] = row["oracle"][learner] if "oracle" in row else np.nan
             if forecast is not None:
-                found_change = forecast["change"][forecast["chosen"]]
-                change = Change(found_change["mean"], found_change["se"])
-                one |= {
-                    f"forecast_{name}": 100 * getattr(change, name) for name in ("mean", "se", "low", "high")
-                }
+                change = forecast["change"][forecast["chosen"]]
+                one |= {f"forecast_{name}": 100 * change[name] for name in ("mean", "se", "low", "high")}
                 one["forecast_before"] = 100 * forecast["error"]["nothing"]
             found.append(one)
     return pd.DataFrame(found)
