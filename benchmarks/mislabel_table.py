@@ -27,6 +27,9 @@ MEASURES: Columns = SEEDS | {
 STATEMENTS: Columns = SEEDS | {
     "noise": ("wrong", "{:.3f}"),
     "noise_rate": ("said to be wrong", "{:.3f}"),
+    "noise_low": ("interval from", "{:.3f}"),
+    "noise_high": ("to", "{:.3f}"),
+    "noise_held": ("holds the truth, share of seeds", "{:.2f}"),
     "calibration_error": ("calibration error", "{:.3f}"),
     "suggestion_right": ("suggestion right", "{:.1%}"),
 }
@@ -37,13 +40,24 @@ PLANTED: Columns = SEEDS | {
 }
 DIFFERENCES: Columns = {
     "f1": ("F1", "{:.3f}"),
-    "f1_cleanlab": ("of cleanlab", "{:.3f}"),
+    "f1_best": ("of the best peer", "{:.3f}"),
+    "f1_which": ("which is", "{}"),
     "f1_more": ("difference", "{:+.3f}"),
     "auroc": ("AUROC", "{:.4f}"),
     "auroc_best": ("of the best peer", "{:.4f}"),
-    "best": ("which is", "{}"),
+    "auroc_which": ("which is", "{}"),
     "auroc_more": ("difference", "{:+.4f}"),
 }
+AHEAD: Columns = {
+    "measure": ("measure", "{}"),
+    "rival": ("rival", "{}"),
+    "theirs": ("its figure", "{:.4f}"),
+    "ours": ("ours", "{:.4f}"),
+    "wins": ("ahead in", "{}"),
+}
+BETTER = {"f1": "F1 of the decision", "auroc": "AUROC", "ap": "AP"}
+"""Measures that a rival may be better in, the higher the better."""
+PEERS = [name for name, tool in TOOLS.items() if tool.package != "divacli"]
 
 
 def report(rows: list[dict[str, Any]]) -> str:
@@ -64,14 +78,17 @@ def report(rows: list[dict[str, Any]]) -> str:
         return paragraphs([*parts, "\n".join(notes)])
     used = measured[["tool", "version", "threads"]].drop_duplicates()
     notes += [f"- {TOOLS[t].title}: {TOOLS[t].package} {v}, threads: {n}" for t, v, n in used.to_numpy()]
+    if "noise_held" in measured:
+        measured["noise_held"] = measured["noise_held"].astype(float)
     measured["megabytes"] = measured["peak"] / 1e6
     by_tool = measured.groupby(["cell", "tool"], sort=False)
     means = by_tool.mean(numeric_only=True).assign(seeds=by_tool.size())
     means = means.reindex(columns=list(dict.fromkeys([*MEASURES, *STATEMENTS, *PLANTED])))
     parts.append("\n".join(dict.fromkeys(notes)))
     parts += section("Every tool", means.dropna(subset=["noise"]), MEASURES)
+    parts += ["## Where a rival is better", rivals_ahead(measured)]
     parts += section("divacli beside its peers", compared(means), DIFFERENCES)
-    parts += section("What divacli says of the labels", means.dropna(subset=["noise_rate"]), STATEMENTS)
+    parts += section("What tools say of the labels", means.dropna(subset=["noise_rate"]), STATEMENTS)
     parts += section("Planted images", means.dropna(subset=["outlier_auroc"]), PLANTED)
     return paragraphs(parts)
 
@@ -82,30 +99,52 @@ def paragraphs(parts: list[str]) -> str:
 
 
 def compared(means: pd.DataFrame) -> pd.DataFrame:
-    """F1 of our tool and of cleanlab, AUROC of our tool and of the best of its peers, and their means.
+    """F1 and AUROC of our tool and of the best of its peers in each cell, and their means.
 
     Args:
         means: Rows by cell and tool.
     """
-    noisy = means.dropna(subset=["auroc"])
-    auroc, f1 = (noisy[name].unstack("tool").reindex(columns=list(TOOLS)) for name in ("auroc", "f1"))
-    peers = auroc[[name for name, tool in TOOLS.items() if tool.package != "divacli"]].dropna(how="all")
-    both = pd.DataFrame(
-        {
-            "f1": f1["ours"],
-            "f1_cleanlab": f1["cleanlab"],
-            "f1_more": f1["ours"] - f1["cleanlab"],
-            "auroc": auroc["ours"],
-            "auroc_best": peers.max(axis=1),
-            "best": peers.idxmax(axis=1).map({name: tool.title for name, tool in TOOLS.items()}),
-            "auroc_more": auroc["ours"] - peers.max(axis=1),
-        }
-    ).dropna(subset=["auroc", "auroc_best"])
-    both = both.reindex(noisy.index.unique("cell").intersection(both.index, sort=False))
-    if both.empty:
-        return both
-    both.loc["mean"] = both.mean(numeric_only=True)
-    return both.rename_axis("cell")
+    noisy, titles = means.dropna(subset=["auroc"]), {name: tool.title for name, tool in TOOLS.items()}
+    both = pd.DataFrame(index=pd.Index(noisy.index.unique("cell"), name="cell"))
+    for name in ("f1", "auroc"):
+        values = noisy[name].unstack("tool").reindex(columns=list(TOOLS))
+        peers = values[PEERS].dropna(how="all")
+        both[name], both[f"{name}_best"] = values["ours"], peers.max(axis=1)
+        both[f"{name}_which"] = peers.idxmax(axis=1).map(titles)
+        both[f"{name}_more"] = both[name] - both[f"{name}_best"]
+    both = both.dropna(subset=["auroc", "auroc_best"])
+    if not both.empty:
+        both.loc["mean"] = both.mean(numeric_only=True)
+    return both
+
+
+def rivals_ahead(measured: pd.DataFrame) -> str:
+    """A table of every measure in which a rival's mean is above ours, or a word that there is none.
+
+    Means are over the seeds that both were measured with.
+
+    Args:
+        measured: Rows of cells, seeds and tools.
+    """
+    rows, ours = [], measured[measured["tool"] == "ours"]
+    for name, title in BETTER.items():
+        if name not in measured or ours.empty:
+            continue
+        pairs = measured[measured["tool"].isin(PEERS)].merge(
+            ours, on=["cell", "seed"], suffixes=("", "_ours")
+        )
+        pairs = pairs.dropna(subset=[name, f"{name}_ours"])
+        for (cell, tool), group in pairs.groupby(["cell", "tool"], sort=False):
+            theirs, own = group[name], group[f"{name}_ours"]
+            if theirs.mean() > own.mean():
+                wins = f"{int((theirs > own).sum())} of {len(group)} seeds"
+                row = {"cell": cell, "measure": title, "rival": TOOLS[str(tool)].title}
+                rows.append(row | {"theirs": theirs.mean(), "ours": own.mean(), "wins": wins})
+    if not rows:
+        return "Nowhere." if not ours.empty else "Not known: divacli was not measured."
+    order = {cell: place for place, cell in enumerate(measured["cell"].unique())}
+    frame = pd.DataFrame(rows).set_index("cell")
+    return table(frame.sort_index(key=lambda cells: cells.map(order), kind="stable"), AHEAD)
 
 
 def section(title: str, frame: pd.DataFrame, columns: Columns) -> list[str]:

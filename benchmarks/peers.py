@@ -16,14 +16,20 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import simifeat, subspaces
+
 FOLDS = 5
+SELF = "benchmarks"
+"""In place of a package: the tool is written here, after a paper."""
 ALPHAS = np.logspace(-3, 3, 20)
 """Ridges that `RidgeCV` chooses from."""
+PENALTIES = (0.1, 1.0, 10.0, 100.0)
+"""Inverse strengths of regularisation that `cleanlab_chosen` chooses from."""
 
 Result = dict[str, Any]
 """Of n samples, `score` (n,): the higher, the likelier mislabelled; `flagged` (n,) bool where the tool has a
 decision of its own; and of some tools `probability` (n,), `suggested` (n,) labels, `outlier` (n,): the
-higher, the more foreign, `outlying` (n,) bool, and the number `noise_rate`."""
+higher, the more foreign, `outlying` (n,) bool, the number `noise_rate` and `noise_interval` (2,)."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class Tool:
 
     Attributes:
         title: How tables call it.
-        package: Distribution that it comes in.
+        package: Distribution that it comes in, or `SELF`.
         modules: What it imports, which its seconds do not include.
         find: What it does.
         finds_outliers: Whether its result has `outlier`.
@@ -103,16 +109,19 @@ def scored(data: Data) -> tuple[Any, Any]:
 
 
 def ours(data: Data) -> Result:
-    """`mislabel_probability`, and more likely wrong than right."""
+    """`mislabel_probability`, and what the product calls wrong by default."""
+    from divacli.curate.decision import mislabelled
+
     table, summary = scored(data)
     probability = table["mislabel_probability"].to_numpy(float)
     return {
         "score": probability,
-        "flagged": probability > 0.5,
+        "flagged": mislabelled(table),
         "probability": probability,
         "suggested": table["suggested_label"].to_numpy(str),
         "outlier": table["outlier_score"].to_numpy(float),
         "noise_rate": summary["noise_rate"],
+        "noise_interval": np.array(summary["noise_interval"]),
     }
 
 
@@ -123,32 +132,67 @@ def derivative(data: Data) -> Result:
     return {"score": values, "flagged": values > 0}
 
 
-def cleanlab(data: Data) -> Result:
-    """Cross-validated logistic regression, confident learning's default filter, and self-confidence."""
-    from cleanlab.filter import find_label_issues
-    from cleanlab.rank import get_label_quality_scores
+def held_out_probabilities(data: Data, penalty: float = 1.0) -> np.ndarray:
+    """Class probabilities (n, k) of a logistic regression that has not seen the sample."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import cross_val_predict
 
-    probabilities = cross_val_predict(
-        LogisticRegression(max_iter=1000),
-        data.features,
-        data.labels,
-        cv=list(data.folds()),
-        method="predict_proba",
+    return np.asarray(
+        cross_val_predict(
+            LogisticRegression(C=penalty, max_iter=1000),
+            data.features,
+            data.labels,
+            cv=list(data.folds()),
+            method="predict_proba",
+        )
     )
+
+
+def chosen_probabilities(data: Data) -> np.ndarray:
+    """Class probabilities (n, k) with the regularisation of least held-out log loss."""
+    from sklearn.metrics import log_loss
+
+    tried = [held_out_probabilities(data, penalty) for penalty in PENALTIES]
+    return min(tried, key=lambda probabilities: float(log_loss(data.labels, probabilities)))
+
+
+def confident(data: Data, probabilities: np.ndarray) -> Result:
+    """Confident learning's default filter, and self-confidence."""
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+
     return {
         "score": -get_label_quality_scores(data.labels, probabilities),
         "flagged": find_label_issues(data.labels, probabilities),
     }
 
 
+def cleanlab(data: Data) -> Result:
+    """Confident learning on cross-validated logistic regression as scikit-learn regularises it."""
+    return confident(data, held_out_probabilities(data))
+
+
+def cleanlab_chosen(data: Data) -> Result:
+    """Confident learning on cross-validated logistic regression, its regularisation chosen."""
+    return confident(data, chosen_probabilities(data))
+
+
 def datalab(data: Data) -> Result:
     """Nearest neighbours in the features, as Datalab audits a set without any model."""
+    return audited(data)
+
+
+def datalab_chosen(data: Data) -> Result:
+    """Datalab's audit by features and by the class probabilities of `cleanlab_chosen`."""
+    return audited(data, pred_probs=chosen_probabilities(data))
+
+
+def audited(data: Data, **given: np.ndarray) -> Result:
+    """Label issues and outliers of Datalab's default audit."""
     from cleanlab import Datalab
 
     lab = Datalab({"label": data.labels}, label_name="label", verbosity=0)
-    lab.find_issues(features=data.features)
+    lab.find_issues(features=data.features, **given)
     issues = lab.get_issues()
     return {
         "score": -issues["label_score"].to_numpy(float),
@@ -156,6 +200,33 @@ def datalab(data: Data) -> Result:
         "outlier": -issues["outlier_score"].to_numpy(float),
         "outlying": issues["is_outlier_issue"].to_numpy(bool),
     }
+
+
+def simifeat_vote(data: Data) -> Result:
+    """A label that its neighbours vote down, ranked by their agreement."""
+    counts = simifeat.votes(data.features, data.labels)
+    return {
+        "score": -simifeat.agreement(counts, data.labels),
+        "flagged": simifeat.winners(counts, data.seed) != data.labels,
+    }
+
+
+def simifeat_rank(data: Data) -> Result:
+    """Labels that neighbours agree with least, as many of each class as HOC holds for wrong."""
+    counts = simifeat.votes(data.features, data.labels)
+    noise = simifeat.hoc(data.features, data.labels, data.seed)
+    score = simifeat.agreement(counts, data.labels)
+    return {
+        "score": -score,
+        "flagged": simifeat.lowest_by_label(score, data.labels, noise.wrong_by_label()),
+        "noise_rate": noise.rate,
+    }
+
+
+def reconstruction(data: Data) -> Result:
+    """Error under the given class's subspace by the least one under another, and above 1."""
+    ratio = subspaces.error_ratio(data.features, data.labels, data.folds())
+    return {"score": ratio, "flagged": ratio > 1}
 
 
 def knn_shapley(data: Data) -> Result:
@@ -225,16 +296,31 @@ def tracin(data: Data) -> Result:
     return {"score": attributor.self_attribute(DataLoader(samples, batch_size=256)).numpy()}
 
 
+LOGISTIC = ("sklearn.linear_model", "sklearn.metrics", "sklearn.model_selection")
+
 TOOLS = {
     "ours": Tool("divacli", "divacli", ("divacli.curate.score",), ours, True),
     "derivative": Tool("divacli, derivative > 0", "divacli", ("divacli.curate.score",), derivative),
     "cleanlab": Tool(
-        "cleanlab, 5-fold logistic regression",
+        "cleanlab, 5-fold logistic regression", "cleanlab", ("cleanlab.filter", *LOGISTIC), cleanlab
+    ),
+    "cleanlab_chosen": Tool(
+        "cleanlab, 5-fold logistic regression, C chosen",
         "cleanlab",
-        ("cleanlab.filter", "sklearn.linear_model", "sklearn.model_selection"),
-        cleanlab,
+        ("cleanlab.filter", *LOGISTIC),
+        cleanlab_chosen,
     ),
     "datalab": Tool("cleanlab Datalab, features only", "cleanlab", ("cleanlab", "datasets"), datalab, True),
+    "datalab_chosen": Tool(
+        "cleanlab Datalab, features and probabilities, C chosen",
+        "cleanlab",
+        ("cleanlab", "datasets", *LOGISTIC),
+        datalab_chosen,
+        True,
+    ),
+    "simifeat_vote": Tool("SimiFeat, vote", SELF, (), simifeat_vote),
+    "simifeat_rank": Tool("SimiFeat, rank by HOC", SELF, (), simifeat_rank),
+    "reconstruction": Tool("reconstruction-error ratio of class subspaces", SELF, (), reconstruction),
     "knn_shapley": Tool("pyDVL KNN-Shapley", "pyDVL", ("pydvl.valuation", "sklearn.neighbors"), knn_shapley),
     "ridge": Tool("scikit-learn RidgeCV, LOO residual", "scikit-learn", ("sklearn.linear_model",), ridge),
     "gradient_norm": Tool(
