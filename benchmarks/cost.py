@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from divacli.ridge.jackknife import MOST_DELETED
 from divacli.ridge.noise import FIT_VALUES
 from divacli.ridge.path import PATH_SAMPLES
-from divacli.ridge.uncertainty import MOST_SAMPLES
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,14 @@ def operations(size: Size) -> dict[str, float]:
     n, d, k = size.n, size.d, size.k
     r = d + 1  # with the intercept
     half = (size.blocks + 1) / (2 * size.blocks)
-    walked, drawn = (_spaced(n, most) for most in (PATH_SAMPLES, MOST_SAMPLES))
+    walked, drawn = (_spaced(n, most) for most in (PATH_SAMPLES, MOST_DELETED))
     labels = _spaced(n, FIT_VALUES // k)
     fitted, squared = 2 * n * r * k, 2 * n * r * r * half
     # The samples of the path are read twice, and rows that are drawn are not kept.
     path_rotation, rest = (2 * n * d * d, 0) if walked == n else (4 * walked * d * d, 2 * n * d * d)
     passes = 2 * (2 * fitted + squared)  # residuals, `P` and `M`; and what these say of every sample
+    # Samples that are deleted: their moments, and what each is to each other and to all.
+    deleting = drawn * (d * d + r * r + 3 * r * k + drawn * (r + 3 * k) + n * (3 * r + 4 * k))
     return {
         "moments": 2 * n * (d * d * half + d * k + d + k),
         # Golub and Van Loan, Matrix Computations, 8.3: all eigenvalues and eigenvectors.
@@ -57,7 +59,7 @@ def operations(size: Size) -> dict[str, float]:
         "path": path_rotation + 2 * walked * d * size.ridges * (k + 1),
         "derivative": rest + passes,
         "noise_predictions": 2 * labels * (d * d + r * k),
-        "scores": 2 * n * k * k + passes + 2 * drawn * (d * d + r * k) + 2 * n * drawn * (r + k),
+        "scores": 2 * n * k * k + passes + 2 * deleting,
     }
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from divacli.errors import SolveError
+from divacli.ridge.losses import Hessian
 
 CALIBRATION_VALUES = 4_000_000
 """Predictions (rows x classes) that calibration looks at, at the most."""
@@ -55,15 +56,27 @@ class RobustCrossEntropy:
 
     def gradient(self, predictions: Tensor, targets: Tensor) -> Tensor:
         """`t q (softmax(t f + b) - y)`, (b, k), with `q` the probability that the label is not noise."""
-        logs = torch.log_softmax(self._logits(predictions), dim=1)
-        clean, wrong = self._shares((targets * logs).sum(dim=1), predictions.shape[1])
-        genuine = torch.sigmoid(clean - wrong)
-        return self.inverse_temperature * genuine[:, None] * (logs.exp() - targets)
+        probabilities, genuine = self._genuine(predictions, targets)
+        return self.inverse_temperature * genuine[:, None] * (probabilities - targets)
+
+    def hessian(self, predictions: Tensor, targets: Tensor) -> Hessian:
+        """`t^2 q (diag(p) - p p' - (1 - q) (p - y) (p - y)')` with `p = softmax(t f + b)`."""
+        probabilities, genuine = self._genuine(predictions, targets)
+        scale = self.inverse_temperature**2 * genuine
+        off = probabilities - targets
+        outer = ((-scale, probabilities), (-scale * (1 - genuine), off))
+        return Hessian(scale[:, None] * probabilities, outer)
 
     def curvature(self, predictions: Tensor) -> Tensor:
         """Second derivative of `-log softmax(t f + b)`, the mean over all directions that move it, (b,)."""
         concentration = self.probabilities(predictions).square().sum(dim=1)
         return self.inverse_temperature**2 * (1 - concentration) / (predictions.shape[1] - 1)
+
+    def _genuine(self, predictions: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """`softmax(t f + b)` (b, k), and the probability (b,) that the label is not noise."""
+        logs = torch.log_softmax(self._logits(predictions), dim=1)
+        clean, wrong = self._shares((targets * logs).sum(dim=1), predictions.shape[1])
+        return logs.exp(), torch.sigmoid(clean - wrong)
 
     def _shares(self, truth: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
         return _logs_of_shares(truth, truth.new_tensor(self.noise), n_classes)

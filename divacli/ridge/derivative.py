@@ -70,6 +70,14 @@ class LooSums:
         """(b, k) `-phi P`: the part of `through_fit` that multiplies a sample's residual."""
         return -(whitened @ self._p.to(whitened))
 
+    def pulled(self, vectors: Tensor) -> Tensor:
+        """(m, r) `x P'` for rows x (m, k)."""
+        return vectors @ self._p.to(vectors).T
+
+    def coupled(self, whitened: Tensor) -> Tensor:
+        """(b, r) `phi M`."""
+        return whitened @ self._m.to(whitened)
+
     def mixed(self, whitened: Tensor, other: Tensor) -> Tensor:
         """(b,) `-2 phi M psi'` for one `psi` (r,): the cross terms of `through_fit` at `phi + psi`."""
         return -2 * (whitened @ (self._m.to(whitened) @ other))

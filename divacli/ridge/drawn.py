@@ -48,3 +48,18 @@ def draw(task: RidgeTask, order: Tensor, most: int) -> Drawn:
     of_group = torch.empty(len(task), dtype=torch.int64)
     of_group[number] = groups
     return Drawn(rows, unit, of_group[chosen], len(numbers))
+
+
+def standard_errors(parts: Tensor, others: Tensor, total: int) -> Tensor:
+    """Standard errors (b,) of sums over all groups, from the parts of those that are drawn.
+
+    Args:
+        parts: (u, b) the part of each drawn group in each of b sums; 0 where it has none by construction.
+        others: (b,) int64 number of groups that have a part in each sum; of fewer than two follows NaN.
+        total: Number of groups that the sums are over.
+    """
+    # Sums over draws of the deviations from the mean over the other draws.
+    mean = parts.sum(dim=0) / others.clamp_min(1)
+    square = (parts.square().sum(dim=0) - others * mean.square()).clamp_min(0)
+    # Of a single draw nothing is known of the spread: 0 / 0.
+    return (total * torch.where(others < 2, 0.0, square) / (others - 1).clamp_min(0)).sqrt()

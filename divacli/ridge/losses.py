@@ -1,7 +1,7 @@
 """Validation losses: a value and a gradient for each sample's prediction.
 
-The derivative of the leave-one-out loss needs nothing else of a loss than the row `dl/df`, so any
-differentiable loss can stand here.
+The derivative of the leave-one-out loss needs nothing else of a loss than the row `dl/df`, its standard
+error the second derivatives as well, so any loss that is twice differentiable can stand here.
 """
 
 from __future__ import annotations
@@ -13,6 +13,31 @@ import torch
 from torch import Tensor
 
 
+@dataclass(frozen=True)
+class Hessian:
+    """Second derivatives of losses by their own predictions, `diag(diagonal) + sum_a f_a u_a u_a'`.
+
+    Attributes:
+        diagonal: (b, k).
+        outer: Pairs of factors `f` (b,) and directions `u` (b, k).
+    """
+
+    diagonal: Tensor
+    outer: tuple[tuple[Tensor, Tensor], ...] = ()
+
+    def weighted(self, weights: Tensor, vectors: Tensor) -> Tensor:
+        """`sum_l weights_il H_l x_i`, (m, k).
+
+        Args:
+            weights: (m, b).
+            vectors: (m, k) rows `x`.
+        """
+        found = (weights @ self.diagonal) * vectors
+        for factors, directions in self.outer:
+            found += (weights * factors * (vectors @ directions.T)) @ directions
+        return found
+
+
 class Loss(Protocol):
     """A loss of predictions (b, k) against one-hot labels (b, k)."""
 
@@ -22,6 +47,10 @@ class Loss(Protocol):
 
     def gradient(self, predictions: Tensor, targets: Tensor) -> Tensor:
         """Each sample's `dl/df`, (b, k)."""
+        ...
+
+    def hessian(self, predictions: Tensor, targets: Tensor) -> Hessian:
+        """Each sample's second derivatives by its prediction."""
         ...
 
 
@@ -36,6 +65,10 @@ class SquaredLoss:
     def gradient(self, predictions: Tensor, targets: Tensor) -> Tensor:
         """`2 (f - y)`, (b, k)."""
         return 2 * (predictions - targets)
+
+    def hessian(self, predictions: Tensor, targets: Tensor) -> Hessian:
+        """Twice the identity; targets play no part."""
+        return Hessian(torch.full_like(predictions, 2))
 
     def curvature(self, predictions: Tensor) -> Tensor:
         """The second derivative in every direction: 2, (b,)."""
@@ -62,6 +95,12 @@ class CrossEntropyLoss:
         """`t (softmax(t f) sum_k y_k - y)`, (b, k)."""
         probabilities = torch.softmax(self.inverse_temperature * predictions, dim=1)
         return self.inverse_temperature * (probabilities * targets.sum(dim=1, keepdim=True) - targets)
+
+    def hessian(self, predictions: Tensor, targets: Tensor) -> Hessian:
+        """`t^2 (diag(p) - p p') sum_k y_k` with `p = softmax(t f)`."""
+        probabilities = torch.softmax(self.inverse_temperature * predictions, dim=1)
+        scale = self.inverse_temperature**2 * targets.sum(dim=1)
+        return Hessian(scale[:, None] * probabilities, ((-scale, probabilities),))
 
 
 def fit_inverse_temperature(predictions: Tensor, targets: Tensor, mask: Tensor) -> float:

@@ -20,7 +20,7 @@ from divacli.ridge.noise import NoiseModel
 from divacli.ridge.scaling import require_finite
 from divacli.ridge.spectrum import RidgeFit
 from divacli.ridge.task import Batch, RidgeTask
-from divacli.ridge.uncertainty import spread
+from divacli.ridge.uncertainty import draws
 from divacli.ridge.walk import Sums, look, walk
 
 
@@ -88,7 +88,8 @@ def scores(
     else:
         of_loss, validated = validation_sums(validation, fit, loss)
     of_loss = of_loss.to(task.dtype)
-    drawn = spread(task, fit, loss, order, validation)
+    loo_of_loss = of_loss if isinstance(of_loss, LooSums) else None
+    drawn = draws(task, fit, loss, order, loo_of_loss, validation)
     derivative, errors = torch.zeros(2, len(task), dtype=torch.float64)
 
     def read_off(batch: Batch) -> None:

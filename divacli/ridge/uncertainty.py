@@ -1,19 +1,19 @@
-"""How far a derivative could be from that of the expected loss: validation samples are finitely many.
+"""How far a derivative could be from that of other samples: there are finitely many.
 
-A derivative is a sum over validation samples, `dL/d alpha_j = sum_i d_ij`, and another draw of them would
-give another sum. With the fit held fixed and the validation samples as independent draws, its standard error
-is
+Without a validation set the samples are drawn and with them the fit. The standard error is that of the
+jackknife over samples, with the ridge and the loss held (`divacli.ridge.jackknife`).
+
+With a separate validation set the fit is held, and another draw of the validation samples is meant. A
+derivative is a sum over them, `dL/d alpha_j = sum_i d_ij`, so
 
     se_j = sqrt(N) * standard deviation of d_ij over i
 
-with `N` the number of validation samples; of samples that are left out in groups, of groups. The standard
-deviation is taken over at most `MOST_SAMPLES` of them, evenly spaced, which costs about one Gram product. A
-sample's own leave-one-out prediction does not depend on its weight: `d_jj = 0` is left out.
+with `N` their number. The standard deviation is taken over at most `MOST_SAMPLES` of them, evenly spaced.
 
-The fit is not held fixed by another draw where the validation samples are those it is made from: in leave-
-one-out their contributions nearly cancel, as the normal equations say, and a fit to others would make theirs
-cancel as well. So there the standard error is an upper bound, several times what new samples would show; with
-a separate validation set it is what it says.
+Where samples are left out in groups the fit is held as well, and `i` is a group. That is an approximation:
+the fit follows the draw, and takes back a part of what the contributions `d_ij` vary by. With the squared
+loss and a weak ridge the standard error is then several times too large. A sample's leave-one-out prediction
+does not depend on the weights of its own group: their `d_ij = 0` are left out.
 
 With `phi` whitened features and the influence of validation samples as in `divacli.ridge.groups`,
 
@@ -31,9 +31,10 @@ import torch
 from torch import Tensor
 
 from divacli.parallel import world
-from divacli.ridge.derivative import training
-from divacli.ridge.drawn import draw
+from divacli.ridge.derivative import LooSums, loo_sums, training
+from divacli.ridge.drawn import draw, standard_errors
 from divacli.ridge.groups import Influence
+from divacli.ridge.jackknife import Jackknife
 from divacli.ridge.leave_one_out import batch_residuals
 from divacli.ridge.losses import Loss
 from divacli.ridge.spectrum import RidgeFit
@@ -41,7 +42,7 @@ from divacli.ridge.task import Batch, RidgeTask
 from divacli.ridge.walk import look
 
 MOST_SAMPLES = 1024
-"""Validation samples that standard errors are estimated from, at the most, unless one group has more."""
+"""Validation samples that spread is measured over with the fit held, at the most, unless a group has more."""
 
 FALSE_DISCOVERIES = 0.05
 """Share of derivatives called significant that may be so by chance (Benjamini and Hochberg 1995)."""
@@ -58,9 +59,13 @@ def derivative_errors(
         loss: The validation loss.
         order: Row numbers of the validation samples in an order that does not depend on how they are stored.
         validation: A separate validation set.
+
+    Raises:
+        SolveError: A sample's weighted leverage is one.
     """
     fit = fit.to(task.dtype)
-    drawn = spread(task, fit, loss, order, validation)
+    sums = None if validation is not None or task.groups is not None else loo_sums(task, fit, loss)[0]
+    drawn = draws(task, fit, loss, order, sums, validation)
     errors = torch.zeros(len(task), dtype=torch.float64)
 
     def visit(batch: Batch) -> None:
@@ -131,20 +136,21 @@ class Spread:
             mine = self.groups[:, None] == (self._rows_of(batch) if batch.groups is None else batch.groups)
             parts = parts.masked_fill_(mine, 0)
             others = others - mine.sum(dim=0)
-        # Sums over draws of the deviations from the mean over the other draws.
-        mean = parts.sum(dim=0) / others.clamp_min(1)
-        square = (parts.square().sum(dim=0) - others * mean.square()).clamp_min(0)
-        # Of a single draw nothing is known of the spread: 0 / 0.
-        return (self.total * torch.where(others < 2, 0.0, square) / (others - 1).clamp_min(0)).sqrt()
+        return standard_errors(parts, others, self.total)
 
     def _rows_of(self, batch: Batch) -> Tensor:
         assert isinstance(batch.rows, slice)  # samples in order
         return torch.arange(batch.rows.start, batch.rows.stop, device=self.groups.device)
 
 
-def spread(
-    task: RidgeTask, fit: RidgeFit, loss: Loss, order: Tensor, validation: RidgeTask | None = None
-) -> Spread:
+def draws(
+    task: RidgeTask,
+    fit: RidgeFit,
+    loss: Loss,
+    order: Tensor,
+    sums: LooSums | None,
+    validation: RidgeTask | None = None,
+) -> Jackknife | Spread:
     """Draw the samples that standard errors are estimated from.
 
     Args:
@@ -152,8 +158,12 @@ def spread(
         fit: In the task's dtype.
         loss: The validation loss.
         order: Of the validation samples.
+        sums: Of the derivative; not needed with groups or a separate validation set.
         validation: A separate validation set.
     """
+    if validation is None and task.groups is None:
+        assert sums is not None
+        return Jackknife.of(task, fit, loss, order, sums)
     judged = task if validation is None else validation
     drawn = draw(judged, order, MOST_SAMPLES)
     batch = judged.batch(drawn.rows)
