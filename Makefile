@@ -72,6 +72,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.report
 	$(BIN)/python -m benchmarks.ridge_choice
 	$(BIN)/python -m benchmarks.mislabel
+	$(BIN)/python -m benchmarks.votes
 	$(BIN)/python -m benchmarks.duplicates
 	$(BIN)/python -m benchmarks.pays
 	$(BIN)/python -m benchmarks.extend

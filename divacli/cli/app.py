@@ -32,6 +32,7 @@ from divacli.cli import (
     reweight,
     score,
     train,
+    votes,
 )
 from divacli.cli.command import say, unforeseen
 from divacli.cli.processes import launched, may_speak
@@ -153,6 +154,7 @@ for module in (
     score,
     prune,
     relabel,
+    votes,
     apply,
     export,
     report,

@@ -41,7 +41,9 @@ _STDIN = "standard input"
 _KINDS_AT_URL = "an .npz file, a .csv .tsv .jsonl .parquet table, or a feature store made by: diva embed"
 
 
-def read_manifest(data: str, *, stdin: BinaryIO | None = None, labels: Labels = "required") -> Manifest:
+def read_manifest(
+    data: str, *, stdin: BinaryIO | None = None, labels: Labels = "required", repeated: bool = False
+) -> Manifest:
     """Read the samples of a DATA argument and check everything but the files they name.
 
     Args:
@@ -52,18 +54,19 @@ def read_manifest(data: str, *, stdin: BinaryIO | None = None, labels: Labels = 
         stdin: Where "-" reads from; the process's own standard input by default.
         labels: "optional" also takes samples without labels (images directly in a folder, a table or an
             `.npz` file without the column label or with nothing in it), of one class, or all of weight 0.
+        repeated: Whether a path of a table may stand in several rows.
 
     Raises:
         DataError: Nothing there, nothing diva can read, or a table that is not usable as it is.
     """
-    manifest = _read(data, stdin, labels != "optional")
+    manifest = _read(data, stdin, labels != "optional", repeated)
     current().read(data, manifest)
     return manifest
 
 
-def _read(data: str, stdin: BinaryIO | None, required: bool) -> Manifest:
+def _read(data: str, stdin: BinaryIO | None, required: bool, repeated: bool) -> Manifest:
     if data == "-":
-        return _read_stdin(stdin or sys.stdin.buffer, required)
+        return _read_stdin(stdin or sys.stdin.buffer, required, repeated)
     if not data:  # an unset shell variable; as a path it would be the current folder
         raise DataError("DATA is an empty string", expected=KINDS)
     require_present(data)
@@ -80,7 +83,7 @@ def _read(data: str, stdin: BinaryIO | None, required: bool) -> Manifest:
             return _checked(data, "npz", raw, folder, required, warnings, embeddings)
         if suffix in FORMATS:
             table = parse(read_table(path, suffix, data), suffix, data)
-            return _checked(data, "table", table, folder, required)
+            return _checked(data, "table", table, folder, required, repeated=repeated)
     except OSError as error:
         raise DataError(f"{data} cannot be read: {error.strerror}", hint="make it readable") from error
     if isinstance(path, RemoteFile):
@@ -131,7 +134,7 @@ def manifest_of(
     return _checked(name, "table", table, folder.resolve(), labels != "optional", confined=False)
 
 
-def _read_stdin(stdin: BinaryIO, labels_required: bool) -> Manifest:
+def _read_stdin(stdin: BinaryIO, labels_required: bool, repeated: bool) -> Manifest:
     content = read_stream(stdin, _STDIN)
     if not content.strip():
         raise DataError(
@@ -140,7 +143,7 @@ def _read_stdin(stdin: BinaryIO, labels_required: bool) -> Manifest:
             hint="the command before the pipe wrote nothing: run it alone to see why",
         )
     table = parse(content, recognise(content), _STDIN)
-    return _checked(_STDIN, "table", table, Path.cwd(), labels_required)
+    return _checked(_STDIN, "table", table, Path.cwd(), labels_required, repeated=repeated)
 
 
 def _checked(
@@ -153,6 +156,7 @@ def _checked(
     embeddings: ArrayFile | np.ndarray | None = None,
     *,
     confined: bool = True,
+    repeated: bool = False,
 ) -> Manifest:
     table, unused, column_warnings = typed(raw, name, labels_required=labels_required)
     origin = folder
@@ -166,6 +170,7 @@ def _checked(
         unused=tuple(unused),
         embeddings=embeddings,
         labels_required=labels_required,
+        repeated=repeated,
     )
     manifest = replace(manifest, warnings=(*warnings, *column_warnings, *validate(manifest)))
     return replace(manifest, notes=_confined(manifest, origin)) if confined else manifest

@@ -34,6 +34,7 @@ class Manifest:
         embeddings: (n, d), row i belonging to row i of `table`; of an `.npz` file only.
         labels_required: Whether it was read as samples to learn classes from. Samples of a pool may lack
             labels, or be of one class, or all of weight 0.
+        repeated: Whether a path may stand in several rows, each of which is a vote on its label.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Manifest:
     notes: tuple[str, ...] = ()
     embeddings: ArrayFile | np.ndarray | None = None
     labels_required: bool = True
+    repeated: bool = False
 
     @property
     def labelled(self) -> bool:

@@ -32,7 +32,8 @@ def validate(manifest: Manifest) -> list[str]:
         The warnings: classes of one sample, labels that are hard to tell apart, several splits.
 
     Raises:
-        DataError: An empty path or label, a path twice, fewer than two classes, an unusable weight.
+        DataError: An empty path or label, a path twice that may not be, fewer than two classes, an unusable
+            weight.
     """
     table, name = manifest.table, manifest.name
     _check_filled("path", table["path"] == "", name)
@@ -46,7 +47,8 @@ def validate(manifest: Manifest) -> list[str]:
             hint="keep samples with and without labels in two tables",
         )
     _check_weights(table["weight"], name)
-    _check_duplicates(manifest)
+    if not manifest.repeated:
+        _check_duplicates(manifest)
 
     counts = table["label"].value_counts(sort=False).sort_index()
     warnings = []
@@ -186,16 +188,22 @@ def _check_weights(weights: pd.Series, name: str) -> None:
         )
 
 
+def sample_keys(manifest: Manifest) -> pd.Series:
+    """What tells the samples of a table apart, (n,) text: the file, and the source of its embedding."""
+    keys = pd.Series([posixpath.normpath(file) for file in manifest.files()], dtype="str")
+    if "feature_source" in manifest.table:
+        keys = manifest.table["feature_source"].map(posixpath.normpath) + "\0" + keys
+    return keys
+
+
 def _check_duplicates(manifest: Manifest) -> None:
     table = manifest.table
-    keys = pd.Series([posixpath.normpath(file) for file in manifest.files()])
-    if "feature_source" in table:
-        keys = table["feature_source"].map(posixpath.normpath) + "\0" + keys
-    again = keys.duplicated()
+    again = sample_keys(manifest).duplicated()
     if again.any():
         paths = table["path"][again].unique().tolist()
         raise DataError(
             f"{manifest.name}: the same path more than once, again in {row_numbers(again)}: {listed(paths)}",
             expected="one row for each sample",
-            hint="leave the repeated rows out; to count a sample twice, give it weight 2",
+            hint="leave the repeated rows out; to count a sample twice, give it weight 2"
+            + ("; diva votes makes one label of several votes" if manifest.kind == "table" else ""),
         )

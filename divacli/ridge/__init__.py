@@ -56,6 +56,7 @@ from divacli.ridge.spectrum import RidgeFit, Spectrum
 from divacli.ridge.task import RidgeTask
 from divacli.ridge.trust import PoolTrust, fit_trust
 from divacli.ridge.uncertainty import derivative_errors, significant
+from divacli.ridge.votes import Votes, VotesFit, fit_votes, gain_of_a_vote, right_shares
 
 __all__ = [
     "FOLDS",
@@ -110,6 +111,8 @@ __all__ = [
     "Training",
     "Trial",
     "ValidationResult",
+    "Votes",
+    "VotesFit",
     "batch_size",
     "calibrate",
     "choose_shares",
@@ -124,8 +127,10 @@ __all__ = [
     "fit_noise",
     "fit_scaling",
     "fit_trust",
+    "fit_votes",
     "forecast",
     "forecast_rules",
+    "gain_of_a_vote",
     "in_eigenbasis",
     "kept_fraction",
     "leave_one_out",
@@ -141,6 +146,7 @@ __all__ = [
     "predictable",
     "ridge_grid",
     "ridge_path",
+    "right_shares",
     "scores",
     "share_weights",
     "significant",

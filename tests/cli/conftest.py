@@ -47,7 +47,7 @@ def make_five():
 
 OVERWRITING = (
     *("score", "prune", "relabel", "reweight", "extend", "aggregate", "augment", "train", "evaluate"),
-    *("embed", "apply", "export", "plot", "report", "demo"),
+    *("embed", "apply", "export", "plot", "report", "demo", "votes"),
 )
 """Commands with the option --overwrite."""
 

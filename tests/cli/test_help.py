@@ -15,6 +15,7 @@ COMMANDS = {
     "score": "",
     "prune": "--keep 0.9",
     "relabel": "",
+    "votes": "",
     "reweight": "",
     "extend": "--pool pool.csv",
     "augment": "--transform hflip",

@@ -58,6 +58,10 @@ OWN: dict[str, dict[str, tuple[list[str | None], list[str]]]] = {
         "--threshold": (["0.5", "0.9"], ["0", "1", "2", "nan"]),
         "--budget": (["1", "1000"], ["0", "-1"]),
     },
+    "votes": {
+        "--annotator": (["who", "none"], ["nobody", ""]),
+        "--budget": (["0", "3"], ["-1"]),
+    },
     "reweight": {
         "--step-size": (["auto", "0.1"], ["1e300", "0", "x"]),
         "--steps": (["1", "3"], ["0"]),
@@ -111,6 +115,7 @@ DATA = (
     ["x.npz", "scored/scores.csv", "-"],
     ["plain.csv", "one.npz", "none.npz", "kept.csv", "options.yaml", ""],
 )
+VOTES = (["votes.csv", "x.npz"], ["plain.csv", "none.npz", "-", ""])
 FOLDERS = (["scored"], [".", "none", "x.npz"])
 DECISIONS = (["decisions.csv"], ["plain.csv", "x.npz", "none.csv"])
 TABLES = (["scored/scores.csv"], ["x.npz", "plain.csv", "none.csv"])
@@ -124,7 +129,7 @@ def command_lines(draw: st.DrawFn, name: str) -> list[str]:
     def one_of(values: tuple[list, list]) -> str | None:
         return draw(st.sampled_from(values[0] if tame and values[0] else [*values[0], *values[1]]))
 
-    inputs = {"report": FOLDERS, "plot": FOLDERS, "export": TABLES}
+    inputs = {"report": FOLDERS, "plot": FOLDERS, "export": TABLES, "votes": VOTES}
     arguments = [name, one_of(inputs.get(name, DATA))]
     if name == "apply":
         arguments.append(one_of(DECISIONS))
@@ -161,6 +166,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "options.yaml").write_text("ridge: 0.5\nseed: 3\n")
     names = "".join(f"x {row}.png,{'abc'[row % 3]},x.npz\n" for row in range(20))
     (folder / "kept.csv").write_text(f"path,label,feature_source\n{names}")
+    cast = "".join(f"x {row % 24}.png,{'abc'[row % 5 % 3]},x.npz,{'pqr'[row % 3]}\n" for row in range(50))
+    (folder / "votes.csv").write_text(f"path,label,feature_source,who\n{cast}")
     (folder / "decisions.csv").write_text("path,decision,label\nx 1.png,drop,\nx 2.png,relabel,b\n")
     result = CliRunner().invoke(app, ["score", str(folder / "x.npz"), "--out", str(folder / "scored")])
     assert result.exit_code == 0, result.output

@@ -31,6 +31,7 @@ LINES = {
     "score": ("x.npz",),
     "prune": (SCORES, "--keep", "0.9"),
     "relabel": (SCORES,),
+    "votes": ("votes.csv",),
     "apply": (SCORES, "decisions.csv"),
     "export": (SCORES, "--to", "cleanlab"),
     "report": ("scored",),
@@ -65,6 +66,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = np.array([f"{row}.png" for row in range(12)])
     np.savez(folder / "x.npz", embedding=embeddings, label=labels, path=names)
     (folder / "decisions.csv").write_text("path,decision,label\n1.png,drop,\n")
+    cells = "".join(f"{row % 12}.png,{row % 3},x.npz\n" for row in range(20))
+    (folder / "votes.csv").write_text(f"path,label,feature_source\n{cells}")
     (folder / "x.txt").write_text("a text\n")
     (folder / "folder").mkdir()
     (folder / "folder/y.txt").write_text("a text\n")
