@@ -5,8 +5,8 @@ votes of annotators of known quality for the photos of `clothing`: five good one
 one who takes one class for another. It needs the folder `shared` beside the repository, and cleanlab (extra
 `bench`); MobileNetV2 embeds the images where the cache has none of their features.
 
-cleanlab gets class probabilities by a logistic regression (C = 10) in five folds, fitted to the labels of the
-majority, as its guide says.
+cleanlab gets class probabilities by logistic regression in five folds, fitted to the labels of the majority,
+as its guide says, with the C by which these labels are most likely when they are left out.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ ACCURACIES = (0.95, 0.9, 0.8, 0.7, 0.6)
 CONFUSED, CONFUSES = 0.6, 0.95
 """Share of one class that an annotator takes for another one, and his accuracy elsewhere."""
 
+PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0)
+"""Inverse strengths of regularisation that cleanlab's logistic regression is chosen from."""
+
 _BINS = (0.0, 0.6, 0.8, 0.9, 0.95, 0.99, 1.0)
 
 
@@ -61,6 +64,25 @@ def majority_wrong(counts: np.ndarray, truth: np.ndarray) -> float:
     return float((1 - right).sum())
 
 
+def left_out_probabilities(samples: Samples, labels: np.ndarray) -> tuple[np.ndarray, float]:
+    """Class probabilities (m, k) by the other folds, and the C that was chosen by the likelihood of labels.
+
+    Args:
+        samples: Images.
+        labels: (m,) class numbers, each of which occurs.
+    """
+    features = torch.nn.functional.normalize(samples.features[:].double()).numpy()
+    found = {
+        penalty: cross_val_predict(
+            LogisticRegression(C=penalty, max_iter=200), features, labels, cv=5, method="predict_proba"
+        )
+        for penalty in PENALTIES
+    }
+    rows = np.arange(len(labels))
+    best = max(found, key=lambda penalty: float(np.log(found[penalty][rows, labels].clip(1e-12)).mean()))
+    return found[best], best
+
+
 def crowdlab(samples: Samples, ballots: Ballots, truth: np.ndarray) -> dict[str, Any]:
     """Wrong labels by cleanlab, and of its majority, whose ties the features break."""
     from cleanlab.multiannotator import get_label_quality_multiannotator
@@ -74,11 +96,8 @@ def crowdlab(samples: Samples, ballots: Ballots, truth: np.ndarray) -> dict[str,
     column = nobody if ballots.column is None else numbered(ballots.annotators, names)
     votes = np.full((len(counts), column.max() + 1), math.nan)
     votes[ballots.image, column] = numbered(ballots.labels, ballots.classes)
-    features = torch.nn.functional.normalize(samples.features[:].double()).numpy()
-    probabilities = cross_val_predict(
-        LogisticRegression(C=10, max_iter=200), features, counts.argmax(axis=1), cv=5, method="predict_proba"
-    )
-    found: dict[str, Any] = {}
+    probabilities, penalty = left_out_probabilities(samples, counts.argmax(axis=1))
+    found: dict[str, Any] = {"C": penalty}
     for name, method in (("crowdlab", "best_quality"), ("cleanlab_majority", "majority_vote")):
         result = get_label_quality_multiannotator(
             votes, probabilities, consensus_method=method, verbose=False
