@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,10 @@ from divacli.ridge import (
     Calibration,
     CrossEntropyLoss,
     Loss,
+    Mistakes,
     NoiseModel,
     Problem,
+    Shape,
     Span,
     SquaredLoss,
     moments,
@@ -254,27 +256,31 @@ def find_record(manifest: Manifest, cache: Path, options: SolveOptions) -> Score
 
 def _described(model: NoiseModel) -> dict[str, Any] | None:
     """A noise model for JSON; None of very many classes, whose matrices would be most of the cache."""
-    if len(model.transition) > _MOST_NOTED:
+    calibration, mistakes = model.calibration, model.mistakes
+    if len(mistakes.rates) > _MOST_NOTED:
         return None
-    calibration = model.calibration
     return {
         "scale": calibration.scale,
         "sharpness": calibration.sharpness,
         "mixing": calibration.mixing.tolist(),
         "bias": calibration.bias.tolist(),
-        "transition": model.transition.tolist(),
+        "shape": asdict(mistakes.shape),
+        "rates": mistakes.rates.tolist(),
+        "pairs": mistakes.pairs.tolist(),
+        "doubt": model.doubt,
     }
 
 
 def _noise(content: Mapping[str, Any] | None) -> NoiseModel | None:
-    """The noise model of a note; the first notes had none."""
-    if content is None:
+    """The noise model of a note; the first notes had none, and later ones another model."""
+    if content is None or "shape" not in content:
         return None
-    mixing, bias, transition = (
-        torch.tensor(content[name], dtype=torch.float64) for name in ("mixing", "bias", "transition")
+    mixing, bias, rates, pairs = (
+        torch.tensor(content[name], dtype=torch.float64) for name in ("mixing", "bias", "rates", "pairs")
     )
     calibration = Calibration(content["scale"], content["sharpness"], mixing, bias)
-    return NoiseModel(calibration, transition)
+    doubt = tuple((float(weight), float(move)) for weight, move in content["doubt"])
+    return NoiseModel(calibration, Mistakes(Shape(**content["shape"]), rates, pairs), doubt)
 
 
 def _check(content: dict[str, Any]) -> str:

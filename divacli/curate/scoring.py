@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from divacli.curate import score
 from divacli.curate.duplicates import Duplicates
@@ -45,6 +46,7 @@ class Scoring:
     def warnings(self) -> Iterator[str]:
         """What the user should know, one sentence each."""
         result = self.result
+        yield from _of_known_labels(result.summary)
         copies = self.copies.warning(result.solution.task.groups)
         if copies is not None:
             yield copies
@@ -69,6 +71,25 @@ class Scoring:
         target.table("duplicates", self.copies.table, origin)
         target.json("summary.json", self.summary)
         target.table("scores", self.result.table, origin, main=True, part=True)
+
+
+def _of_known_labels(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Say that the network has seen the labels that it is to judge."""
+    low, high = summary["noise_interval"]
+    advice = (
+        "For a second opinion, score the images with a network that was not trained on these labels, such as "
+        "the one before fine-tuning (--weights DEFAULT)"
+    )
+    if summary["labels_known"] == score.LEARNED:
+        yield (
+            "the network seems to have been trained on these labels, the wrong ones included. If so, "
+            f"{summary['noise_rate']:.1%} of the labels are wrong; if not, {low:.1%}. {advice}"
+        )
+    elif summary["labels_known"] == score.SUSPECTED:
+        yield (
+            "the features look as if the network was trained on these classes. If it was trained on these "
+            f"labels, it may have learned wrong ones by heart: then {high:.1%} may be wrong, or more. {advice}"
+        )
 
 
 def score_data(

@@ -11,6 +11,9 @@ from divacli.curate.provenance import left_out
 UNTOLD = 0.5
 """Width of the interval of a share beyond which it is no figure to show."""
 
+_WIDE = 0.05
+"""Width of the interval from which on its reason is given."""
+
 _PAIRS = 5
 
 
@@ -65,6 +68,7 @@ def score_sentences(summary: Mapping[str, Any]) -> Iterator[Sentence]:
         f"{summary['n_significant']:,} of them beyond noise",
     )
     yield noise_sentence(summary)
+    yield from first_sentence(summary)
 
 
 def groups_sentences(about: Mapping[str, Any]) -> Iterator[Sentence]:
@@ -78,16 +82,30 @@ def groups_sentences(about: Mapping[str, Any]) -> Iterator[Sentence]:
 
 
 def noise_sentence(summary: Mapping[str, Any]) -> Sentence:
-    """How many labels are wrong."""
+    """How many labels are wrong, why that is not sure, and which ones to look at first."""
     low, high = summary["noise_interval"]
     found = f"{summary['noise_rate']:.1%} of the labels are wrong"
     if high - low > UNTOLD:
         found = "how many labels are wrong cannot be told"
+    why = ""
+    if high - low > _WIDE and summary.get("confused") is not None:
+        why = f": the features confuse {summary['confused']:.0%} of the samples themselves"
     return Sentence(
         found,
-        f" by the label-noise model (between {low:.1%} and {high:.1%}); {summary['mislabelled']['n']:,} are "
-        f"more likely wrong than right; {summary['n_outliers']:,} samples are outliers",
+        f" by the label-noise model (between {low:.1%} and {high:.1%}{why}); "
+        f"{summary['mislabelled']['n']:,} are more likely wrong than right; {summary['n_outliers']:,} samples are outliers",
     )
+
+
+def first_sentence(summary: Mapping[str, Any]) -> Iterator[Sentence]:
+    """The labels to look at first, however improbable an error is."""
+    first = [
+        f"{found['path']} ({found['label']} → {found['suggested_label']}, "
+        f"{found['mislabel_probability']:.0%})"
+        for found in summary.get("first", ())
+    ]
+    if first:
+        yield Sentence("", f"look first at {', '.join(first)}")
 
 
 def most_confused_words(summary: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ Tensors in, tensors out: no files, no logging, no choice of device. The notation
 """
 
 from divacli.ridge.calibration import RobustCrossEntropy, calibrate
+from divacli.ridge.class_probability import Calibration
 from divacli.ridge.coreset import Coreset
 from divacli.ridge.derivative import (
     DatasetDerivative,
@@ -23,7 +24,6 @@ from divacli.ridge.diagnosis import Diagnosis, diagnose
 from divacli.ridge.dropping import Evidence, Kept, dropping_order, kept_fraction
 from divacli.ridge.dual import Span
 from divacli.ridge.eigen import in_eigenbasis
-from divacli.ridge.expectation import Calibration
 from divacli.ridge.extension import Candidates, Extension, State
 from divacli.ridge.folds import split_in_folds
 from divacli.ridge.forecast import FOLDS, NOTHING, RANDOM, Change, Decide, Forecast, Rest, Training, forecast
@@ -31,9 +31,11 @@ from divacli.ridge.functional import loo_loss
 from divacli.ridge.kfold import StepChoice, Trial
 from divacli.ridge.leave_one_out import LooResult, leave_one_out, loo_predictions, predictable
 from divacli.ridge.losses import CrossEntropyLoss, Loss, SquaredLoss, fit_inverse_temperature
+from divacli.ridge.mistakes import Mistakes, Shape
 from divacli.ridge.moments import Moments, decompose, moments
 from divacli.ridge.neighbours import NearDuplicates, near_duplicates
-from divacli.ridge.noise import NoiseFit, NoiseModel, fit_noise, noise_rows
+from divacli.ridge.noise import NoiseFit, fit_noise, noise_rows
+from divacli.ridge.noise_fit import NoiseModel
 from divacli.ridge.oracle import Oracle
 from divacli.ridge.path import RidgePath, ridge_grid, ridge_path
 from divacli.ridge.pool_choice import (
@@ -83,6 +85,7 @@ __all__ = [
     "LinearOutput",
     "LooResult",
     "Loss",
+    "Mistakes",
     "Moments",
     "NearDuplicates",
     "NoiseFit",
@@ -102,6 +105,7 @@ __all__ = [
     "Rows",
     "Scaling",
     "Scores",
+    "Shape",
     "ShareDerivative",
     "Span",
     "Spectrum",

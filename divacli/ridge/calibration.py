@@ -12,13 +12,13 @@ gradient fades as a label becomes implausible.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from divacli.errors import SolveError
+from divacli.ridge.descent import minimiser
 from divacli.ridge.losses import Hessian
 
 CALIBRATION_VALUES = 4_000_000
@@ -26,9 +26,6 @@ CALIBRATION_VALUES = 4_000_000
 
 CALIBRATION_ROWS = 20_000
 """Samples that calibration looks at, at the most: it fits k + 2 numbers."""
-
-_MOST_STEPS = 200
-"""Of the search; it takes 20 to 60."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +125,7 @@ def calibrate(
     # Cautious predictions, from which the search rarely ends in another than the best minimum.
     start[0], start[1] = 0.7, 0.2
     curvature[:2], curvature[2:] = 1, 1 / (3 * n_classes)
-    scale, biases, wrong = unpacked(_minimiser(objective, start, curvature))
+    scale, biases, wrong = unpacked(minimiser(objective, start, curvature))
     return RobustCrossEntropy(float(scale), biases, float(wrong))
 
 
@@ -153,44 +150,3 @@ def calibration_rows(order: Tensor, mask: Tensor, n_classes: int) -> Tensor:
 def _logs_of_shares(truth: Tensor, noise: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
     """`log((1 - noise) p)` and `log(noise / k)` for `truth = log p`: what a label owes to either source."""
     return truth + torch.log1p(-noise), torch.log(noise / n_classes)
-
-
-def _minimiser(objective: Callable[[Tensor], Tensor], start: Tensor, curvature: Tensor) -> Tensor:
-    """Where a smooth function has a minimum, by the BFGS method.
-
-    `torch.optim.LBFGS` would import a compiler for seconds, and be less exact at the same effort.
-
-    Args:
-        objective: From (p,) float64 to a scalar.
-        start: (p,) float64.
-        curvature: (p,) float64, what second derivatives are like.
-    """
-
-    def at(point: Tensor) -> tuple[float, Tensor]:
-        with torch.enable_grad():
-            variable = point.detach().requires_grad_()
-            value = objective(variable)
-            (slope,) = torch.autograd.grad(value, variable)
-        return float(value.detach()), slope
-
-    point, inverse = start, (1 / curvature).diag()
-    value, slope = at(point)
-    for _ in range(_MOST_STEPS):
-        direction = -(inverse @ slope)
-        descent = float(direction @ slope)
-        for halvings in range(20):
-            step = direction * 0.5**halvings
-            new_value, new_slope = at(point + step)
-            if new_value <= value + 1e-4 * 0.5**halvings * descent:
-                break
-        else:
-            return point  # rounding hides what is left to gain
-        point, value, change, slope = point + step, new_value, new_slope - slope, new_slope
-        if descent > -1e-14:
-            return point
-        along = float(step @ change)
-        if along > 0:
-            bent = inverse @ change
-            inverse += torch.outer(step, step) * ((along + float(change @ bent)) / along**2)
-            inverse -= (torch.outer(bent, step) + torch.outer(step, bent)) / along
-    return point

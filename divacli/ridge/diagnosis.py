@@ -22,7 +22,7 @@ from torch import Tensor
 from divacli.parallel import world
 from divacli.ridge.leave_one_out import BatchResiduals, LooResult, batch_residuals
 from divacli.ridge.losses import Loss
-from divacli.ridge.noise import NoiseModel
+from divacli.ridge.noise_fit import NoiseModel
 from divacli.ridge.spectrum import RidgeFit
 from divacli.ridge.task import Batch, RidgeTask
 from divacli.ridge.walk import Sums, walk

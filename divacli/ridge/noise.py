@@ -1,20 +1,22 @@
 """Which labels are wrong: a model of how given labels come about, fitted to leave-one-out predictions.
 
-    p(y | f) = sum_c q(c | f) M[c, y],   q(. | f) = softmax(L(f) Theta + b),   L(f) = log softplus(g f)
+    p(y | f) = sum_c q(c | f) p(y | c, f)
 
-A sample has a true class c, which its left-out prediction f makes more or less likely, and was given the
-label y by row c of the transition matrix `M`. What its label says of the true class follows by Bayes' rule.
+A sample has a true class c, which its left-out prediction f makes more or less likely
+(`divacli.ridge.class_probability`), and was given the label y (`divacli.ridge.mistakes`). What the label says
+of the true class follows by Bayes' rule. `divacli.ridge.noise_fit` has the likelihood and its priors.
 
-Ridge predictions of one-hot labels are estimates of probabilities, with errors that make some of them
-negative: `softplus` makes them positive, and the posterior is a power of them, not an exponential.
+Three things are not fitted:
 
-Labels alone do not tell a confusion of the annotators from one of the predictions. So the noise is fitted
-first, with one inverse temperature for all classes (`Theta` a multiple of the identity); then the calibration
-`Theta`, with the noise held fixed. Each is an expectation maximisation (`divacli.ridge.expectation`).
+1. *The shape of the mistakes.* Labels that are moved at random, people's mistakes, and labels that the
+   network has learned look alike in part. `LEARNED` is taken where it explains the labels as well as the
+   others do and finds more of them wrong, all predictions being assumed sharp; else `PEOPLE`, unless `RANDOM`
+   is likelier.
+2. *The strength of the prior of the pairs*, by the likelihood of held-out labels. One number a pair of
+   classes is right where labels are confused in pairs, and too many where any label can become any other.
+3. *The rate* is not chosen where the data leave it open: probabilities are a mean over it.
 
-One entry of `M` a pair of classes is right where labels are confused in pairs, and far too many numbers where
-any label can become any other. So every row has a Dirichlet prior around the matrix of one rate for all
-mistakes; how strong it is, is chosen by the likelihood of held-out labels.
+The interval holds the rates of all choices that the labels do not rule out.
 """
 
 from __future__ import annotations
@@ -26,27 +28,39 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from divacli.ridge.expectation import (
-    Calibration,
-    Labelled,
-    fit_calibration,
-    fit_transition,
-    joint_logs,
-    one_rate,
-)
+from divacli.ridge.class_probability import Calibration
 from divacli.ridge.folds import split_in_folds
+from divacli.ridge.mistakes import LEARNED, PEOPLE, RANDOM, Mistakes, Shape
+from divacli.ridge.noise_fit import Fitted, Labelled, NoiseModel, fit_shape
 
-STRENGTHS = (math.inf, 1000.0, 300.0, 100.0, 30.0, 10.0, 3.0)
-"""Pseudo-counts of the prior of a row of `M` that are tried in turn: from one rate to nearly free rows."""
+STRENGTHS = (math.inf, 300.0, 100.0, 30.0, 10.0)
+"""Pseudo-counts of the prior of a class that are tried: from one rate to nearly free pairs."""
 
-FIT_VALUES = 2_000_000
-"""Predictions (rows x classes) that the model is fitted to, at the most."""
+FIT_VALUES, FIT_ROWS = 1_000_000, 20_000
+"""Predictions (rows x classes) and rows that the model is fitted to, at the most."""
 
-CHOICE_VALUES = 1_000_000
-"""Predictions by which the strength is chosen and the interval found, at the most."""
+CHOICE_VALUES, CHOICE_ROWS = 200_000, 5_000
+"""Predictions and rows by which shape and strength are chosen, at the most."""
 
-_MOST_CALIBRATED = 100
-"""Classes beyond which a calibration, k x k numbers, is not tried: it would be slow, and samples too few."""
+_OF_PEOPLE = 300.0
+"""Strength for people's mistakes, unless another one is clearly better: theirs are never of one rate."""
+
+_TIE = 1.0
+"""Nats by which `RANDOM` must be likelier than `PEOPLE` to be taken."""
+
+_RULED_OUT = 4.0
+"""Nats by which a shape must be less likely to be left out of the interval."""
+
+_AS_GOOD = 0.0013
+"""Nats a sample by which `LEARNED` may be less likely than the others: 4 in 3,000 samples."""
+
+_CLEARLY = 3.0
+_MORE_WRONG = (0.06, 0.02)
+"""Share of labels that `LEARNED` must find wrong beyond the others: where it is as likely, and where it is
+likelier by more than `_CLEARLY` nats."""
+
+_IN_PAIRS = 100.0
+"""Strength below which mistakes are in pairs of classes, which a network that has learned them looks like."""
 
 _CLOSE = 0.5
 """Standard errors within which a stronger prior is as good as the best one."""
@@ -54,50 +68,8 @@ _CLOSE = 0.5
 _DEVIATIONS = 1.96
 """Standard errors to either side of a 95 % interval."""
 
-_SIMPLE = 1000.0
-"""Strength from which on a model is one of one rate for all mistakes, more or less."""
-
-_FIXED = 1e9
-"""Pseudo-counts that leave the prior no room."""
-
-_MANY_WRONG = 0.4
-_LEAST_WRONG = 0.1
-"""Share of wrong labels that a search for pairs begins with, at the least: what is impossible stays so."""
-
-
-@dataclass(frozen=True)
-class NoiseModel:
-    """How given labels come about.
-
-    Attributes:
-        calibration: From left-out predictions to probabilities of the true class.
-        transition: (k, k) float64 `M`: row c, column y is the probability of the label y where c is true.
-    """
-
-    calibration: Calibration
-    transition: Tensor
-
-    def posterior(self, predictions: Tensor, labels: Tensor) -> Tensor:
-        """Probability (m, k) float64 of each class being the true one, given prediction and label.
-
-        Args:
-            predictions: (m, k) left-out predictions.
-            labels: (m,) int64 given labels.
-        """
-        return self.posterior_of(self.calibration.logs(predictions.double()), labels)
-
-    def posterior_of(self, logs: Tensor, labels: Tensor) -> Tensor:
-        """As `posterior`, from the log-probabilities (m, k) before the label is looked at."""
-        return torch.softmax(joint_logs(logs, self.transition, labels), dim=1)
-
-    def log_likelihood(self, predictions: Tensor, labels: Tensor) -> Tensor:
-        """`log p(y | f)` of each sample, (m,) float64, in nats."""
-        logs = self.calibration.logs(predictions.double())
-        return torch.logsumexp(joint_logs(logs, self.transition, labels), dim=1)
-
-    def to(self, device: torch.device) -> NoiseModel:
-        """The same model on another device."""
-        return NoiseModel(self.calibration.to(device), self.transition.to(device))
+_FEW = 0.15
+"""Standard error of the log-odds of the rate from which on probabilities are a mean over it."""
 
 
 @dataclass(frozen=True)
@@ -107,20 +79,25 @@ class NoiseFit:
     Attributes:
         model: The model.
         rate: Share of labels that are wrong: the mean over the samples of the probability.
-        interval: What the rate lies in with 95 %, as far as the draw of the samples and the choice among
-            priors go; not what the model itself gets wrong.
-        strength: Pseudo-counts of the prior of each row of `M`; infinite: one rate for all mistakes.
-        held_out: Mean log-likelihood of held-out labels, in nats, for each of the strengths that were tried.
-        likelihoods: Penalised log-likelihood after each step, of the noise and then of the calibration;
-            neither falls.
+        interval: What the rate lies in with 95 %, by all choices that the labels do not rule out.
+        shape: Who made the mistakes, by assumption.
+        strength: Pseudo-counts of the prior of each class; infinite: one rate for all mistakes.
+        held_out: Mean log-likelihood of held-out labels, in nats, by strength in the order of trial.
+        confused: Share of the samples whose true class the features themselves get wrong, as expected.
     """
 
     model: NoiseModel
     rate: float
     interval: tuple[float, float]
+    shape: Shape
     strength: float
     held_out: tuple[float, ...]
-    likelihoods: tuple[tuple[float, ...], tuple[float, ...]]
+    confused: float
+
+    @property
+    def learned(self) -> bool:
+        """Whether the network seems to have learned these labels, wrong ones included."""
+        return self.shape == LEARNED
 
 
 def noise_rows(order: Tensor, n_classes: int) -> Tensor:
@@ -130,7 +107,7 @@ def noise_rows(order: Tensor, n_classes: int) -> Tensor:
         order: (n,) row numbers of all samples in an order that does not depend on how they are stored.
         n_classes: k.
     """
-    return order[_spaced(len(order), FIT_VALUES // n_classes)]
+    return order[_spaced(len(order), min(FIT_ROWS, FIT_VALUES // n_classes))]
 
 
 def fit_noise(
@@ -141,161 +118,183 @@ def fit_noise(
     strengths: Sequence[float] = STRENGTHS,
     seed: int = 0,
 ) -> NoiseFit:
-    """Fit the model, its prior as strong as the likelihood of held-out labels asks for.
-
-    Each of two halves of the samples is predicted by the model of the other one. Of the strengths whose
-    likelihood is within half a standard error of the best, the largest is taken: labels are wrong in simple
-    ways unless they say otherwise.
+    """Choose and fit the model.
 
     Args:
-        predictions: (m, k) left-out predictions.
+        predictions: (m, k) left-out predictions, k >= 2.
         labels: (m,) int64 given labels.
-        groups: (m,) int64 numbers of samples that stay in one half and are drawn together.
+        groups: (m,) int64 numbers of samples that stay in one half.
         strengths: To choose from, in descending order, the first one infinite.
-        seed: Of the halves and of the interval.
+        seed: Of the halves by which the strength is chosen.
 
     Returns:
         The fit; without a sample one by which every label is right, and an interval from 0 to 1.
     """
+    k = predictions.shape[1]
     if len(labels) == 0:
-        nothing = Labelled.of(predictions, labels)
-        right = NoiseModel(Calibration.of(nothing), one_rate(0.0, nothing.k))
-        return NoiseFit(right, 0.0, (0.0, 1.0), math.inf, (), ((), ()))
+        right = Calibration(1.0, 1.0, 4 * torch.eye(k).double(), torch.zeros(k).double())
+        model = NoiseModel(right, Mistakes.even(RANDOM, 0.0, k))
+        return NoiseFit(model, 0.0, (0.0, 1.0), RANDOM, math.inf, (), 0.0)
     groups = torch.arange(len(labels)) if groups is None else groups
-    everything = Labelled.of(predictions, labels)
-    few = _spaced(len(labels), CHOICE_VALUES // predictions.shape[1])
-    choice = _chosen(everything.part(few), groups[few], strengths, seed)
-    model, likelihoods = _fitted(everything, choice.start, choice.strength)
-    rates = [_rate(model, everything), *choice.rates]
-    more: tuple[float, ...] = ()
-    if choice.calibrated:
-        model, more = _calibrated(everything, model)
-        rates.append(_rate(model, everything))
-    spread = _DEVIATIONS * _standard_error(_wrong(model, everything), groups)
-    low, high = max(0.0, min(rates) - spread), min(1.0, max(rates) + spread)
-    if choice.strength >= _SIMPLE:
-        low, high = _profiled(everything.part(few), choice.start, low, high)
-    rate = rates[-1] if more else rates[0]
-    return NoiseFit(model, rate, (low, high), choice.strength, choice.held_out, (likelihoods, more))
-
-
-def _profiled(samples: Labelled, start: NoiseModel, low: float, high: float) -> tuple[float, float]:
-    """An interval of the rate widened to all rates whose likelihood is hardly less than that of the best.
-
-    Where predictions say little, right labels that are hard to predict and wrong ones look the same.
-
-    Args:
-        samples: What is fitted.
-        start: The model of one rate for all mistakes, fitted.
-        low: Lower end.
-        high: Upper end.
-    """
-    best = _log_likelihood(samples, start)
-    highest = 1 - 1 / samples.k  # then labels say nothing
-
-    def possible(rate: float) -> bool:
-        return best - _log_likelihood(samples, _at_rate(samples, start, rate)) < _DEVIATIONS**2 / 2
-
-    width = max(0.02, high - low)
-    while low > 0 and possible(max(0.0, low - width)):
-        low, width = max(0.0, low - width), 2 * width
-    width = max(0.02, high - low)
-    while high < highest and possible(min(highest, high + width)):
-        high, width = min(highest, high + width), 2 * width
-    return low, high
-
-
-def _at_rate(samples: Labelled, start: NoiseModel, rate: float) -> NoiseModel:
-    """The model of one rate for all mistakes that is given."""
-    fixed = one_rate(rate, samples.k)
-    calibration, _, _ = fit_transition(samples, start.calibration, fixed, base=fixed, strength=_FIXED)
-    return NoiseModel(calibration, fixed)
-
-
-def _log_likelihood(samples: Labelled, model: NoiseModel) -> float:
-    return float(samples.weights @ model.log_likelihood(samples.predictions, samples.labels))
+    everything = Labelled(predictions.double(), labels)
+    few = _spaced(len(labels), min(CHOICE_ROWS, CHOICE_VALUES // k))
+    samples = everything if len(few) == len(labels) else everything.part(few)
+    choice = _chosen(samples, groups[few], strengths, seed)
+    model = choice.fitted.model
+    if samples is not everything:
+        model = fit_shape(
+            everything, choice.shape, choice.strength, sharp=choice.sharp, start=choice.fitted.point
+        ).model
+    model, doubts = _doubtful(model, everything, groups)
+    wrong = _wrong(model, everything)
+    rate, spread = float(wrong.mean()), _DEVIATIONS * _standard_error(wrong, groups)
+    low = max(0.0, min(rate, *choice.rates) - spread)
+    high = min(1.0, max(rate, *choice.rates) + spread)
+    before = model.calibration.logs(everything.predictions)
+    return NoiseFit(
+        model,
+        rate,
+        (min(low, *doubts), max(high, *doubts)),
+        choice.shape,
+        choice.strength,
+        choice.held_out,
+        float(1 - before.max(dim=1).values.exp().mean()),
+    )
 
 
 @dataclass(frozen=True)
 class _Choice:
-    """How strong the prior is, and whether the calibration is fitted.
+    """Shape and strength, and what else is possible.
 
     Attributes:
-        start: The model of one rate for all mistakes.
+        shape: Chosen.
+        sharp: Whether the predictions are assumed to be sharp.
         strength: Chosen.
+        fitted: To the samples of the choice.
+        rates: Shares of wrong labels by all choices that the labels do not rule out.
         held_out: As of `NoiseFit`.
-        rates: Shares of wrong labels by the strengths that held-out labels do not rule out.
-        calibrated: Whether a calibration raises the likelihood of held-out labels.
     """
 
-    start: NoiseModel
+    shape: Shape
+    sharp: bool
     strength: float
-    held_out: tuple[float, ...]
+    fitted: Fitted
     rates: tuple[float, ...]
-    calibrated: bool
+    held_out: tuple[float, ...]
+
+
+class _Trials:
+    """Fits to the samples of the choice, each made once.
+
+    Args:
+        samples: Of the choice.
+    """
+
+    def __init__(self, samples: Labelled) -> None:
+        self.n = len(samples.labels)
+        self._samples, self._fits = samples, dict[tuple[Shape, float, bool], Fitted]()
+
+    def __call__(self, shape: Shape, strength: float, *, sharp: bool = False) -> Fitted:
+        """Fit one choice; from few mistakes and from many where predictions are assumed to be sharp."""
+        key = shape, strength, sharp
+        if key not in self._fits:
+            rates = (0.1, 0.3) if shape == LEARNED else (0.1,)
+            fits = [fit_shape(self._samples, shape, strength, sharp=sharp, rate=rate) for rate in rates]
+            self._fits[key] = max(fits, key=lambda fit: fit.value)
+        return self._fits[key]
+
+    def rate(self, fitted: Fitted) -> float:
+        """Share of wrong labels."""
+        return float(_wrong(fitted.model, self._samples).mean())
 
 
 def _chosen(samples: Labelled, groups: Tensor, strengths: Sequence[float], seed: int) -> _Choice:
-    n = len(samples.labels)
-    start = _one_rate_model(samples)
-    together = groups if bool((groups.sort().values.diff() == 0).any()) else None
-    half = split_in_folds(samples.labels, torch.arange(n), seed, 2, together)
-    halves = [((half != side).nonzero()[:, 0], (half == side).nonzero()[:, 0]) for side in (0, 1)]
-    # Half of the samples, so half of the pseudo-counts.
-    models: list[list[NoiseModel]] = []
-    likelihoods: list[Tensor] = []
-    for strength in strengths:
-        models.append([_fitted(samples.part(rest), start, strength / 2)[0] for rest, _ in halves])
-        likelihoods.append(_held_out(samples, halves, models[-1]))
-        best = max(range(len(likelihoods)), key=lambda index: float(likelihoods[index].mean()))
-        if len(likelihoods) - best > 2:
-            break  # weaker priors have been worse twice
-    possible = [not _better(likelihoods[best], likelihood) for likelihood in likelihoods]
-    close = [not _better(likelihoods[best], likelihood, _CLOSE) for likelihood in likelihoods]
-    chosen = close.index(True)
-    calibrated = False
-    if samples.k <= _MOST_CALIBRATED:
-        mixed = [
-            _calibrated(samples.part(rest), model)[0]
-            for (rest, _), model in zip(halves, models[chosen], strict=True)
-        ]
-        calibrated = _better(_held_out(samples, halves, mixed), likelihoods[chosen])
-    return _Choice(
-        start,
-        strengths[chosen],
-        tuple(float(likelihood.mean()) for likelihood in likelihoods),
-        tuple(
-            sum(_rate(model, samples.part(held)) for (_, held), model in zip(halves, pair, strict=True)) / 2
-            for pair, within in zip(models, possible, strict=True)
-            if within
-        ),
-        calibrated,
-    )
+    trials = _Trials(samples)
+    learned = _is_learned(trials, math.inf, _MORE_WRONG)
+    shape = LEARNED if learned else _likelier(trials, strengths[min(1, len(strengths) - 1)])
+    halves = _Halves(samples, groups, seed)
+    held_out = halves.likelihoods(shape, strengths, sharp=learned)
+    strength = _strength(shape, held_out)
+    if math.isfinite(strength):
+        # Mistakes in pairs look like learned labels while one rate is to explain them.
+        learned = learned and strength >= _IN_PAIRS and _is_learned(trials, strength, _MORE_WRONG[1:])
+        shape = LEARNED if learned else _likelier(trials, strength)
+    rates = halves.possible(held_out)
+    if shape == RANDOM:
+        people, random = trials(PEOPLE, strength), trials(RANDOM, strength)
+        rates += [trials.rate(people)] if people.value > random.value - _RULED_OUT else []
+    else:
+        # No label says which of these assumptions is right.
+        rates += [trials.rate(trials(RANDOM, one)) for one in (math.inf, strength)]
+        rates += [trials.rate(trials(LEARNED, strength, sharp=True))]
+    if learned:
+        rates += [float((samples.predictions.argmax(dim=1) != samples.labels).double().mean())]
+    means = tuple(float(likelihood.mean()) for likelihood in held_out.values())
+    return _Choice(shape, learned, strength, trials(shape, strength, sharp=learned), tuple(rates), means)
 
 
-def _one_rate_model(samples: Labelled) -> NoiseModel:
-    """The model of one rate for all mistakes, from few and from many to begin with.
+def _is_learned(trials: _Trials, strength: float, more_wrong: Sequence[float]) -> bool:
+    """Whether learned labels explain these as well as any others do, and more of them are wrong then."""
+    own, *others = (trials(shape, strength, sharp=True) for shape in (LEARNED, RANDOM, PEOPLE))
+    gain = own.value - max(other.value for other in others)
+    more = trials.rate(own) - max(trials.rate(other) for other in others)
+    least = more_wrong[-1] if gain > _CLEARLY else more_wrong[0]
+    return more > least and gain > -_AS_GOOD * trials.n
 
-    The likelihood may have two maxima; many mistakes are believed only where they are clearly more likely,
-    and never that most labels are wrong.
+
+def _likelier(trials: _Trials, strength: float) -> Shape:
+    """People's mistakes, unless labels were clearly moved at random."""
+    return PEOPLE if trials(PEOPLE, strength).value > trials(RANDOM, strength).value - _TIE else RANDOM
+
+
+def _strength(shape: Shape, held_out: dict[float, Tensor]) -> float:
+    """The strength that held-out labels ask for."""
+    best = max(held_out, key=lambda strength: float(held_out[strength].mean()))
+    if shape == PEOPLE and _OF_PEOPLE in held_out:
+        return best if _better(held_out[best], held_out[_OF_PEOPLE]) else _OF_PEOPLE
+    return next(strength for strength in held_out if not _better(held_out[best], held_out[strength], _CLOSE))
+
+
+class _Halves:
+    """Two halves of the samples, each predicted by the model of the other one.
+
+    Args:
+        samples: Of the choice.
+        groups: (m,) int64 numbers of samples that stay in one half.
+        seed: Of the halves.
     """
-    found = []
-    for wrong in (_LEAST_WRONG, _MANY_WRONG):
-        start = NoiseModel(Calibration.of(samples), one_rate(wrong, samples.k))
-        found.append(_fitted(samples, start, math.inf))
-    (few, of_few), (many, of_many) = found
-    likelier = of_many[-1] > of_few[-1] + _DEVIATIONS**2 / 2
-    return many if likelier and float(many.transition[0, 0]) > 0.5 else few
 
+    def __init__(self, samples: Labelled, groups: Tensor, seed: int) -> None:
+        n = len(samples.labels)
+        together = groups if bool((groups.sort().values.diff() == 0).any()) else None
+        half = split_in_folds(samples.labels, torch.arange(n), seed, 2, together)
+        self._samples = samples
+        self._halves = [((half != side).nonzero()[:, 0], (half == side).nonzero()[:, 0]) for side in (0, 1)]
+        self._rates: dict[float, float] = {}
 
-def _held_out(
-    samples: Labelled, halves: Sequence[tuple[Tensor, Tensor]], models: Sequence[NoiseModel]
-) -> Tensor:
-    """Log-likelihood (m,) of every label by the model that was fitted without its half."""
-    found = torch.zeros(len(samples.labels), dtype=torch.float64)
-    for (_, held), model in zip(halves, models, strict=True):
-        found[held] = model.log_likelihood(samples.predictions[held], samples.labels[held])
-    return found
+    def likelihoods(self, shape: Shape, strengths: Sequence[float], *, sharp: bool) -> dict[float, Tensor]:
+        """Log-likelihood (m,) of every label by strength; two strengths beyond the best end the search."""
+        found: dict[float, Tensor] = {}
+        for strength in strengths:
+            likelihood = torch.zeros(len(self._samples.labels), dtype=torch.float64)
+            rates = []
+            for rest, held in self._halves:
+                # Half of the samples, so half of the pseudo-counts.
+                model = fit_shape(self._samples.part(rest), shape, strength / 2, sharp=sharp).model
+                part = self._samples.part(held)
+                likelihood[held] = model.log_likelihood(part.predictions, part.labels)
+                rates.append(float(_wrong(model, part).sum()))
+            found[strength] = likelihood
+            self._rates[strength] = sum(rates) / len(likelihood)
+            best = max(found, key=lambda one: float(found[one].mean()))
+            if list(found).index(best) < len(found) - 2:
+                break
+        return found
+
+    def possible(self, held_out: dict[float, Tensor]) -> list[float]:
+        """Shares of wrong labels by the strengths that held-out labels do not rule out."""
+        best = max(held_out, key=lambda strength: float(held_out[strength].mean()))
+        return [self._rates[one] for one in held_out if not _better(held_out[best], held_out[one])]
 
 
 def _better(likelihood: Tensor, other: Tensor, errors: float = 1.0) -> bool:
@@ -304,20 +303,33 @@ def _better(likelihood: Tensor, other: Tensor, errors: float = 1.0) -> bool:
     return float(gain.mean()) > errors * float(gain.std(correction=0)) / math.sqrt(len(gain))
 
 
-def _fitted(samples: Labelled, start: NoiseModel, strength: float) -> tuple[NoiseModel, tuple[float, ...]]:
-    """The noise by one strength of the prior, and the likelihood after each step."""
-    wrong = 1 - float(start.transition.diagonal().mean())
-    base = one_rate(wrong, samples.k)
-    begin = start.transition if strength == math.inf else one_rate(max(wrong, _LEAST_WRONG), samples.k)
-    calibration, transition, likelihoods = fit_transition(
-        samples, start.calibration, begin, base=base, strength=strength
-    )
-    return NoiseModel(calibration, transition), likelihoods
+def _doubtful(model: NoiseModel, samples: Labelled, groups: Tensor) -> tuple[NoiseModel, tuple[float, float]]:
+    """The model as a mean over the rates that the data allow, and the smallest and largest of these.
 
-
-def _calibrated(samples: Labelled, model: NoiseModel) -> tuple[NoiseModel, tuple[float, ...]]:
-    calibration, likelihoods = fit_calibration(samples, model.calibration, model.transition)
-    return replace(model, calibration=calibration), likelihoods
+    Log-odds of mistakes are equally likely beforehand, from half a wrong label in all samples upwards.
+    """
+    wrong = _wrong(model, samples)
+    rate = float(wrong.mean())
+    least = math.log(0.5 / len(wrong))
+    odds = float(model.mistakes.rates.mean())
+    error = _standard_error(wrong, groups)
+    if odds > least and 0 < error < _FEW * rate * (1 - rate):
+        return model, (rate, rate)
+    logs = model.calibration.logs(samples.predictions)
+    moves = torch.linspace(least, max(1.0, odds), 33, dtype=torch.float64) - odds
+    values, rates = [], []
+    for move in moves.tolist():
+        joint = model.mistakes.moved(move).joint(logs, samples.labels)
+        values.append(torch.logsumexp(joint, dim=1).sum())
+        own = torch.softmax(joint, dim=1).gather(1, samples.labels[:, None])
+        rates.append(float(1 - own.mean()))
+    weights = torch.softmax(torch.stack(values), dim=0)
+    kept = weights > weights.max() / 50
+    doubt = zip((weights[kept] / weights[kept].sum()).tolist(), moves[kept].tolist(), strict=True)
+    passed = weights.cumsum(0)
+    low = rates[int((passed > 0.025).nonzero()[0, 0])]
+    high = rates[int((passed >= 0.975 - 1e-9).nonzero()[0, 0])]
+    return replace(model, doubt=tuple(doubt)), (low, high)
 
 
 def _standard_error(wrong: Tensor, groups: Tensor) -> float:
@@ -337,10 +349,6 @@ def _standard_error(wrong: Tensor, groups: Tensor) -> float:
     if information <= 0:
         return 0.0
     return float(rate * (1 - rate) * scores.square().sum().sqrt() / information)
-
-
-def _rate(model: NoiseModel, samples: Labelled) -> float:
-    return float(samples.weights @ _wrong(model, samples) / samples.weights.sum())
 
 
 def _wrong(model: NoiseModel, samples: Labelled) -> Tensor:

@@ -16,7 +16,7 @@ from divacli.ridge.derivative import LooSums, ValidationResult, ValidationSums, 
 from divacli.ridge.diagnosis import Diagnosis, Diagnostician
 from divacli.ridge.leave_one_out import LooResult, batch_residuals
 from divacli.ridge.losses import Loss
-from divacli.ridge.noise import NoiseModel
+from divacli.ridge.noise_fit import NoiseModel
 from divacli.ridge.scaling import require_finite
 from divacli.ridge.spectrum import RidgeFit
 from divacli.ridge.task import Batch, RidgeTask

@@ -113,6 +113,11 @@ class Spectrum:
             return features
         return (features - self.mean.to(features)) @ self.basis.to(features)
 
+    def leading_share(self, directions: int) -> float:
+        """Share of the features' variance that lies in so many leading directions, in [0, 1]."""
+        total = float(self.eigenvalues.sum())
+        return float(self.eigenvalues[-directions:].sum()) / total if total > 0 and directions > 0 else 0.0
+
     def fit(self, ridge: float) -> RidgeFit:
         """The ridge solution at `ridge`, float64, on the task's device.
 

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from divacli.errors import SolveError
-from divacli.ridge.expectation import one_rate
+from divacli.ridge.mistakes import one_rate
 
 MOST_VALUES = 100_000_000
 """Numbers in all confusion matrices together, at the most."""
