@@ -48,7 +48,7 @@ import divacli
 from benchmarks import simifeat, subspaces
 from benchmarks.machine import RESULTS, description, peak_memory, require_shared, save
 from benchmarks.mislabel_cells import CELLS, Cell, Posed, pose
-from benchmarks.mislabel_table import report
+from benchmarks.mislabel_table import DECISIONS, report
 from benchmarks.peers import SELF, TOOLS
 
 SEEDS = (0, 1, 2)
@@ -71,13 +71,9 @@ def quality(posed: Posed, result: dict[str, np.ndarray]) -> Row:
     if wrong.any():
         row["auroc"] = float(roc_auc_score(wrong, result["score"]))
         row["ap"] = float(average_precision_score(wrong, result["score"]))
-    if "flagged" in result:
-        flagged = result["flagged"]
-        row["flagged"] = float(flagged.mean())
-        if wrong.any():
-            row["f1"] = float(f1_score(wrong, flagged))
-            row["precision"] = float(precision_score(wrong, flagged, zero_division=0))
-            row["recall"] = float(recall_score(wrong, flagged))
+    for suffix in DECISIONS.values():
+        if f"flagged{suffix}" in result:
+            row |= decided(wrong, result, suffix)
     if "noise_rate" in result:
         row["noise_rate"] = float(result["noise_rate"])
     if "noise_interval" in result:
@@ -87,6 +83,26 @@ def quality(posed: Posed, result: dict[str, np.ndarray]) -> Row:
         row["calibration_error"] = calibration_error(result["probability"], wrong)
         if wrong.any():
             row["suggestion_right"] = float((result["suggested"] == posed.truth)[wrong].mean())
+    return row
+
+
+def decided(wrong: np.ndarray, result: dict[str, np.ndarray], suffix: str) -> Row:
+    """How good a decision is, and how good it is expected to be.
+
+    Args:
+        wrong: (n,) bool, the truth.
+        result: Of a tool.
+        suffix: What the names of the decision end in.
+    """
+    flagged = result[f"flagged{suffix}"]
+    row: Row = {f"flagged{suffix}": float(flagged.mean())}
+    if wrong.any():
+        row[f"f1{suffix}"] = float(f1_score(wrong, flagged))
+        row[f"precision{suffix}"] = float(precision_score(wrong, flagged, zero_division=0))
+        row[f"recall{suffix}"] = float(recall_score(wrong, flagged))
+    for name in (f"expected_precision{suffix}", f"expected_recall{suffix}"):
+        if name in result and not np.isnan(result[name]):
+            row[name] = float(result[name])
     return row
 
 

@@ -38,6 +38,17 @@ PLANTED: Columns = SEEDS | {
     "planted_dropped": ("planted images dropped", "{:.1%}"),
     "others_dropped": ("others dropped", "{:.1%}"),
 }
+DECISIONS = {"likely": "", "balanced": "_balanced"}
+"""Decisions of our tool, and what the names of their figures end in."""
+DECIDED: Columns = SEEDS | {
+    "noise": ("wrong", "{:.3f}"),
+    "flagged": ("called wrong", "{:.3f}"),
+    "expected_precision": ("precision expected", "{:.3f}"),
+    "precision": ("true", "{:.3f}"),
+    "expected_recall": ("recall expected", "{:.3f}"),
+    "recall": ("true", "{:.3f}"),
+    "f1": ("F1", "{:.3f}"),
+}
 DIFFERENCES: Columns = {
     "f1": ("F1", "{:.3f}"),
     "f1_best": ("of the best peer", "{:.3f}"),
@@ -89,6 +100,7 @@ def report(rows: list[dict[str, Any]]) -> str:
     parts += ["## Where a rival is better", rivals_ahead(measured)]
     parts += section("divacli beside its peers", compared(means), DIFFERENCES)
     parts += section("What tools say of the labels", means.dropna(subset=["noise_rate"]), STATEMENTS)
+    parts += section("Decisions: expected and true precision and recall", decisions(measured), DECIDED)
     parts += section("Planted images", means.dropna(subset=["outlier_auroc"]), PLANTED)
     return paragraphs(parts)
 
@@ -147,6 +159,28 @@ def rivals_ahead(measured: pd.DataFrame) -> str:
     return table(frame.sort_index(key=lambda cells: cells.map(order), kind="stable"), AHEAD)
 
 
+def decisions(measured: pd.DataFrame) -> pd.DataFrame:
+    """Means over seeds of what each decision of our tool expects and what is true, by cell and decision.
+
+    Args:
+        measured: Rows of cells, seeds and tools.
+    """
+    ours = measured[measured["tool"] == "ours"]
+    if "expected_recall_balanced" not in ours:
+        return pd.DataFrame()
+    ours = ours.dropna(subset=["noise", "flagged_balanced"])
+    parts = []
+    for name, suffix in DECISIONS.items():
+        columns = {title: title if title == "noise" else f"{title}{suffix}" for title in DECIDED}
+        del columns["seeds"]
+        figures = ours.reindex(columns=list(columns.values())).set_axis(list(columns), axis=1)
+        parts.append(figures.assign(cell=ours["cell"], decision=name))
+    groups = pd.concat(parts).groupby(["cell", "decision"], sort=False)
+    found = groups.mean().assign(seeds=groups.size())
+    order = [(cell, name) for cell in ours["cell"].unique() for name in DECISIONS]
+    return found.reindex(pd.MultiIndex.from_tuples(order, names=["cell", "decision"]))
+
+
 def section(title: str, frame: pd.DataFrame, columns: Columns) -> list[str]:
     """A heading and a table, or nothing where there is nothing to show."""
     return [] if frame.empty else [f"## {title}", table(frame, columns)]
@@ -157,7 +191,7 @@ def table(frame: pd.DataFrame, columns: Columns) -> str:
     lines = [[*map(str, frame.index.names), *(heading for heading, _ in columns.values())]]
     lines.append(["---"] * len(lines[0]))
     for index, row in frame.iterrows():
-        cell, *tool = index if isinstance(index, tuple) else (index,)
+        cell, *others = index if isinstance(index, tuple) else (index,)
         values = ["" if pd.isna(row[name]) else form.format(row[name]) for name, (_, form) in columns.items()]
-        lines.append([cell, *(TOOLS[name].title for name in tool), *values])
+        lines.append([cell, *(TOOLS[name].title if name in TOOLS else name for name in others), *values])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -29,7 +29,10 @@ PENALTIES = (0.1, 1.0, 10.0, 100.0)
 Result = dict[str, Any]
 """Of n samples, `score` (n,): the higher, the likelier mislabelled; `flagged` (n,) bool where the tool has a
 decision of its own; and of some tools `probability` (n,), `suggested` (n,) labels, `outlier` (n,): the
-higher, the more foreign, `outlying` (n,) bool, the number `noise_rate` and `noise_interval` (2,)."""
+higher, the more foreign, `outlying` (n,) bool, the number `noise_rate` and `noise_interval` (2,). Of ours
+also the numbers `expected_precision` and `expected_recall` of the decision, NaN where there is none, and all
+three of the balanced decision: `flagged_balanced`, `expected_precision_balanced`,
+`expected_recall_balanced`."""
 
 
 @dataclass(frozen=True)
@@ -109,14 +112,25 @@ def scored(data: Data) -> tuple[Any, Any]:
 
 
 def ours(data: Data) -> Result:
-    """`mislabel_probability`, and what the product calls wrong by default."""
-    from divacli.curate.decision import mislabelled
+    """`mislabel_probability`, and what the product calls wrong by default and by `--decide balanced`."""
+    from divacli.curate.decision import Expectation, balanced_threshold, mislabelled
 
     table, summary = scored(data)
     probability = table["mislabel_probability"].to_numpy(float)
+    decisions: Result = {}
+    for suffix, flagged in (
+        ("", mislabelled(table)),
+        ("_balanced", mislabelled(table, balanced_threshold(probability))),
+    ):
+        expected = Expectation.of(probability, flagged)
+        decisions |= {
+            f"flagged{suffix}": flagged,
+            f"expected_precision{suffix}": np.nan if expected.precision is None else expected.precision,
+            f"expected_recall{suffix}": np.nan if expected.recall is None else expected.recall,
+        }
     return {
+        **decisions,
         "score": probability,
-        "flagged": mislabelled(table),
         "probability": probability,
         "suggested": table["suggested_label"].to_numpy(str),
         "outlier": table["outlier_score"].to_numpy(float),

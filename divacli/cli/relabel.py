@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -18,6 +19,13 @@ from divacli.cli.options import (
 from divacli.files import require_present
 
 
+class DecideName(StrEnum):
+    """Which labels are called wrong."""
+
+    likely = "likely"
+    balanced = "balanced"
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
@@ -29,13 +37,24 @@ def register(app: typer.Typer) -> None:
         compute: ComputeOptions,
         output: OutputOptions,
         frame: FrameOptions,
-        threshold: Annotated[
-            float,
+        decide: Annotated[
+            DecideName | None,
             typer.Option(
-                help="Call every label wrong that is so with more than this probability, in [0, 1).",
+                help="Which labels to call wrong. likely: those that are more likely wrong than right; "
+                "balanced: more for a review, at the best F1 that the model expects. Default: likely.",
+                show_default=False,
                 rich_help_panel="Decision",
             ),
-        ] = 0.5,
+        ] = None,
+        threshold: Annotated[
+            float | None,
+            typer.Option(
+                help="In place of --decide, call every label wrong that is so with more than this "
+                "probability, in [0, 1). likely: 0.5.",
+                show_default=False,
+                rich_help_panel="Decision",
+            ),
+        ] = None,
         budget: Annotated[
             int | None,
             typer.Option(
@@ -65,22 +84,31 @@ def register(app: typer.Typer) -> None:
 
         `diva relabel diva-out/scores.csv --threshold 0.9 --budget 100`
 
+        `diva relabel diva-out/scores.csv --decide balanced`
+
         `diva score photos/ --checkpoint model.ts -o - | diva relabel - -o - > relabelled.csv`
         """
-        if not 0 <= threshold < 1:
+        if decide is not None and threshold is not None:
+            raise typer.BadParameter(
+                f"--decide {decide.value} and --threshold {threshold:g}: expected one of them, for each is a "
+                "decision; leave the other out, also of a --config file"
+            )
+        if threshold is not None and not 0 <= threshold < 1:
             raise typer.BadParameter(
                 f"--threshold {threshold}: expected a probability in [0, 1), such as 0.5"
             )
         require_present(data, problem.val)
         from divacli.cli.output import Output
         from divacli.cli.session import Session
+        from divacli.curate.decision import Threshold
         from divacli.curate.relabel import FILES, relabel_scored
         from divacli.report.relabel import relabel_summary
 
         target = Output(output, *FILES, sources=(data,))
         session = Session(network, compute, frame, problem.group)
         scores = session.scored(data, problem)
-        result = relabel_scored(scores, threshold, budget, force=force, progress=session.progress)
+        above: Threshold = (decide or DecideName.likely).value if threshold is None else threshold
+        result = relabel_scored(scores, above, budget, force=force, progress=session.progress)
         result.write(target)
         target.done(relabelled=True)
         for warning in result.warnings():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 
 MORE_LIKELY_WRONG = 0.5
 """Probability above which a label is called wrong: then it is more likely so than right."""
+
+Threshold = float | Literal["likely", "balanced"]
+"""A probability above which a label is called wrong, or how to find it: `MORE_LIKELY_WRONG`, or
+`balanced_threshold`."""
+
+LIKELY: Literal["likely"] = "likely"
+BALANCED: Literal["balanced"] = "balanced"
 
 _LEAST_OUTLIER = 0.75
 _FENCE, _OWN_FENCE = 1.25, 0.5
@@ -81,6 +88,41 @@ def mislabelled(
         first = errors_first(table)
         found[first[found[first]][budget:]] = False
     return found
+
+
+def threshold_of(probability: np.ndarray, threshold: Threshold) -> float:
+    """The probability above which a label is called wrong.
+
+    Args:
+        probability: (n,) that each label is wrong.
+        threshold: That probability, or how to find it.
+    """
+    if threshold == LIKELY:
+        return MORE_LIKELY_WRONG
+    if threshold == BALANCED:
+        return balanced_threshold(probability)
+    return float(threshold)
+
+
+def balanced_threshold(probability: np.ndarray) -> float:
+    """The threshold with the largest expected F1, in [0, 0.5].
+
+    Let S be the sum of all probabilities, and A the sum of the m largest. If these m labels are called wrong,
+    A of them are expected to be so, of S in all: the expected F1 is `F = 2 A / (m + S)`, a ratio of expected
+    numbers. One more label of probability p raises it exactly if `p > F / 2`. So half of the largest F is a
+    threshold, and above it lie the fewest labels that reach this F. Labels of equal probability stay together.
+
+    F is at most 1, so the threshold is at most 0.5: every label is called that is more likely wrong than
+    right. Where no label is expected to be wrong the threshold is 0, and none is called.
+
+    Args:
+        probability: (n,) that each label is wrong, in [0, 1].
+
+    Source: Lipton, Elkan, Naryanaswamy, "Optimal thresholding of classifiers to maximize F1 measure", 2014.
+    """
+    descending = np.sort(probability.astype(float))[::-1]
+    m = np.arange(1, len(descending) + 1)
+    return float((descending.cumsum() / (m + descending.sum())).max(initial=0.0))
 
 
 def errors_first(table: pd.DataFrame) -> np.ndarray:

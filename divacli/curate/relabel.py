@@ -12,13 +12,17 @@ import pandas as pd
 import torch
 
 from divacli.curate.decision import (
+    BALANCED,
+    LIKELY,
     MORE_LIKELY_WRONG,
     Expectation,
+    Threshold,
     doubtful,
     errors_first,
     mislabelled,
     outliers,
     require_judged,
+    threshold_of,
 )
 from divacli.curate.files import ResultFiles
 from divacli.curate.labels import with_labels
@@ -51,6 +55,9 @@ ACTIONS = ("corrected", "unclear", "outlier")
 single class is more probable than the given one; or because the sample is like nothing else in the set, so
 that no class may be right for it."""
 
+BY_THRESHOLD = "threshold"
+"""What `relabel.json` calls the decision by a threshold that was given."""
+
 NOT_WRITTEN = "not written"
 """The action in place of "corrected" where correcting does not pay: the label stays."""
 
@@ -79,14 +86,12 @@ class RelabelResult:
     summary: dict[str, Any]
 
 
-def relabel(
-    table: pd.DataFrame, threshold: float = MORE_LIKELY_WRONG, budget: int | None = None
-) -> RelabelResult:
+def relabel(table: pd.DataFrame, threshold: Threshold = LIKELY, budget: int | None = None) -> RelabelResult:
     """Replace labels that are called wrong by the suggested ones, where these are more probable.
 
     Args:
         table: Scores with `JUDGED_COLUMNS`.
-        threshold: Probability in [0, 1) above which a label is called wrong.
+        threshold: Probability in [0, 1) above which a label is called wrong, or how to find it.
         budget: Labels that are called wrong at the most, the most probable errors first.
 
     Raises:
@@ -98,7 +103,8 @@ def relabel(
     wrong = table["mislabel_probability"].to_numpy(float)
     suggested = table["suggested_probability"].to_numpy(float)
     given = table["label"].to_numpy(object)
-    called, actions = _decided(table, outliers(table), threshold, budget)
+    above = threshold_of(wrong, threshold)
+    called, actions = _decided(table, outliers(table), above, budget)
     corrected = called & (actions == ACTIONS[0])
     labels = np.where(corrected, table["suggested_label"].to_numpy(object), given)
 
@@ -114,9 +120,10 @@ def relabel(
         "n_corrected": int(corrected.sum()),
         "n_unclear": int((called & (actions == ACTIONS[1])).sum()),
         "n_outliers": int((called & (actions == ACTIONS[2])).sum()),
-        "threshold": threshold,
+        "decide": threshold if isinstance(threshold, str) else BY_THRESHOLD,
+        "threshold": above,
         "budget": budget,
-        "n_above_threshold": int(mislabelled(table, threshold).sum()),
+        "n_above_threshold": int(mislabelled(table, above).sum()),
         "mislabelled": Expectation.of(wrong, called).as_dict(),
         "expected_right": float(suggested[corrected].mean()) if corrected.any() else None,
         "noise_rate": float(wrong.mean()),
@@ -197,7 +204,7 @@ class Relabelling:
 
     def warnings(self) -> Iterator[str]:
         """What the user should know, one sentence each."""
-        doubt = doubtful(len(self.changes), len(self.scores.table))
+        doubt = _doubt(self.decision)
         if doubt is not None:
             yield doubt
         emptied = self.summary["emptied"]
@@ -222,7 +229,7 @@ class Relabelling:
 
 def relabel_scored(
     scores: Scores,
-    threshold: float = MORE_LIKELY_WRONG,
+    threshold: Threshold = LIKELY,
     budget: int | None = None,
     *,
     force: bool = False,
@@ -256,9 +263,19 @@ def relabel_scored(
         except SolveError as error:
             unknown = error.got
     # Where nothing judges it, a decision that calls most labels wrong is left to people.
-    most = doubtful(len(decision.changes), len(scores.table)) is not None
-    written = force or (outlook.pays if outlook is not None else not most)
+    written = force or (outlook.pays if outlook is not None else _doubt(decision) is None)
     return Relabelling(scores, decision, written, outlook, unknown)
+
+
+def _doubt(decision: RelabelResult) -> str | None:
+    """What to tell whoever is about to act on most of the labels, or None.
+
+    The balanced decision lists most labels where none stands out. That is no reason to doubt the features.
+    """
+    called, n = decision.changes["mislabel_probability"], len(decision.table)
+    if decision.summary["decide"] == BALANCED and (called > MORE_LIKELY_WRONG).sum() <= n / 2:
+        return None
+    return doubtful(len(called), n)
 
 
 def _decided(
@@ -269,7 +286,7 @@ def _decided(
     Args:
         table: With path, mislabel_probability and suggested_probability.
         odd: (n,) bool, the outliers.
-        threshold: As of `relabel`.
+        threshold: Probability above which a label is called wrong.
         budget: As of `relabel`.
     """
     wrong = table["mislabel_probability"].to_numpy(float)
@@ -279,13 +296,13 @@ def _decided(
     return mislabelled(table, threshold, budget), actions
 
 
-def _without_fold(judge: Judge, table: pd.DataFrame, threshold: float, share: float | None) -> Decide:
+def _without_fold(judge: Judge, table: pd.DataFrame, threshold: Threshold, share: float | None) -> Decide:
     """The decision as the samples without a fold make it, and its rivals.
 
     Args:
         judge: What it is judged by.
         table: Scores of all samples; labels are judged anew.
-        threshold: As of `relabel`.
+        threshold: As of `relabel`; if it is to be found, then from the samples without the fold.
         share: Of the samples, whose labels may be called wrong at the most.
     """
     paths, odd = table["path"].to_numpy(object), outliers(table)
@@ -298,15 +315,16 @@ def _without_fold(judge: Judge, table: pd.DataFrame, threshold: float, share: fl
         # Nobody can say what the only one of its class looks like.
         given[~predictable(rest.task)[rows]] = 1
         other = probability.scatter(1, labels[:, None], -1.0).max(dim=1)
+        wrong = (1 - given).numpy()
         seen = pd.DataFrame(
             {
                 "path": paths[rows.numpy()],
-                "mislabel_probability": (1 - given).numpy(),
+                "mislabel_probability": wrong,
                 "suggested_probability": other.values.numpy(),
             }
         )
         budget = None if share is None else round(share * len(rows))
-        called, actions = _decided(seen, odd[rows.numpy()], threshold, budget)
+        called, actions = _decided(seen, odd[rows.numpy()], threshold_of(wrong, threshold), budget)
         chosen = torch.from_numpy(called & (actions == ACTIONS[0]))
         at_random = ~random_kept(rest, judge.place, int(chosen.sum()))
 

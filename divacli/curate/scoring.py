@@ -88,7 +88,8 @@ def _of_known_labels(summary: Mapping[str, Any]) -> Iterator[str]:
     elif summary["labels_known"] == score.SUSPECTED:
         yield (
             "the features look as if the network was trained on these classes. If it was trained on these "
-            f"labels, it may have learned wrong ones by heart: then {high:.1%} may be wrong, or more. {advice}"
+            f"labels, it may have learned wrong ones by heart: then {high:.1%} may be wrong, or more. "
+            f"{advice}"
         )
 
 

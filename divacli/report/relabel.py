@@ -10,11 +10,18 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from divacli.curate.decision import BALANCED, LIKELY
 from divacli.curate.relabel import ACTIONS, DROPPING, Relabelling
 from divacli.report.outlook import Deed, outlook_sentence
 from divacli.report.plain import plain
 from divacli.report.tables import PathCell, add_numbers, add_words, cell, listing
 from divacli.report.terminal import SHOWN, groups_line
+
+_WHY = {
+    LIKELY: ": more likely wrong than right",
+    BALANCED: ": the best F1 that the model expects, for a review",
+}
+"""What is added of a decision that finds its threshold."""
 
 
 def relabel_summary(result: Relabelling) -> Iterator[RenderableType]:
@@ -28,14 +35,15 @@ def relabel_summary(result: Relabelling) -> Iterator[RenderableType]:
         yield Text(f"of {n:,} labels none is called wrong {reason}: nothing is corrected", style="bold")
         yield Text(f"expected number of wrong labels: {_count(summary['noise_rate'], n)}")
         return
-    yield Text(f"{called['n']:,} of {n:,} labels are called wrong, {above}", style="bold")
+    why = _WHY.get(summary["decide"], "")
+    yield Text(f"{called['n']:,} of {n:,} labels are called wrong, {above}{why}", style="bold")
     yield _actions(summary, written=result.written)
     more = summary["n_above_threshold"] - called["n"]
     if more:
         yield Text(f"the budget leaves out {more:,} that are less probable")
     yield Text(
         f"by the label-noise model about {called['expected_precision']:.0%} of these {called['n']:,} are "
-        f"wrong; they are about {called['expected_recall']:.0%} of all wrong labels"
+        f"wrong (precision); they are about {called['expected_recall']:.0%} of all wrong labels (recall)"
     )
     yield Text(
         f"expected number of wrong labels: {_count(summary['noise_rate'], n)} before, "

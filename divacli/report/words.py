@@ -93,7 +93,8 @@ def noise_sentence(summary: Mapping[str, Any]) -> Sentence:
     return Sentence(
         found,
         f" by the label-noise model (between {low:.1%} and {high:.1%}{why}); "
-        f"{summary['mislabelled']['n']:,} are more likely wrong than right; {summary['n_outliers']:,} samples are outliers",
+        f"{summary['mislabelled']['n']:,} are more likely wrong than right; "
+        f"{summary['n_outliers']:,} samples are outliers",
     )
 
 

@@ -1,5 +1,6 @@
 """The rivals of `benchmarks.mislabel` that are written here, and its page."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.model_selection import StratifiedKFold
 from benchmarks import mislabel_table, simifeat, subspaces
 from benchmarks.mislabel import quality
 from benchmarks.mislabel_cells import Posed
+from benchmarks.peers import load, ours
 
 
 def blobs(k: int = 4, n: int = 1200, rate: float = 0.2, seed: int = 0) -> tuple[np.ndarray, ...]:
@@ -109,6 +111,46 @@ def test_a_row_says_whether_the_interval_holds_the_truth(interval: tuple[float, 
     assert (row["noise_low"], row["noise_high"], row["noise_held"]) == (*interval, held)
 
 
+def test_a_row_says_of_each_decision_what_is_true_and_what_was_expected() -> None:
+    wrong = np.array([True, True, False, False])
+    labels = np.array(["a", "a", "b", "b"])
+    result = {
+        "score": np.arange(4.0),
+        "flagged": np.array([True, False, False, False]),
+        "expected_precision": np.array(0.9),
+        "expected_recall": np.array(0.6),
+        "flagged_balanced": np.array([True, True, True, False]),
+        "expected_precision_balanced": np.array(np.nan),
+        "expected_recall_balanced": np.array(0.8),
+    }
+    row = quality(Posed(np.eye(4), labels, labels, wrong), result)
+    assert (row["flagged"], row["precision"], row["recall"]) == (0.25, 1, 0.5)
+    assert row["f1"] == pytest.approx(2 / 3)
+    assert (row["expected_precision"], row["expected_recall"]) == (0.9, 0.6)
+    assert (row["flagged_balanced"], row["recall_balanced"]) == (0.75, 1)
+    assert (row["precision_balanced"], row["f1_balanced"]) == (pytest.approx(2 / 3), pytest.approx(0.8))
+    assert row["expected_recall_balanced"] == 0.8
+    # What nobody expected is no figure.
+    assert "expected_precision_balanced" not in row
+    clean = quality(Posed(np.eye(4), labels, labels, np.zeros(4, bool)), result)
+    assert clean["flagged_balanced"] == 0.75
+    assert not {"f1_balanced", "precision", "recall_balanced"} & set(clean)
+
+
+def test_our_tool_returns_both_decisions(tmp_path: Path) -> None:
+    features, given, truth = blobs(k=3, n=300)
+    np.savez(tmp_path / "samples.npz", embedding=features.astype(np.float32), label=given)
+    result = ours(load(str(tmp_path / "samples.npz")))
+    flagged, balanced = result["flagged"], result["flagged_balanced"]
+    assert (flagged == (result["probability"] > 0.5)).all()
+    assert (balanced >= flagged).all()
+    for suffix, called in (("", flagged), ("_balanced", balanced)):
+        assert result[f"expected_precision{suffix}"] == pytest.approx(result["probability"][called].mean())
+        found = result["probability"][called].sum() / result["probability"].sum()
+        assert result[f"expected_recall{suffix}"] == pytest.approx(found)
+        assert f1_score(given != truth, called) > 0.9
+
+
 def measured(tool: str, **figures: float) -> dict[str, Any]:
     return {
         "cell": "clothing/pair-20",
@@ -142,3 +184,32 @@ def test_a_seed_that_only_one_was_measured_with_does_not_count() -> None:
     ours, rival = measured("ours", f1=0.8), measured("simifeat_vote", f1=0.7)
     other = measured("simifeat_vote", f1=1.0) | {"seed": 1}
     assert mislabel_table.rivals_ahead(pd.DataFrame([ours, rival, other])) == "Nowhere."
+
+
+def test_the_page_compares_what_decisions_expect_with_the_truth() -> None:
+    figures = {
+        "flagged": 0.2,
+        "expected_precision": 0.9,
+        "precision": 0.8,
+        "expected_recall": 0.7,
+        "recall": 0.6,
+        "f1": 0.69,
+    }
+    balanced = {f"{name}_balanced": value + 0.1 for name, value in figures.items()}
+    rows = [measured("ours", **figures, **balanced), measured("simifeat_vote", flagged=0.3)]
+    rows.append(rows[0] | {"seed": 1, "precision": 0.9})
+    # Without a wrong label nothing is true of it, and nothing may be expected.
+    clean = {"flagged": 0.0, "expected_recall": 0.0, "flagged_balanced": 0.1, "expected_recall_balanced": 1.0}
+    rows.append(measured("ours", **clean) | {"cell": "clothing/clean", "noise": 0.0})
+    page = mislabel_table.report(rows)
+    title = "## Decisions: expected and true precision and recall"
+    assert page[page.index(title) :].splitlines()[2:] == [
+        "| cell | decision | seeds | wrong | called wrong | precision expected | true | recall expected "
+        "| true | F1 |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| clothing/pair-20 | likely | 2 | 0.200 | 0.200 | 0.900 | 0.850 | 0.700 | 0.600 | 0.690 |",
+        "| clothing/pair-20 | balanced | 2 | 0.200 | 0.300 | 1.000 | 0.900 | 0.800 | 0.700 | 0.790 |",
+        "| clothing/clean | likely | 1 | 0.000 | 0.000 |  |  | 0.000 |  |  |",
+        "| clothing/clean | balanced | 1 | 0.000 | 0.100 |  |  | 1.000 |  |  |",
+    ]
+    assert title not in mislabel_table.report([measured("ours", **figures)])

@@ -56,6 +56,7 @@ def test_options():
     ("line", "values"),
     [
         ("diva score photos --loss ", ["squared", "cross-entropy"]),
+        ("diva relabel photos --decide ", ["likely", "balanced"]),
         ("diva score photos --format p", ["parquet"]),
         ("diva evaluate photos --curve ", ["remove", "add"]),
     ],

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from divacli.curate.decision import MORE_LIKELY_WRONG
+from divacli.curate.decision import MORE_LIKELY_WRONG, balanced_threshold
 from divacli.manifest import read_manifest
 
 N = 300
@@ -119,6 +119,7 @@ def test_the_files_and_what_they_hold(data, done):
         "written",
         "n_unclear",
         "n_outliers",
+        "decide",
         "threshold",
         "budget",
         "n_above_threshold",
@@ -137,15 +138,44 @@ def test_the_files_and_what_they_hold(data, done):
 def test_threshold_and_budget(data, relabelled, scores):
     wrong = scores(data.file)["mislabel_probability"]
     _, changes, content = relabelled(data.file)
-    assert content["threshold"] == MORE_LIKELY_WRONG
+    assert (content["decide"], content["threshold"]) == ("likely", MORE_LIKELY_WRONG)
     assert len(changes) == (wrong > 0.5).sum()
     _, strict, content = relabelled(data.file, "--threshold", "0.95")
-    assert (content["threshold"], content["budget"]) == (0.95, None)
+    assert (content["decide"], content["threshold"], content["budget"]) == ("threshold", 0.95, None)
     assert 0 < len(strict) == (wrong > 0.95).sum() < len(changes)
     table, few, content = relabelled(data.file, "--budget", "5")
     assert few["path"].tolist() == changes["path"].head(5).tolist()
     assert (table["label"] != table["given_label"]).sum() == content["n_corrected"] <= 5
     assert (content["budget"], content["n_above_threshold"]) == (5, len(changes))
+
+
+def test_the_balanced_decision(blobs, relabelled, scores, done):
+    # Classes that overlap, so that not every probability is near 0 or 1.
+    data = blobs(n=N, d=2)
+    wrong = scores(data.file)["mislabel_probability"].to_numpy()
+    likely, _, before = relabelled(data.file, "--decide", "likely")
+    table, changes, content = relabelled(data.file, "--decide", "balanced", out="balanced")
+    assert (before["decide"], content["decide"], content["budget"]) == ("likely", "balanced", None)
+    assert content["threshold"] == pytest.approx(balanced_threshold(wrong), abs=1e-7)
+    assert content["threshold"] < MORE_LIKELY_WRONG
+    assert len(changes) == (wrong > content["threshold"]).sum() > before["mislabelled"]["n"]
+    assert content["mislabelled"]["expected_recall"] > before["mislabelled"]["expected_recall"]
+    # A list for a review: the labels that are corrected are the same.
+    pd.testing.assert_frame_equal(table, likely)
+    # The same decision by its threshold, and a budget.
+    given, _, _ = relabelled(data.file, "--threshold", str(content["threshold"]), out="given")
+    pd.testing.assert_frame_equal(given, table)
+    _, few, cut = relabelled(data.file, "--decide", "balanced", "--budget", "5", out="few")
+    assert few["path"].tolist() == changes["path"].head(5).tolist()
+    assert (cut["decide"], cut["budget"], cut["n_above_threshold"]) == ("balanced", 5, len(changes))
+    text = text_of(done("relabel", data.file, "--decide", "balanced", "--out", "told"))
+    n, sure = len(changes), content["mislabelled"]
+    assert (
+        f"{n} of {N} labels are called wrong, with a probability above {content['threshold']:g}: the best F1 "
+        "that the model expects, for a review"
+    ) in text
+    assert f"about {sure['expected_precision']:.0%} of these {n} are wrong (precision)" in text
+    assert f"about {sure['expected_recall']:.0%} of all wrong labels (recall)" in text
 
 
 def test_the_result_is_data(data, relabelled, scores, done):
@@ -297,11 +327,14 @@ def test_the_summary_says_what_was_done(data, done):
     changes = read("diva-out/changes.csv")
     text = text_of(result)
     n, sure = len(changes), content["mislabelled"]
-    assert f"{n} of {N} labels are called wrong, with a probability above 0.5" in text
+    assert (
+        f"{n} of {N} labels are called wrong, with a probability above 0.5: more likely wrong than right"
+        in text
+    )
     right = f"about {content['expected_right']:.0%} of the corrections are right"
     assert f"{content['n_corrected']} corrected: {right}" in text
-    assert f"about {sure['expected_precision']:.0%} of these {n} are wrong" in text
-    assert f"they are about {sure['expected_recall']:.0%} of all wrong labels" in text
+    assert f"about {sure['expected_precision']:.0%} of these {n} are wrong (precision)" in text
+    assert f"they are about {sure['expected_recall']:.0%} of all wrong labels (recall)" in text
     before, after = (content[name] * N for name in ("noise_rate", "noise_rate_after"))
     assert f"expected number of wrong labels: {before:.1f} (" in text
     assert f"before, {after:.1f} (" in text
@@ -313,6 +346,9 @@ def test_the_summary_says_what_was_done(data, done):
     assert changes["path"].iloc[5] not in text
     assert "wrote failed.csv, changes.csv, relabel.json, relabelled.csv in diva-out" in text
     assert f"the budget leaves out {n - 3}" in text_of(done("relabel", data.file, "--budget", "3"))
+    text = text_of(done("relabel", data.file, "--threshold", "0.6"))
+    assert "labels are called wrong, with a probability above 0.6 " in text
+    assert "more likely wrong than right" not in text
 
 
 @pytest.mark.parametrize(
@@ -320,6 +356,7 @@ def test_the_summary_says_what_was_done(data, done):
     [
         (("--threshold", "0.9999999"), "none is called wrong with a probability above 1"),
         (("--budget", "0"), "none is called wrong within the budget of 0"),
+        (("--decide", "balanced", "--budget", "0"), "none is called wrong within the budget of 0"),
     ],
 )
 def test_where_nothing_is_called_wrong_it_is_said(options, message, data, done):
@@ -398,6 +435,17 @@ def test_options_of_a_configuration_file(data, relabelled):
     assert (content["threshold"], content["budget"]) == (0.8, 2)
 
 
+def test_the_decision_of_a_configuration_file(data, relabelled, run):
+    Path("relabel.yaml").write_text(f"data: {data.file}\nrelabel:\n  decide: balanced\n")
+    _, _, content = relabelled("--config", "relabel.yaml")
+    assert content["decide"] == "balanced"
+    _, _, content = relabelled("--config", "relabel.yaml", "--decide", "likely")
+    assert content["decide"] == "likely"
+    result = run("relabel", "--config", "relabel.yaml", "--threshold", "0.8")
+    assert result.exit_code == 2
+    assert "also of a --config file" in " ".join(result.stderr.replace("│", " ").split())
+
+
 def test_evil_labels_and_paths_are_shown_and_not_obeyed(data, run):
     labels = np.array(["[red]a[/red]", "\x1b[31mb\x1b[0m", "two\nlines"])[data.arrays["label"]]
     paths = np.array([f"[bold]{number}\x1b[5m\x07" for number in range(N)])
@@ -439,6 +487,15 @@ def test_quiet_says_nothing(data, done):
         (("--threshold", "-0.1"), "[0, 1)"),
         (("--threshold", "nan"), "expected a number"),
         (("--threshold", "high"), "Invalid value for '--threshold'"),
+        (("--decide", "f1"), "'likely', 'balanced'"),
+        *(
+            (
+                ("--decide", decide, "--threshold", "0.9"),
+                f"--decide {decide} and --threshold 0.9: expected one of them, for each is a decision; leave "
+                "the other out",
+            )
+            for decide in ("likely", "balanced")
+        ),
         (("--budget", "-1"), "Invalid value for '--budget'"),
         (("--budget", "0.5"), "Invalid value for '--budget'"),
     ],
@@ -452,5 +509,14 @@ def test_wrong_usage(options, message, data, run):
 
 def test_help_has_the_options_and_examples(run):
     text = run("relabel", "--help").stdout
-    for part in ("--threshold ", "--budget ", "--model ", "--group ", "Example", "diva relabel photos/"):
+    for part in (
+        "--decide ",
+        "balanced",
+        "--threshold ",
+        "--budget ",
+        "--model ",
+        "--group ",
+        "Example",
+        "diva relabel photos/",
+    ):
         assert part in text

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from divacli.curate.decision import (
+    BALANCED,
+    LIKELY,
+    MORE_LIKELY_WRONG,
     Expectation,
+    balanced_threshold,
     doubtful,
     mislabelled,
     most_confused,
     outlier_threshold,
     outliers,
     require_judged,
+    threshold_of,
 )
 from divacli.curate.prune import choose_automatically
 from divacli.errors import DataError
@@ -57,6 +64,70 @@ def test_precision_and_recall_are_means_of_the_probability():
     nothing = Expectation.of(probability, probability > 1)
     assert (nothing.n, nothing.precision, nothing.recall) == (0, None, 0.0)
     assert Expectation.of(np.zeros(3), np.zeros(3, bool)).recall is None
+
+
+def best_of_all(probability: np.ndarray) -> tuple[float, int]:
+    """The largest expected F1, and the fewest labels of which all equal ones are called that reach it."""
+    descending = sorted(probability.tolist(), reverse=True)
+    total = math.fsum(descending)
+    best, fewest = 0.0, 0
+    for m in range(1, len(descending) + 1):
+        if m < len(descending) and descending[m] == descending[m - 1]:
+            continue
+        expected = 2 * math.fsum(descending[:m]) / (m + total)
+        if expected > best:
+            best, fewest = expected, m
+    return best, fewest
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_balanced_threshold_has_the_best_expected_f1_of_all(seed):
+    generator = np.random.default_rng(seed)
+    probability = generator.beta(0.3, generator.choice([0.3, 2, 20]), generator.integers(1, 120))
+    if seed % 3 == 0:
+        # Many are equal. A number of two digits is no half F1 of such numbers, but by rare chance.
+        probability = probability.round(2)
+    threshold = balanced_threshold(probability)
+    best, fewest = best_of_all(probability)
+    called = probability > threshold
+    assert called.sum() == fewest
+    assert 2 * threshold == pytest.approx(best)
+    expected = Expectation.of(probability, called)
+    if fewest:
+        # The model's F1 as precision and recall have it.
+        assert 2 / (1 / expected.precision + 1 / expected.recall) == pytest.approx(best)
+    assert 0 <= threshold <= MORE_LIKELY_WRONG
+    assert (called >= (probability > MORE_LIKELY_WRONG)).all()
+    assert balanced_threshold(generator.permutation(probability)) == threshold
+
+
+@pytest.mark.parametrize(
+    ("probability", "threshold", "called"),
+    [
+        ([], 0.0, 0),
+        ([0.0] * 5, 0.0, 0),
+        ([1.0] * 5, 0.5, 5),
+        ([0.0, 1.0, 0.0, 1.0], 0.5, 2),
+        ([0.3] * 4, 1.2 / 5.2, 4),
+        # A third label of the same probability as the second comes with it.
+        ([0.9, 0.6, 0.6, 0.01], 2.1 / 5.11, 3),
+        ([1.0, 0.5, 0.0], 1.5 / 3.5, 2),
+        ([1.0, 0.4, 0.0], 1 / 2.4, 1),
+        # Labels of probability F / 2 change no F1, and are left out.
+        ([1.0, *[0.25] * 8], 0.25, 1),
+    ],
+)
+def test_balanced_thresholds_known_by_hand(probability, threshold, called):
+    found = balanced_threshold(np.array(probability, float))
+    assert found == pytest.approx(threshold)
+    assert (np.array(probability, float) > found).sum() == called
+
+
+def test_a_threshold_is_given_or_found():
+    probability = np.array([0.9, 0.45, 0.0])
+    assert threshold_of(probability, LIKELY) == MORE_LIKELY_WRONG
+    assert threshold_of(probability, BALANCED) == balanced_threshold(probability) < 0.45
+    assert threshold_of(probability, 0.7) == 0.7
 
 
 @pytest.mark.parametrize("columns", [{}, {"mislabel_probability": [0.1, np.nan]}])

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from divacli.curate.decision import errors_first, mislabelled
+from divacli.curate.decision import (
+    BALANCED,
+    LIKELY,
+    MORE_LIKELY_WRONG,
+    balanced_threshold,
+    errors_first,
+    mislabelled,
+)
 from divacli.curate.record import Scores
 from divacli.curate.relabel import (
     ACTIONS,
@@ -117,6 +125,32 @@ def test_a_lower_threshold_lists_more_and_corrects_no_less_probable_class():
     result = relabel(table, 0.2)
     assert result.changes["action"].tolist() == ["corrected", "unclear", "unclear"]
     assert result.table["label"].tolist() == ["dog", "cat", "cat"]
+
+
+def test_the_balanced_decision_lists_more_and_corrects_the_same_labels():
+    generator = np.random.default_rng(3)
+    wrong = generator.beta(0.3, 1, 200)
+    table = scores_of(wrong.tolist(), (wrong * generator.random(200)).tolist())
+    likely, balanced = relabel(table), relabel(table, BALANCED)
+    assert relabel(table, LIKELY).summary == likely.summary
+    assert (likely.summary["decide"], likely.summary["threshold"]) == ("likely", MORE_LIKELY_WRONG)
+    assert balanced.summary["decide"] == "balanced"
+    assert balanced.summary["threshold"] == balanced_threshold(wrong) < MORE_LIKELY_WRONG
+    assert set(likely.changes["path"]) < set(balanced.changes["path"])
+    assert set(balanced.changes["action"][len(likely.changes) :]) == {"unclear"}
+    pd.testing.assert_frame_equal(balanced.table, likely.table)
+    given = relabel(table, balanced.summary["threshold"])
+    pd.testing.assert_frame_equal(given.changes, balanced.changes)
+    assert given.summary == {**balanced.summary, "decide": "threshold"}
+    expected, before = balanced.summary["mislabelled"], likely.summary["mislabelled"]
+    assert expected["expected_precision"] < before["expected_precision"]
+    assert expected["expected_recall"] > before["expected_recall"]
+
+
+def test_the_budget_cuts_the_balanced_decision():
+    table = scores_of([0.7, 0.99, 0.45, 0.8, 0.0])
+    assert relabel(table, BALANCED).summary["n_above_threshold"] == 4
+    assert relabel(table, BALANCED, 2).changes["path"].tolist() == ["p001", "p003"]
 
 
 def test_a_label_stays_where_no_single_class_is_more_probable():
@@ -321,7 +355,10 @@ def errors(result: Relabelling) -> dict[str, float]:
     return result.outlook.as_dict()["error"]
 
 
-@pytest.mark.parametrize(("threshold", "budget"), [(0.5, None), (0.8, None), (0.5, 7)])
+@pytest.mark.parametrize(
+    ("threshold", "budget"),
+    [(0.5, None), (0.8, None), (0.5, 7), (LIKELY, None), (BALANCED, None), (BALANCED, 7)],
+)
 def test_without_a_fold_the_decision_is_that_of_the_table(overlapping, threshold, budget):
     scores = scored(overlapping())
     judge, _ = scores.judge(silent)
@@ -341,6 +378,32 @@ def test_without_a_fold_the_decision_is_that_of_the_table(overlapping, threshold
     assert found[DROPPING].labels is None
     assert int((found[RANDOM].labels != problem.task.labels).sum()) == int(changed.sum())
     assert not torch.equal(found[RANDOM].labels, found[CORRECTING].labels)
+
+
+def test_the_balanced_threshold_is_found_anew_without_each_fold(overlapping, monkeypatch):
+    found = []
+    true = balanced_threshold
+    monkeypatch.setattr(
+        "divacli.curate.decision.balanced_threshold",
+        lambda probability: found.append((len(probability), true(probability))) or found[-1][1],
+    )
+    scores = scored(overlapping())
+    result = relabel_scored(scores, BALANCED)
+    assert result.summary["threshold"] == found[0][1] == true(scores.table["mislabel_probability"].to_numpy())
+    # Of all samples, then of four fifths, five times.
+    assert [n for n, _ in found] == [240, *[192] * 5]
+    assert len({threshold for _, threshold in found}) == 6
+    # What is corrected is the same.
+    assert errors(result) == pytest.approx(errors(relabel_scored(scores)))
+
+
+@pytest.mark.parametrize(("wrong", "written"), [(0.3, True), (0.6, False)])
+def test_where_no_label_stands_out_the_balanced_list_is_no_reason_to_doubt(wrong, written):
+    table = scores_of([0.9, *[wrong] * 9])
+    result = relabel_scored(Scores(table, Path(), None, None, None), BALANCED)
+    assert len(result.changes) == 10
+    assert result.written is written
+    assert any("are called wrong: more likely the features" in text for text in result.warnings()) != written
 
 
 def test_correcting_planted_errors_pays_and_random_corrections_harm(overlapping):

@@ -55,6 +55,7 @@ OWN: dict[str, dict[str, tuple[list[str | None], list[str]]]] = {
         "--stratify": ([None], []),
     },
     "relabel": {
+        "--decide": (["likely", "balanced"], ["f1", ""]),
         "--threshold": (["0.5", "0.9"], ["0", "1", "2", "nan"]),
         "--budget": (["1", "1000"], ["0", "-1"]),
     },
