@@ -110,7 +110,7 @@ def balanced_threshold(probability: np.ndarray) -> float:
     Let S be the sum of all probabilities, and A the sum of the m largest. If these m labels are called wrong,
     A of them are expected to be so, of S in all: the expected F1 is `F = 2 A / (m + S)`, a ratio of expected
     numbers. One more label of probability p raises it exactly if `p > F / 2`. So half of the largest F is a
-    threshold, and above it lie the fewest labels that reach this F. Labels of equal probability stay together.
+    threshold, and above it lie the fewest labels that reach this F. Equal probabilities stay together.
 
     F is at most 1, so the threshold is at most 0.5: every label is called that is more likely wrong than
     right. Where no label is expected to be wrong the threshold is 0, and none is called.
