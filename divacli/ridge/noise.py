@@ -11,7 +11,7 @@ Three things are not fitted:
 1. *The shape of the mistakes.* Labels that are moved at random, people's mistakes, and labels that the
    network has learned look alike in part. `LEARNED` is taken where it explains the labels as well as the
    others do and finds more of them wrong, all predictions being assumed sharp; else `PEOPLE`, unless `RANDOM`
-   is likelier.
+   is likelier, or mistakes are of one rate or in pairs of classes.
 2. *The strength of the prior of the pairs*, by the likelihood of held-out labels. One number a pair of
    classes is right where labels are confused in pairs, and too many where any label can become any other.
 3. *The rate* is not chosen where the data leave it open: probabilities are a mean over it.
@@ -43,7 +43,7 @@ CHOICE_VALUES, CHOICE_ROWS = 200_000, 5_000
 """Predictions and rows by which shape and strength are chosen, at the most."""
 
 _OF_PEOPLE = 300.0
-"""Strength for people's mistakes, unless another one is clearly better: theirs are never of one rate."""
+"""Strength for people's mistakes, unless another one is clearly better."""
 
 _TIE = 1.0
 """Nats by which `RANDOM` must be likelier than `PEOPLE` to be taken."""
@@ -59,8 +59,17 @@ _MORE_WRONG = (0.06, 0.02)
 """Share of labels that `LEARNED` must find wrong beyond the others: where it is as likely, and where it is
 likelier by more than `_CLEARLY` nats."""
 
+_ENOUGH = 1000
+"""Samples below which nobody can tell whether labels were learned."""
+
 _IN_PAIRS = 100.0
 """Strength below which mistakes are in pairs of classes, which a network that has learned them looks like."""
+
+_FAR_BETTER = 3.0
+"""Standard errors by which such mistakes must explain held-out labels better than learned ones do."""
+
+_WEAKER = 2.0
+"""Standard errors by which a weaker prior than the usual one must be better for people's mistakes."""
 
 _CLOSE = 0.5
 """Standard errors within which a stronger prior is as good as the best one."""
@@ -210,27 +219,38 @@ class _Trials:
 
 def _chosen(samples: Labelled, groups: Tensor, strengths: Sequence[float], seed: int) -> _Choice:
     trials = _Trials(samples)
-    learned = _is_learned(trials, math.inf, _MORE_WRONG)
+    learned = len(samples.labels) >= _ENOUGH and _is_learned(trials, math.inf, _MORE_WRONG)
     shape = LEARNED if learned else _likelier(trials, strengths[min(1, len(strengths) - 1)])
     halves = _Halves(samples, groups, seed)
     held_out = halves.likelihoods(shape, strengths, sharp=learned)
     strength = _strength(shape, held_out)
-    if math.isfinite(strength):
+    if strength < _IN_PAIRS:
         # Mistakes in pairs look like learned labels while one rate is to explain them.
-        learned = learned and strength >= _IN_PAIRS and _is_learned(trials, strength, _MORE_WRONG[1:])
-        shape = LEARNED if learned else _likelier(trials, strength)
-    rates = halves.possible(held_out)
-    if shape == RANDOM:
-        people, random = trials(PEOPLE, strength), trials(RANDOM, strength)
-        rates += [trials.rate(people)] if people.value > random.value - _RULED_OUT else []
-    else:
-        # No label says which of these assumptions is right.
-        rates += [trials.rate(trials(RANDOM, one)) for one in (math.inf, strength)]
-        rates += [trials.rate(trials(LEARNED, strength, sharp=True))]
-    if learned:
-        rates += [float((samples.predictions.argmax(dim=1) != samples.labels).double().mean())]
+        shape = RANDOM
+    elif learned and math.isfinite(strength):
+        shape = LEARNED if _is_learned(trials, strength, _MORE_WRONG[1:]) else _likelier(trials, strength)
+    elif not learned:
+        shape = _likelier(trials, strength) if math.isfinite(strength) else RANDOM
+    sharp = shape == LEARNED
+    fitted = trials(shape, strength, sharp=sharp)
+    rates = [*halves.possible(held_out), *_assumed(trials, strength)]
+    if sharp:
+        rates.append(float((samples.predictions.argmax(dim=1) != samples.labels).double().mean()))
     means = tuple(float(likelihood.mean()) for likelihood in held_out.values())
-    return _Choice(shape, learned, strength, trials(shape, strength, sharp=learned), tuple(rates), means)
+    return _Choice(shape, sharp, strength, fitted, tuple(rates), means)
+
+
+def _assumed(trials: _Trials, strength: float) -> list[float]:
+    """Shares of wrong labels under all assumptions that the labels do not rule out."""
+    usual = min(strength, _OF_PEOPLE)
+    random, people = trials(RANDOM, usual), trials(PEOPLE, usual)
+    if random.value > people.value + _RULED_OUT:
+        return []
+    fits = [random, people, trials(LEARNED, usual, sharp=True)]
+    if strength >= _IN_PAIRS:
+        # What looks like confused pairs may be the features' own confusion.
+        fits.append(trials(RANDOM, math.inf))
+    return [trials.rate(fit) for fit in fits]
 
 
 def _is_learned(trials: _Trials, strength: float, more_wrong: Sequence[float]) -> bool:
@@ -251,7 +271,10 @@ def _strength(shape: Shape, held_out: dict[float, Tensor]) -> float:
     """The strength that held-out labels ask for."""
     best = max(held_out, key=lambda strength: float(held_out[strength].mean()))
     if shape == PEOPLE and _OF_PEOPLE in held_out:
-        return best if _better(held_out[best], held_out[_OF_PEOPLE]) else _OF_PEOPLE
+        usual = held_out[_OF_PEOPLE]
+        if _better(held_out[math.inf], usual):
+            return math.inf
+        return best if _better(held_out[best], usual, _WEAKER) else _OF_PEOPLE
     return next(strength for strength in held_out if not _better(held_out[best], held_out[strength], _CLOSE))
 
 
@@ -278,9 +301,11 @@ class _Halves:
         for strength in strengths:
             likelihood = torch.zeros(len(self._samples.labels), dtype=torch.float64)
             rates = []
+            # People's mistakes are never of one rate.
+            tried = RANDOM if shape == PEOPLE and math.isinf(strength) else shape
             for rest, held in self._halves:
                 # Half of the samples, so half of the pseudo-counts.
-                model = fit_shape(self._samples.part(rest), shape, strength / 2, sharp=sharp).model
+                model = fit_shape(self._samples.part(rest), tried, strength / 2, sharp=sharp).model
                 part = self._samples.part(held)
                 likelihood[held] = model.log_likelihood(part.predictions, part.labels)
                 rates.append(float(_wrong(model, part).sum()))
