@@ -50,7 +50,11 @@ def same_judge(one: Judge, other: Judge, order: np.ndarray) -> None:
     assert other.problem.ridge == pytest.approx(one.problem.ridge, rel=1e-9)
     assert other.fixed_ridge == one.fixed_ridge
     assert other.trust.numpy() == pytest.approx(one.trust.numpy()[order], abs=1e-5)
-    assert other.noise.transition.numpy() == pytest.approx(one.noise.transition.numpy(), abs=1e-12)
+    for name in ("rates", "pairs"):
+        found, expected = (getattr(judge.noise.mistakes, name).numpy() for judge in (other, one))
+        assert found == pytest.approx(expected, abs=1e-12)
+    assert other.noise.mistakes.shape == one.noise.mistakes.shape
+    assert other.noise.doubt == one.noise.doubt
     errors = []
     for judge, numbers in ((one, np.arange(60)), (other, order)):
         gone = torch.from_numpy(numbers % 5 == 0)

@@ -1,6 +1,7 @@
 """The calibrated, noise-robust cross-entropy: its value and gradient, and the fit of its parameters."""
 
 import math
+from functools import partial
 from itertools import product
 
 import pytest
@@ -11,6 +12,7 @@ from divacli.errors import SolveError
 from divacli.ridge import CrossEntropyLoss, RobustCrossEntropy, calibrate
 from divacli.ridge import calibration as module
 from divacli.ridge.calibration import calibration_rows
+from divacli.ridge.descent import minimiser
 
 
 def random(*size, seed=0):
@@ -172,7 +174,7 @@ def test_neither_order_nor_absent_rows_matter(given):
 
 @pytest.mark.parametrize("scale", [1e-3, 1e6])
 def test_the_scale_of_predictions_goes_into_the_temperature(scale, monkeypatch):
-    monkeypatch.setattr(module, "_MOST_STEPS", 25)  # at no more effort
+    monkeypatch.setattr(module, "minimiser", partial(minimiser, most_steps=25))  # at no more effort
     f, labels, _ = planted(*SETS[0])
     mask = torch.ones(len(f))
     expected, found = calibrate(f, labels, mask), calibrate(scale * f, labels, mask)
@@ -238,7 +240,7 @@ def test_a_search_that_is_cut_short_ends_on_its_way(monkeypatch):
     mask = torch.ones(len(f), dtype=torch.float64)
     values = []
     for steps in (1, 4, 200):
-        monkeypatch.setattr(module, "_MOST_STEPS", steps)
+        monkeypatch.setattr(module, "minimiser", partial(minimiser, most_steps=steps))
         found = calibrate(f, labels, mask)
         values.append(penalised(f, labels, mask, found.inverse_temperature, found.bias, found.noise))
     assert values[0] > values[1] + 1e-4 > values[2] + 2e-4
