@@ -223,6 +223,12 @@ def _chosen(samples: Labelled, groups: Tensor, strengths: Sequence[float], seed:
     shape = LEARNED if learned else _likelier(trials, strengths[min(1, len(strengths) - 1)])
     halves = _Halves(samples, groups, seed)
     held_out = halves.likelihoods(shape, strengths, sharp=learned)
+    if shape != RANDOM:
+        # What looks like these may be mistakes in few pairs, which no strong prior shows.
+        others = _Halves(samples, groups, seed)
+        pairs = others.likelihoods(RANDOM, strengths, sharp=False)
+        if _strength(RANDOM, pairs) < _IN_PAIRS and _better(_best(pairs), _best(held_out), _FAR_BETTER):
+            learned, shape, halves, held_out = False, RANDOM, others, pairs
     strength = _strength(shape, held_out)
     if strength < _IN_PAIRS:
         # Mistakes in pairs look like learned labels while one rate is to explain them.
@@ -272,10 +278,15 @@ def _strength(shape: Shape, held_out: dict[float, Tensor]) -> float:
     best = max(held_out, key=lambda strength: float(held_out[strength].mean()))
     if shape == PEOPLE and _OF_PEOPLE in held_out:
         usual = held_out[_OF_PEOPLE]
-        if _better(held_out[math.inf], usual):
-            return math.inf
-        return best if _better(held_out[best], usual, _WEAKER) else _OF_PEOPLE
+        if _better(held_out[best], usual, _WEAKER):
+            return best
+        return math.inf if _better(held_out[math.inf], usual) else _OF_PEOPLE
     return next(strength for strength in held_out if not _better(held_out[best], held_out[strength], _CLOSE))
+
+
+def _best(held_out: dict[float, Tensor]) -> Tensor:
+    """The largest log-likelihoods of held-out labels, by their mean."""
+    return max(held_out.values(), key=lambda likelihood: float(likelihood.mean()))
 
 
 class _Halves:
@@ -296,7 +307,7 @@ class _Halves:
         self._rates: dict[float, float] = {}
 
     def likelihoods(self, shape: Shape, strengths: Sequence[float], *, sharp: bool) -> dict[float, Tensor]:
-        """Log-likelihood (m,) of every label by strength; two strengths beyond the best end the search."""
+        """Log-likelihood (m,) of every label by strength; two worse than the best end the search."""
         found: dict[float, Tensor] = {}
         for strength in strengths:
             likelihood = torch.zeros(len(self._samples.labels), dtype=torch.float64)
@@ -312,7 +323,8 @@ class _Halves:
             found[strength] = likelihood
             self._rates[strength] = sum(rates) / len(likelihood)
             best = max(found, key=lambda one: float(found[one].mean()))
-            if list(found).index(best) < len(found) - 2:
+            # Where all are alike, weaker ones are tried as well.
+            if list(found).index(best) < len(found) - 2 and _better(found[best], likelihood):
                 break
         return found
 

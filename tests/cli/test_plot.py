@@ -27,7 +27,7 @@ def text_of(file: str | Path) -> str:
 
 @pytest.mark.parametrize("format", ["csv", "jsonl", "parquet"])
 def test_scores_of_every_format_give_the_same_plots(format, blobs, done):
-    data = blobs().file
+    data = blobs(n=300).file  # enough to call a label wrong
     done("score", data, "--by", "class", "--by", "pair", "--format", format, "--out", format)
     done("plot", format)
     assert names_in(format) == sorted([*OF_SCORES, "groups-class", "groups-pair"])
