@@ -205,6 +205,19 @@ def test_a_note_without_a_noise_model_is_one_of_the_first_and_is_read(written, t
     assert judged(recorded(file, tmp_path / "notes")).noise is not None
 
 
+def test_a_note_with_the_noise_model_of_older_versions_has_it_fitted_anew(written, tmp_path):
+    _, file = written()
+    [note] = (tmp_path / "notes").rglob("*.json")
+    content = json.loads(note.read_text())
+    for name in ("shape", "rates", "pairs", "doubt"):
+        del content["noise"][name]
+    content["noise"]["transition"] = [[0.9, 0.1], [0.1, 0.9]]
+    del content["check"]
+    note.write_text(json.dumps(content))
+    assert find_record(read_manifest(str(file)), tmp_path / "notes", SolveOptions()).noise is None
+    assert judged(recorded(file, tmp_path / "notes")).noise is not None
+
+
 def test_scores_without_probabilities_are_not_judged(written, tmp_path):
     """The note is found by labels, derivatives and losses; whom to trust is in the table alone."""
     _, file = written()
