@@ -2,8 +2,8 @@
 
 `python -m benchmarks.noise_rate` moves labels of four sets of features (clothing photos at 224 and at 64
 pixels, CIFAR-10, Caltech-256 under CLIP), takes those that people gave for CIFAR-10N, and estimates the share
-of wrong labels of 300 to 10,000 samples. It prints each cell and how many intervals hold the truth, and writes
-`noise_rate.json` and `.md`. Needs the folder `shared` beside the repository. Names of sets after the
+of wrong labels of 300 to 10,000 samples. It prints each cell and how many intervals hold the truth, and
+writes `noise_rate.json` and `.md`. Needs the folder `shared` beside the repository. Names of sets after the
 command restrict it. The labels of the photos count as right where they were not moved.
 """
 

@@ -16,6 +16,7 @@ from divacli.embed.batchsize import BatchSize, in_blocks, lacks_memory
 from divacli.embed.jpeg import TensorCrops
 from divacli.embed.loading import LoadedBatch, normalised
 from divacli.errors import ModelError
+from divacli.parallel import one_thread
 
 if TYPE_CHECKING:
     from divacli.backbones import Backbone
@@ -53,20 +54,10 @@ class OneCore:
     def __call__(self, batch: LoadedBatch) -> FeatureBatch:
         """Return the features of a batch."""
         keep_freed_memory()
-        with self.arithmetic(), _one_thread():
+        with self.arithmetic(), one_thread():
             images = normalised(self.backbone.transform, batch.images)
             features = in_blocks(self.backbone.features, images, self.block)
         return FeatureBatch(batch.positions, features.numpy(), batch.reasons)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def on_device(

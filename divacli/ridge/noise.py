@@ -28,6 +28,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from divacli.parallel import one_thread
 from divacli.ridge.class_probability import Calibration
 from divacli.ridge.folds import split_in_folds
 from divacli.ridge.mistakes import LEARNED, PEOPLE, RANDOM, Mistakes, Shape
@@ -148,13 +149,14 @@ def fit_noise(
     everything = Labelled(predictions.double(), labels)
     few = _spaced(len(labels), min(CHOICE_ROWS, CHOICE_VALUES // k))
     samples = everything if len(few) == len(labels) else everything.part(few)
-    choice = _chosen(samples, groups[few], strengths, seed)
-    model = choice.fitted.model
-    if samples is not everything:
-        model = fit_shape(
-            everything, choice.shape, choice.strength, sharp=choice.sharp, start=choice.fitted.point
-        ).model
-    model, doubts = _doubtful(model, everything, groups)
+    with one_thread():
+        choice = _chosen(samples, groups[few], strengths, seed)
+        model = choice.fitted.model
+        if samples is not everything:
+            model = fit_shape(
+                everything, choice.shape, choice.strength, sharp=choice.sharp, start=choice.fitted.point
+            ).model
+        model, doubts = _doubtful(model, everything, groups)
     wrong = _wrong(model, everything)
     rate, spread = float(wrong.mean()), _DEVIATIONS * _standard_error(wrong, groups)
     low = max(0.0, min(rate, *choice.rates) - spread)
