@@ -37,10 +37,10 @@ from divacli.ridge.noise_fit import Fitted, Labelled, NoiseModel, fit_shape
 STRENGTHS = (math.inf, 300.0, 100.0, 30.0, 10.0)
 """Pseudo-counts of the prior of a class that are tried: from one rate to nearly free pairs."""
 
-FIT_VALUES, FIT_ROWS = 1_000_000, 20_000
+FIT_VALUES, FIT_ROWS = 400_000, 20_000
 """Predictions (rows x classes) and rows that the model is fitted to, at the most."""
 
-CHOICE_VALUES, CHOICE_ROWS = 200_000, 5_000
+CHOICE_VALUES, CHOICE_ROWS = 120_000, 5_000
 """Predictions and rows by which shape and strength are chosen, at the most."""
 
 _OF_PEOPLE = 300.0
