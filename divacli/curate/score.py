@@ -194,7 +194,7 @@ def _is_collapsed(solution: Solution) -> bool:
     So it does after a network was trained on these classes (Papyan et al. 2020, neural collapse).
     """
     directions = len(solution.classes) - 1
-    few = 2 <= directions <= len(solution.spectrum.eigenvalues) / 10
+    few = 2 <= directions <= len(solution.spectrum.eigenvalues) / 20
     return few and solution.spectrum.leading_share(directions) > _COLLAPSED
 
 
