@@ -86,6 +86,7 @@ class Session(Loader):
         """
         from divacli.curate.record import Scores
         from divacli.curate.score import score
+        from divacli.curate.scoring import of_known_labels
         from divacli.embed import Samples, is_store, read_data
         from divacli.embed.load import check_images
         from divacli.manifest import read_manifest
@@ -108,7 +109,10 @@ class Session(Loader):
         if not isinstance(opened, Samples):
             check_images(opened)
         samples, validation = self.load_both(opened, problem.val)
-        return Scores.fresh(score(samples, options, validation, self.progress), options)
+        result = score(samples, options, validation, self.progress)
+        for warning in of_known_labels(result.summary):
+            warn(warning)
+        return Scores.fresh(result, options)
 
     def solve_options(
         self, problem: ProblemOptions, default_loss: LossName = LossName.squared

@@ -46,7 +46,7 @@ class Scoring:
     def warnings(self) -> Iterator[str]:
         """What the user should know, one sentence each."""
         result = self.result
-        yield from _of_known_labels(result.summary)
+        yield from of_known_labels(result.summary)
         copies = self.copies.warning(result.solution.task.groups)
         if copies is not None:
             yield copies
@@ -73,8 +73,12 @@ class Scoring:
         target.table("scores", self.result.table, origin, main=True, part=True)
 
 
-def _of_known_labels(summary: Mapping[str, Any]) -> Iterator[str]:
-    """Say that the network has seen the labels that it is to judge."""
+def of_known_labels(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Warnings that the network has seen the labels that it is to judge.
+
+    Args:
+        summary: Of a result of `score`.
+    """
     low, high = summary["noise_interval"]
     advice = (
         "For a second opinion, score the images with a network that was not trained on these labels, such as "

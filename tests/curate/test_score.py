@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from divacli.curate.score import ScoreResult, score
+from divacli.curate.scoring import of_known_labels
 from divacli.curate.solution import SolveOptions
+from divacli.report.words import first_sentence
 from divacli.ridge import Oracle
 
 DOUBLE = SolveOptions(dtype=torch.float64)
@@ -79,3 +81,29 @@ def test_removing_a_sample_changes_the_losses_of_the_table_by_about_minus_its_de
     # 0.30 of the largest change, which is of the most harmful sample; 0.65 at ten times the ridge.
     assert furthest(-derivative[rows], exact) < 0.35
     assert furthest(-derivative[rows], changes(10 * ridge)) > 0.5
+
+
+@pytest.mark.parametrize(("apart", "known"), [(1.5, "suspected"), (0.2, None)])
+def test_features_that_tell_the_classes_apart_and_nothing_else_are_suspected(apart, known, tmp_path, load):
+    generator = np.random.default_rng(0)
+    truth = np.arange(240) % 4
+    features = apart * 10 * np.eye(4, 100)[truth] + generator.normal(size=(240, 100))
+    file = tmp_path / "samples.npz"
+    np.savez(file, embedding=features, label=truth)
+    result = score(load(file), SolveOptions(scaling="none"))
+    summary = result.summary
+    assert summary["labels_known"] == known
+    warnings = list(of_known_labels(summary))
+    assert [("--weights DEFAULT" in warning) for warning in warnings] == [True] * (known is not None)
+    low, high = summary["noise_interval"]
+    assert low <= summary["noise_rate"] <= high
+    assert known is None or high >= summary["loo_error"]
+
+
+def test_the_labels_to_look_at_first_are_named_however_improbable_an_error_is(gaussian):
+    result = score(gaussian(), DOUBLE)
+    first = result.summary["first"]
+    best = result.table.nlargest(3, "mislabel_probability")
+    assert [found["path"] for found in first] == best["path"].tolist()
+    [sentence] = first_sentence(result.summary)
+    assert all(found["path"] in sentence.rest for found in first)
