@@ -72,6 +72,10 @@ _FAR_BETTER = 3.0
 _WEAKER = 2.0
 """Standard errors by which a weaker prior than the usual one must be better for people's mistakes."""
 
+_PAIRS_WIDER = 3.0
+"""Factor of the standard error where mistakes are in pairs: those are estimated as well. It was chosen on the
+cells of `benchmarks.noise_rate`."""
+
 _CLOSE = 0.5
 """Standard errors within which a stronger prior is as good as the best one."""
 
@@ -159,6 +163,8 @@ def fit_noise(
         model, doubts = _doubtful(model, everything, groups)
     wrong = _wrong(model, everything)
     rate, spread = float(wrong.mean()), _DEVIATIONS * _standard_error(wrong, groups)
+    if choice.strength < _IN_PAIRS:
+        spread *= _PAIRS_WIDER
     low = max(0.0, min(rate, *choice.rates) - spread)
     high = min(1.0, max(rate, *choice.rates) + spread)
     before = model.calibration.logs(everything.predictions)
