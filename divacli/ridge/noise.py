@@ -165,13 +165,15 @@ def fit_noise(
     rate, spread = float(wrong.mean()), _DEVIATIONS * _standard_error(wrong, groups)
     if choice.strength < _IN_PAIRS:
         spread *= _PAIRS_WIDER
-    low = max(0.0, min(rate, *choice.rates) - spread)
+    low = min(min(rate, *choice.rates) - spread, doubts[0])
+    # Less than one label is none.
+    low = low if low * len(wrong) >= 1 else 0.0
     high = min(1.0, max(rate, *choice.rates) + spread)
     before = model.calibration.logs(everything.predictions)
     return NoiseFit(
         model,
         rate,
-        (min(low, *doubts), max(high, *doubts)),
+        (low, max(high, doubts[1])),
         choice.shape,
         choice.strength,
         choice.held_out,

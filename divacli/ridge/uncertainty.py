@@ -133,14 +133,11 @@ class Spread:
             parts = parts.new_zeros(count, parts.shape[1]).index_add_(0, self.unit, parts)
         others = torch.full_like(parts[0], count)
         if self.own:
-            mine = self.groups[:, None] == (self._rows_of(batch) if batch.groups is None else batch.groups)
+            assert batch.groups is not None  # without groups errors are those of a jackknife
+            mine = self.groups[:, None] == batch.groups
             parts = parts.masked_fill_(mine, 0)
             others = others - mine.sum(dim=0)
         return standard_errors(parts, others, self.total)
-
-    def _rows_of(self, batch: Batch) -> Tensor:
-        assert isinstance(batch.rows, slice)  # samples in order
-        return torch.arange(batch.rows.start, batch.rows.stop, device=self.groups.device)
 
 
 def draws(

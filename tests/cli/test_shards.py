@@ -54,7 +54,7 @@ def test_written_tables_lead_on(
 ) -> None:
     first = scores(shards, *model)
     assert first["path"].str.match(r"\.\./in/s-[012]\.tar/\d{3}\.png").all()
-    done("prune", "scored/scores.csv", "--keep", "0.5", "--out", "deep/pruned", *model)
+    done("prune", "scored/scores.csv", "--keep", "0.5", "--force", "--out", "deep/pruned", *model)
     kept = pd.read_csv("deep/pruned/kept.csv")
     assert len(kept) == 35
     assert kept["path"].str.startswith("../../in/s-").all()
@@ -66,7 +66,7 @@ def test_written_tables_lead_on(
 
 def test_a_pipe_through_shards(shards: str, model: tuple[str, str], done: Callable[..., Any]) -> None:
     table = done("score", shards, *model, "--out", "-").stdout_bytes
-    kept = done("prune", "-", "--keep", "0.5", "--out", "-", *model, stdin=table).stdout_bytes
+    kept = done("prune", "-", "--keep", "0.5", "--force", "--out", "-", *model, stdin=table).stdout_bytes
     assert kept.count(b"in/s-") == 35
 
 
