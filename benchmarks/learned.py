@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
 
 from benchmarks.machine import SHARED, require_shared, save
-from benchmarks.mislabel_cells import unit
+from benchmarks.mislabel_cells import moved, unit
 from benchmarks.peers import run
+from divacli.curate.decision import mislabelled
 from divacli.curate.score import score
 from divacli.curate.solution import SolveOptions
 from divacli.embed import BackboneChoice, ExtractOptions, load_samples
@@ -57,15 +58,6 @@ def photos(seed: int, n: int) -> tuple[Tensor, np.ndarray]:
     mean, spread = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     images = (images - mean[:, None, None]) / spread[:, None, None]
     return images, np.array([files[number].parent.name for number in chosen])
-
-
-def moved(truth: np.ndarray, kind: str, rate: float, seed: int) -> np.ndarray:
-    """Labels of which a share is wrong."""
-    generator = np.random.default_rng(seed)
-    classes, numbers = np.unique(truth, return_inverse=True)
-    wrong = generator.random(len(truth)) < rate
-    step = generator.integers(1, len(classes), len(truth)) if kind == "uniform" else 1
-    return classes[np.where(wrong, (numbers + step) % len(classes), numbers)]
 
 
 @torch.no_grad()
@@ -116,7 +108,7 @@ def measure(features: np.ndarray, given: np.ndarray, truth: np.ndarray) -> Row:
         table = result.table.iloc[np.argsort(result.order)]
         probability = table["mislabel_probability"].to_numpy(float)
         decisions = {
-            "diva": probability > 0.5,
+            "diva": mislabelled(table),
             "other label": table["predicted_label"].to_numpy(str) != given,
         }
         with contextlib.suppress(ImportError):  # it is not installed
@@ -142,7 +134,7 @@ def main() -> None:
     for part in chosen.parts:
         images, truth = photos(0, SIZES[part])
         for kind, rate in NOISE:
-            given = moved(truth, kind, rate, 1)
+            given = moved(truth, kind, rate, np.random.default_rng(1))
             for epochs, features in finetuned(images, given, part, 0):
                 row = {"part": part, "kind": kind, "rate": rate, "epochs": epochs}
                 row |= measure(features, given, truth)

@@ -100,6 +100,23 @@ def unit(rows: np.ndarray) -> np.ndarray:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
+def moved(truth: np.ndarray, kind: str, rate: float, generator: np.random.Generator) -> np.ndarray:
+    """Labels (n,) of which a share is wrong.
+
+    Args:
+        truth: (n,) true labels.
+        kind: "uniform": any other class; "pair": the next; "one-sided": the next, of the first class alone.
+        rate: Share of the labels that are moved; of one-sided noise, of the first class.
+        generator: What is drawn from.
+    """
+    classes, number = np.unique(truth, return_inverse=True)
+    wrong = generator.random(len(number)) < rate
+    step = generator.integers(1, len(classes), len(number)) if kind == "uniform" else 1
+    if kind == "one-sided":
+        wrong &= number == 0
+    return np.asarray(classes[np.where(wrong, (number + step) % len(classes), number)])
+
+
 def pose(cell: Cell, seed: int) -> Posed:
     """The samples of a cell, whose noise is drawn by the seed."""
     if cell.kind == FINETUNED:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks.machine import SHARED, require_shared, save
-from benchmarks.mislabel_cells import ANNOTATED, labels_by_annotators, rows_of, source, unit
+from benchmarks.mislabel_cells import ANNOTATED, labels_by_annotators, moved, rows_of, source, unit
 from divacli.cache import default_cache
 from divacli.curate.score import label_noise
 from divacli.curate.solution import SolveOptions, order_by_path, solve
@@ -101,13 +101,7 @@ def drawn(cell: Cell) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     which = generator.permutation(len(rows))[: cell.n]
     rows, truth, given = rows[which], truth[which], given[which]
     if cell.rate:
-        classes, number = np.unique(truth, return_inverse=True)
-        k = len(classes)
-        moved = generator.random(len(number)) < cell.rate
-        step = generator.integers(1, k, len(number)) if cell.kind == "uniform" else 1
-        if cell.kind == "one-sided":
-            moved &= number == 0
-        given = classes[np.where(moved, (number + step) % k, number)]
+        given = moved(truth, cell.kind, cell.rate, generator)
     return rows, given, truth
 
 

@@ -235,10 +235,10 @@ def _chosen(samples: Labelled, groups: Tensor, strengths: Sequence[float], seed:
     held_out = halves.likelihoods(shape, strengths, sharp=learned)
     if shape != RANDOM:
         # What looks like these may be mistakes in few pairs, which no strong prior shows.
-        others = _Halves(samples, groups, seed)
-        pairs = others.likelihoods(RANDOM, strengths, sharp=False)
-        if _strength(RANDOM, pairs) < _IN_PAIRS and _better(_best(pairs), _best(held_out), _FAR_BETTER):
-            learned, shape, halves, held_out = False, RANDOM, others, pairs
+        pairs = halves.likelihoods(RANDOM, strengths, sharp=False)
+        gain = pairs[_best(pairs)], held_out[_best(held_out)]
+        if _strength(RANDOM, pairs) < _IN_PAIRS and _better(*gain, _FAR_BETTER):
+            learned, shape, held_out = False, RANDOM, pairs
     strength = _strength(shape, held_out)
     if strength < _IN_PAIRS:
         # Mistakes in pairs look like learned labels while one rate is to explain them.
@@ -249,10 +249,12 @@ def _chosen(samples: Labelled, groups: Tensor, strengths: Sequence[float], seed:
         shape = _likelier(trials, strength) if math.isfinite(strength) else RANDOM
     sharp = shape == LEARNED
     fitted = trials(shape, strength, sharp=sharp)
-    rates = [*halves.possible(held_out), *_assumed(trials, strength)]
+    best = held_out[_best(held_out)]
+    rates = [found.rate for found in held_out.values() if not _better(best, found)]
+    rates += _assumed(trials, strength)
     if sharp:
         rates.append(float((samples.predictions.argmax(dim=1) != samples.labels).double().mean()))
-    means = tuple(float(likelihood.mean()) for likelihood in held_out.values())
+    means = tuple(found.mean for found in held_out.values())
     return _Choice(shape, sharp, strength, fitted, tuple(rates), means)
 
 
@@ -283,9 +285,9 @@ def _likelier(trials: _Trials, strength: float) -> Shape:
     return PEOPLE if trials(PEOPLE, strength).value > trials(RANDOM, strength).value - _TIE else RANDOM
 
 
-def _strength(shape: Shape, held_out: dict[float, Tensor]) -> float:
+def _strength(shape: Shape, held_out: dict[float, _HeldOut]) -> float:
     """The strength that held-out labels ask for."""
-    best = max(held_out, key=lambda strength: float(held_out[strength].mean()))
+    best = _best(held_out)
     if shape == PEOPLE and _OF_PEOPLE in held_out:
         usual = held_out[_OF_PEOPLE]
         if _better(held_out[best], usual, _WEAKER):
@@ -294,9 +296,27 @@ def _strength(shape: Shape, held_out: dict[float, Tensor]) -> float:
     return next(strength for strength in held_out if not _better(held_out[best], held_out[strength], _CLOSE))
 
 
-def _best(held_out: dict[float, Tensor]) -> Tensor:
-    """The largest log-likelihoods of held-out labels, by their mean."""
-    return max(held_out.values(), key=lambda likelihood: float(likelihood.mean()))
+def _best(held_out: dict[float, _HeldOut]) -> float:
+    """The strength under which held-out labels are likeliest."""
+    return max(held_out, key=lambda strength: held_out[strength].mean)
+
+
+@dataclass(frozen=True)
+class _HeldOut:
+    """Held-out labels under one strength.
+
+    Attributes:
+        likelihood: (m,) log-likelihood of each label, in nats.
+        rate: Share of wrong labels.
+    """
+
+    likelihood: Tensor
+    rate: float
+
+    @property
+    def mean(self) -> float:
+        """Mean log-likelihood."""
+        return float(self.likelihood.mean())
 
 
 class _Halves:
@@ -314,11 +334,10 @@ class _Halves:
         half = split_in_folds(samples.labels, torch.arange(n), seed, 2, together)
         self._samples = samples
         self._halves = [((half != side).nonzero()[:, 0], (half == side).nonzero()[:, 0]) for side in (0, 1)]
-        self._rates: dict[float, float] = {}
 
-    def likelihoods(self, shape: Shape, strengths: Sequence[float], *, sharp: bool) -> dict[float, Tensor]:
-        """Log-likelihood (m,) of every label by strength; two worse than the best end the search."""
-        found: dict[float, Tensor] = {}
+    def likelihoods(self, shape: Shape, strengths: Sequence[float], *, sharp: bool) -> dict[float, _HeldOut]:
+        """Held-out labels by strength; two worse than the best end the search."""
+        found: dict[float, _HeldOut] = {}
         for strength in strengths:
             likelihood = torch.zeros(len(self._samples.labels), dtype=torch.float64)
             rates = []
@@ -330,23 +349,17 @@ class _Halves:
                 part = self._samples.part(held)
                 likelihood[held] = model.log_likelihood(part.predictions, part.labels)
                 rates.append(float(_wrong(model, part).sum()))
-            found[strength] = likelihood
-            self._rates[strength] = sum(rates) / len(likelihood)
-            best = max(found, key=lambda one: float(found[one].mean()))
+            found[strength] = _HeldOut(likelihood, sum(rates) / len(likelihood))
+            best = _best(found)
             # Where all are alike, weaker ones are tried as well.
-            if list(found).index(best) < len(found) - 2 and _better(found[best], likelihood):
+            if list(found).index(best) < len(found) - 2 and _better(found[best], found[strength]):
                 break
         return found
 
-    def possible(self, held_out: dict[float, Tensor]) -> list[float]:
-        """Shares of wrong labels by the strengths that held-out labels do not rule out."""
-        best = max(held_out, key=lambda strength: float(held_out[strength].mean()))
-        return [self._rates[one] for one in held_out if not _better(held_out[best], held_out[one])]
 
-
-def _better(likelihood: Tensor, other: Tensor, errors: float = 1.0) -> bool:
+def _better(one: _HeldOut, other: _HeldOut, errors: float = 1.0) -> bool:
     """Whether the mean is larger by more than so many standard errors of the difference."""
-    gain = likelihood - other
+    gain = one.likelihood - other.likelihood
     return float(gain.mean()) > errors * float(gain.std(correction=0)) / math.sqrt(len(gain))
 
 

@@ -209,8 +209,8 @@ def test_held_out_labels_are_predicted_by_the_other_half():
     for rest, held in ((one, other), (other, one)):
         model = fit_shape(samples.part(rest), RANDOM, 15.0).model
         expected[held] = model.log_likelihood(predictions[held], labels[held])
-    torch.testing.assert_close(found[30.0], expected)
-    assert fit_noise(predictions, labels).held_out[0] == pytest.approx(float(found[math.inf].mean()))
+    torch.testing.assert_close(found[30.0].likelihood, expected)
+    assert fit_noise(predictions, labels).held_out[0] == pytest.approx(found[math.inf].mean)
     # Groups stay in one half.
     groups = torch.arange(300) // 3
     for rest, held in module._Halves(samples, groups, 0)._halves:
@@ -222,10 +222,14 @@ def test_the_strength_is_the_largest_that_is_as_good_as_the_best():
     spread = torch.randn(100, generator=generator, dtype=torch.float64)
     spread = (spread - spread.mean()) / spread.std(correction=0)
 
-    def likelihoods(*errors: float) -> dict[float, torch.Tensor]:
+    def held_out(found: dict[float, torch.Tensor]) -> dict[float, module._HeldOut]:
+        return {strength: module._HeldOut(likelihood, 0.0) for strength, likelihood in found.items()}
+
+    def likelihoods(*errors: float) -> dict[float, module._HeldOut]:
         """By strength: so many standard errors worse than the last, which is 0 everywhere."""
         strengths = (math.inf, 300.0, 100.0, 30.0)
-        return dict(zip(strengths, [-(spread + error / 10) * (error > 0) for error in errors], strict=True))
+        values = [-(spread + error / 10) * (error > 0) for error in errors]
+        return held_out(dict(zip(strengths, values, strict=True)))
 
     assert module._strength(RANDOM, likelihoods(0.6, 0.4, 0.2, 0.0)) == 300
     assert module._strength(RANDOM, likelihoods(0.4, 0.6, 0.2, 0.0)) == math.inf
@@ -237,14 +241,14 @@ def test_the_strength_is_the_largest_that_is_as_good_as_the_best():
     def people(even: float, usual: float, weak: float) -> float:
         """Standard errors by which two strengths are better than the usual one."""
         one, other = ((spread + error / 10) * (error != 0) for error in (even, weak))
-        return module._strength(PEOPLE, {math.inf: one, 300.0: zero + usual, 30.0: other})
+        return module._strength(PEOPLE, held_out({math.inf: one, 300.0: zero + usual, 30.0: other}))
 
     assert people(0.9, 0.0, 0.0) == 300
     assert people(1.1, 0.0, 1.05) == math.inf
     assert people(1.1, 0.0, 2.5) == 30
     assert people(-3.0, 0.0, 1.9) == 300
     assert people(-3.0, 0.0, 2.1) == 30
-    assert module._strength(PEOPLE, {math.inf: spread, 30.0: spread}) == math.inf
+    assert module._strength(PEOPLE, held_out({math.inf: spread, 30.0: spread})) == math.inf
 
 
 def test_a_clean_set_has_few_labels_that_are_called_wrong():
