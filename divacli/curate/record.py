@@ -268,6 +268,7 @@ def _described(model: NoiseModel) -> dict[str, Any] | None:
         "rates": mistakes.rates.tolist(),
         "pairs": mistakes.pairs.tolist(),
         "doubt": model.doubt,
+        "rivalry": model.rivalry,
     }
 
 
@@ -280,7 +281,8 @@ def _noise(content: Mapping[str, Any] | None) -> NoiseModel | None:
     )
     calibration = Calibration(content["scale"], content["sharpness"], mixing, bias)
     doubt = tuple((float(weight), float(move)) for weight, move in content["doubt"])
-    return NoiseModel(calibration, Mistakes(Shape(**content["shape"]), rates, pairs), doubt)
+    mistakes = Mistakes(Shape(**content["shape"]), rates, pairs)
+    return NoiseModel(calibration, mistakes, doubt, content.get("rivalry"))
 
 
 def _check(content: dict[str, Any]) -> str:

@@ -33,6 +33,7 @@ from divacli.ridge import (
     RidgeFit,
     RidgeTask,
     ValidationResult,
+    examine_disagreement,
     fit_noise,
     loo_predictions,
     noise_rows,
@@ -126,7 +127,7 @@ def score(
     table, order_of_table = _ranked(samples, solution, derivative, errors, loo, diagnosis)
     wrong = loo.predicted != solution.task.labels
     loo_error = float(wrong.double().mean())
-    known = LEARNED if noise.learned else SUSPECTED if _is_collapsed(solution) else None
+    known = LEARNED if noise.learned else SUSPECTED if _may_know(samples, solution) else None
     n, d = samples.features.shape
     solve_seconds = time.monotonic() - start
     summary = {
@@ -168,8 +169,11 @@ def label_noise(task: RidgeTask, fit: RidgeFit, order: torch.Tensor, seed: int) 
     judged = predictable(task)
     rows = noise_rows(order[judged[order]], task.n_classes)
     predictions = loo_predictions(task, fit, rows)
+    seen = examine_disagreement(task, fit, order[judged[order]])
     groups = None if task.groups is None else task.groups[rows]
-    return world().once(lambda: fit_noise(predictions, task.labels[rows], groups=groups, seed=seed))
+    return world().once(
+        lambda: fit_noise(predictions, task.labels[rows], seen=seen, groups=groups, seed=seed)
+    )
 
 
 def _validation_summary(validation: RidgeTask, result: ValidationResult) -> dict[str, Any]:
@@ -188,11 +192,14 @@ def _path(solution: Solution) -> dict[str, list[float]] | None:
     return {"ridge": solution.path.ridges.tolist(), "loss": solution.path.loss.tolist()}
 
 
-def _is_collapsed(solution: Solution) -> bool:
-    """Whether most of the features' variance lies in as many directions as tell the classes apart.
+def _may_know(samples: Samples, solution: Solution) -> bool:
+    """Whether the network may have been trained on these labels.
 
-    So it does after a network was trained on these classes (Papyan et al. 2020, neural collapse).
+    It has one output for each class, or most of the features' variance lies in as many directions as tell the
+    classes apart. So it does after a network was trained on them (Papyan et al. 2020, neural collapse).
     """
+    if samples.head is not None and len(samples.head[0]) == len(solution.classes):
+        return True
     directions = len(solution.classes) - 1
     few = 2 <= directions <= len(solution.spectrum.eigenvalues) / 20
     return few and solution.spectrum.leading_share(directions) > _COLLAPSED

@@ -91,9 +91,9 @@ def of_known_labels(summary: Mapping[str, Any]) -> Iterator[str]:
         )
     elif summary["labels_known"] == score.SUSPECTED:
         yield (
-            "the features look as if the network was trained on these classes. If it was trained on these "
-            f"labels, it may have learned wrong ones by heart: then {high:.1%} may be wrong, or more. "
-            f"{advice}"
+            "the network may have been trained on these labels: it has an output for each class, or its "
+            "features tell the classes apart as if it was. If so, it may have learned wrong ones by heart, "
+            f"and {high:.1%} may be wrong, or more. {advice}"
         )
 
 

@@ -21,6 +21,7 @@ from divacli.ridge.derivative import (
     validation_sums,
 )
 from divacli.ridge.diagnosis import Diagnosis, diagnose
+from divacli.ridge.disagreement import Disagreement, examine_disagreement
 from divacli.ridge.dropping import Evidence, Kept, dropping_order, kept_fraction
 from divacli.ridge.dual import Span
 from divacli.ridge.eigen import in_eigenbasis
@@ -77,6 +78,7 @@ __all__ = [
     "DatasetDerivative",
     "Decide",
     "Diagnosis",
+    "Disagreement",
     "Evidence",
     "Extension",
     "Forecast",
@@ -127,6 +129,7 @@ __all__ = [
     "differentiate",
     "differentiate_shares",
     "dropping_order",
+    "examine_disagreement",
     "fit_inverse_temperature",
     "fit_noise",
     "fit_scaling",

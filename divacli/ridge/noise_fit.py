@@ -17,7 +17,7 @@ with all others.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -79,11 +79,14 @@ class NoiseModel:
         mistakes: From the true class to the given label.
         doubt: What the data leave open of the rate: pairs of a weight and a move of the log-odds of a
             mistake; weights sum up to 1.
+        rivalry: Log-odds of a label being wrong where another class is as probable before the label is
+            looked at. None: by `mistakes`.
     """
 
     calibration: Calibration
     mistakes: Mistakes
     doubt: tuple[tuple[float, float], ...] = ((1.0, 0.0),)
+    rivalry: float | None = None
 
     def posterior(self, predictions: Tensor, labels: Tensor) -> Tensor:
         """Probability (m, k) float64 of each class being the true one, given prediction and label.
@@ -96,10 +99,18 @@ class NoiseModel:
 
     def posterior_of(self, logs: Tensor, labels: Tensor) -> Tensor:
         """As `posterior`, from the log-probabilities (m, k) before the label is looked at."""
+        if self.rivalry is not None:
+            return _by_rival(logs, labels[:, None], self.rivalry)
         found = torch.zeros_like(logs)
         for weight, move in self.doubt:
             found += weight * torch.softmax(self.mistakes.moved(move).joint(logs, labels), dim=1)
         return found
+
+    def wrong(self, samples: Labelled) -> Tensor:
+        """Probability of each label being wrong, (m,) float64."""
+        return (
+            1 - self.posterior(samples.predictions, samples.labels).gather(1, samples.labels[:, None])[:, 0]
+        )
 
     def log_likelihood(self, predictions: Tensor, labels: Tensor) -> Tensor:
         """`log p(y | f)` of each sample at the likeliest rate, (m,) float64, in nats."""
@@ -108,7 +119,15 @@ class NoiseModel:
 
     def to(self, device: torch.device) -> NoiseModel:
         """The same model on another device."""
-        return NoiseModel(self.calibration.to(device), self.mistakes.to(device), self.doubt)
+        return replace(self, calibration=self.calibration.to(device), mistakes=self.mistakes.to(device))
+
+
+def _by_rival(logs: Tensor, own: Tensor, rivalry: float) -> Tensor:
+    """Probabilities (m, k): of the label `own` (m, 1) by its most probable rival, of the others by `logs`."""
+    others = logs.scatter(1, own, -math.inf)
+    rival = others.max(dim=1, keepdim=True).values
+    right = torch.sigmoid(logs.gather(1, own) - rival - rivalry)
+    return (torch.softmax(others, dim=1) * (1 - right)).scatter(1, own, right)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from divacli.ridge import NoiseFit, RidgeTask, decompose, fit_noise, loo_predictions, noise_rows
+from divacli.ridge import NoiseFit, RidgeTask, decompose, fit_noise, loo_predictions, noise_choice, noise_rows
 from divacli.ridge import noise as module
 from divacli.ridge.class_probability import Calibration, scale_of
 from divacli.ridge.mistakes import LEARNED, PEOPLE, RANDOM, Mistakes, Shape, one_rate
@@ -193,13 +193,13 @@ def test_the_prior_is_as_strong_as_the_noise_is_simple():
     # Neither tries more than two strengths beyond its best one.
     for fit in (uniform, systematic):
         assert len(fit.held_out) - max(range(len(fit.held_out)), key=fit.held_out.__getitem__) - 1 <= 2
-    assert len(uniform.held_out) < len(module.STRENGTHS) == len(systematic.held_out)
+    assert len(uniform.held_out) < len(noise_choice.STRENGTHS) == len(systematic.held_out)
 
 
 def test_held_out_labels_are_predicted_by_the_other_half():
     predictions, _, labels = planted(300, 3, one_rate(0.2, 3))
     samples = Labelled(predictions, labels)
-    halves = module._Halves(samples, torch.arange(300), 0)
+    halves = noise_choice.Halves(samples, torch.arange(300), 0)
     found = halves.likelihoods(RANDOM, (math.inf, 30.0), sharp=False)
     expected = torch.zeros(300, dtype=torch.float64)
     (one, other), (again, back) = halves._halves
@@ -213,7 +213,7 @@ def test_held_out_labels_are_predicted_by_the_other_half():
     assert fit_noise(predictions, labels).held_out[0] == pytest.approx(found[math.inf].mean)
     # Groups stay in one half.
     groups = torch.arange(300) // 3
-    for rest, held in module._Halves(samples, groups, 0)._halves:
+    for rest, held in noise_choice.Halves(samples, groups, 0)._halves:
         assert not set(groups[rest].tolist()) & set(groups[held].tolist())
 
 
@@ -222,18 +222,18 @@ def test_the_strength_is_the_largest_that_is_as_good_as_the_best():
     spread = torch.randn(100, generator=generator, dtype=torch.float64)
     spread = (spread - spread.mean()) / spread.std(correction=0)
 
-    def held_out(found: dict[float, torch.Tensor]) -> dict[float, module._HeldOut]:
-        return {strength: module._HeldOut(likelihood, 0.0) for strength, likelihood in found.items()}
+    def held_out(found: dict[float, torch.Tensor]) -> dict[float, noise_choice.HeldOut]:
+        return {strength: noise_choice.HeldOut(likelihood, 0.0) for strength, likelihood in found.items()}
 
-    def likelihoods(*errors: float) -> dict[float, module._HeldOut]:
+    def likelihoods(*errors: float) -> dict[float, noise_choice.HeldOut]:
         """By strength: so many standard errors worse than the last, which is 0 everywhere."""
         strengths = (math.inf, 300.0, 100.0, 30.0)
         values = [-(spread + error / 10) * (error > 0) for error in errors]
         return held_out(dict(zip(strengths, values, strict=True)))
 
-    assert module._strength(RANDOM, likelihoods(0.6, 0.4, 0.2, 0.0)) == 300
-    assert module._strength(RANDOM, likelihoods(0.4, 0.6, 0.2, 0.0)) == math.inf
-    assert module._strength(RANDOM, likelihoods(2.0, 0.9, 0.6, 0.0)) == 30
+    assert noise_choice._strength(RANDOM, likelihoods(0.6, 0.4, 0.2, 0.0)) == 300
+    assert noise_choice._strength(RANDOM, likelihoods(0.4, 0.6, 0.2, 0.0)) == math.inf
+    assert noise_choice._strength(RANDOM, likelihoods(2.0, 0.9, 0.6, 0.0)) == 30
     # Of people's mistakes the usual one, unless one rate is better or a weaker one clearly so.
     # Differences from 300 are in standard errors of their own.
     zero = torch.zeros(100, dtype=torch.float64)
@@ -241,14 +241,14 @@ def test_the_strength_is_the_largest_that_is_as_good_as_the_best():
     def people(even: float, usual: float, weak: float) -> float:
         """Standard errors by which two strengths are better than the usual one."""
         one, other = ((spread + error / 10) * (error != 0) for error in (even, weak))
-        return module._strength(PEOPLE, held_out({math.inf: one, 300.0: zero + usual, 30.0: other}))
+        return noise_choice._strength(PEOPLE, held_out({math.inf: one, 300.0: zero + usual, 30.0: other}))
 
     assert people(0.9, 0.0, 0.0) == 300
     assert people(1.1, 0.0, 1.05) == math.inf
     assert people(1.1, 0.0, 2.5) == 30
     assert people(-3.0, 0.0, 1.9) == 300
     assert people(-3.0, 0.0, 2.1) == 30
-    assert module._strength(PEOPLE, held_out({math.inf: spread, 30.0: spread})) == math.inf
+    assert noise_choice._strength(PEOPLE, held_out({math.inf: spread, 30.0: spread})) == math.inf
 
 
 def test_a_clean_set_has_few_labels_that_are_called_wrong():
@@ -296,14 +296,14 @@ def test_the_doubt_is_a_mean_over_the_rates_that_the_labels_allow():
     steps = (moves + odds - least) / (most - least) * 32
     torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-9)
     assert float(steps.min()) >= 0
-    assert 0 <= low < float(module._wrong(doubtful, samples).mean()) < high <= 1
+    assert 0 <= low < float(doubtful.wrong(samples).mean()) < high <= 1
     # With many wrong labels, there is none.
     predictions, _, labels = planted(1000, 3, one_rate(0.2, 3))
     samples, groups = Labelled(predictions, labels), torch.arange(1000)
     model = fit_shape(samples, RANDOM, math.inf).model
     certain, edges = module._doubtful(model, samples, groups)
     assert certain.doubt == ((1.0, 0.0),)
-    assert edges == (pytest.approx(float(module._wrong(model, samples).mean())),) * 2
+    assert edges == (pytest.approx(float(model.wrong(samples).mean())),) * 2
 
 
 def test_the_interval_holds_all_choices_that_the_labels_do_not_rule_out():
@@ -318,7 +318,9 @@ def test_the_interval_holds_all_choices_that_the_labels_do_not_rule_out():
         samples = Labelled(predictions, labels)
 
         def rate(shape: Shape, strength: float, samples: Labelled = samples, *, sharp: bool = False) -> float:
-            return module._Trials(samples).rate(module._Trials(samples)(shape, strength, sharp=sharp))
+            return noise_choice.Trials(samples).rate(
+                noise_choice.Trials(samples)(shape, strength, sharp=sharp)
+            )
 
         usual = min(fit.strength, 300.0)
         people, random = (fit_shape(samples, shape, usual).value for shape in (PEOPLE, RANDOM))
@@ -330,7 +332,9 @@ def test_the_interval_holds_all_choices_that_the_labels_do_not_rule_out():
         if fit.learned:
             possible += [float((predictions.argmax(dim=1) != labels).double().mean())]
         ruled_out.append(not possible)
-        choice = module._chosen(samples, torch.arange(len(labels)), module.STRENGTHS, 0)
+        choice = noise_choice.choose(
+            noise_choice.Trials(samples), torch.arange(len(labels)), noise_choice.STRENGTHS, 0
+        )
         assert set(possible) <= set(choice.rates)
         assert fit.interval[0] <= min(*choice.rates, fit.rate)
         assert fit.interval[1] >= max(*choice.rates, fit.rate)
