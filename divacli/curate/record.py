@@ -268,7 +268,7 @@ def _described(model: NoiseModel) -> dict[str, Any] | None:
         "rates": mistakes.rates.tolist(),
         "pairs": mistakes.pairs.tolist(),
         "doubt": model.doubt,
-        "rivalry": model.rivalry,
+        "rivalry": None if model.rivalry is None else model.rivalry.tolist(),
     }
 
 
@@ -282,7 +282,10 @@ def _noise(content: Mapping[str, Any] | None) -> NoiseModel | None:
     calibration = Calibration(content["scale"], content["sharpness"], mixing, bias)
     doubt = tuple((float(weight), float(move)) for weight, move in content["doubt"])
     mistakes = Mistakes(Shape(**content["shape"]), rates, pairs)
-    return NoiseModel(calibration, mistakes, doubt, content.get("rivalry"))
+    rivalry = content.get("rivalry")
+    return NoiseModel(
+        calibration, mistakes, doubt, None if rivalry is None else torch.tensor(rivalry, dtype=torch.float64)
+    )
 
 
 def _check(content: dict[str, Any]) -> str:

@@ -51,6 +51,9 @@ _ONE_WAY, _ONE_WAY_SURE = 0.07, 3.0
 """Share of one-way disagreements, and its standard errors, from which labels were moved one way. Without such
 moves it was 0.06 at the most, with 20 % of them 0.10 to 0.29."""
 
+_MORE_FREQUENT = 1.5
+"""Factor by which one way must be more frequent than the other."""
+
 _AGREEING = 2
 """Samples that a class must have for its mean."""
 
@@ -64,10 +67,12 @@ class Disagreement:
     Attributes:
         share: Share of wrong labels, by the distance of the classes; 0 where that is not sure.
         one_way: Share of labels that go one way between two classes; 0 where that is not sure.
+        ways: (k, k) bool, from the predicted class (row) to the label: the clearly more frequent of two ways.
     """
 
     share: float
     one_way: float
+    ways: Tensor
 
 
 def examine_disagreement(task: RidgeTask, fit: RidgeFit, rows: Tensor) -> Disagreement:
@@ -83,8 +88,9 @@ def examine_disagreement(task: RidgeTask, fit: RidgeFit, rows: Tensor) -> Disagr
         SolveError: A sample's weighted leverage is one.
     """
     k = task.n_classes
+    nothing = Disagreement(0.0, 0.0, torch.zeros(k, k, dtype=torch.bool))
     if k < _FEWEST_CLASSES:
-        return Disagreement(0.0, 0.0)
+        return nothing
     rows = rows[:: max(1, -(-len(rows) // _MOST_ROWS))]
     if task.groups is None:
         # Samples that are left out alone need no others.
@@ -94,11 +100,13 @@ def examine_disagreement(task: RidgeTask, fit: RidgeFit, rows: Tensor) -> Disagr
     labels = task.labels[rows]
     other = first != labels
     if int(other.sum()) < _FEWEST:
-        return Disagreement(0.0, 0.0)
-    counts = torch.bincount(labels, minlength=k).double()
+        return nothing
+    frequency = torch.bincount(labels, minlength=k).double()
+    counts = torch.bincount(first[other] * k + labels[other], minlength=k * k).double().view(k, k)
     return Disagreement(
-        distant(first[other], labels[other], second[other], counts, distances),
-        one_way(first[other], labels[other], k),
+        distant(first[other], labels[other], second[other], frequency, distances),
+        one_way(counts),
+        counts > _MORE_FREQUENT * counts.T,
     )
 
 
@@ -133,14 +141,14 @@ def _looked_at(task: RidgeTask, fit: RidgeFit, rows: Tensor) -> tuple[Tensor, Te
     return world().merged(found), distances.fill_diagonal_(0)
 
 
-def distant(first: Tensor, given: Tensor, second: Tensor, counts: Tensor, distances: Tensor) -> float:
+def distant(first: Tensor, given: Tensor, second: Tensor, frequency: Tensor, distances: Tensor) -> float:
     """Share of wrong labels among disagreements, by the distance of the classes.
 
     Args:
         first: (m,) int64 predicted classes.
         given: (m,) int64 labels.
         second: (m,) int64 second most probable classes.
-        counts: (k,) float64 frequency of the labels among all samples.
+        frequency: (k,) float64 of the labels among all samples.
         distances: (k, k) float64 between the classes; infinite where one is unknown.
     """
     known = distances.isfinite().sum(dim=1) > 1
@@ -150,7 +158,7 @@ def distant(first: Tensor, given: Tensor, second: Tensor, counts: Tensor, distan
         return 0.0
     ranks = distances.clone().fill_diagonal_(-1).argsort(dim=1).argsort(dim=1) - 1
     ranks = ranks.double() / max(int(known.sum()) - 2, 1)
-    others = (counts * known).expand_as(ranks).clone().fill_diagonal_(0)
+    others = (frequency * known).expand_as(ranks).clone().fill_diagonal_(0)
     usual = (ranks * others).sum(dim=1) / others.sum(dim=1).clamp_min(1)
     near = ranks[first, second]
     gain, most = ranks[first, given] - near, float((usual[first] - near).mean())
@@ -161,15 +169,13 @@ def distant(first: Tensor, given: Tensor, second: Tensor, counts: Tensor, distan
     return min(share, 1.0) if share > _LEAST else 0.0
 
 
-def one_way(first: Tensor, given: Tensor, k: int) -> float:
+def one_way(counts: Tensor) -> float:
     """Share of disagreements that go one way between two classes.
 
     Args:
-        first: (m,) int64 predicted classes.
-        given: (m,) int64 labels.
-        k: Number of classes.
+        counts: (k, k) float64 number by predicted class (row) and label (column).
     """
-    counts = torch.bincount(first * k + given, minlength=k * k).double().view(k, k)
+    k = len(counts)
     both = counts + counts.T
     # Half a win and half a defeat against a class of strength 1 keep all strengths finite.
     wins, strength = counts.sum(dim=1) + 0.5, torch.ones(k, dtype=torch.float64)
@@ -181,5 +187,5 @@ def one_way(first: Tensor, given: Tensor, k: int) -> float:
     # Each pair stands twice. Of a normal deviation the mean is sqrt(2 / pi) times its standard deviation.
     excess = float(((counts - both * expected).abs() - (variance * 2 / math.pi).sqrt()).sum())
     error = math.sqrt(2 * float(variance.sum()) * (1 - 2 / math.pi))
-    share = excess / len(first)
+    share = excess / float(counts.sum())
     return share if share > _ONE_WAY and excess > _ONE_WAY_SURE * error else 0.0

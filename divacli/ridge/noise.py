@@ -46,7 +46,7 @@ _PAIRS_WIDER = 3.0
 """Factor of the standard error where mistakes are in pairs: those are estimated as well. It was chosen on the
 cells of `benchmarks.noise_rate`."""
 
-_LEARNED_BY_HEART = 1.5
+_LEARNED_BY_HEART = 2.0
 """Factor for wrong labels that the network has learned so well that predictions agree with them."""
 
 _DEVIATIONS = 1.96

@@ -6,7 +6,8 @@ model explains clearly fewer, a label is judged by its most probable rival inste
 
     p(wrong) = sigmoid(log q(rival | f) - log q(label | f) + rivalry)
 
-with the `rivalry` by which the disagreements have this share.
+with the `rivalry` by which the disagreements have this share. Between classes where labels go one way it is
+at least 0: where predictions and labels disagree that way, a label is more likely wrong than right.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _NOTHING, _EVERY_THEN = 0.1, 0.4
 """Share below which the model explains next to nothing. The network has learned much then, the labels of the
 second classes as well, and the second estimate is too low: every disagreement is called wrong sooner."""
 
-_MOST_RIVALRY, _STEPS = 20.0, 50
+_MOST_RIVALRY, _STEPS = 6.0, 50
 
 
 def checked(
@@ -59,10 +60,13 @@ def checked(
     if explained >= _EXPLAINED * estimate and not in_pairs:
         return None
     plain = _plain(trials(RANDOM, math.inf, sharp=True).model)
-    every = seen.share > (_EVERY_THEN if explained < _NOTHING else _EVERY)
-    least = 0.0 if every or seen.one_way else -_MOST_RIVALRY
-    share = min(seen.share, _MOST)
-    return replace(plain, rivalry=max(least, _rivalry(plain, samples.part(others), share)))
+    base = _rivalry(plain, samples.part(others), min(seen.share, _MOST))
+    rivalry = torch.full_like(plain.mistakes.pairs, base)
+    if seen.share > (_EVERY_THEN if explained < _NOTHING else _EVERY):
+        rivalry = rivalry.clamp_min(0)
+    elif seen.one_way:
+        rivalry[seen.ways] = max(0.0, base)
+    return replace(plain, rivalry=rivalry)
 
 
 def disagreeing(samples: Labelled) -> Tensor:
@@ -84,10 +88,10 @@ def _learned_in_pairs(trials: Trials, strength: float) -> bool:
 
 
 def _rivalry(model: NoiseModel, samples: Labelled, share: float) -> float:
-    """The rivalry by which this share of the labels is wrong, by bisection."""
+    """The same rivalry of all classes by which this share of the labels is wrong, by bisection."""
     low, high = -_MOST_RIVALRY, _MOST_RIVALRY
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        enough = float(replace(model, rivalry=middle).wrong(samples).mean()) >= share
-        low, high = (low, middle) if enough else (middle, high)
+        trial = replace(model, rivalry=torch.full_like(model.mistakes.pairs, middle))
+        low, high = (low, middle) if float(trial.wrong(samples).mean()) >= share else (middle, high)
     return high

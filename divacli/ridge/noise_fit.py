@@ -17,7 +17,7 @@ with all others.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -79,14 +79,14 @@ class NoiseModel:
         mistakes: From the true class to the given label.
         doubt: What the data leave open of the rate: pairs of a weight and a move of the log-odds of a
             mistake; weights sum up to 1.
-        rivalry: Log-odds of a label being wrong where another class is as probable before the label is
-            looked at. None: by `mistakes`.
+        rivalry: (k, k) float64 log-odds of a label (column) being wrong where its most probable rival (row)
+            is as probable as itself before the label is looked at. None: by `mistakes`.
     """
 
     calibration: Calibration
     mistakes: Mistakes
     doubt: tuple[tuple[float, float], ...] = ((1.0, 0.0),)
-    rivalry: float | None = None
+    rivalry: Tensor | None = None
 
     def posterior(self, predictions: Tensor, labels: Tensor) -> Tensor:
         """Probability (m, k) float64 of each class being the true one, given prediction and label.
@@ -119,14 +119,15 @@ class NoiseModel:
 
     def to(self, device: torch.device) -> NoiseModel:
         """The same model on another device."""
-        return replace(self, calibration=self.calibration.to(device), mistakes=self.mistakes.to(device))
+        rivalry = None if self.rivalry is None else self.rivalry.to(device)
+        return NoiseModel(self.calibration.to(device), self.mistakes.to(device), self.doubt, rivalry)
 
 
-def _by_rival(logs: Tensor, own: Tensor, rivalry: float) -> Tensor:
+def _by_rival(logs: Tensor, own: Tensor, rivalry: Tensor) -> Tensor:
     """Probabilities (m, k): of the label `own` (m, 1) by its most probable rival, of the others by `logs`."""
     others = logs.scatter(1, own, -math.inf)
-    rival = others.max(dim=1, keepdim=True).values
-    right = torch.sigmoid(logs.gather(1, own) - rival - rivalry)
+    best = others.max(dim=1, keepdim=True)
+    right = torch.sigmoid(logs.gather(1, own) - best.values - rivalry[best.indices, own])
     return (torch.softmax(others, dim=1) * (1 - right)).scatter(1, own, right)
 
 

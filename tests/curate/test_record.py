@@ -192,6 +192,16 @@ def test_a_note_holds_how_labels_come_about_or_that_is_found_anew(most, written,
     )
 
 
+def test_a_note_holds_how_labels_are_judged_by_their_rivals(gaussian, tmp_path):
+    posed = SolveOptions(dtype=torch.float64)
+    result = score(gaussian(), posed)
+    rivalry = torch.arange(9, dtype=torch.float64).view(3, 3) / 10
+    save_record(replace(result, noise=replace(result.noise, rivalry=rivalry)), posed, tmp_path / "notes")
+    write_table(result.table, tmp_path / "scores.csv", "csv")
+    record = find_record(read_manifest(str(tmp_path / "scores.csv")), tmp_path / "notes", SolveOptions())
+    assert torch.equal(record.noise.rivalry, rivalry)
+
+
 def test_a_note_without_a_noise_model_is_one_of_the_first_and_is_read(written, tmp_path):
     _, file = written()
     [note] = (tmp_path / "notes").rglob("*.json")
