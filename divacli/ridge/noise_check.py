@@ -30,7 +30,8 @@ _LIKELIER = 0.004
 """Nats a sample by which mistakes in pairs must be likelier as learned ones."""
 
 _EVERY, _MOST = 0.55, 0.9
-"""Share of the disagreements from which every one is called wrong, and the largest that is believed."""
+"""Share of the disagreements from which every one is called wrong if the model explains less than half of it,
+and the largest that is believed."""
 
 _NOTHING, _EVERY_THEN = 0.1, 0.4
 """Share below which the model explains next to nothing. The network has learned much then, the labels of the
@@ -62,7 +63,8 @@ def checked(
     plain = _plain(trials(RANDOM, math.inf, sharp=True).model)
     base = _rivalry(plain, samples.part(others), min(seen.share, _MOST))
     rivalry = torch.full_like(plain.mistakes.pairs, base)
-    if seen.share > (_EVERY_THEN if explained < _NOTHING else _EVERY):
+    every = seen.share > (_EVERY_THEN if explained < _NOTHING else _EVERY)
+    if every and explained < seen.share / 2:
         rivalry = rivalry.clamp_min(0)
     elif seen.one_way:
         rivalry[seen.ways] = max(0.0, base)

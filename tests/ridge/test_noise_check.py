@@ -69,7 +69,9 @@ def test_the_disagreements_have_the_share_that_the_second_estimate_says():
 
 def test_where_most_disagreements_are_wrong_every_one_is_called_wrong():
     samples, wrong = by_heart()
-    called = check(samples, estimated(0.6)).wrong(samples) >= 0.5
+    explained = fit_shape(samples, RANDOM, math.inf).model
+    explained = NoiseModel(explained.calibration, explained.mistakes.moved(-2.0))
+    called = check(samples, estimated(0.6), explained).wrong(samples) >= 0.5
     others = torch.zeros(1200, dtype=torch.bool)
     others[disagreeing(samples)] = True
     assert bool(called[others].all())
