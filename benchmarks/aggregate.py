@@ -22,11 +22,11 @@ from sklearn.metrics import roc_auc_score
 from benchmarks.machine import SHARED, require_shared, save
 from divacli.curate.aggregate import aggregate, aligned
 from divacli.curate.extend import ExtendOptions
-from divacli.curate.learners import RidgeLearner
 from divacli.curate.reweight import leave_one_out_ridge
-from divacli.curate.solution import SolveOptions, pose
 from divacli.embed import Samples, joined, read_data, samples_of
-from divacli.embed.gathered import whole
+from divacli.embed.feature_rows import whole
+from divacli.evaluation.learners import RidgeLearner
+from divacli.solve.solution import SolveOptions, pose
 
 CASES = ((5, 0), (5, 1), (5, 2), (5, 3), (5, 4), (1, 0), (1, 1))
 N_WRONG = 60

@@ -21,18 +21,18 @@ import torch
 from torch import Tensor
 
 from benchmarks.machine import SHARED, save
-from divacli.cache import default_cache
 from divacli.curate.augment import AugmentOptions, augment, merge, pose_merged
-from divacli.curate.evaluate import present
-from divacli.curate.learners import LogisticLearner
 from divacli.curate.reweight import walk
-from divacli.curate.solution import SolveOptions
 from divacli.demo.digits import make_digits
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, copies_of, read_data, samples_of
 from divacli.embed.augmentation import NamedTransform, parse_transform
+from divacli.evaluation.evaluate import present
+from divacli.evaluation.learners import LogisticLearner
+from divacli.files.cache import default_cache
 from divacli.manifest import Manifest
 from divacli.ridge import Problem, RidgeTask, SquaredLoss, choose_steps, decompose, ridge_path, share_weights
 from divacli.ridge import validation_derivative as validate
+from divacli.solve.solution import SolveOptions
 
 FLIPS = ("hflip", "vflip")
 MORE = (*FLIPS, "rotate:15", "affine:translate=(0.1,0.1)")

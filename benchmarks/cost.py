@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from divacli.ridge.jackknife import MOST_DELETED
-from divacli.ridge.noise import FIT_VALUES
-from divacli.ridge.path import PATH_SAMPLES
+from divacli.ridge.labels.noise import FIT_VALUES
+from divacli.ridge.leave_out.jackknife import MOST_DELETED
+from divacli.ridge.leave_out.path import PATH_SAMPLES
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from divacli.ridge import (
     ridge_path,
     scores,
 )
-from divacli.ridge.products import column_blocks
+from divacli.ridge.fit.products import column_blocks
 
 SIZES = ((100_000, 512, 100), (1_281_167, 2048, 1000))
 """(n, d, k)."""

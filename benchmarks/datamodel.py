@@ -46,11 +46,11 @@ from benchmarks.datamodel_truths import (
     truths_of,
 )
 from benchmarks.machine import require_shared, save
-from divacli.cache import default_cache
-from divacli.curate.score import score
-from divacli.curate.solution import Solution, SolveOptions, solve
+from divacli.curate.sample_scores import score
+from divacli.files.cache import default_cache
 from divacli.ridge import loo_derivative, moments, validation_sums
-from divacli.ridge.derivative import training
+from divacli.ridge.leave_out.derivative import training
+from divacli.solve.solution import Solution, SolveOptions, solve
 
 FEATURES = ("head", "block:last", "full", "head+block:last")
 LOSSES = ("squared", "cross-entropy")

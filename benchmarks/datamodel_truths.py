@@ -32,14 +32,14 @@ from benchmarks.machine import RESULTS, SHARED, description
 from divacli.backbones import Linearize
 from divacli.backbones.parts import active_names
 from divacli.backbones.transform import probe_images
-from divacli.curate.batches import ImageBatches
-from divacli.curate.finetune import StepOptions, Trainee, epoch_order, learning_rate_share, set_outputs
-from divacli.curate.parts import trained_names
-from divacli.curate.score import score
-from divacli.curate.solution import SolveOptions, order_by_path
+from divacli.curate.sample_scores import score
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, load_samples
-from divacli.embed.progress import silent
 from divacli.manifest import write_table, write_text
+from divacli.progress import silent
+from divacli.solve.solution import SolveOptions, order_by_path
+from divacli.training.image_batches import ImageBatches
+from divacli.training.trainable import trained_names
+from divacli.training.trainee import StepOptions, Trainee, epoch_order, learning_rate_share, set_outputs
 
 TRUTHS = RESULTS / "datamodel-truths.json"
 
@@ -72,7 +72,7 @@ class Setting:
     Attributes:
         name: As in the results.
         data: A folder of `shared/data`.
-        trainable: As for `divacli.curate.parts.trained_names`.
+        trainable: As for `divacli.training.trainable.trained_names`.
         epochs: Passes over the training set.
         lr: The largest learning rate.
         image_size: Side of the crop; None: the network's own.

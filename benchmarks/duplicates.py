@@ -21,11 +21,11 @@ from PIL import Image, ImageEnhance, ImageOps
 from sklearn.datasets import load_digits
 
 from benchmarks.machine import SHARED, require_shared, save
-from divacli.cache import default_cache
-from divacli.curate.duplicates import Duplicates, all_together, find_duplicates
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, load_samples
+from divacli.files.cache import default_cache
 from divacli.ridge import Rows, near_duplicates
-from divacli.ridge.neighbours import neighbour_distances
+from divacli.ridge.similar.near_duplicates import neighbour_distances
+from divacli.solve.duplicates import Duplicates, all_together, find_duplicates
 
 N_PHOTOS = 300
 PLAIN_RULE = 0.13

@@ -36,12 +36,12 @@ from benchmarks.machine import SHARED, save
 from divacli.backbones import Backbone, load_backbone
 from divacli.backbones.transform import Preset, Transform
 from divacli.embed import ExtractOptions
-from divacli.embed.allocator import keep_freed_memory
 from divacli.embed.extract import extract
+from divacli.embed.image_loader import cores, load_batches
 from divacli.embed.keys import content_keys
-from divacli.embed.loading import cores, load_batches
-from divacli.embed.progress import silent
 from divacli.embed.store import FeatureStore
+from divacli.machine.allocator import keep_freed_memory
+from divacli.progress import silent
 
 LARGE_SIDE = 1500
 """Shorter side of the large files, in pixels."""

@@ -18,12 +18,12 @@ import torch
 from benchmarks.machine import SHARED, require_shared, save
 from benchmarks.pays import Case, labels_of, posed
 from divacli.backbones import load_backbone
-from divacli.curate.pruning import prune_automatically, prune_by
-from divacli.curate.record import Scores
-from divacli.curate.score import score
-from divacli.curate.solution import SolveOptions
-from divacli.curate.train import TrainOptions, train
+from divacli.curate.prune import prune_automatically, prune_by
+from divacli.curate.sample_scores import score
+from divacli.curate.score_note import Scores
 from divacli.embed import Samples
+from divacli.solve.solution import SolveOptions
+from divacli.training.train import TrainOptions, train
 
 CASES = (("uniform", 0.2), ("clean", 0.0))
 SIZE, TESTED = 1000, 1000

@@ -38,12 +38,11 @@ from benchmarks.linearize_outputs import measure_outputs
 from benchmarks.linearize_table import report
 from benchmarks.machine import RESULTS, SHARED, require_shared, save
 from divacli.backbones import Linearize
-from divacli.cache import default_cache
-from divacli.curate.decision import mislabelled
-from divacli.curate.prune import choose_automatically, choose_kept
-from divacli.curate.solution import SolveOptions, order_by_path, solve
+from divacli.curate.prune_rules import choose_automatically, choose_kept
+from divacli.curate.suspects import mislabelled
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, load_samples
-from divacli.embed.gathered import whole
+from divacli.embed.feature_rows import whole
+from divacli.files.cache import default_cache
 from divacli.ridge import (
     RidgeFit,
     RidgeTask,
@@ -57,6 +56,7 @@ from divacli.ridge import (
     scores,
     validation_sums,
 )
+from divacli.solve.solution import SolveOptions, order_by_path, solve
 
 SEEDS = (0, 1, 2)
 FLIPS = 0.2
@@ -253,7 +253,7 @@ class Basis:
 
 
 def scored(basis: Basis, training: Samples, labels: Tensor) -> tuple[pd.DataFrame, RidgeTask, RidgeFit]:
-    """Scores in the order of the samples, as from `divacli.curate.score.score`; the problem; and its fit.
+    """Scores in the order of the samples, as from `divacli.curate.sample_scores.score`; the problem; and its fit.
 
     Args:
         basis: Of the samples.

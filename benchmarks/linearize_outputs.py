@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.func import functional_call, jacrev, vmap
 
 from divacli.backbones import Backbone
-from divacli.backbones.sketch import Sketch
+from divacli.backbones.linearised.sketch import Sketch
 from divacli.embed import Samples
 from divacli.embed.images import decode_image
 

@@ -22,10 +22,10 @@ import torch
 
 from benchmarks.machine import SHARED, require_shared, save
 from benchmarks.mislabel_cells import ANNOTATED, labels_by_annotators, moved, rows_of, source, unit
-from divacli.cache import default_cache
-from divacli.curate.score import label_noise
-from divacli.curate.solution import SolveOptions, order_by_path, solve
+from divacli.curate.sample_scores import label_noise
 from divacli.embed import BackboneChoice, ExtractOptions, load_samples
+from divacli.files.cache import default_cache
+from divacli.solve.solution import SolveOptions, order_by_path, solve
 
 KINDS = (
     ("none", 0.0),

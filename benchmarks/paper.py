@@ -33,11 +33,11 @@ from divacli.cli.options import ComputeOptions, FrameOptions, NetworkOptions
 from divacli.cli.session import Session
 from divacli.curate.extend import ExtendOptions
 from divacli.curate.reweight import ReweightOptions, reweight
-from divacli.curate.score import score
-from divacli.curate.solution import SolveOptions
+from divacli.curate.sample_scores import score
 from divacli.embed import Samples, read_data
 from divacli.embed.augmentation import parse_transform
 from divacli.manifest import Manifest
+from divacli.solve.solution import SolveOptions
 
 MODEL, WEIGHTS = "resnet34", "DEFAULT"
 RATE = 0.2

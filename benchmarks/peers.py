@@ -100,9 +100,9 @@ def run(name: str, file: str, target: str, seed: int) -> None:
 
 def scored(data: Data) -> tuple[Any, Any]:
     """Our tool's table of scores in the order of the file, and its summary."""
-    from divacli.curate.score import score
-    from divacli.curate.solution import SolveOptions
+    from divacli.curate.sample_scores import score
     from divacli.embed import BackboneChoice, ExtractOptions, load_samples
+    from divacli.solve.solution import SolveOptions
 
     options = SolveOptions(seed=data.seed)
     extract = ExtractOptions(options.device)
@@ -113,7 +113,7 @@ def scored(data: Data) -> tuple[Any, Any]:
 
 def ours(data: Data) -> Result:
     """`mislabel_probability`, and what the product calls wrong by default and by `--decide balanced`."""
-    from divacli.curate.decision import Expectation, balanced_threshold, mislabelled
+    from divacli.curate.suspects import Expectation, balanced_threshold, mislabelled
 
     table, summary = scored(data)
     probability = table["mislabel_probability"].to_numpy(float)
@@ -313,8 +313,8 @@ def tracin(data: Data) -> Result:
 LOGISTIC = ("sklearn.linear_model", "sklearn.metrics", "sklearn.model_selection")
 
 TOOLS = {
-    "ours": Tool("divacli", "divacli", ("divacli.curate.score",), ours, True),
-    "derivative": Tool("divacli, derivative > 0", "divacli", ("divacli.curate.score",), derivative),
+    "ours": Tool("divacli", "divacli", ("divacli.curate.sample_scores",), ours, True),
+    "derivative": Tool("divacli, derivative > 0", "divacli", ("divacli.curate.sample_scores",), derivative),
     "cleanlab": Tool(
         "cleanlab, 5-fold logistic regression", "cleanlab", ("cleanlab.filter", *LOGISTIC), cleanlab
     ),

@@ -22,10 +22,10 @@ import torch
 from benchmarks.extend import flipped, relabelled, test_errors
 from benchmarks.machine import SHARED, require_shared, save
 from benchmarks.ridge_choice import features
-from divacli.cache import default_cache
 from divacli.curate.reweight import ReweightOptions, reweight
-from divacli.curate.solution import SolveOptions
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, load_samples
+from divacli.files.cache import default_cache
+from divacli.solve.solution import SolveOptions
 
 SEEDS = range(5)
 RATES = (0.0, 0.2, 0.4)

@@ -20,9 +20,9 @@ import torch
 from benchmarks.machine import SHARED, save
 from benchmarks.ridge_choice import flip
 from divacli.backbones import load_backbone
-from divacli.curate.solution import SolveOptions
-from divacli.curate.train import TrainOptions, train
 from divacli.manifest import Manifest, read_manifest
+from divacli.solve.solution import SolveOptions
+from divacli.training.train import TrainOptions, train
 
 RATE = 0.3
 SEEDS = (0, 1, 2)

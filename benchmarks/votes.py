@@ -25,12 +25,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 
 from benchmarks.machine import SHARED, require_shared, save
-from divacli.cache import default_cache
 from divacli.curate.ballots import NO_ANNOTATOR, Ballots, collected, numbered, read_ballots
-from divacli.curate.solution import SolveOptions
 from divacli.curate.votes import Consensus, find_consensus
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, samples_of
+from divacli.files.cache import default_cache
 from divacli.manifest import Manifest, read_manifest
+from divacli.solve.solution import SolveOptions
 
 DRAWS = 3
 ACCURACIES = (0.95, 0.9, 0.8, 0.7, 0.6)

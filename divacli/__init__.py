@@ -15,18 +15,18 @@ __all__ = ["ManifestDataset", "__version__", "loo_loss", "prune", "score", "weig
 
 if TYPE_CHECKING:
     from divacli.api import prune, score
-    from divacli.dataset import ManifestDataset, weighted_sampler
-    from divacli.ridge.functional import loo_loss
+    from divacli.interchange.torch_dataset import ManifestDataset, weighted_sampler
+    from divacli.ridge.leave_out.functional import loo_loss
 
 # Who uses the package says where its messages go; without that they go nowhere.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _MODULES = {
-    "ManifestDataset": "divacli.dataset",
-    "loo_loss": "divacli.ridge.functional",
+    "ManifestDataset": "divacli.interchange.torch_dataset",
+    "loo_loss": "divacli.ridge.leave_out.functional",
     "prune": "divacli.api",
     "score": "divacli.api",
-    "weighted_sampler": "divacli.dataset",
+    "weighted_sampler": "divacli.interchange.torch_dataset",
 }
 
 

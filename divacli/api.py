@@ -17,31 +17,31 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from divacli.cache import default_cache
-from divacli.curate.files import ResultFiles
-from divacli.curate.loader import Loader
-from divacli.curate.pruning import FILES as PRUNE_FILES
-from divacli.curate.pruning import Pruning, prune_automatically, prune_by
-from divacli.curate.record import Scores
-from divacli.curate.runfile import RUN_FILE
-from divacli.curate.scoring import FILES as SCORE_FILES
-from divacli.curate.scoring import Scoring, remember, score_data
-from divacli.curate.solution import SolveOptions
-from divacli.curate.truth import known_wrong
+from divacli.backbones.linearised.expression import HEAD, PROJECTION, Linearize, Precondition
+from divacli.curate.prune import FILES as PRUNE_FILES
+from divacli.curate.prune import Pruning, prune_automatically, prune_by
+from divacli.curate.score import FILES as SCORE_FILES
+from divacli.curate.score import Scoring, remember, score_data
+from divacli.curate.score_note import Scores
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, read_data
-from divacli.embed.device import resolve_device
-from divacli.embed.load import check_images
-from divacli.embed.progress import silent
+from divacli.embed.data import check_images
 from divacli.errors import DataError, DivaError
 from divacli.errors import shown as on_one_line
-from divacli.linearize import HEAD, PROJECTION, Linearize, Precondition
+from divacli.files.cache import default_cache
+from divacli.machine.device import resolve_device
 from divacli.manifest import Format, Manifest, manifest_of, read_manifest
-from divacli.report.plots import plots_of
-from divacli.report.progress import shown
-from divacli.report.results import Results
-from divacli.report.terminal import SHOWN, pruning_verdict
+from divacli.manifest.truth import known_wrong
+from divacli.progress import silent
+from divacli.report.figures.plots import plots_of
+from divacli.report.terminal.progress import shown
+from divacli.report.terminal.score import SHOWN, pruning_verdict
 from divacli.report.words import score_sentences
+from divacli.results.read import Results
+from divacli.results.runfile import RUN_FILE
+from divacli.results.write import ResultFiles
 from divacli.run import Run, current, running
+from divacli.solve.loader import Loader
+from divacli.solve.solution import SolveOptions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

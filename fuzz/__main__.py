@@ -140,10 +140,10 @@ def fuzz(name: str, runs: int, seed: int, findings: Path) -> None:
 _MODULES = (
     "divacli.manifest",
     "divacli.interchange.read",
-    "divacli.curate.record",
+    "divacli.curate.score_note",
     "divacli.embed.samples",
     "divacli.embed.digests",
-    "divacli.report.results",
+    "divacli.results.read",
     "divacli.cli.app",
 )
 

@@ -89,7 +89,7 @@ def store(data: bytes) -> None:
 
 def tar(data: bytes) -> None:
     """A tar shard, the checksums of its headers set right: random bytes would never get past them."""
-    from divacli.tar import members, read_member
+    from divacli.files.tar import members, read_member
 
     content = bytearray(data)
     for start in range(0, len(content) - 511, 512):
@@ -118,9 +118,9 @@ def _samples() -> Manifest:
 
 def decisions(data: bytes) -> None:
     """Decisions of every kind, on standard input: a table, cleanlab's issues, Label Studio's JSON."""
-    from divacli.curate.decisions import matched_rows, verdicts_of
     from divacli.interchange.cleanlab import LabelIssues
     from divacli.interchange.read import read_decisions
+    from divacli.review.decisions import matched_rows, verdicts_of
 
     @refusing
     def read(data: bytes) -> None:
@@ -158,8 +158,8 @@ def record(data: bytes) -> None:
     """The note of a scoring in the cache: one that is no such note counts as none."""
     import torch
 
-    from divacli.curate.record import find_record
-    from divacli.curate.solution import SolveOptions
+    from divacli.curate.score_note import find_record
+    from divacli.solve.solution import SolveOptions
 
     scored = manifest_of(_samples().table.assign(derivative=0.5, loo_loss=0.25), FOLDER)
     with scratch() as folder:
@@ -171,7 +171,7 @@ def record(data: bytes) -> None:
 
 @cache
 def _record_name() -> str:
-    from divacli.curate import record as module
+    from divacli.curate import score_note as module
 
     scored = _samples().table.assign(derivative=0.5, loo_loss=0.25)
     return module._place(scored, [], Path()).stem
@@ -179,7 +179,7 @@ def _record_name() -> str:
 
 def results(data: bytes) -> None:
     """A folder of results as `diva report` reads it: a table of scores, a summary, a history."""
-    from divacli.report.results import read_results
+    from divacli.results.read import read_results
 
     parts = [*data.split(SEPARATOR, 2), b"", b""][:3]
     with scratch() as folder:

@@ -21,7 +21,7 @@ from divacli.cli.app import app
 from divacli.cli.options import ComputeOptions, NetworkOptions, ProblemOptions
 from divacli.errors import DataError, DivaError
 from divacli.manifest import read_manifest
-from divacli.report.plots import KINDS
+from divacli.report.figures.plots import KINDS
 
 # What differs between two runs, and what only images have.
 TIMES = ("seconds", "n_embedded")

@@ -16,9 +16,9 @@ import fsspec
 import numpy as np
 import pytest
 
-from divacli import files
 from divacli.errors import DataError
-from divacli.files import (
+from divacli.files import place as files
+from divacli.files.place import (
     RemoteFile,
     file_digest,
     is_url,

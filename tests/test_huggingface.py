@@ -15,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from divacli.errors import DataError, DivaError, OutputError
-from divacli.huggingface import from_dataset, to_dataset
+from divacli.interchange.huggingface import from_dataset, to_dataset
 from divacli.manifest import check_files, read_manifest, write_table
 
 datasets = pytest.importorskip("datasets", reason="datasets is not installed")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from divacli import lock
 from divacli.errors import OutputError
-from divacli.lock import LOCK_FILE, locked
+from divacli.files import lock
+from divacli.files.lock import LOCK_FILE, locked
 from divacli.run import Run, running
 
 FORK = multiprocessing.get_context("fork")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from divacli.regular import read_at_most, read_regular
+from divacli.files.regular import read_at_most, read_regular
 
 
 class Measured(io.BytesIO):

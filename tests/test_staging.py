@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from divacli.errors import DataError, OutputError
-from divacli.files import COMMIT, STAGE, require_finished, require_present
-from divacli.staging import Stage
+from divacli.files.place import COMMIT, STAGE, require_finished, require_present
+from divacli.files.staging import Stage
 
 OLD = {"a.csv": "old a", "b.csv": "old b", "gone.csv": "stale"}
 NEW = {"a.csv": "new a", "b.csv": "new b", "c.csv": "new c", "images": "new folder"}

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from divacli.errors import DataError
-from divacli.files import file_digest, is_file, read_bytes, shard_names
-from divacli.tar import members, others, read_member, through_tar
+from divacli.files.place import file_digest, is_file, read_bytes, shard_names
+from divacli.files.tar import members, others, read_member, through_tar
 
 LONG = f"{'deep/' * 40}{'n' * 120}.jpg"
 
@@ -219,7 +219,7 @@ def test_cut_off_after_it_was_looked_up(tmp_path: Path, monkeypatch: pytest.Monk
     tar = write_tar(tmp_path / "s.tar", [("1.jpg", b"x" * 600)])
     found = members(str(tar))
     os.truncate(tar, 700)
-    monkeypatch.setattr("divacli.tar.members", lambda tar: found)
+    monkeypatch.setattr("divacli.files.tar.members", lambda tar: found)
     with pytest.raises(DataError, match=r"truncated while reading: 1\.jpg is not whole"):
         read_bytes(f"{tar}/1.jpg")
 

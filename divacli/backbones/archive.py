@@ -28,8 +28,8 @@ from divacli.backbones.layer import (
     tensors_in,
     unknown_layer,
 )
-from divacli.backbones.refusal import refuse_exported, refuse_torchscript, without_pickled_code
 from divacli.backbones.rezip import copied, member_names, open_checkpoint
+from divacli.backbones.untrusted import refuse_exported, refuse_torchscript, without_pickled_code
 from divacli.errors import ModelError, listed
 
 _PARTS: dict[Any, Callable[..., tuple[fx.Node, fx.Node, fx.Node | None]]] = {

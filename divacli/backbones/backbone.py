@@ -22,13 +22,13 @@ from divacli.backbones.factory import factory_file, from_factory
 from divacli.backbones.fingerprint import stable_text, text_digest, weights_digest
 from divacli.backbones.inference import CompiledExtractor, folded
 from divacli.backbones.layer import Extractor, LayerExtractor, same
+from divacli.backbones.linearised.expression import UNCHANGED, Linearize
+from divacli.backbones.linearised.tangent import TangentExtractor
 from divacli.backbones.source import Source
-from divacli.backbones.tangent import TangentExtractor
 from divacli.backbones.transform import Transform, imagenet_transform, probe_images
 from divacli.backbones.userfile import is_user_file
 from divacli.backbones.zoo import TIMM, from_timm, from_torchvision
 from divacli.errors import ModelError, listed
-from divacli.linearize import UNCHANGED, Linearize
 
 _EXAMPLES = (
     "--model resnet18 --weights DEFAULT, or --model net.py:make --checkpoint weights.pt, "

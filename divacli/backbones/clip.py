@@ -20,8 +20,8 @@ from divacli.backbones.fingerprint import text_digest, weights_digest
 from divacli.backbones.source import Source
 from divacli.backbones.transform import Transform
 from divacli.errors import ModelError, listed
-from divacli.files import is_special
-from divacli.regular import DOCUMENT_BYTES, NO_REGULAR_FILE, read_regular
+from divacli.files.place import is_special
+from divacli.files.regular import DOCUMENT_BYTES, NO_REGULAR_FILE, read_regular
 
 CLIP = "clip:"
 EMBEDDING = "embedding"

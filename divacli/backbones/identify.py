@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from divacli.backbones.skeleton import (
+from divacli.backbones.shapes import (
     Shapes,
     build_torchvision,
     skeleton,

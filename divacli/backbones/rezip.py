@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from divacli.errors import ModelError, listed
-from divacli.regular import open_regular, reason
+from divacli.files.regular import open_regular, reason
 
 CHECKPOINT_BYTES = 64 << 30
 """The most that a file of weights may have."""

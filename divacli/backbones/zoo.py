@@ -12,7 +12,7 @@ from torchvision import models
 
 from divacli.backbones.checkpoint import Checkpoint, first_line, load_weights
 from divacli.backbones.identify import IMAGENET_CLASSES
-from divacli.backbones.skeleton import build_torchvision, head_tensors, torchvision_names
+from divacli.backbones.shapes import build_torchvision, head_tensors, torchvision_names
 from divacli.backbones.source import Source
 from divacli.backbones.transform import preset_transform
 from divacli.errors import ModelError, listed

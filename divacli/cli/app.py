@@ -14,7 +14,8 @@ import typer
 from typer.core import TyperGroup
 
 from divacli import __version__
-from divacli.cli import (
+from divacli.cli.command import say, unforeseen
+from divacli.cli.commands import (
     aggregate,
     apply,
     augment,
@@ -34,7 +35,6 @@ from divacli.cli import (
     train,
     votes,
 )
-from divacli.cli.command import say, unforeseen
 from divacli.cli.processes import launched, may_speak
 from divacli.errors import cut, shown
 

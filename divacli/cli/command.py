@@ -34,7 +34,7 @@ from divacli.cli.processes import (
     require_world,
 )
 from divacli.errors import DivaError, cut, shown
-from divacli.files import without_secrets
+from divacli.files.place import without_secrets
 from divacli.run import Run, running
 
 if typing.TYPE_CHECKING:
@@ -110,7 +110,7 @@ def command(
                     values["frame"] = dataclasses.replace(frame, quiet=True)
                 function(**values)
                 if output is not None and output.report and leads():
-                    from divacli.cli.report import report_on
+                    from divacli.cli.commands.report import report_on
 
                     with _results_in(output.out):
                         report_on(output, values["compute"].cache, frame)
@@ -303,7 +303,7 @@ def _typed(function: Callable[..., None], values: dict[str, Any]) -> dict[str, A
 
 def console() -> Console:
     """The terminal of messages and summaries: standard error."""
-    from divacli.report.plain import PlainConsole
+    from divacli.report.terminal.plain import PlainConsole
 
     return PlainConsole()
 
@@ -354,13 +354,13 @@ class RichProgress:
 
     @contextlib.contextmanager
     def __call__(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
-        """See `divacli.embed.progress.Progress`."""
+        """See `divacli.progress.Progress`."""
         with logged_step(what, total, self._line(what, total)) as advance:
             yield advance
 
     def _line(self, what: str, total: int) -> contextlib.AbstractContextManager[Callable[[int], None]]:
         if not self._shown:
             return contextlib.nullcontext(lambda done: None)
-        from divacli.report.progress import shown
+        from divacli.report.terminal.progress import shown
 
         return shown(console(), what, total)

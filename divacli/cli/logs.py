@@ -26,7 +26,7 @@ import typer
 
 from divacli.cli.processes import rank
 from divacli.errors import OutputError, shown
-from divacli.files import is_url, without_secrets
+from divacli.files.place import is_url, without_secrets
 from divacli.run import Run
 
 _LOGGER = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ def _logging(handler: logging.Handler, run: Run) -> Iterator[None]:
 
 
 def _log_beginning(run: Run) -> None:
-    from divacli.versions import versions
+    from divacli.machine.versions import versions
 
     _LOGGER.info(
         "diva %s",

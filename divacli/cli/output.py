@@ -12,9 +12,9 @@ from pathlib import Path
 from divacli.cli.command import page_command, warn
 from divacli.cli.options import OutputOptions
 from divacli.cli.processes import leads
-from divacli.curate.files import FAILED, ResultFiles, in_any_format
 from divacli.errors import OutputError, listed
-from divacli.files import RUN_FILE, is_url, place_of
+from divacli.files.place import RUN_FILE, is_url, place_of
+from divacli.results.write import FAILED, ResultFiles, in_any_format
 from divacli.run import current
 
 _ARGUMENTS = ("data", "decisions", "table")

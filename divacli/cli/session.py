@@ -6,6 +6,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from divacli.backbones.linearised.expression import UNCHANGED, Linearize
 from divacli.cli.command import RichProgress, note, warn
 from divacli.cli.options import (
     ComputeOptions,
@@ -17,12 +18,11 @@ from divacli.cli.options import (
     ValidationName,
 )
 from divacli.cli.processes import launched
-from divacli.curate.loader import Loader
-from divacli.linearize import UNCHANGED, Linearize
+from divacli.solve.loader import Loader
 
 if TYPE_CHECKING:
-    from divacli.curate.record import Scores
-    from divacli.curate.solution import SolveOptions
+    from divacli.curate.score_note import Scores
+    from divacli.solve.solution import SolveOptions
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Session(Loader):
         group: str | None = None,
     ) -> None:
         from divacli.embed import BackboneChoice, ExtractOptions
-        from divacli.embed.device import resolve_device
+        from divacli.machine.device import resolve_device
         from divacli.parallel import join
 
         device = resolve_device(compute.device)
@@ -84,11 +84,11 @@ class Session(Loader):
             problem: How they are computed.
             features: Whether the features that scores in DATA were made from are looked for.
         """
-        from divacli.curate.record import Scores
-        from divacli.curate.score import score
-        from divacli.curate.scoring import of_known_labels
+        from divacli.curate.sample_scores import score
+        from divacli.curate.score import of_known_labels
+        from divacli.curate.score_note import Scores
         from divacli.embed import Samples, is_store, read_data
-        from divacli.embed.load import check_images
+        from divacli.embed.data import check_images
         from divacli.manifest import read_manifest
 
         options = self.solve_options(problem)
@@ -120,7 +120,7 @@ class Session(Loader):
         """How the problem is solved."""
         import torch
 
-        from divacli.curate.solution import SolveOptions
+        from divacli.solve.solution import SolveOptions
 
         return SolveOptions(
             ridge=problem.ridge,

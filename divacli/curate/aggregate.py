@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from divacli.curate.accounting import account
 from divacli.curate.extend import (
     ExtendOptions,
     ExtendResult,
@@ -28,14 +27,15 @@ from divacli.curate.extend import (
     shared_classes,
 )
 from divacli.curate.reweight import leave_one_out_ridge
-from divacli.curate.solution import SolveOptions, order_by_path, pose, pose_validation
 from divacli.embed import Samples
-from divacli.embed.gathered import whole
-from divacli.embed.progress import Progress, silent
+from divacli.embed.feature_rows import whole
 from divacli.errors import DataError
 from divacli.manifest import relocate
 from divacli.manifest.columns import stacked
+from divacli.progress import Progress, silent
+from divacli.results.accounting import account
 from divacli.ridge import Problem, RidgeTask, Scaling, differentiate, merged
+from divacli.solve.solution import SolveOptions, order_by_path, pose, pose_validation
 
 FEATURES = "features.npz"
 """The file that holds the features of an aggregated set."""

@@ -8,7 +8,7 @@ the training set together with their image, so that none is predicted from anoth
     dL/da_k = sum over the copies of kind k of alpha_0 dL/d alpha
 
 says whether a transform is harmful (> 0), and steps against it lead from equal probabilities to better ones:
-`divacli.ridge.shares`.
+`divacli.ridge.weights.shares`.
 """
 
 from __future__ import annotations
@@ -26,20 +26,11 @@ import torch
 from torch import Tensor
 
 from divacli.curate.outlook import Outlook, informed
-from divacli.curate.provenance import provenance
 from divacli.curate.reweight import label_trust, problem_of
-from divacli.curate.solution import (
-    SolveOptions,
-    balanced,
-    group_numbers,
-    order_by_path,
-    pose,
-    pose_validation,
-)
 from divacli.embed import Samples, joined
 from divacli.embed.augmentation import NamedTransform, named_apart
-from divacli.embed.progress import Progress, silent
 from divacli.errors import SolveError
+from divacli.progress import Progress, silent
 from divacli.ridge import (
     RANDOM,
     Decide,
@@ -55,6 +46,15 @@ from divacli.ridge import (
     moments,
     share_weights,
     stepped,
+)
+from divacli.solve.provenance import provenance
+from divacli.solve.solution import (
+    SolveOptions,
+    balanced,
+    group_numbers,
+    order_by_path,
+    pose,
+    pose_validation,
 )
 
 UNTOUCHED = "untouched"

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from divacli.curate.solution import group_names
 from divacli.embed import is_store
 from divacli.errors import DataError, listed
 from divacli.manifest import Manifest, read_manifest
@@ -15,6 +14,7 @@ from divacli.manifest.columns import row_numbers
 from divacli.manifest.table import alike
 from divacli.manifest.validate import sample_keys
 from divacli.run import current
+from divacli.solve.solution import group_names
 
 DEFAULT_ANNOTATOR = "annotator"
 """The column that names annotators where no other is asked for."""

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from divacli.curate.decision import MORE_LIKELY_WRONG, outliers, require_judged
 from divacli.curate.outlook import Judge, kept_weights, random_kept
-from divacli.curate.record import Scores
+from divacli.curate.score_note import Scores
+from divacli.curate.suspects import MORE_LIKELY_WRONG, outliers, require_judged
 from divacli.ridge import (
     RANDOM,
     Decide,
@@ -204,7 +204,7 @@ def by_column(column: str, keep: float | None, threshold: float | None, *, strat
 
 
 def by_label(threshold: float, share: float | None) -> Decision:
-    """Drop what is called wrong or odd, as `divacli.curate.prune.choose_automatically` does.
+    """Drop what is called wrong or odd, as `divacli.curate.prune_rules.choose_automatically` does.
 
     Args:
         threshold: Probability above which a label is called wrong.

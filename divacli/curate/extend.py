@@ -10,28 +10,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from divacli.curate.choice import (
+from divacli.curate.outlook import Outlook, informed, preferred
+from divacli.curate.pool_tables import (
     barred_samples,
     described,
     extended_samples,
     remaining_samples,
     selected_samples,
 )
-from divacli.curate.outlook import Outlook, informed, preferred
-from divacli.curate.provenance import left_out, provenance
-from divacli.curate.solution import (
-    SolveOptions,
-    balanced,
-    offset_of,
-    order_by_path,
-    pose,
-    pose_validation,
-    require_same_features,
-)
 from divacli.embed import Samples
-from divacli.embed.progress import Progress, silent
 from divacli.errors import DataError, ModelError, SolveError, listed
 from divacli.manifest import Manifest
+from divacli.progress import Progress, silent
 from divacli.ridge import (
     POOL_FOLDS,
     RULES,
@@ -49,7 +39,17 @@ from divacli.ridge import (
     merged,
     started,
 )
-from divacli.ridge.pool_choice import BALANCED, CORESET, DERIVATIVE, RANDOM
+from divacli.ridge.pool.choice import BALANCED, CORESET, DERIVATIVE, RANDOM
+from divacli.solve.provenance import left_out, provenance
+from divacli.solve.solution import (
+    SolveOptions,
+    balanced,
+    offset_of,
+    order_by_path,
+    pose,
+    pose_validation,
+    require_same_features,
+)
 
 NOTHING_CHOSEN = "nothing was chosen"
 """Why there is no forecast."""
@@ -128,7 +128,7 @@ def extend(
 
     The core is trained on at its weights, and its labels are taken to be right. Of a labelled pool the choice
     serves everything that core and pool show, as far as labels are trusted. With a validation set it serves
-    that set, of an unlabelled pool the core. `divacli.ridge.pool_choice` says which rule that is done by.
+    that set, of an unlabelled pool the core. `divacli.ridge.pool.choice` says which rule that is done by.
 
     Args:
         core: Samples to extend.

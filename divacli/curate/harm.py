@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from divacli.curate.decision import mislabelled
-from divacli.curate.score import ScoreResult
-from divacli.curate.solution import group_names
-from divacli.embed.progress import Progress, silent
+from divacli.curate.sample_scores import ScoreResult
+from divacli.curate.suspects import mislabelled
 from divacli.errors import DataError, SolveError, listed
 from divacli.manifest import Manifest
+from divacli.progress import Progress, silent
 from divacli.ridge import Removal
+from divacli.solve.solution import group_names
 
 BY_CLASS = "class"
 """Sums over the given labels."""

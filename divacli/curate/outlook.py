@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from divacli.embed.progress import Progress
 from divacli.errors import SolveError
+from divacli.progress import Progress
 from divacli.ridge import (
     FOLDS,
     NOTHING,

@@ -11,7 +11,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from divacli.curate.decision import (
+from divacli.curate.outlook import Judge, Outlook, kept_weights, random_kept
+from divacli.curate.sample_scores import JUDGED_COLUMNS, SCORE_COLUMNS
+from divacli.curate.score_note import Scores
+from divacli.curate.suspects import (
     BALANCED,
     LIKELY,
     MORE_LIKELY_WRONG,
@@ -24,13 +27,10 @@ from divacli.curate.decision import (
     require_judged,
     threshold_of,
 )
-from divacli.curate.files import ResultFiles
-from divacli.curate.labels import with_labels
-from divacli.curate.outlook import Judge, Outlook, kept_weights, random_kept
-from divacli.curate.record import Scores
-from divacli.curate.score import JUDGED_COLUMNS, SCORE_COLUMNS
-from divacli.embed.progress import Progress, silent
 from divacli.errors import SolveError, listed
+from divacli.manifest.labels import with_labels
+from divacli.progress import Progress, silent
+from divacli.results.write import ResultFiles
 from divacli.ridge import RANDOM, Change, Decide, Kept, Rest, Training, predictable
 
 FILES = ("relabelled", "changes", "relabel.json")

@@ -11,22 +11,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from divacli.curate.decision import MORE_LIKELY_WRONG
 from divacli.curate.outlook import Outlook, informed
-from divacli.curate.provenance import provenance
-from divacli.curate.score import label_noise
-from divacli.curate.solution import (
-    SolveOptions,
-    balanced,
-    group_numbers,
-    order_by_path,
-    pose,
-    pose_validation,
-)
+from divacli.curate.sample_scores import label_noise
+from divacli.curate.suspects import MORE_LIKELY_WRONG
 from divacli.embed import Samples
-from divacli.embed.progress import Progress, silent
 from divacli.errors import DataError, SolveError
 from divacli.manifest.columns import without_scores
+from divacli.progress import Progress, silent
 from divacli.ridge import (
     RANDOM,
     SIZES,
@@ -48,7 +39,16 @@ from divacli.ridge import (
     ridge_path,
     stepped,
 )
-from divacli.ridge.kfold import drawn
+from divacli.ridge.weights.kfold import drawn
+from divacli.solve.provenance import provenance
+from divacli.solve.solution import (
+    SolveOptions,
+    balanced,
+    group_numbers,
+    order_by_path,
+    pose,
+    pose_validation,
+)
 
 Sharing = Literal["sample", "class", "group"]
 """Whether every sample has a weight of its own or shares one with its class or group."""
@@ -184,7 +184,7 @@ def reweight(
 def pose_problem(
     samples: Samples, options: SolveOptions, validation: Samples | None = None, per: Sharing = "sample"
 ) -> Problem:
-    """What `divacli.ridge.reweighting` improves, its ridge at the leave-one-out optimum of the first weights.
+    """What `divacli.ridge.weights.reweighting` improves, its ridge at the leave-one-out optimum of the first weights.
 
     Raises:
         DataError: No groups to share weights, or a validation set that does not fit.

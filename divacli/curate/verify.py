@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from divacli.curate.score import ScoreResult
+from divacli.curate.sample_scores import ScoreResult
 from divacli.ridge import Oracle, loo_predictions
 
 _REPEATED = 3

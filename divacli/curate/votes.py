@@ -14,13 +14,11 @@ import torch
 from torch import Tensor
 
 from divacli.curate.ballots import RESULT_COLUMNS, Ballots, numbered
-from divacli.curate.decision import most_confused
-from divacli.curate.files import ResultFiles
-from divacli.curate.provenance import provenance
-from divacli.curate.solution import SolveOptions, order_by_path, pose
+from divacli.curate.suspects import most_confused
 from divacli.embed import Samples
-from divacli.embed.progress import Progress, silent
 from divacli.errors import listed
+from divacli.progress import Progress, silent
+from divacli.results.write import ResultFiles
 from divacli.ridge import (
     RidgeTask,
     Span,
@@ -37,6 +35,8 @@ from divacli.ridge import (
     ridge_path,
     right_shares,
 )
+from divacli.solve.provenance import provenance
+from divacli.solve.solution import SolveOptions, order_by_path, pose
 
 FILES = ("consensus", "again", "votes.json")
 """What is always written; `annotators` beside them where a column names annotators."""

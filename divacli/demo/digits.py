@@ -13,8 +13,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from divacli.demo import network
-from divacli.embed.progress import Progress, silent
 from divacli.manifest import write_bytes, write_table
+from divacli.progress import Progress, silent
 
 FLIPPED = 0.1
 """Share of labels that are moved to a random other class."""

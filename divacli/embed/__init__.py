@@ -1,10 +1,10 @@
 """Features of every sample: computed once, kept on disk under the content of its image."""
 
-from divacli.embed.load import BackboneChoice, copies_of, load_samples, read_data, samples_of
+from divacli.embed.data import BackboneChoice, copies_of, load_samples, read_data, samples_of
 from divacli.embed.options import ExtractOptions
 from divacli.embed.samples import Samples, is_store, joined
 from divacli.embed.sources import finite_samples
-from divacli.embed.write import write_features, write_store
+from divacli.embed.write_store import write_features, write_store
 
 __all__ = [
     "BackboneChoice",

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from divacli.errors import OutputError
-from divacli.files import status_of
-from divacli.lock import locked
+from divacli.files.lock import locked
+from divacli.files.place import status_of
+from divacli.files.regular import read_regular
+from divacli.files.tar import MAX_BYTES
 from divacli.manifest import write_bytes
-from divacli.regular import read_regular
-from divacli.tar import MAX_BYTES
 
 _ENTRY = np.dtype([("path", "<u8", 2), ("state", "<i8", 4), ("digest", "u1", 32)])
 _CHECK_BYTES = 32

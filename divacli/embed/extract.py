@@ -15,11 +15,11 @@ import torch
 from divacli.backbones.transform import Preset
 from divacli.embed.batchsize import BatchSize, share_used
 from divacli.embed.forward import FeatureBatch, OneCore, on_device
+from divacli.embed.image_loader import FORKS, LoadedBatch, process_batches
 from divacli.embed.jpeg import TensorCrops, decodes_on
-from divacli.embed.loading import FORKS, LoadedBatch, process_batches
 from divacli.embed.options import ExtractOptions
-from divacli.embed.progress import Progress
 from divacli.embed.store import FeatureStore
+from divacli.progress import Progress
 
 if TYPE_CHECKING:
     from divacli.backbones import Backbone

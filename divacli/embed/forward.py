@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from divacli.embed.allocator import keep_freed_memory
 from divacli.embed.batchsize import BatchSize, in_blocks, lacks_memory
+from divacli.embed.image_loader import LoadedBatch, normalised
 from divacli.embed.jpeg import TensorCrops
-from divacli.embed.loading import LoadedBatch, normalised
 from divacli.errors import ModelError
+from divacli.machine.allocator import keep_freed_memory
 from divacli.parallel import one_thread
 
 if TYPE_CHECKING:

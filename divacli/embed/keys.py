@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from divacli.embed.digests import KnownDigests
-from divacli.embed.progress import Progress
 from divacli.errors import DataError
-from divacli.files import file_digest, place_of
-from divacli.tar import MAX_BYTES
+from divacli.files.place import file_digest, place_of
+from divacli.files.tar import MAX_BYTES
+from divacli.progress import Progress
 
 KEY_BYTES = 32
 _TOGETHER = 16

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from divacli.backbones.fisher import REFERENCE_IMAGES
+from divacli.backbones.linearised.fisher import REFERENCE_IMAGES
 from divacli.embed.extract import suited
+from divacli.embed.image_loader import load_batches
 from divacli.embed.keys import digest_of
-from divacli.embed.loading import load_batches
 from divacli.embed.options import ExtractOptions
-from divacli.embed.progress import Progress
 from divacli.errors import DataError
+from divacli.progress import Progress
 
 if TYPE_CHECKING:
     from divacli.backbones import Backbone

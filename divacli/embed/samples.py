@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from divacli.embed.gathered import GatheredRows
+from divacli.embed.feature_rows import GatheredRows
 from divacli.embed.keys import KEY_BYTES, digest_of
 from divacli.embed.store import FeatureStore
 from divacli.errors import DataError, StoreError, listed
-from divacli.files import STORE_FILE, Place, RemoteFile, place_of, suffix_of
+from divacli.files.place import STORE_FILE, Place, RemoteFile, place_of, suffix_of
 from divacli.manifest import Labels, Manifest, read_manifest, relocate
 from divacli.manifest.columns import stacked
 from divacli.run import current

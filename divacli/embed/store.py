@@ -29,14 +29,14 @@ from safetensors.numpy import load as decode_tensors
 from safetensors.numpy import save as encode_tensors
 from torch import Tensor
 
-from divacli.embed.gathered import GatheredRows
+from divacli.embed.feature_rows import GatheredRows
 from divacli.embed.keys import KEY_BYTES, digest_of
 from divacli.errors import StoreError, listed
-from divacli.files import STORE_FILE, Place, RemoteFile, read_range, read_whole, size_of
+from divacli.files.place import STORE_FILE, Place, RemoteFile, read_range, read_whole, size_of
+from divacli.files.regular import DOCUMENT_BYTES, open_regular, reason
+from divacli.files.tar import MAX_BYTES
 from divacli.manifest import ArrayFile, write_bytes, write_text
 from divacli.manifest.write import output_error
-from divacli.regular import DOCUMENT_BYTES, open_regular, reason
-from divacli.tar import MAX_BYTES
 
 FORMAT = 1
 _NAME_LENGTH = 32  # hexadecimal digits of a digest

@@ -15,15 +15,15 @@ import torch
 
 from divacli.embed.keys import KEY_BYTES, digest_of
 from divacli.embed.options import ExtractOptions
-from divacli.embed.progress import Progress, silent
 from divacli.embed.samples import Samples, no_failures
 from divacli.embed.store import FeatureStore, batched
 from divacli.errors import DataError, ModelError, listed
-from divacli.files import place_of, suffix_of
+from divacli.files.place import place_of, suffix_of
 from divacli.manifest import Manifest, manifest_of
 from divacli.manifest.bounded import read_table
 from divacli.manifest.columns import row_numbers
 from divacli.manifest.tabular import FORMATS, parse
+from divacli.progress import Progress, silent
 
 if TYPE_CHECKING:
     from divacli.backbones.clip import TextEncoder

@@ -9,11 +9,11 @@ from typing import Literal
 
 import pandas as pd
 
-from divacli.curate.decision import mislabelled, outliers, require_judged
-from divacli.curate.decisions import DROP, RELABEL
+from divacli.curate.suspects import mislabelled, outliers, require_judged
 from divacli.errors import DataError, listed
 from divacli.manifest import Manifest
 from divacli.manifest.columns import row_numbers
+from divacli.review.decisions import DROP, RELABEL
 
 LabelIssues = Literal["drop", "relabel"]
 """What becomes of a sample with a label issue: it goes, or gets the predicted label."""
@@ -69,7 +69,7 @@ def decisions_of_issues(
         label_issues: What becomes of such a sample.
 
     Returns:
-        Columns path, decision, label and given_label, for `divacli.curate.decisions.decisions_of`.
+        Columns path, decision, label and given_label, for `divacli.review.decisions.decisions_of`.
 
     Raises:
         DataError: A cell of is_label_issue is neither true nor false, or a column is missing.

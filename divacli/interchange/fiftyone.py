@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from divacli.curate.decision import mislabelled
+from divacli.curate.suspects import mislabelled
 from divacli.interchange.scored import require_images
 from divacli.manifest import Manifest
 

@@ -14,11 +14,11 @@ from xml.sax.saxutils import quoteattr
 import pandas as pd
 
 import divacli
-from divacli.curate.decisions import DECISION_COLUMNS, DROP, KEEP, RELABEL
 from divacli.errors import DataError, listed
-from divacli.files import is_url
+from divacli.files.place import is_url
 from divacli.interchange.scored import column, require_images
 from divacli.manifest import Manifest
+from divacli.review.decisions import DECISION_COLUMNS, DROP, KEEP, RELABEL
 
 LOCAL_FILES = "/data/local-files/?d="
 """Where Label Studio serves files below its document root."""
@@ -117,7 +117,7 @@ def decisions_of_export(content: bytes, name: str) -> tuple[pd.DataFrame, list[s
         name: How messages call it.
 
     Returns:
-        Columns path, decision, label and given_label, for `divacli.curate.decisions.decisions_of`, and
+        Columns path, decision, label and given_label, for `divacli.review.decisions.decisions_of`, and
         warnings.
 
     Raises:

@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
-from divacli.curate.decisions import Decisions, decisions_of
 from divacli.errors import DataError
-from divacli.files import Place, place_of, require_present, suffix_of
+from divacli.files.place import Place, place_of, require_present, suffix_of
 from divacli.interchange.cleanlab import IS_ISSUE, LabelIssues, decisions_of_issues
 from divacli.interchange.label_studio import decisions_of_export
 from divacli.manifest.bounded import read_stream, read_table
 from divacli.manifest.tabular import FORMATS, parse, parse_delimited, recognise
+from divacli.review.decisions import Decisions, decisions_of
 
 _KINDS = (
     "a .csv, .tsv, .jsonl or .parquet of decisions or of cleanlab's issues, Label Studio's .json, or - for "

@@ -7,9 +7,9 @@ from typing import BinaryIO
 import pandas as pd
 
 from divacli.errors import DataError, listed
-from divacli.files import is_url
+from divacli.files.place import is_url
+from divacli.files.tar import through_tar
 from divacli.manifest import Manifest, read_manifest
-from divacli.tar import through_tar
 
 
 def read_scores(table: str, *, stdin: BinaryIO | None = None) -> Manifest:

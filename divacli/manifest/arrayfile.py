@@ -15,9 +15,9 @@ from typing import IO
 import numpy as np
 
 from divacli.errors import DataError
-from divacli.files import Place, RemoteFile, opened
+from divacli.files.place import Place, RemoteFile, opened
+from divacli.files.regular import open_regular, reason
 from divacli.manifest.bounded import most_unpacked, too_dense
-from divacli.regular import open_regular, reason
 
 _LOCAL_HEADER = struct.Struct(
     "<26xHH"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import IO
 
 from divacli.errors import DataError
-from divacli.files import Place, opened
+from divacli.files.place import Place, opened
 
 LONGEST_LINE = 4 << 20
 """Bytes. Rows of a table have some hundred, with the embedding in the text some ten thousand."""

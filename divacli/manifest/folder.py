@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 from divacli.errors import DataError, listed
-from divacli.files import RUN_FILE
-from divacli.regular import DOCUMENT_BYTES, read_regular
+from divacli.files.place import RUN_FILE
+from divacli.files.regular import DOCUMENT_BYTES, read_regular
 
 # What Pillow decodes in every build of the supported versions, and AVIF, which newer ones do.
 IMAGE_SUFFIXES = (

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from divacli.errors import DataError, listed
-from divacli.files import Place, opened
+from divacli.files.place import Place, opened
+from divacli.files.regular import reason
 from divacli.manifest.arrayfile import ArrayFile, read_npy_header
 from divacli.manifest.bounded import require_room
-from divacli.regular import reason
 
 _PER_SAMPLE = ("label", "path", "weight", "group")
 _KNOWN = ("embedding", "class_name", *_PER_SAMPLE)

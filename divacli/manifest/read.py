@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from divacli.errors import DataError, listed
-from divacli.files import (
+from divacli.files.place import (
     KINDS,
     Place,
     RemoteFile,

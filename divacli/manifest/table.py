@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from divacli.errors import DataError, listed
-from divacli.files import Place, joined, place_of, suffix_of
+from divacli.files.place import Place, joined, place_of, suffix_of
 from divacli.manifest.arrayfile import ArrayFile
 
 

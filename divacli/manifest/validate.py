@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from divacli.errors import DataError, listed
-from divacli.files import Place, RemoteFile, is_file, is_special, is_url, joined
+from divacli.files.place import Place, RemoteFile, is_file, is_special, is_url, joined
+from divacli.files.regular import NO_REGULAR_FILE
 from divacli.manifest.columns import row_numbers
 from divacli.manifest.table import Manifest, alike
-from divacli.regular import NO_REGULAR_FILE
 
 _LOOKED_AT = 100  # of the files that are missing
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from divacli.errors import OutputError
-from divacli.files import is_url, joined, suffix_of
+from divacli.files.place import is_url, joined, suffix_of
 from divacli.manifest.bounded import LONGEST_LINE
 from divacli.manifest.cells import NotPlainError, is_nested, plain, to_json
 from divacli.manifest.columns import is_missing

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from divacli.curate.outlook import Outlook
-from divacli.report.tables import add_words, cell, listing
+from divacli.report.terminal.tables import add_words, cell, listing
 from divacli.ridge import NOTHING, RANDOM
 
 _FEW_RIVALS = 3

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from rich.console import RenderableType
 from rich.text import Text
 
-from divacli.curate.evaluate import Evaluation
-from divacli.curate.verdicts import Verdict
-from divacli.report.plain import plain, shortened
+from divacli.evaluation.evaluate import Evaluation
+from divacli.evaluation.verdicts import Verdict
+from divacli.report.terminal.plain import plain, shortened
 
 _NAME_WIDTH = 26
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from divacli.curate.provenance import left_out
+from divacli.solve.provenance import left_out
 
 UNTOLD = 0.5
 """Width of the interval of a share beyond which it is no figure to show."""
@@ -75,7 +75,7 @@ def groups_sentences(about: Mapping[str, Any]) -> Iterator[Sentence]:
     """That whole groups are left out, where they are.
 
     Args:
-        about: A summary, or as from `divacli.curate.provenance.grouping`.
+        about: A summary, or as from `divacli.solve.provenance.grouping`.
     """
     if about.get("group") is not None:
         yield Sentence("", f"leave-group-out: {about['n_groups']:,} groups of {about['group']}")

@@ -9,10 +9,26 @@ Tensors in, tensors out: no files, no logging, no choice of device. The notation
     result = loo_derivative(task, fit, SquaredLoss())
 """
 
-from divacli.ridge.calibration import RobustCrossEntropy, calibrate
-from divacli.ridge.class_probability import Calibration
-from divacli.ridge.coreset import Coreset
-from divacli.ridge.derivative import (
+from divacli.ridge.dropping import Evidence, Kept, dropping_order, kept_fraction
+from divacli.ridge.fit.dual import Span
+from divacli.ridge.fit.eigen import in_eigenbasis
+from divacli.ridge.fit.folds import split_in_folds
+from divacli.ridge.fit.moments import Moments, decompose, moments
+from divacli.ridge.fit.rows import LinearOutput, Rows
+from divacli.ridge.fit.scaling import SCALINGS, Scaling, fit_scaling
+from divacli.ridge.fit.spectrum import RidgeFit, Spectrum
+from divacli.ridge.fit.task import RidgeTask
+from divacli.ridge.forecast import FOLDS, NOTHING, RANDOM, Change, Decide, Forecast, Rest, Training, forecast
+from divacli.ridge.labels.class_probability import Calibration
+from divacli.ridge.labels.diagnosis import Diagnosis, diagnose
+from divacli.ridge.labels.disagreement import Disagreement, examine_disagreement
+from divacli.ridge.labels.mistakes import Mistakes, Shape
+from divacli.ridge.labels.noise import NoiseFit, fit_noise, noise_rows
+from divacli.ridge.labels.noise_fit import NoiseModel
+from divacli.ridge.labels.scores import Scores, scores
+from divacli.ridge.labels.votes import Votes, VotesFit, fit_votes, gain_of_a_vote, right_shares
+from divacli.ridge.leave_out.calibration import RobustCrossEntropy, calibrate
+from divacli.ridge.leave_out.derivative import (
     DatasetDerivative,
     ValidationResult,
     loo_derivative,
@@ -20,46 +36,30 @@ from divacli.ridge.derivative import (
     validation_derivative,
     validation_sums,
 )
-from divacli.ridge.diagnosis import Diagnosis, diagnose
-from divacli.ridge.disagreement import Disagreement, examine_disagreement
-from divacli.ridge.dropping import Evidence, Kept, dropping_order, kept_fraction
-from divacli.ridge.dual import Span
-from divacli.ridge.eigen import in_eigenbasis
-from divacli.ridge.extension import Candidates, Extension, State
-from divacli.ridge.folds import split_in_folds
-from divacli.ridge.forecast import FOLDS, NOTHING, RANDOM, Change, Decide, Forecast, Rest, Training, forecast
-from divacli.ridge.functional import loo_loss
-from divacli.ridge.kfold import StepChoice, Trial
-from divacli.ridge.leave_one_out import LooResult, leave_one_out, loo_predictions, predictable
-from divacli.ridge.losses import CrossEntropyLoss, Loss, SquaredLoss, fit_inverse_temperature
-from divacli.ridge.mistakes import Mistakes, Shape
-from divacli.ridge.moments import Moments, decompose, moments
-from divacli.ridge.neighbours import NearDuplicates, near_duplicates
-from divacli.ridge.noise import NoiseFit, fit_noise, noise_rows
-from divacli.ridge.noise_fit import NoiseModel
-from divacli.ridge.oracle import Oracle
-from divacli.ridge.path import RidgePath, ridge_grid, ridge_path
-from divacli.ridge.pool_choice import (
+from divacli.ridge.leave_out.functional import loo_loss
+from divacli.ridge.leave_out.leave_one_out import LooResult, leave_one_out, loo_predictions, predictable
+from divacli.ridge.leave_out.losses import CrossEntropyLoss, Loss, SquaredLoss, fit_inverse_temperature
+from divacli.ridge.leave_out.oracle import Oracle
+from divacli.ridge.leave_out.path import RidgePath, ridge_grid, ridge_path
+from divacli.ridge.leave_out.removal import Removal
+from divacli.ridge.leave_out.uncertainty import derivative_errors, significant
+from divacli.ridge.pool.choice import (
     RULES,
     PoolProblem,
     PoolWalk,
     batch_size,
     started,
 )
-from divacli.ridge.pool_forecast import POOL_FOLDS, TRUSTED, forecast_rules
-from divacli.ridge.problem import Problem, differentiate
-from divacli.ridge.reduction import Reduction, merged
-from divacli.ridge.removal import Removal
-from divacli.ridge.reweighting import SIZES, LeftOut, choose_steps, left_out, stepped
-from divacli.ridge.rows import LinearOutput, Rows
-from divacli.ridge.scaling import SCALINGS, Scaling, fit_scaling
-from divacli.ridge.scores import Scores, scores
-from divacli.ridge.shares import ShareDerivative, choose_shares, differentiate_shares, share_weights
-from divacli.ridge.spectrum import RidgeFit, Spectrum
-from divacli.ridge.task import RidgeTask
-from divacli.ridge.trust import PoolTrust, fit_trust
-from divacli.ridge.uncertainty import derivative_errors, significant
-from divacli.ridge.votes import Votes, VotesFit, fit_votes, gain_of_a_vote, right_shares
+from divacli.ridge.pool.coreset import Coreset
+from divacli.ridge.pool.extension import Candidates, Extension, State
+from divacli.ridge.pool.forecast import POOL_FOLDS, TRUSTED, forecast_rules
+from divacli.ridge.pool.reduction import Reduction, merged
+from divacli.ridge.pool.trust import PoolTrust, fit_trust
+from divacli.ridge.similar.near_duplicates import NearDuplicates, near_duplicates
+from divacli.ridge.weights.kfold import StepChoice, Trial
+from divacli.ridge.weights.problem import Problem, differentiate
+from divacli.ridge.weights.reweighting import SIZES, LeftOut, choose_steps, left_out, stepped
+from divacli.ridge.weights.shares import ShareDerivative, choose_shares, differentiate_shares, share_weights
 
 __all__ = [
     "FOLDS",

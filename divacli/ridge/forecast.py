@@ -21,16 +21,16 @@ from torch import Tensor
 
 from divacli.errors import SolveError
 from divacli.parallel import world
-from divacli.ridge.derivative import loo_derivative, validation_derivative
-from divacli.ridge.kfold import drawn, without_fold
-from divacli.ridge.leave_one_out import loo_predictions
-from divacli.ridge.losses import Loss
-from divacli.ridge.moments import Moments, moments
-from divacli.ridge.problem import Problem, predictions
-from divacli.ridge.scaling import Scaling
-from divacli.ridge.spectrum import RidgeFit
-from divacli.ridge.task import Batch, RidgeTask
-from divacli.ridge.walk import look
+from divacli.ridge.fit.moments import Moments, moments
+from divacli.ridge.fit.passes import look
+from divacli.ridge.fit.scaling import Scaling
+from divacli.ridge.fit.spectrum import RidgeFit
+from divacli.ridge.fit.task import Batch, RidgeTask
+from divacli.ridge.leave_out.derivative import loo_derivative, validation_derivative
+from divacli.ridge.leave_out.leave_one_out import loo_predictions
+from divacli.ridge.leave_out.losses import Loss
+from divacli.ridge.weights.kfold import drawn, without_fold
+from divacli.ridge.weights.problem import Problem, predictions
 
 NOTHING, RANDOM = "nothing", "random"
 """Rivals of every decision: all samples as they are, and a random choice of the same size."""

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from divacli.backbones import fisher as fisher_module
-from divacli.backbones.fisher import DAMPING, Preconditioner
+from divacli.backbones.linearised import fisher as fisher_module
+from divacli.backbones.linearised.fisher import DAMPING, Preconditioner
 from divacli.errors import ModelError
 
 SHAPES = {"conv": (4, 3, 2, 2), "weight": (3, 5), "bias": (4,), "scale": ()}

@@ -9,7 +9,7 @@ from torch.func import functional_call
 from torch.nn import functional
 from torchvision import models
 
-from divacli.backbones.gradients import SampleGradients
+from divacli.backbones.linearised.gradients import SampleGradients
 
 EXACT = {"rtol": 1e-9, "atol": 1e-12}
 

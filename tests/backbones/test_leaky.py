@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from divacli.backbones.leaky import Leaky
+from divacli.backbones.linearised.leaky import Leaky
 
 SLOPE = 0.2
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from divacli.backbones import Linearize, load_backbone
+from divacli.backbones.linearised.expression import Part
 from divacli.errors import ModelError
-from divacli.linearize import Part
 
 HEAD = Part("head")
 

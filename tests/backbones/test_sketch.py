@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from divacli.backbones import sketch as sketch_module
-from divacli.backbones.sketch import Sketch
+from divacli.backbones.linearised import sketch as sketch_module
+from divacli.backbones.linearised.sketch import Sketch
 
 Draw = Callable[[int], Callable[[Tensor], Tensor]]
 

@@ -16,9 +16,9 @@ from torch.profiler import ProfilerActivity, profile
 from torchvision import models
 
 from divacli.backbones import Linearize, load_backbone
-from divacli.backbones.gradients import SampleGradients
-from divacli.backbones.sketch import Sketch
-from divacli.backbones.tangent import TangentExtractor
+from divacli.backbones.linearised.gradients import SampleGradients
+from divacli.backbones.linearised.sketch import Sketch
+from divacli.backbones.linearised.tangent import TangentExtractor
 from divacli.errors import ModelError
 
 EXACT = 1 << 16

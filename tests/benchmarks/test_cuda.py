@@ -6,8 +6,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import cuda
 from benchmarks.cost import Size, operations
-from divacli.ridge import path
-from divacli.ridge.products import column_blocks
+from divacli.ridge.fit.products import column_blocks
+from divacli.ridge.leave_out import path
 
 CPU = torch.device("cpu")
 

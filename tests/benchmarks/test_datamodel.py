@@ -41,10 +41,10 @@ from benchmarks.datamodel_truths import (
     read_truths,
     subsets,
 )
-from divacli.curate.score import score
-from divacli.curate.solution import SolveOptions, solve
+from divacli.curate.sample_scores import score
 from divacli.embed import BackboneChoice
 from divacli.ridge import SquaredLoss, validation_sums
+from divacli.solve.solution import SolveOptions, solve
 
 NETWORK = """
 import torch

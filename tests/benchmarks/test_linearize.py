@@ -16,13 +16,13 @@ from benchmarks.linearize import SUM, Basis, Kind, measure, mixed, scored
 from benchmarks.linearize_outputs import SIGNS, alike, compare_outputs, jacobians, shared
 from benchmarks.linearize_table import Row, missed, paired, report, share
 from divacli.backbones import Linearize
-from divacli.curate.evaluate import evaluate
-from divacli.curate.learners import RidgeLearner
-from divacli.curate.prune import choose_automatically
-from divacli.curate.rivals import rivals
-from divacli.curate.score import score
-from divacli.curate.solution import SolveOptions, solve
+from divacli.curate.prune_rules import choose_automatically
+from divacli.curate.sample_scores import score
 from divacli.embed import BackboneChoice, Samples, load_samples
+from divacli.evaluation.evaluate import evaluate
+from divacli.evaluation.learners import RidgeLearner
+from divacli.evaluation.rivals import rivals
+from divacli.solve.solution import SolveOptions, solve
 
 N, M, WIDTHS = 90, 45, (20, 150)
 CLASSES = ("a", "b", "c")

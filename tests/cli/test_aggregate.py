@@ -112,9 +112,9 @@ def test_the_recipe_of_the_documentation(modalities, arrays, done):
     """It predicts new images as the package's own fit of the written set does."""
     import torch
 
-    from divacli.curate.learners import RidgeLearner
-    from divacli.curate.solution import SolveOptions
     from divacli.embed import BackboneChoice, ExtractOptions, load_samples
+    from divacli.evaluation.learners import RidgeLearner
+    from divacli.solve.solution import SolveOptions
 
     arrays("new.npz", 400, 9, noise=1.5)
     done(*AGGREGATE, "--pool", "pools/sketches.npz")

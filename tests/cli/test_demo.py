@@ -161,7 +161,7 @@ def test_a_step_that_fails_ends_it(error, status, little_training, run, monkeypa
     def fail(*arguments):
         raise error
 
-    monkeypatch.setattr("divacli.curate.score.score", fail)
+    monkeypatch.setattr("divacli.curate.sample_scores.score", fail)
     result = run("demo")
     assert result.exit_code == status
     assert "diva prune" not in result.stderr

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from divacli.cli.evaluate import LearnerName
-from divacli.curate.finetuned import FinetuneLearner
-from divacli.curate.learners import LEARNERS
+from divacli.cli.commands.evaluate import LearnerName
+from divacli.evaluation.finetune_learner import FinetuneLearner
+from divacli.evaluation.learners import LEARNERS
 
 FILES = ["curve.csv", "curve.svg", "evaluation.csv", "evaluation.json", "evaluation.svg", "run.json"]
 

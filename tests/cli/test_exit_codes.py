@@ -342,7 +342,7 @@ def test_debug_shows_a_traceback_and_keeps_the_status(run):
 
 
 def test_interrupted(blobs, run, monkeypatch):
-    import divacli.curate.score as module
+    import divacli.curate.sample_scores as module
 
     def interrupt(*arguments):
         raise KeyboardInterrupt
@@ -366,7 +366,7 @@ def test_interrupted(blobs, run, monkeypatch):
     ],
 )
 def test_an_error_that_nobody_foresaw_is_no_traceback(error, message, blobs, run, monkeypatch):
-    import divacli.curate.score as module
+    import divacli.curate.sample_scores as module
 
     def fail(*arguments):
         raise error
@@ -376,7 +376,7 @@ def test_an_error_that_nobody_foresaw_is_no_traceback(error, message, blobs, run
 
 
 def test_an_error_that_nobody_foresaw_shows_where_with_debug(blobs, run, monkeypatch):
-    import divacli.curate.score as module
+    import divacli.curate.sample_scores as module
 
     def fail(*arguments):
         raise ZeroDivisionError("here")
@@ -389,7 +389,7 @@ def test_an_error_that_nobody_foresaw_shows_where_with_debug(blobs, run, monkeyp
 
 
 def test_out_of_memory_with_debug_shows_where(blobs, run, monkeypatch):
-    import divacli.curate.score as module
+    import divacli.curate.sample_scores as module
 
     def fail(*arguments):
         raise MemoryError

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from divacli.cli.logs import _group_limits
-from divacli.files import without_secrets
+from divacli.files.place import without_secrets
 
 RECORD = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (INFO|WARNING|ERROR) +\d+ divacli[.\w]*: .*", re.ASCII
@@ -36,7 +36,7 @@ def failing(monkeypatch):
     """Make the solve of `diva score` raise."""
 
     def install(error: BaseException) -> None:
-        import divacli.curate.score as module
+        import divacli.curate.sample_scores as module
 
         def fail(*arguments):
             local = "value of ".upper() + "a local variable"

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from divacli.lock import locked
+from divacli.files.lock import locked
 
 PARTS = {
     "score": ("scores", "failed"),
@@ -142,7 +142,7 @@ def test_decisions(done, photos):
 
 
 def test_a_mistake_in_diva_writes_nothing(run, model, photos, monkeypatch):
-    from divacli.curate import pruning
+    from divacli.curate import prune as pruning
 
     real = pruning.split
 

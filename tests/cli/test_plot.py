@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from divacli.cli.plot import KindName
-from divacli.report.plots import KINDS
+from divacli.cli.commands.plot import KindName
+from divacli.report.figures.plots import KINDS
 
 OF_SCORES = ["histogram", "loss", "classes", "confusions", "ridge"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from divacli.curate.decision import MORE_LIKELY_WRONG, balanced_threshold
+from divacli.curate.suspects import MORE_LIKELY_WRONG, balanced_threshold
 from divacli.manifest import read_manifest
 
 N = 300
@@ -211,7 +211,7 @@ def test_scores_from_elsewhere_need_neither_features_nor_images(images, model, d
     def refuse(*arguments):
         raise AssertionError("images were read")
 
-    monkeypatch.setattr("divacli.curate.record.content_keys", refuse)
+    monkeypatch.setattr("divacli.curate.score_note.content_keys", refuse)
     arguments = ("relabel", "scored/scores.csv", "--cache-dir", "another")
     # Most labels are called wrong, and nothing judges that.
     assert "--force writes the corrections" in text_of(done(*arguments, "--out", "given"))

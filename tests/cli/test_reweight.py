@@ -409,7 +409,7 @@ def test_a_validation_set_with_a_label_of_its_own(blobs, run):
 
 
 def test_interrupted_between_the_folds(blobs, run, monkeypatch):
-    import divacli.ridge.reweighting as module
+    import divacli.ridge.weights.reweighting as module
 
     true, calls = module.predictions, []
 

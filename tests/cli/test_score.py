@@ -146,7 +146,7 @@ def test_removing_a_sample_changes_the_summed_loss_by_about_minus_its_derivative
 
 
 def test_equal_derivatives_are_ranked_by_path(blobs, scores, monkeypatch):
-    import divacli.curate.score as module
+    import divacli.curate.sample_scores as module
 
     data = blobs(n=12, path=np.array([f"{number * 7 % 12:02d}" for number in range(12)]))
     true = module.scores
@@ -417,7 +417,7 @@ def test_each_scaling_is_the_oracles(scaling, blobs, scores):
 
 
 def test_fewer_samples_than_features_go_through_the_dual_form(blobs, scores, monkeypatch):
-    import divacli.curate.solution as module
+    import divacli.solve.solution as module
 
     spans = []
     true = module.Span
@@ -578,7 +578,7 @@ def test_verify_of_a_validation_loss(blobs, done):
 
 
 def test_verify_shows_a_corrupted_derivative(blobs, done, monkeypatch):
-    import divacli.curate.score as module
+    import divacli.curate.sample_scores as module
 
     true = module.scores
 

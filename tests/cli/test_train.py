@@ -163,7 +163,7 @@ def test_the_weights_it_begins_with_are_not_replaced(trained, images, model, run
 def test_a_restart_that_is_interrupted_says_how_to_go_on(trained, images, model, run, monkeypatch):
     trained()
     checkpoint = Path("diva-out/checkpoint.pt")
-    import divacli.curate.train as module
+    import divacli.training.train as module
 
     first_features = module._first_features
 

@@ -10,14 +10,14 @@ import torch
 
 from divacli.curate.aggregate import FEATURES, WEIGHTS, aggregate, aligned, features_file
 from divacli.curate.extend import ExtendOptions, extend
-from divacli.curate.learners import RidgeLearner
-from divacli.curate.solution import SolveOptions, pose
 from divacli.embed import joined
-from divacli.embed.gathered import whole
+from divacli.embed.feature_rows import whole
 from divacli.errors import DataError, StoreError
+from divacli.evaluation.learners import RidgeLearner
 from divacli.manifest import write_bytes, write_table
 from divacli.ridge import decompose, leave_one_out, ridge_path
-from divacli.ridge.losses import SquaredLoss
+from divacli.ridge.leave_out.losses import SquaredLoss
+from divacli.solve.solution import SolveOptions, pose
 
 OPTIONS = SolveOptions(dtype=torch.float64)
 EVERYTHING = ExtendOptions()

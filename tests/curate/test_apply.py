@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from divacli.curate.apply import apply
-from divacli.curate.decisions import decisions_of
 from divacli.manifest import manifest_of
+from divacli.review.apply import apply
+from divacli.review.decisions import decisions_of
 
 PATHS = [f"{row}.png" for row in range(6)]
 LABELS = list("ababac")

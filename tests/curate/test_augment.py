@@ -25,12 +25,12 @@ from divacli.curate.augment import (
     snippet,
     walk,
 )
-from divacli.curate.solution import SolveOptions, pose
 from divacli.embed import Samples
 from divacli.embed.augmentation import NamedTransform, parse_transform
-from divacli.embed.gathered import whole
-from divacli.report.augment import augment_verdict
+from divacli.embed.feature_rows import whole
+from divacli.report.terminal.augment import augment_verdict
 from divacli.ridge import NOTHING, RANDOM, decompose, ridge_path, share_weights
+from divacli.solve.solution import SolveOptions, pose
 
 OPTIONS = SolveOptions(loss="cross-entropy", dtype=torch.float64)
 SQUARED = replace(OPTIONS, loss="squared", ridge=0.7)

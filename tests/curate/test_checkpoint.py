@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from divacli.curate.checkpoint import discard_checkpoint, load_checkpoint, save_checkpoint
+from divacli.training.resume import discard_checkpoint, load_checkpoint, save_checkpoint
 
 ABOUT = {"data": "abc"}
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from divacli.curate.choice import barred_samples
 from divacli.curate.extend import ExtendOptions, extend
-from divacli.curate.solution import SolveOptions
+from divacli.curate.pool_tables import barred_samples
 from divacli.errors import DataError
+from divacli.solve.solution import SolveOptions
 
 OPTIONS = SolveOptions()
 

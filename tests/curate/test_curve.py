@@ -9,16 +9,16 @@ import pandas as pd
 import pytest
 import torch
 
-from divacli.curate.curve import additions, by_derivative, by_loss, measure_curve, removals
-from divacli.curate.evaluate import TrainingSet, measure
 from divacli.curate.extend import ExtendOptions, extend
-from divacli.curate.learners import RidgeLearner, ridge_outputs
-from divacli.curate.prune import choose_kept
-from divacli.curate.score import score
-from divacli.curate.solution import SolveOptions
+from divacli.curate.prune_rules import choose_kept
+from divacli.curate.sample_scores import score
 from divacli.embed import joined
-from divacli.embed.progress import silent
 from divacli.errors import DataError
+from divacli.evaluation.curve import additions, by_derivative, by_loss, measure_curve, removals
+from divacli.evaluation.evaluate import TrainingSet, measure
+from divacli.evaluation.learners import RidgeLearner, ridge_outputs
+from divacli.progress import silent
+from divacli.solve.solution import SolveOptions
 
 OPTIONS = SolveOptions(ridge=0.5, dtype=torch.float64)
 

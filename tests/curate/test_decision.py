@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from divacli.curate.decision import (
+from divacli.curate.prune_rules import choose_automatically
+from divacli.curate.suspects import (
     BALANCED,
     LIKELY,
     MORE_LIKELY_WRONG,
@@ -23,7 +24,6 @@ from divacli.curate.decision import (
     require_judged,
     threshold_of,
 )
-from divacli.curate.prune import choose_automatically
 from divacli.errors import DataError
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from divacli.curate.decisions import Decisions, decisions_of, matched_rows, verdicts_of
 from divacli.errors import DataError
-from divacli.files import RemoteFile
+from divacli.files.place import RemoteFile
 from divacli.manifest import Manifest, manifest_of, read_manifest
+from divacli.review.decisions import Decisions, decisions_of, matched_rows, verdicts_of
 
 
 def data(folder: Path, n: int = 6, **columns) -> Manifest:

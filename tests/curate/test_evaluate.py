@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from divacli.curate.evaluate import (
+from divacli.embed import Samples, joined
+from divacli.errors import DataError
+from divacli.evaluation.evaluate import (
     COLUMNS,
     TrainingSet,
     evaluate,
@@ -24,11 +26,9 @@ from divacli.curate.evaluate import (
     summarise,
     with_recovered,
 )
-from divacli.curate.learners import LEARNERS
-from divacli.curate.rivals import rivals
-from divacli.curate.solution import SolveOptions, require_same_features
-from divacli.embed import Samples, joined
-from divacli.errors import DataError
+from divacli.evaluation.learners import LEARNERS
+from divacli.evaluation.rivals import rivals
+from divacli.solve.solution import SolveOptions, require_same_features
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from divacli.curate.extend import ExtendOptions, extend, shared_classes
-from divacli.curate.solution import SolveOptions
-from divacli.embed.gathered import whole
+from divacli.embed.feature_rows import whole
 from divacli.errors import DataError, ModelError
+from divacli.solve.solution import SolveOptions
 
 WIDE = SolveOptions(dtype=torch.float64)
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from divacli.curate.files import ResultFiles
-from divacli.curate.runfile import RUN_FILE
 from divacli.errors import DataError, DivaError, OutputError
-from divacli.lock import locked
+from divacli.files.lock import locked
 from divacli.manifest import Manifest, manifest_of, read_manifest
-from divacli.report.results import read_results
+from divacli.results.read import read_results
+from divacli.results.runfile import RUN_FILE
+from divacli.results.write import ResultFiles
 from divacli.run import Run, running
 
 ROWS = pd.DataFrame({"path": ["1.png", "2.png", "3.png"], "label": ["a", "b", "a"]})

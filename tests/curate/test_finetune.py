@@ -13,10 +13,10 @@ from torchvision import models
 
 from divacli.backbones import load_backbone
 from divacli.backbones.parts import active_names, last_block
-from divacli.curate.finetune import StepOptions, Trainee, closed_form_head, set_outputs
-from divacli.curate.parts import head_of, trained_names
 from divacli.errors import ModelError
 from divacli.ridge import RidgeTask, decompose, loo_predictions, ridge_path
+from divacli.training.trainable import head_of, trained_names
+from divacli.training.trainee import StepOptions, Trainee, closed_form_head, set_outputs
 
 CPU = torch.device("cpu")
 

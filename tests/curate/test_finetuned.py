@@ -12,15 +12,15 @@ import torch
 from PIL import Image
 
 from divacli.backbones import Backbone
-from divacli.curate import crossfit
-from divacli.curate.evaluate import TrainingSet, measure
-from divacli.curate.finetune import StepOptions
-from divacli.curate.finetuned import FinetuneLearner
-from divacli.curate.solution import SolveOptions
-from divacli.curate.train import TrainOptions, train
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, load_samples
 from divacli.errors import DataError, DivaError, ModelError
+from divacli.evaluation.evaluate import TrainingSet, measure
+from divacli.evaluation.finetune_learner import FinetuneLearner
 from divacli.manifest import read_manifest
+from divacli.solve.solution import SolveOptions
+from divacli.training import crossfit
+from divacli.training.train import TrainOptions, train
+from divacli.training.trainee import StepOptions
 
 HOW = {"epochs": 3, "batch_size": 16, "workers": 0, "steps": StepOptions("adamw", 0.01)}
 

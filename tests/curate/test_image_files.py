@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from divacli.curate import image_files
-from divacli.curate.files import ResultFiles
-from divacli.curate.materialize import materialize
 from divacli.errors import DataError, OutputError
-from divacli.files import COMMIT
+from divacli.files.place import COMMIT
 from divacli.manifest import Manifest, read_manifest
+from divacli.results.write import ResultFiles
+from divacli.review import image_files
+from divacli.review.materialize import materialize
 
 
 @contextlib.contextmanager

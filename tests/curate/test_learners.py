@@ -11,7 +11,8 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from divacli.curate.learners import (
+from divacli.embed import Samples
+from divacli.evaluation.learners import (
     FOLDS,
     LEARNERS,
     PENALTIES,
@@ -21,8 +22,7 @@ from divacli.curate.learners import (
     ridge_outputs,
     stratified_folds,
 )
-from divacli.curate.solution import SolveOptions
-from divacli.embed import Samples
+from divacli.solve.solution import SolveOptions
 
 EXACT = SolveOptions(dtype=torch.float64)
 
@@ -234,7 +234,7 @@ def test_logistic_regression_deals_its_folds_by_group(split, monkeypatch):
     grouped = replace(training, manifest=replace(training.manifest, table=table))
     seen = []
     monkeypatch.setattr(
-        "divacli.curate.learners.choose_penalty", lambda *given: seen.append(given[-1]) or PENALTIES[4]
+        "divacli.evaluation.learners.choose_penalty", lambda *given: seen.append(given[-1]) or PENALTIES[4]
     )
     LogisticLearner(EXACT)(grouped, test, 0)
     LogisticLearner(replace(EXACT, group=None))(grouped, test, 0)

@@ -15,10 +15,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from divacli.curate import image_files
-from divacli.curate.materialize import laid_out, materialize, safe_name
 from divacli.errors import DataError, OutputError
 from divacli.manifest import manifest_of, read_manifest
+from divacli.review import image_files
+from divacli.review.materialize import laid_out, materialize, safe_name
 
 HOSTILE = [
     "plain",
@@ -197,7 +197,7 @@ def test_hostile_labels_and_names_stay_inside_and_come_back(tmp_path, format):
 def test_readers_of_class_folders_see_the_same(photos, tmp_path):
     from torchvision.datasets import ImageFolder
 
-    from divacli.dataset import ManifestDataset
+    from divacli.interchange.torch_dataset import ManifestDataset
 
     manifest = read_manifest(str(photos))
     manifest = manifest_of(manifest.table.assign(label=["a", "b"] * 4), photos)

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from divacli.curate import nearest
-from divacli.curate.nearest import nearest_of_classes
+from divacli.ridge.similar import nearest
+from divacli.ridge.similar.nearest import nearest_of_classes
 
 
 @pytest.mark.parametrize("block", [3, 7, 1000])

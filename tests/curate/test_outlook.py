@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from divacli.curate.outlook import Judge, Outlook, kept_weights, preferred, random_kept
-from divacli.curate.record import Scores
-from divacli.curate.score import score
-from divacli.curate.solution import SolveOptions
-from divacli.embed.progress import silent
+from divacli.curate.sample_scores import score
+from divacli.curate.score_note import Scores
+from divacli.progress import silent
 from divacli.ridge import NOTHING, RANDOM, Forecast, Rest, Training, moments
 from divacli.ridge.forecast import _Ridges
-from divacli.ridge.kfold import without_fold
+from divacli.ridge.weights.kfold import without_fold
+from divacli.solve.solution import SolveOptions
 
 N = 400
 

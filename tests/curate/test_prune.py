@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from divacli.curate.prune import choose_kept, split
+from divacli.curate.prune_rules import choose_kept, split
 from divacli.errors import DataError
 
 

@@ -10,18 +10,18 @@ import pandas as pd
 import pytest
 import torch
 
-from divacli.curate.decision import outliers
 from divacli.curate.dropping import SeenInTable, SeenWithoutFold, by_column, by_label, by_rule, without_fold
 from divacli.curate.outlook import Judge
-from divacli.curate.prune import CRITERIA, choose_automatically, choose_kept
-from divacli.curate.pruning import AUTOMATIC, Pruning, prune_automatically, prune_by
-from divacli.curate.record import Scores
-from divacli.curate.score import score
-from divacli.curate.solution import SolveOptions
-from divacli.embed.progress import silent
+from divacli.curate.prune import AUTOMATIC, Pruning, prune_automatically, prune_by
+from divacli.curate.prune_rules import CRITERIA, choose_automatically, choose_kept
+from divacli.curate.sample_scores import score
+from divacli.curate.score_note import Scores
+from divacli.curate.suspects import outliers
 from divacli.errors import DataError
+from divacli.progress import silent
 from divacli.ridge import NOTHING, RANDOM, Rest, Training, moments
 from divacli.ridge.dropping import COVERAGE, RULES
+from divacli.solve.solution import SolveOptions
 
 OPTIONS = SolveOptions(dtype=torch.float64)
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from divacli.curate.outlook import Judge
-from divacli.curate.record import Scores, find_record, save_record
-from divacli.curate.score import score
-from divacli.curate.solution import SolveOptions
-from divacli.embed.progress import silent
+from divacli.curate.sample_scores import score
+from divacli.curate.score_note import Scores, find_record, save_record
 from divacli.manifest import read_manifest, write_table
+from divacli.progress import silent
 from divacli.ridge import Rest, Training
+from divacli.solve.solution import SolveOptions
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_a_note_keeps_groups_and_the_count_of_classes(options, gaussian, tmp_pat
 
 @pytest.mark.parametrize("most", [256, 2], ids=["noted", "of too many classes"])
 def test_a_note_holds_how_labels_come_about_or_that_is_found_anew(most, written, tmp_path, monkeypatch):
-    monkeypatch.setattr("divacli.curate.record._MOST_NOTED", most)
+    monkeypatch.setattr("divacli.curate.score_note._MOST_NOTED", most)
     result, file = written()
     record = find_record(read_manifest(str(file)), tmp_path / "notes", SolveOptions())
     assert (record.noise is None) == (most == 2)

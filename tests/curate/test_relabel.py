@@ -11,15 +11,6 @@ import pandas as pd
 import pytest
 import torch
 
-from divacli.curate.decision import (
-    BALANCED,
-    LIKELY,
-    MORE_LIKELY_WRONG,
-    balanced_threshold,
-    errors_first,
-    mislabelled,
-)
-from divacli.curate.record import Scores
 from divacli.curate.relabel import (
     ACTIONS,
     CHANGE_COLUMNS,
@@ -30,13 +21,22 @@ from divacli.curate.relabel import (
     relabel,
     relabel_scored,
 )
-from divacli.curate.score import score
-from divacli.curate.solution import SolveOptions
-from divacli.embed.progress import silent
+from divacli.curate.sample_scores import score
+from divacli.curate.score_note import Scores
+from divacli.curate.suspects import (
+    BALANCED,
+    LIKELY,
+    MORE_LIKELY_WRONG,
+    balanced_threshold,
+    errors_first,
+    mislabelled,
+)
 from divacli.errors import DataError
-from divacli.report.relabel import relabel_verdict
+from divacli.progress import silent
+from divacli.report.terminal.relabel import relabel_verdict
 from divacli.ridge import NOTHING, RANDOM, Change, Rest, moments
 from divacli.ridge.forecast import Forecast, _Ridges
+from divacli.solve.solution import SolveOptions
 
 CLASSES = np.array(["cat", "dog", "owl"])
 
@@ -384,7 +384,7 @@ def test_the_balanced_threshold_is_found_anew_without_each_fold(overlapping, mon
     found = []
     true = balanced_threshold
     monkeypatch.setattr(
-        "divacli.curate.decision.balanced_threshold",
+        "divacli.curate.suspects.balanced_threshold",
         lambda probability: found.append((len(probability), true(probability))) or found[-1][1],
     )
     scores = scored(overlapping())

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from divacli.curate.rivals import Pool, rivals
 from divacli.embed import Samples, joined
 from divacli.errors import DataError
+from divacli.evaluation.rivals import Pool, rivals
 
 
 @pytest.fixture

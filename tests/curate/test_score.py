@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from divacli.curate.score import ScoreResult, score
-from divacli.curate.scoring import of_known_labels
-from divacli.curate.solution import SolveOptions
+from divacli.curate.sample_scores import ScoreResult, score
+from divacli.curate.score import of_known_labels
 from divacli.report.words import first_sentence
 from divacli.ridge import Oracle
+from divacli.solve.solution import SolveOptions
 
 DOUBLE = SolveOptions(dtype=torch.float64)
 

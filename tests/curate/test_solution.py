@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 import torch
 
-from divacli.curate.score import score
-from divacli.curate.solution import SolveOptions, class_numbers, group_names, group_numbers, pose, solve
+from divacli.curate.sample_scores import score
 from divacli.errors import DataError, SolveError
 from divacli.ridge import CrossEntropyLoss, loo_predictions
+from divacli.solve.solution import SolveOptions, class_numbers, group_names, group_numbers, pose, solve
 
 
 def test_classes_are_numbered_by_value(tmp_path, load):

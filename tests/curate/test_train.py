@@ -17,13 +17,13 @@ import torch
 from PIL import Image
 
 from divacli.backbones import Backbone, load_backbone
-from divacli.curate import crossfit
-from divacli.curate.finetune import StepOptions, Trainee
-from divacli.curate.joint import JointTraining
-from divacli.curate.solution import SolveOptions
-from divacli.curate.train import HISTORY, TrainOptions, TrainResult, classes_beside, train
 from divacli.errors import DataError, DivaError, ModelError, StoreError
 from divacli.manifest import Manifest, manifest_of, read_manifest
+from divacli.solve.solution import SolveOptions
+from divacli.training import crossfit
+from divacli.training.joint import JointTraining
+from divacli.training.train import HISTORY, TrainOptions, TrainResult, classes_beside, train
+from divacli.training.trainee import StepOptions, Trainee
 
 N = 60
 
@@ -644,7 +644,7 @@ def test_out_of_memory_says_what_to_do(trained, monkeypatch):
     def exhausted(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("divacli.curate.finetune.functional.cross_entropy", exhausted)
+    monkeypatch.setattr("divacli.training.trainee.functional.cross_entropy", exhausted)
     with pytest.raises(ModelError, match="out of memory on cpu with 16 images") as caught:
         trained()
     assert "--batch-size 8" in caught.value.hint

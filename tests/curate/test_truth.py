@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from divacli.curate.truth import right_labels
 from divacli.errors import DataError
 from divacli.manifest import Manifest, read_manifest
+from divacli.manifest.truth import right_labels
 
 
 def written(file: Path, **columns: list[str]) -> Manifest:

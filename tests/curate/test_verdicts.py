@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from divacli.curate.verdicts import Verdict, confidence_of, difference_interval
+from divacli.evaluation.verdicts import Verdict, confidence_of, difference_interval
 
 Mistakes = tuple[np.ndarray, np.ndarray]
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from divacli.curate.score import ScoreResult, score
-from divacli.curate.solution import SolveOptions
+from divacli.curate.sample_scores import ScoreResult, score
 from divacli.curate.verify import verify
 from divacli.embed import Samples
 from divacli.ridge import RidgeTask, loo_derivative
+from divacli.solve.solution import SolveOptions
 
 DOUBLE = SolveOptions(dtype=torch.float64)
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from divacli.curate.ballots import collected
-from divacli.curate.solution import SolveOptions
 from divacli.curate.votes import ANNOTATOR_COLUMNS, Consensus, find_consensus
 from divacli.embed import BackboneChoice, ExtractOptions, samples_of
 from divacli.manifest import manifest_of, read_manifest
+from divacli.solve.solution import SolveOptions
 
 N = 60
 

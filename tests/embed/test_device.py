@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from divacli.embed.device import resolve_device
 from divacli.errors import DivaError
+from divacli.machine.device import resolve_device
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 from divacli.embed import digests
 from divacli.embed.digests import KnownDigests
 from divacli.embed.keys import content_keys
-from divacli.embed.progress import silent
+from divacli.progress import silent
 
 
 @pytest.fixture

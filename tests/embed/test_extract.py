@@ -16,13 +16,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from divacli.backbones import Backbone, load_backbone
-from divacli.embed import ExtractOptions, loading
+from divacli.embed import ExtractOptions
 from divacli.embed import extract as extract_module
+from divacli.embed import image_loader as loading
 from divacli.embed.extract import extract
 from divacli.embed.keys import content_keys
-from divacli.embed.progress import silent
 from divacli.embed.store import FeatureStore
 from divacli.errors import ModelError
+from divacli.progress import silent
 
 CPU = torch.device("cpu")
 

@@ -14,11 +14,11 @@ from divacli.embed import ExtractOptions
 from divacli.embed.batchsize import BatchSize
 from divacli.embed.extract import extract, feature_identity
 from divacli.embed.forward import FeatureBatch, on_device
+from divacli.embed.image_loader import LoadedBatch, process_batches
 from divacli.embed.jpeg import TensorCrops
 from divacli.embed.keys import content_keys
-from divacli.embed.loading import LoadedBatch, process_batches
-from divacli.embed.progress import silent
 from divacli.embed.store import FeatureStore
+from divacli.progress import silent
 
 CPU = torch.device("cpu")
 

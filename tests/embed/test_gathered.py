@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from divacli.embed.gathered import GatheredRows, whole
+from divacli.embed.feature_rows import GatheredRows, whole
 from divacli.manifest import ArrayFile
 
 SELECTIONS = [

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from divacli.embed.keys import content_keys, digest_of
-from divacli.embed.progress import silent
+from divacli.progress import silent
 
 
 def test_key_is_the_digest_of_the_content(tmp_path: Path) -> None:

@@ -14,8 +14,7 @@ import torch
 from PIL import Image
 
 from divacli.backbones import Linearize, load_backbone
-from divacli.curate.score import score
-from divacli.curate.solution import SolveOptions
+from divacli.curate.sample_scores import score
 from divacli.embed import (
     BackboneChoice,
     ExtractOptions,
@@ -30,6 +29,7 @@ from divacli.embed.augmentation import parse_transform
 from divacli.embed.extract import feature_identity
 from divacli.errors import StoreError
 from divacli.manifest import read_manifest
+from divacli.solve.solution import SolveOptions
 
 CPU = torch.device("cpu")
 BOTH = Linearize("head+2*block:hidden", 64)

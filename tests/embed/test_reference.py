@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 
 from divacli.backbones import Linearize, load_backbone
-from divacli.curate.score import score
-from divacli.curate.solution import SolveOptions
+from divacli.curate.sample_scores import score
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, load_samples
 from divacli.embed import reference as reference_module
 from divacli.embed.reference import Reference
 from divacli.errors import DataError, ModelError, StoreError
+from divacli.solve.solution import SolveOptions
 
 DIAGONAL = Linearize("head+block:hidden", 64, "diagonal")
 

@@ -12,7 +12,7 @@ import pytest
 from divacli.embed import BackboneChoice, is_store, load_samples, read_data, write_store
 from divacli.embed.store import FeatureStore
 from divacli.errors import DataError, StoreError
-from divacli.files import place_of
+from divacli.files.place import place_of
 
 NOBODY = BackboneChoice()
 

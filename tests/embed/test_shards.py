@@ -15,11 +15,11 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import functional
 
 from divacli import ManifestDataset
-from divacli import tar as tar_module
 from divacli.embed import BackboneChoice, ExtractOptions, load_samples
 from divacli.embed.keys import content_keys
-from divacli.embed.progress import silent
 from divacli.errors import DataError
+from divacli.files import tar as tar_module
+from divacli.progress import silent
 
 N = 70
 
@@ -82,7 +82,7 @@ def test_digests_are_remembered_until_the_shard_changes(
 
     read = []
     real = tar_module.read_member
-    monkeypatch.setattr("divacli.files.read_member", lambda *a: read.append(a) or real(*a))
+    monkeypatch.setattr("divacli.files.place.read_member", lambda *a: read.append(a) or real(*a))
     files = [f"{tmp_path}/s.tar/1.png"]
     write(b"one")
     first = content_keys(files, silent, tmp_path / "cache")[0]

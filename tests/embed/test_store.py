@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from divacli.embed.store import FeatureStore, batched
 from divacli.errors import OutputError, StoreError
-from divacli.files import size_of
+from divacli.files.place import size_of
 
 MakeKeys = Callable[..., np.ndarray]
 

@@ -16,13 +16,13 @@ import torch
 from typer.testing import CliRunner
 
 from divacli.cli.app import app
-from divacli.curate.checkpoint import load_checkpoint
-from divacli.curate.runfile import RunFile
 from divacli.embed.samples import read_store
 from divacli.embed.store import FeatureStore
 from divacli.errors import OutputError, StoreError
 from divacli.manifest import read_manifest
-from divacli.report.results import read_results
+from divacli.results.read import read_results
+from divacli.results.runfile import RunFile
+from divacli.training.resume import load_checkpoint
 
 COMMITTED = Path(__file__).with_name("1")
 PATHS = [f"photos/{row:02d}, é.png" for row in range(24)]

@@ -26,10 +26,10 @@ from PIL import Image
 from divacli.backbones import load_backbone
 from divacli.embed.images import MAX_PIXELS, UndecodableImage, decode_image
 from divacli.errors import DataError, ModelError
-from divacli.files import file_digest, read_bytes
+from divacli.files.place import file_digest, read_bytes
+from divacli.files.tar import MAX_BYTES, members, read_member
 from divacli.manifest import bounded, read_manifest
 from divacli.manifest.tabular import parse
-from divacli.tar import MAX_BYTES, members, read_member
 
 pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 
@@ -339,7 +339,7 @@ def test_a_tar_file_that_states_any_size(size: int, kind: bytes, tmp_path: Path)
     header[148:156] = b"%06o\0 " % sum(header)
     (tmp_path / "x.tar").write_bytes(first.tobuf(tarfile.GNU_FORMAT) + header + bytes(2048))
     code = (
-        "import sys; from divacli.tar import members; from divacli.errors import DataError\n"
+        "import sys; from divacli.files.tar import members; from divacli.errors import DataError\n"
         "try: members(sys.argv[1])\n"
         "except DataError as error: print(error)"
     )

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from divacli.curate.materialize import laid_out, materialize, safe_name
-from divacli.embed.progress import silent
 from divacli.errors import OutputError
 from divacli.manifest import manifest_of
+from divacli.progress import silent
+from divacli.review.materialize import laid_out, materialize, safe_name
 
 EVIL = [
     *(
@@ -154,7 +154,7 @@ def test_tables_replace_links_and_do_not_follow_them(
 @pytest.mark.parametrize("planted", ["images", "images/000000.png"])
 def test_links_that_wait_for_the_images_of_a_data_set(planted: str, elsewhere: Path, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets", reason="datasets is not installed")
-    from divacli.huggingface import from_dataset
+    from divacli.interchange.huggingface import from_dataset
 
     mine = elsewhere / "mine.txt"
     mine.write_text("precious")

@@ -20,8 +20,8 @@ from torch import nn
 
 from divacli.backbones import load_backbone
 from divacli.backbones.checkpoint import read_checkpoint
-from divacli.backbones.refusal import refuse_exported, refuse_torchscript
 from divacli.backbones.rezip import copied, member_names
+from divacli.backbones.untrusted import refuse_exported, refuse_torchscript
 from divacli.errors import ModelError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning", "ignore::DeprecationWarning")

@@ -11,7 +11,7 @@ import fsspec
 import pytest
 
 from divacli.errors import DataError
-from divacli.files import RemoteFile
+from divacli.files.place import RemoteFile
 
 URLS = [
     "reference://a.npz",

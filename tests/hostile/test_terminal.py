@@ -21,8 +21,8 @@ from rich.table import Table
 from divacli.cli.command import answering_errors, console, note, say, warn
 from divacli.cli.options import FrameOptions
 from divacli.errors import DataError, listed
-from divacli.report.progress import shown
-from divacli.report.tables import PathCell, add_numbers, add_words, cell, listing
+from divacli.report.terminal.progress import shown
+from divacli.report.terminal.tables import PathCell, add_numbers, add_words, cell, listing
 
 # Whatever ends a line, on a terminal or for `str.splitlines`.
 BREAKS = ("\n", "\r", "\r\n", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029")

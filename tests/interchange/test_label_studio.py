@@ -10,13 +10,13 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
-from divacli.curate.apply import apply
-from divacli.curate.decisions import decisions_of
 from divacli.errors import DataError
 from divacli.interchange.label_studio import LOCAL_FILES, decisions_of_export, interface_of, tasks_of
 from divacli.interchange.read import read_decisions
 from divacli.interchange.scored import read_scores
 from divacli.manifest import manifest_of
+from divacli.review.apply import apply
+from divacli.review.decisions import decisions_of
 
 
 def choice(label: str, name: str = "label") -> dict:

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from divacli.curate.curve import Curve
-from divacli.curate.evaluate import COLUMNS, Evaluation, summarise, with_recovered
-from divacli.report.curves import curve_plot, evaluation_plot
+from divacli.evaluation.curve import Curve
+from divacli.evaluation.evaluate import COLUMNS, Evaluation, summarise, with_recovered
+from divacli.report.figures.curves import curve_plot, evaluation_plot
 
 
 def evaluation(names: list[str], learners: tuple[str, ...] = ("ridge", "logistic")) -> Evaluation:

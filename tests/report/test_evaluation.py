@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from divacli.curate.curve import Curve
-from divacli.curate.evaluate import Evaluation
-from divacli.report.evaluation import curve_summary, evaluation_summary
-from divacli.report.plain import shortened
+from divacli.evaluation.curve import Curve
+from divacli.evaluation.evaluate import Evaluation
+from divacli.report.terminal.evaluation import curve_summary, evaluation_summary
+from divacli.report.terminal.plain import shortened
 
 
 def shown(parts) -> list[str]:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pandas as pd
 from rich.console import Console
 
-from divacli.report.extend import aggregate_summary, extend_summary
+from divacli.report.terminal.extend import aggregate_summary, extend_summary
 
 SUMMARY = {
     "n_selected": 1500,

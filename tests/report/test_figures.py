@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 from divacli.errors import DataError
-from divacli.report import figures
-from divacli.report.drawing import GRID, INK, SERIES, page_svg, rendered
-from divacli.report.plain import plain
+from divacli.report.figures import figures
+from divacli.report.figures.drawing import GRID, INK, SERIES, page_svg, rendered
+from divacli.report.terminal.plain import plain
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -302,7 +302,7 @@ def test_text_of_users_appears_as_itself_and_is_nothing_else(text):
 
 
 def test_figures_need_no_torch():
-    code = "import sys; import divacli.report.plots; sys.exit('torch' in sys.modules)"
+    code = "import sys; import divacli.report.figures.plots; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

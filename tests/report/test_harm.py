@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from divacli.curate.harm import EXACT, HARM_COLUMNS, HarmResult
-from divacli.report.harm import harm_summary
+from divacli.report.terminal.harm import harm_summary
 
 
 def shown(result: HarmResult) -> list[str]:

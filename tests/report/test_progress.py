@@ -8,7 +8,7 @@ import re
 import pytest
 from rich.console import Console
 
-from divacli.report.progress import shown
+from divacli.report.terminal.progress import shown
 
 
 def drawn(what: str, total: int, width: int = 80, **screen: object) -> list[str]:

@@ -10,9 +10,9 @@ import pandas as pd
 from rich.console import Console
 
 from divacli.curate.reweight import ReweightResult
-from divacli.report.reweight import reweight_summary
+from divacli.report.terminal.reweight import reweight_summary
 from divacli.ridge import StepChoice
-from divacli.ridge.kfold import Trial
+from divacli.ridge.weights.kfold import Trial
 
 TRIALS = (Trial(1, 0.1, 0.98, 0.0012, 0.0008, 0.44), Trial(2, 0.1, 0.99, -0.016, 0.01, 0.433))
 

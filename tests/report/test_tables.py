@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from divacli.report.tables import PathCell, add_numbers, add_words, cell, listing
+from divacli.report.terminal.tables import PathCell, add_numbers, add_words, cell, listing
 
 LABEL = "a label that is [red]long[/red]\nof several lines " * 4
 PATH = "/home/someone/with/many/folders/" * 5 + "photo.jpg"

@@ -12,11 +12,11 @@ import torch
 from rich.console import Console
 
 from divacli.curate.outlook import Outlook
-from divacli.curate.prune import Choice
-from divacli.curate.pruning import Pruning
+from divacli.curate.prune import Pruning
+from divacli.curate.prune_rules import Choice
 from divacli.curate.verify import Verification
-from divacli.report.plain import plain
-from divacli.report.terminal import prune_summary, pruning_verdict, score_summary
+from divacli.report.terminal.plain import plain
+from divacli.report.terminal.score import prune_summary, pruning_verdict, score_summary
 from divacli.ridge import Forecast
 
 EVIL = "[red]x[/red]"

@@ -8,8 +8,8 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from divacli.curate.train import HISTORY, TrainResult
-from divacli.report.train import train_summary
+from divacli.report.terminal.train import train_summary
+from divacli.training.train import HISTORY, TrainResult
 
 
 def shown(result: TrainResult) -> str:

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from divacli.curate.evaluate import Evaluation
-from divacli.curate.verdicts import Verdict
-from divacli.report.plain import PlainConsole
+from divacli.evaluation.evaluate import Evaluation
+from divacli.evaluation.verdicts import Verdict
+from divacli.report.terminal.plain import PlainConsole
 from divacli.report.verdicts import sentences, winners
 
 

@@ -10,9 +10,9 @@ from torch.nn import functional
 
 from divacli.errors import SolveError
 from divacli.ridge import CrossEntropyLoss, RobustCrossEntropy, calibrate
-from divacli.ridge import calibration as module
-from divacli.ridge.calibration import calibration_rows
-from divacli.ridge.descent import minimiser
+from divacli.ridge.fit.descent import minimiser
+from divacli.ridge.leave_out import calibration as module
+from divacli.ridge.leave_out.calibration import calibration_rows
 
 
 def random(*size, seed=0):

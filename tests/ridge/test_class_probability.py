@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from divacli.ridge.class_probability import Calibration, log_softplus, scale_of
+from divacli.ridge.labels.class_probability import Calibration, log_softplus, scale_of
 
 
 def test_probabilities_are_powers_of_positive_predictions():

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from divacli.ridge.descent import _bent, minimiser
+from divacli.ridge.fit.descent import _bent, minimiser
 
 
 def ones(p: int) -> torch.Tensor:

@@ -37,7 +37,7 @@ from divacli.ridge import (
     scores,
     validation_derivative,
 )
-from divacli.ridge.task import BATCH_ROWS, CUDA_BATCH_ROWS, default_batch_rows
+from divacli.ridge.fit.task import BATCH_ROWS, CUDA_BATCH_ROWS, default_batch_rows
 
 DEVICE = torch.device("meta")
 """The name of the device that `Elsewhere` pretends to have; no tensor of it is ever made."""

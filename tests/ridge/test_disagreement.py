@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from divacli.ridge import RidgeTask, decompose, examine_disagreement, loo_predictions
-from divacli.ridge.disagreement import distant, one_way
+from divacli.ridge.labels.disagreement import distant, one_way
 
 K = 8
 CIRCLE = torch.arange(K)
@@ -153,7 +153,7 @@ def test_of_many_samples_evenly_spaced_ones_are_looked_at(monkeypatch):
     fit = decompose(task).fit(1.0)
     rows = torch.randperm(900)
     expected = examine_disagreement(task, fit, rows[::3])
-    monkeypatch.setattr("divacli.ridge.disagreement._MOST_ROWS", 300)
+    monkeypatch.setattr("divacli.ridge.labels.disagreement._MOST_ROWS", 300)
     found = examine_disagreement(task, fit, rows)
     assert found.share == expected.share > 0
     assert torch.equal(found.ways, expected.ways)

@@ -19,7 +19,7 @@ from divacli.ridge import (
     scores,
     validation_derivative,
 )
-from divacli.ridge import eigen as module
+from divacli.ridge.fit import eigen as module
 
 
 @pytest.fixture(params=["plain", "trained head", "groups"])

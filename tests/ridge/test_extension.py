@@ -23,9 +23,9 @@ from divacli.ridge import (
     ridge_path,
     validation_derivative,
 )
-from divacli.ridge import extension as module
-from divacli.ridge.derivative import ValidationSums
-from divacli.ridge.extension import CHOICE_FACTOR, one_by_one, trusted
+from divacli.ridge.leave_out.derivative import ValidationSums
+from divacli.ridge.pool import extension as module
+from divacli.ridge.pool.extension import CHOICE_FACTOR, one_by_one, trusted
 
 RIDGE = 0.6
 K = 3

@@ -20,9 +20,9 @@ from divacli.ridge import (
     predictable,
     ridge_path,
 )
-from divacli.ridge.coreset import closest, judged_sums
-from divacli.ridge.pool_choice import BALANCED, CORESET, DERIVATIVE, RANDOM, places, walked
-from divacli.ridge.trust import leave_out
+from divacli.ridge.pool.choice import BALANCED, CORESET, DERIVATIVE, RANDOM, places, walked
+from divacli.ridge.pool.coreset import closest, judged_sums
+from divacli.ridge.pool.trust import leave_out
 
 K, RIDGE = 3, 0.6
 
@@ -266,7 +266,7 @@ def test_few_candidates_and_none():
 
 
 def test_a_fit_on_very_many_leaves_the_rest_to_chance(monkeypatch):
-    monkeypatch.setattr("divacli.ridge.coreset.CHOSEN_AT_MOST", 4)
+    monkeypatch.setattr("divacli.ridge.pool.coreset.CHOSEN_AT_MOST", 4)
     core, pool, _ = sets()
     trust = trust_for(core, pool)
     everybody = torch.ones(len(pool), dtype=torch.bool)

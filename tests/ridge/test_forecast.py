@@ -29,7 +29,7 @@ from divacli.ridge import (
 )
 from divacli.ridge.dropping import BALANCED, COVERAGE, EASY, RULES, Evidence
 from divacli.ridge.forecast import _few, _Ridges
-from divacli.ridge.problem import predictions
+from divacli.ridge.weights.problem import predictions
 
 N, K, FOLDS = 60, 3, 4
 MODULE = sys.modules["divacli.ridge.forecast"]

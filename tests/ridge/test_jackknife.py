@@ -21,11 +21,11 @@ from divacli.ridge import (
     loo_derivative,
     loo_sums,
 )
-from divacli.ridge.calibration import RobustCrossEntropy
-from divacli.ridge.derivative import training
-from divacli.ridge.jackknife import Jackknife
-from divacli.ridge.losses import Hessian
-from divacli.ridge.uncertainty import derivative_errors
+from divacli.ridge.leave_out.calibration import RobustCrossEntropy
+from divacli.ridge.leave_out.derivative import training
+from divacli.ridge.leave_out.jackknife import Jackknife
+from divacli.ridge.leave_out.losses import Hessian
+from divacli.ridge.leave_out.uncertainty import derivative_errors
 
 BIAS = torch.tensor([0.3, -0.2, 0.1, 0.0], dtype=torch.float64)
 LOSSES: dict[str, Loss] = {

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from divacli.ridge.mistakes import LEARNED, PEOPLE, RANDOM, Mistakes, Shape, one_rate, surer
+from divacli.ridge.labels.mistakes import LEARNED, PEOPLE, RANDOM, Mistakes, Shape, one_rate, surer
 
 SHAPES = [RANDOM, PEOPLE, LEARNED, Shape("growth alone", 0.7, 0.0), Shape("likeness alone", 0.0, 0.6)]
 

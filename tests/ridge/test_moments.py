@@ -9,7 +9,7 @@ import torch
 
 from divacli.errors import SolveError
 from divacli.ridge import decompose, leave_one_out, loo_derivative, loo_predictions, moments
-from divacli.ridge.products import add_gram
+from divacli.ridge.fit.products import add_gram
 
 NAMES = ("gram", "cross", "first", "target_sum")
 

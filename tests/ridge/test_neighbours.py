@@ -7,8 +7,9 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from divacli.ridge import NearDuplicates, near_duplicates, neighbours
-from divacli.ridge.neighbours import local_dimension, neighbour_distances
+from divacli.ridge import NearDuplicates, near_duplicates
+from divacli.ridge.similar import near_duplicates as neighbours
+from divacli.ridge.similar.near_duplicates import local_dimension, neighbour_distances
 
 
 def random_rows(n: int, d: int, seed: int = 0) -> torch.Tensor:

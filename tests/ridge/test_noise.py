@@ -7,11 +7,12 @@ import math
 import pytest
 import torch
 
-from divacli.ridge import NoiseFit, RidgeTask, decompose, fit_noise, loo_predictions, noise_choice, noise_rows
-from divacli.ridge import noise as module
-from divacli.ridge.class_probability import Calibration, scale_of
-from divacli.ridge.mistakes import LEARNED, PEOPLE, RANDOM, Mistakes, Shape, one_rate
-from divacli.ridge.noise_fit import Labelled, fit_shape
+from divacli.ridge import NoiseFit, RidgeTask, decompose, fit_noise, loo_predictions, noise_rows
+from divacli.ridge.labels import noise as module
+from divacli.ridge.labels import noise_choice
+from divacli.ridge.labels.class_probability import Calibration, scale_of
+from divacli.ridge.labels.mistakes import LEARNED, PEOPLE, RANDOM, Mistakes, Shape, one_rate
+from divacli.ridge.labels.noise_fit import Labelled, fit_shape
 
 
 def planted(

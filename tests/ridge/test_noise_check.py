@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from divacli.ridge import fit_noise
-from divacli.ridge.disagreement import Disagreement
-from divacli.ridge.mistakes import LEARNED, RANDOM, one_rate
-from divacli.ridge.noise_check import checked, disagreeing
-from divacli.ridge.noise_choice import Trials
-from divacli.ridge.noise_fit import Labelled, NoiseModel, fit_shape
+from divacli.ridge.labels.disagreement import Disagreement
+from divacli.ridge.labels.mistakes import LEARNED, RANDOM, one_rate
+from divacli.ridge.labels.noise_check import checked, disagreeing
+from divacli.ridge.labels.noise_choice import Trials
+from divacli.ridge.labels.noise_fit import Labelled, NoiseModel, fit_shape
 
 from .test_noise import learned_by_heart, pairs, planted
 

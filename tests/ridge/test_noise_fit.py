@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from divacli.ridge import NoiseModel
-from divacli.ridge import noise_fit as module
-from divacli.ridge.class_probability import Calibration
-from divacli.ridge.mistakes import LEARNED, PEOPLE, RANDOM, Mistakes, one_rate
-from divacli.ridge.noise_fit import Labelled, fit_shape
+from divacli.ridge.labels import noise_fit as module
+from divacli.ridge.labels.class_probability import Calibration
+from divacli.ridge.labels.mistakes import LEARNED, PEOPLE, RANDOM, Mistakes, one_rate
+from divacli.ridge.labels.noise_fit import Labelled, fit_shape
 from tests.ridge.test_noise import pairs, planted
 
 SHAPES = [RANDOM, PEOPLE, LEARNED]

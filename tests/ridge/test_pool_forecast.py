@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from divacli.ridge import NOTHING, RANDOM, TRUSTED, PoolProblem, forecast_rules
-from divacli.ridge import pool_forecast as module
-from divacli.ridge.pool_choice import BALANCED, CORESET, DERIVATIVE
-from divacli.ridge.pool_choice import RANDOM as RULE_RANDOM
+from divacli.ridge.pool import forecast as module
+from divacli.ridge.pool.choice import BALANCED, CORESET, DERIVATIVE
+from divacli.ridge.pool.choice import RANDOM as RULE_RANDOM
 from tests.ridge.test_extension_coreset import coefficients, design, sets, trust_for
 
 RIDGE, BUDGET, SEED = 0.6, 9, 4

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from divacli.ridge.products import RUN_ROWS, add_gram, gram_dtype, mirrored, quadratic
+from divacli.ridge.fit.products import RUN_ROWS, add_gram, gram_dtype, mirrored, quadratic
 
 
 def rows(n, d, dtype=torch.float64, seed=0):

@@ -16,9 +16,9 @@ from divacli.ridge import (
     loo_derivative,
     ridge_path,
 )
-from divacli.ridge.extension import CHOICE_FACTOR
-from divacli.ridge.losses import SquaredLoss
-from divacli.ridge.reduction import Reduction, merged
+from divacli.ridge.leave_out.losses import SquaredLoss
+from divacli.ridge.pool.extension import CHOICE_FACTOR
+from divacli.ridge.pool.reduction import Reduction, merged
 
 
 @pytest.fixture

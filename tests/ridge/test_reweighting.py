@@ -30,7 +30,7 @@ from divacli.ridge import (
     stepped,
     validation_derivative,
 )
-from divacli.ridge.problem import predictions
+from divacli.ridge.weights.problem import predictions
 
 RIDGE = 2.0
 SIZES = (0.1, 0.4)

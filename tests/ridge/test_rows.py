@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from divacli.ridge.rows import LinearOutput, Stacked
+from divacli.ridge.fit.rows import LinearOutput, Stacked
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import torch
 
 from divacli.errors import SolveError
 from divacli.ridge import LinearOutput, Scaling, fit_scaling
-from divacli.ridge.scaling import SCALINGS
+from divacli.ridge.fit.scaling import SCALINGS
 
 
 def raw_features(n=100, d=6, seed=0):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from divacli.ridge import RidgeTask, SquaredLoss, decompose, loo_derivative, validation_derivative
-from divacli.ridge.uncertainty import derivative_errors, significant
+from divacli.ridge.leave_out.uncertainty import derivative_errors, significant
 
 
 def posed(n: int, seed: int, **more: object) -> RidgeTask:
@@ -60,9 +60,9 @@ def test_a_part_of_the_samples_speaks_for_all(monkeypatch: pytest.MonkeyPatch) -
     task = posed(900, 3)
     fit = decompose(task).fit(5.0)
     order = torch.arange(900)
-    monkeypatch.setattr("divacli.ridge.jackknife.MOST_DELETED", 900)
+    monkeypatch.setattr("divacli.ridge.leave_out.jackknife.MOST_DELETED", 900)
     everything = derivative_errors(task, fit, SquaredLoss(), order)
-    monkeypatch.setattr("divacli.ridge.jackknife.MOST_DELETED", 128)
+    monkeypatch.setattr("divacli.ridge.leave_out.jackknife.MOST_DELETED", 128)
     part = derivative_errors(task, fit, SquaredLoss(), order)
     ratio = part / everything
     assert 0.8 < float(ratio.median()) < 1.25
@@ -73,8 +73,8 @@ def test_a_part_of_the_samples_speaks_for_all(monkeypatch: pytest.MonkeyPatch) -
 def test_follows_the_order_that_it_is_given_and_not_that_of_rows(
     grouped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("divacli.ridge.uncertainty.MOST_SAMPLES", 20)
-    monkeypatch.setattr("divacli.ridge.jackknife.MOST_DELETED", 20)
+    monkeypatch.setattr("divacli.ridge.leave_out.uncertainty.MOST_SAMPLES", 20)
+    monkeypatch.setattr("divacli.ridge.leave_out.jackknife.MOST_DELETED", 20)
     task = posed(60, 4, groups=torch.arange(60) // 2 if grouped else None)
     shuffled = torch.randperm(60, generator=torch.Generator().manual_seed(0))
     names = torch.randperm(30, generator=torch.Generator().manual_seed(1))

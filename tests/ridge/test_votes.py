@@ -9,8 +9,8 @@ import torch
 
 from divacli.errors import SolveError
 from divacli.ridge import Votes, VotesFit, fit_votes, gain_of_a_vote, right_shares
-from divacli.ridge import votes as module
-from divacli.ridge.mistakes import one_rate
+from divacli.ridge.labels import votes as module
+from divacli.ridge.labels.mistakes import one_rate
 
 
 def spammer(k: int) -> torch.Tensor:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from divacli.parallel import World
-from divacli.ridge.rows import Staged
-from divacli.ridge.walk import LEAVES, _Tree, walk
+from divacli.ridge.fit.passes import LEAVES, _Tree, walk
+from divacli.ridge.fit.rows import Staged
 
 
 class Counted(Staged):

@@ -10,10 +10,10 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from divacli.curate.decision import mislabelled
-from divacli.report.drawing import page_svg
-from divacli.report.plots import kinds_of, plots_of
-from divacli.report.results import Results
+from divacli.curate.suspects import mislabelled
+from divacli.report.figures.drawing import page_svg
+from divacli.report.figures.plots import kinds_of, plots_of
+from divacli.results.read import Results
 
 _ROWS = 60
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from divacli.curate.decision import MORE_LIKELY_WRONG, errors_first, outliers
+from divacli.curate.suspects import MORE_LIKELY_WRONG, errors_first, outliers
 from divacli.manifest import Manifest
-from divacli.report.results import Results
+from divacli.results.read import Results
 
 WORTH_A_LOOK = 0.2
 """Probability of a wrong label from which a sample is in the list of probable ones."""

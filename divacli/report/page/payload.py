@@ -12,14 +12,14 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from divacli.embed.progress import Progress
-from divacli.files import is_url, suffix_of
+from divacli.files.place import is_url, suffix_of
+from divacli.files.tar import through_tar
 from divacli.manifest import Manifest
+from divacli.progress import Progress
 from divacli.report.page.galleries import Gallery
 from divacli.report.page.neighbours import Neighbours
 from divacli.report.page.thumbnails import SIDE, SMALL_SIDE, thumbnails
-from divacli.report.results import Results
-from divacli.tar import through_tar
+from divacli.results.read import Results
 
 _NUMBERS = {
     "derivative": "derivative",

@@ -15,9 +15,9 @@ from markupsafe import Markup
 
 from divacli import __version__
 from divacli.report.page.charts import charts, page_tables
-from divacli.report.page.ledger import DECISIONS
-from divacli.report.results import Results, newest
 from divacli.report.words import sentences, tiles
+from divacli.results.read import Results, newest
+from divacli.review.ledger import DECISIONS
 
 
 def page(results: Results, payload: dict[str, Any], notes: list[str], wrong: np.ndarray | None) -> str:

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from divacli.embed.progress import Progress
 from divacli.manifest import Manifest
+from divacli.progress import Progress
 from divacli.report.page.galleries import all_samples, galleries
-from divacli.report.page.ledger import SET_ASIDE, Ledger
 from divacli.report.page.payload import class_names, columns, common_folder, key_of, lists, places_of
 from divacli.report.page.render import page
 from divacli.report.page.server import Review
 from divacli.report.page.write import neighbours_of, wrong_labels
-from divacli.report.results import Results
+from divacli.results.read import Results
+from divacli.review.ledger import SET_ASIDE, Ledger
 
 
 def prepare(

@@ -22,9 +22,9 @@ import numpy as np
 
 from divacli.errors import DivaError
 from divacli.report.page.connections import STRANGER_SECONDS, BoundedServer
-from divacli.report.page.ledger import Change, Ledger
 from divacli.report.page.neighbours import Neighbours
 from divacli.report.page.thumbnails import SIDE, SMALL_SIDE, large, thumbnail
+from divacli.review.ledger import Change, Ledger
 
 HOST = "127.0.0.1"
 """Nobody but this machine is answered."""

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from divacli.curate.truth import known_wrong
-from divacli.embed.progress import Progress
 from divacli.manifest import Manifest
+from divacli.manifest.truth import known_wrong
+from divacli.progress import Progress
 from divacli.report.page.galleries import all_samples, galleries
 from divacli.report.page.neighbours import Neighbours, find_neighbours
 from divacli.report.page.payload import class_names, embedded
 from divacli.report.page.render import page
-from divacli.report.results import Results
+from divacli.results.read import Results
 
 REPORT = "report.html"
 """Name of the page in the folder of results."""

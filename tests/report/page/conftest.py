@@ -15,10 +15,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from divacli.cli.app import app
-from divacli.embed.progress import silent
+from divacli.progress import silent
 from divacli.report.page.review import prepare
 from divacli.report.page.server import ReviewServer
-from divacli.report.results import read_results
+from divacli.results.read import read_results
 
 NET = """
 import torch

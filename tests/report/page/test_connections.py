@@ -18,9 +18,9 @@ import pytest
 
 from divacli.manifest import manifest_of
 from divacli.report.page.connections import KNOWN_SECONDS, STRANGER_SECONDS, _most_connections
-from divacli.report.page.ledger import Ledger
 from divacli.report.page.payload import places_of
 from divacli.report.page.server import Review, ReviewServer, _Handler
+from divacli.review.ledger import Ledger
 
 LIMIT = 100
 

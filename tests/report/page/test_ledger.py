@@ -8,12 +8,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from divacli.curate.decisions import decisions_of, verdicts_of
 from divacli.errors import DataError
 from divacli.interchange.read import read_decisions
 from divacli.manifest import Manifest, manifest_of
 from divacli.manifest.bounded import LONGEST_LINE
-from divacli.report.page.ledger import Change, Ledger
+from divacli.review.decisions import decisions_of, verdicts_of
+from divacli.review.ledger import Change, Ledger
 
 LABELS = {"a.png": "cat", "b.png": "dog", "c.png": "cat", "d.png": "dog"}
 

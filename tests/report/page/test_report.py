@@ -16,12 +16,12 @@ from PIL import Image
 
 from divacli.errors import DataError
 from divacli.manifest import manifest_of
+from divacli.report.figures.plots import kinds_of, plots_of
 from divacli.report.page.galleries import all_samples, galleries
 from divacli.report.page.payload import links, places_of, shown_paths
 from divacli.report.page.thumbnails import thumbnail
-from divacli.report.plots import kinds_of, plots_of
-from divacli.report.results import read_results
 from divacli.report.words import sentences, tiles
+from divacli.results.read import read_results
 
 
 def payload(page: Path) -> dict[str, Any]:

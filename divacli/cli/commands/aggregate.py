@@ -1,0 +1,98 @@
+"""`diva aggregate`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from divacli.cli.command import command, console, warn
+from divacli.cli.commands.extend import TABLES, budget_value, write_extension
+from divacli.cli.options import (
+    ChoiceOptions,
+    ComputeOptions,
+    Data,
+    FrameOptions,
+    NetworkOptions,
+    OutputOptions,
+    ProblemOptions,
+)
+from divacli.files.place import require_present
+
+_PANEL = "Choice"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(app, "aggregate")
+    def aggregate(
+        data: Data,
+        pool: Annotated[
+            list[str],
+            typer.Option(
+                help="Another modality in the same embedding space: a table with text,label (embedded with "
+                "--model clip:NAME), or any labelled DATA; repeatable.",
+                metavar="DATA",
+                rich_help_panel=_PANEL,
+            ),
+        ],
+        network: NetworkOptions,
+        problem: ProblemOptions,
+        compute: ComputeOptions,
+        output: OutputOptions,
+        frame: FrameOptions,
+        choice: ChoiceOptions,
+    ) -> None:
+        """Choose from texts, or another modality, what helps to tell your images apart.
+
+        Every pool is shifted to the mean of DATA; then members are chosen as by diva extend, and each
+        modality gets one weight. Writes extended.csv with its features in features.npz, selected.csv,
+        remaining.csv with the reasons, history.csv, aggregate.json and failed.csv.
+
+        Examples:
+        `diva aggregate photos/ --pool texts.csv --model clip:openai/clip-vit-base-patch32`
+
+        `diva aggregate images.npz --pool texts.npz --pool sketches.npz`
+        """
+        wanted = budget_value(choice.budget)
+        if [data, *pool, problem.val].count("-") > 1:
+            raise typer.BadParameter("only one of DATA, --pool and --val can be standard input (-)")
+        require_present(data, *pool, problem.val)
+        from divacli.cli.output import Output
+        from divacli.cli.session import Session
+        from divacli.curate.aggregate import FEATURES, features_file
+        from divacli.curate.aggregate import aggregate as aggregate_pools
+        from divacli.curate.extend import ExtendOptions
+        from divacli.errors import OutputError
+        from divacli.report.terminal.extend import aggregate_summary
+
+        target = Output(output, *TABLES, FEATURES, "aggregate.json")
+        if target.folder is None:
+            raise OutputError(
+                f"--out -: the table's features go into {FEATURES}, which needs a folder",
+                expected="--out DIR",
+                hint="leave --out out for diva-out",
+            )
+        session = Session(network, compute, frame, problem.group)
+        options = session.solve_options(problem)
+        core, pools, validation = session.load_modalities(data, pool, problem.val)
+        if isinstance(wanted, float):
+            wanted = max(1, round(wanted * sum(len(samples) for _, samples in pools)))
+        how = ExtendOptions(wanted, choice.refit_every, choice.min_trust)
+        result = aggregate_pools(core, pools, options, how, validation, session.progress)
+        if result.summary["classes_of_one"]:
+            judged = "is judged by --val" if validation else "starts with all in and drops what harms"
+            n_lonely = len(result.summary["classes_of_one"])
+            warn(
+                f"{n_lonely:,} classes have a single sample, of which nothing is known when it is left out: "
+                f"the choice {judged}"
+            )
+        target.bytes(FEATURES, features_file(result))
+        write_extension(target, result.choice, "aggregate.json", result.summary, target.folder)
+        target.done()
+        if not frame.quiet:
+            screen = console()
+            for part in aggregate_summary(result):
+                screen.print(part)
+            screen.print(f"wrote {', '.join(target.written)} in {target.folder}", markup=False)

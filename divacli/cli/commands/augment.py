@@ -1,0 +1,130 @@
+"""`diva augment`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from divacli.cli.command import command, console, note, warn
+from divacli.cli.options import (
+    ComputeOptions,
+    Data,
+    FrameOptions,
+    LossName,
+    NetworkOptions,
+    OutputOptions,
+    ProblemOptions,
+    WalkOptions,
+    step_size_value,
+)
+from divacli.files.place import require_present
+
+if TYPE_CHECKING:
+    from divacli.embed.augmentation import NamedTransform
+
+_PANEL = "Augmentation"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(app, "augment")
+    def augment(
+        data: Data,
+        transform: Annotated[
+            list[str],
+            typer.Option(
+                help="hflip, rotate:15, colorjitter:brightness=0.4, any class of torchvision.transforms.v2, "
+                "or FILE.py:NAME (which runs that file); repeatable.",
+                metavar="NAME[:ARGUMENTS]",
+                rich_help_panel=_PANEL,
+                show_default=False,
+            ),
+        ],
+        network: NetworkOptions,
+        problem: ProblemOptions,
+        compute: ComputeOptions,
+        output: OutputOptions,
+        frame: FrameOptions,
+        walk: WalkOptions,
+    ) -> None:
+        """Say how often each transform of the images is worth it.
+
+        Embeds a transformed copy of every image for each --transform, and finds the probabilities that lower
+        the loss of untouched images. Forecasts what they do to the error on new images. Writes
+        augmentation.yaml with a snippet for torchvision.transforms.v2, augment.json and failed.csv.
+
+        Examples:
+        `diva augment photos/ --transform hflip --transform rotate:15 --checkpoint model.ts`
+
+        `diva augment photos/ --transform RandAugment --transform aug.py:change --checkpoint model.ts`
+        """
+        size = step_size_value(walk.step_size)
+        require_present(data, problem.val)
+        from divacli.cli.output import Output
+        from divacli.cli.session import Session
+        from divacli.curate.augment import AugmentOptions
+        from divacli.curate.augment import augment as augment_samples
+        from divacli.embed import Samples, read_data
+        from divacli.embed.augmentation import parse_transform, transform_note
+        from divacli.report.terminal.augment import augment_summary, augmentation_yaml
+        from divacli.training.image_batches import require_images
+
+        # Before the files are run.
+        for sentence in dict.fromkeys(map(transform_note, transform)):
+            if sentence is not None:
+                note(sentence, frame)
+        named = [parse_transform(text) for text in transform]
+        _require_different(named)
+        target = Output(output, "augmentation.yaml", "augment.json")
+        session = Session(network, compute, frame, problem.group)
+        options = session.solve_options(problem, LossName.cross_entropy)
+        opened = read_data(data)
+        require_images(opened.manifest if isinstance(opened, Samples) else opened)
+        samples, validation = session.load_both(opened, problem.val)
+        copies = [(one, session.copies(samples, one, problem.seed)) for one in named]
+        how = AugmentOptions(size, walk.steps, walk.folds)
+        result = augment_samples(samples, copies, options, how, validation, session.progress)
+        target.table("failed", result.failed, samples.manifest.folder)
+        target.json("augment.json", result.summary)
+        target.text("augmentation.yaml", augmentation_yaml(result))
+        target.done()
+        if result.choice is not None and result.probabilities_are_equal:
+            warn(
+                "no step from equal probabilities lowers the loss of left-out images by more than two "
+                "standard errors of that gain: they stay equal"
+            )
+        if result.unknown:
+            warn(f"no forecast was made: {result.unknown}")
+        if not frame.quiet:
+            screen = console()
+            for part in augment_summary(result):
+                screen.print(part)
+            if target.written:
+                screen.print(f"wrote {', '.join(target.written)} in {target.folder}", markup=False)
+
+
+def _require_different(transforms: list[NamedTransform]) -> None:
+    """Refuse a transform twice, for each would be found half as useful as it is, and two files of one name.
+
+    Raises:
+        typer.BadParameter: Which ones.
+    """
+    names: dict[str, str] = {}
+    files: dict[str, Path] = {}
+    for named in transforms:
+        if named.effect in names:
+            raise typer.BadParameter(
+                f"--transform {named.name}: the same as {names[named.effect]}; expected different transforms"
+            )
+        names[named.effect] = named.name
+        if named.source is not None:
+            path = named.source.path
+            other = files.setdefault(path.stem, path)
+            if other.resolve() != path.resolve():
+                raise typer.BadParameter(
+                    f"--transform {named.name}: {other} and {path} would both be imported as {path.stem}; "
+                    "expected files of different names"
+                )

@@ -1,0 +1,87 @@
+"""`diva review`."""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import closing, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from divacli.cli.command import RichProgress, command, console, note, say
+from divacli.cli.options import ONLY_CACHE, ComputeOptions, FrameOptions, ResultsFolder, TrueLabels
+from divacli.errors import OutputError
+from divacli.files.place import require_present
+
+if TYPE_CHECKING:
+    from divacli.report.page.server import Review, ReviewServer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(app, "review", without=ONLY_CACHE)
+    def review(
+        compute: ComputeOptions,
+        frame: FrameOptions,
+        folder: ResultsFolder = Path("diva-out"),
+        port: Annotated[int, typer.Option(help="0: any that is free.", min=0, max=65_535)] = 0,
+        browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+        truth: TrueLabels = None,
+    ) -> None:
+        """Look at all images of a result in a browser on this machine, and decide on them.
+
+        The page of diva report without its limit: every sample is on it, and images are read when they are
+        shown. Decisions are written to decisions.csv in DIR at once; diva apply takes them. Ctrl-C ends it,
+        and the same command goes on from there.
+
+        Examples:
+        `diva review diva-out`
+
+        `diva review diva-out --port 8765 --no-browser`
+
+        `ssh -L 8765:127.0.0.1:8765 gpubox diva review diva-out --port 8765 --no-browser`
+        """
+        require_present(truth)
+        from divacli.manifest import read_manifest
+        from divacli.report.page.review import prepare
+        from divacli.results.read import read_results
+
+        results = read_results(folder)
+        known = None if truth is None else read_manifest(truth, labels="optional")
+        ready, notes = prepare(results, compute.cache, RichProgress(frame), known)
+        with closing(ready.ledger), _served(ready, port) as server:
+            for sentence in notes:
+                note(sentence, frame)
+            # The address is the result of this command: it is said whatever --quiet.
+            say(server.address, "open it in a browser on this machine; Ctrl-C ends the review")
+            with server.shown(folder) if browser else nullcontext():
+                try:
+                    server.serve_forever()
+                except KeyboardInterrupt:
+                    console().print()
+        file, made = ready.ledger.file, len(ready.ledger)
+        say(
+            f"{made:,} decisions in {file}; to apply them: diva apply DATA {shlex.quote(str(file))}"
+            if made
+            else "no decisions were made"
+        )
+
+
+def _served(ready: Review, port: int) -> ReviewServer:
+    """The server of a review.
+
+    Raises:
+        OutputError: The port is taken, or not for this user.
+    """
+    from divacli.report.page.server import HOST, ReviewServer
+
+    try:
+        return ReviewServer(ready, port)
+    except OSError as error:
+        raise OutputError(
+            f"port {port} of {HOST} cannot be used: {error.strerror}",
+            expected="a free port",
+            hint="leave --port out, or choose another one",
+        ) from error

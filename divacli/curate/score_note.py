@@ -1,0 +1,339 @@
+"""Which features a table of scores came from, so that a later command needs neither network nor solve.
+
+`diva score ... -o - | diva prune -` passes nothing but the table. Scoring therefore leaves a small note in
+the cache under a digest of the scores. Pruning finds by it the features, the options, and how the labels come
+about.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from divacli.curate.outlook import Judge
+from divacli.curate.sample_scores import ScoreResult, label_noise
+from divacli.curate.suspects import require_judged
+from divacli.embed import BackboneChoice, ExtractOptions, Samples, is_store, samples_of
+from divacli.embed.keys import content_keys, digest_of, digest_of_all
+from divacli.embed.samples import SAMPLES_FILE, samples_in
+from divacli.embed.store import FeatureStore
+from divacli.errors import DataError, DivaError, StoreError
+from divacli.files.place import Place, place_of
+from divacli.files.regular import DOCUMENT_BYTES, read_regular
+from divacli.manifest import Manifest, write_text
+from divacli.parallel import world
+from divacli.progress import Progress, silent
+from divacli.ridge import (
+    Calibration,
+    CrossEntropyLoss,
+    Loss,
+    Mistakes,
+    NoiseModel,
+    Problem,
+    Shape,
+    Span,
+    SquaredLoss,
+    moments,
+)
+from divacli.solve.provenance import grouping
+from divacli.solve.solution import Solution, SolveOptions, order_by_path, pose
+
+FORMAT = 1
+
+_MOST_NOTED = 256
+"""Classes whose noise model a note holds, at the most: two matrices of so many rows and columns."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A table of scores with what a refit needs, wherever it came from.
+
+    Attributes:
+        table: path, label, weight and scores, in the order of DATA.
+        origin: Absolute folder that its relative paths start from.
+        failed: Samples that could not be scored; None where nothing was scored now.
+        samples: The features, or None where they are not to be had.
+        record: What the scores were made from; None likewise.
+        missing: Why there are no features; empty where there are.
+        about: The groups that were left out as wholes, as `divacli.solve.provenance.grouping` says; None
+            where nothing is known of that.
+        solution: The solved problem, where it was solved now.
+    """
+
+    table: pd.DataFrame
+    origin: Path
+    failed: pd.DataFrame | None
+    samples: Samples | None
+    record: ScoreRecord | None
+    missing: str = ""
+    about: Mapping[str, Any] = field(default_factory=lambda: {"group": None, "n_groups": None})
+    solution: Solution | None = None
+
+    @classmethod
+    def fresh(cls, result: ScoreResult, options: SolveOptions) -> Scores:
+        """Scores that were just computed."""
+        samples = result.samples
+        in_order = result.table.iloc[np.argsort(result.order)].reset_index(drop=True)
+        solution = result.solution
+        record = ScoreRecord(samples.store, solution.ridge, solution.loss, options, result.noise)
+        about = grouping(samples.manifest, options)
+        return cls(
+            in_order, samples.manifest.folder, samples.failed, samples, record, about=about, solution=solution
+        )
+
+    @classmethod
+    def recorded(
+        cls,
+        manifest: Manifest,
+        cache: Path,
+        options: SolveOptions,
+        progress: Progress,
+        *,
+        features: bool = True,
+    ) -> Scores:
+        """Scores read from a table, with the features of the run that made them where the cache has them.
+
+        Args:
+            manifest: The table.
+            cache: Where notes are.
+            options: As of `find_record`.
+            progress: Of reading the images, which features are found by.
+            features: Whether these are looked for.
+        """
+        record = find_record(manifest, cache, options)
+        if not all(world().gathered(record is not None)):
+            record = None  # all processes make a refit, or none
+        scores = cls(
+            manifest.table, manifest.folder, None, None, record, "the cache knows nothing of these scores"
+        )
+        if record is None:
+            return scores
+        samples, failure = None, None
+        try:
+            scores = replace(scores, about=grouping(manifest, record.options))
+            samples = recorded_samples(record, manifest, cache, progress) if features else None
+        except DivaError as error:
+            failure = error
+        try:
+            world().agree(failure)
+        except DivaError as error:
+            return replace(scores, missing=error.got)
+        return replace(scores, samples=samples, missing="" if features else "they were not looked for")
+
+    @property
+    def seed(self) -> int:
+        """Of whatever is drawn at random."""
+        return 0 if self.record is None else self.record.options.seed
+
+    def judge(self, progress: Progress) -> tuple[Judge | None, str]:
+        """What decisions about these samples are judged by, or None and the reason.
+
+        Args:
+            progress: Told of every step.
+        """
+        samples, record = self.samples, self.record
+        if samples is None or record is None:
+            return None, (
+                f"{self.missing}. The decision is complete; to see what it does, give the images and the "
+                "network instead"
+            )
+        try:
+            require_judged(self.table, ("mislabel_probability",))
+        except DataError as error:
+            return None, error.got
+        order = order_by_path(samples)
+        if self.solution is not None:
+            task, held_out = self.solution.solved, self.solution.solved_validation
+        else:
+            task, held_out = pose(samples, record.options), None
+            if len(task) < task.n_features:
+                task = Span(task).task()
+        noise = record.noise
+        if noise is None:
+            with progress("estimating label noise", 0):
+                noise = label_noise(task, moments(task).fit(record.ridge), order, record.options.seed).model
+        if held_out is None:
+            trust = 1 - torch.from_numpy(self.table["mislabel_probability"].to_numpy(float, copy=True))
+            judges = order
+        else:
+            trust = torch.ones(len(held_out), dtype=torch.float64)
+            # Its rows are dealt out at random; no table says in which order they are stored.
+            judges = torch.arange(len(held_out))
+        problem = Problem(task, record.ridge, judges, robust=False, validation=held_out)
+        fixed = record.options.ridge is not None
+        return Judge(problem, order, noise, record.loss, trust, fixed, record.options.seed), ""
+
+
+@dataclass(frozen=True)
+class ScoreRecord:
+    """What a table of scores was made from.
+
+    Attributes:
+        store: Folder with the features of the images; None where they came from `.npz` files.
+        ridge: lambda of the losses.
+        loss: The validation loss, calibrated.
+        options: How the problem was posed.
+        noise: How the labels come about; None where the note does not say.
+        validated: Whether derivatives are of the loss of a separate set, which only a fresh result has.
+    """
+
+    store: Place | None
+    ridge: float
+    loss: Loss
+    options: SolveOptions
+    noise: NoiseModel | None = field(default=None, compare=False)
+    validated: bool = False
+
+
+def save_record(result: ScoreResult, options: SolveOptions, cache: Path) -> None:
+    """Note what a result was made from.
+
+    Raises:
+        OutputError: The cache cannot be written.
+    """
+    content = {
+        "format": FORMAT,
+        "store": None if result.samples.store is None else str(result.samples.store.resolve()),
+        "ridge": result.solution.ridge,
+        "inverse_temperature": getattr(result.solution.loss, "inverse_temperature", None),
+        "loss": options.loss,
+        "scaling": options.scaling,
+        "around_head": options.around_head,
+        "group": options.group,
+        "balanced": options.balanced,
+        "fixed_ridge": options.ridge is not None,
+        "validated": result.solution.validation is not None,
+        "noise": _described(result.noise),
+    }
+    content["check"] = _check(content)
+    place = _place(result.table, _sources(result.samples.manifest, cache), cache)
+    write_text(place, json.dumps(content, indent=2) + "\n")
+
+
+def find_record(manifest: Manifest, cache: Path, options: SolveOptions) -> ScoreRecord | None:
+    """The note for a table of scores, or None.
+
+    Args:
+        manifest: As written by `diva score` and read back, in its order.
+        cache: Where notes are.
+        options: Device and dtype to solve with; the rest is as it was.
+    """
+    try:
+        content = json.loads(
+            read_regular(_place(manifest.table, _sources(manifest, cache), cache), DOCUMENT_BYTES)
+        )
+        # The first notes had neither number nor check.
+        if content.get("format", 1) != FORMAT or content.pop("check", _check(content)) != _check(content):
+            return None
+        temperature = content["inverse_temperature"]
+        ridge = float(content["ridge"])
+        posed = SolveOptions(
+            ridge=ridge if content.get("fixed_ridge") else None,
+            loss=content["loss"],
+            scaling=content["scaling"],
+            around_head=content["around_head"],
+            group=content["group"],
+            balanced=content["balanced"],
+            dtype=options.dtype,
+            device=options.device,
+            seed=options.seed,
+        )
+        noise = _noise(content.get("noise"))
+        store = None if content["store"] is None else place_of(content["store"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        return None
+    loss: Loss = SquaredLoss() if temperature is None else CrossEntropyLoss(temperature)
+    return ScoreRecord(store, ridge, loss, posed, noise, bool(content.get("validated")))
+
+
+def _described(model: NoiseModel) -> dict[str, Any] | None:
+    """A noise model for JSON; None of very many classes, whose matrices would be most of the cache."""
+    calibration, mistakes = model.calibration, model.mistakes
+    if len(mistakes.rates) > _MOST_NOTED:
+        return None
+    return {
+        "scale": calibration.scale,
+        "sharpness": calibration.sharpness,
+        "mixing": calibration.mixing.tolist(),
+        "bias": calibration.bias.tolist(),
+        "shape": asdict(mistakes.shape),
+        "rates": mistakes.rates.tolist(),
+        "pairs": mistakes.pairs.tolist(),
+        "doubt": model.doubt,
+        "rivalry": None if model.rivalry is None else model.rivalry.tolist(),
+    }
+
+
+def _noise(content: Mapping[str, Any] | None) -> NoiseModel | None:
+    """The noise model of a note; the first notes had none, and later ones another model."""
+    if content is None or "shape" not in content:
+        return None
+    mixing, bias, rates, pairs = (
+        torch.tensor(content[name], dtype=torch.float64) for name in ("mixing", "bias", "rates", "pairs")
+    )
+    calibration = Calibration(content["scale"], content["sharpness"], mixing, bias)
+    doubt = tuple((float(weight), float(move)) for weight, move in content["doubt"])
+    mistakes = Mistakes(Shape(**content["shape"]), rates, pairs)
+    rivalry = content.get("rivalry")
+    return NoiseModel(
+        calibration, mistakes, doubt, None if rivalry is None else torch.tensor(rivalry, dtype=torch.float64)
+    )
+
+
+def _check(content: dict[str, Any]) -> str:
+    """Digest of a note: a flipped digit of its ridge would lead to another refit, and nobody would know."""
+    return digest_of(json.dumps(content, sort_keys=True).encode())
+
+
+def recorded_samples(record: ScoreRecord, manifest: Manifest, cache: Path, progress: Progress) -> Samples:
+    """The features that scores were made from.
+
+    Raises:
+        DivaError: They are gone, or they or the images have changed.
+    """
+    if "feature_source" in manifest.table:
+        nothing = BackboneChoice()
+        # A row less would not be those that were scored.
+        return samples_of(manifest, nothing, ExtractOptions(torch.device("cpu")), cache, strict=True)
+    if record.store is None:
+        raise StoreError("these scores came from features that the table does not name")
+    keys, unreadable = content_keys(manifest.files(), progress, cache)
+    if unreadable:
+        position, reason = next(iter(unreadable.items()))
+        raise StoreError(f"{manifest.files()[position]} {reason}")
+    return samples_in(FeatureStore(record.store), manifest, keys, {})
+
+
+def _sources(manifest: Manifest, cache: Path) -> list[str]:
+    """Digests of the `.npz` files and of the stores' sample tables that the rows name as their source."""
+    if "feature_source" not in manifest.table:
+        return []
+    named = [
+        manifest.source(source) for source in manifest.table["feature_source"].fillna("").unique() if source
+    ]
+    files = [source / SAMPLES_FILE if is_store(source) else source for source in named]
+    keys, _ = content_keys([str(file) for file in files], silent, cache)
+    return sorted(key.tobytes().hex() for key in keys)
+
+
+def _place(table: pd.DataFrame, sources: list[str], cache: Path) -> Path:
+    """Where the note of a table lies: by its labels and scores in order, and the content of its sources."""
+    parts = (
+        f"{label}\0{derivative:.9g}\0{loss:.9g}".encode()
+        for label, derivative, loss in zip(
+            table["label"],
+            table["derivative"].to_numpy(float),
+            table["loo_loss"].to_numpy(float),
+            strict=True,
+        )
+    )
+    digest = digest_of_all(itertools.chain(parts, (source.encode() for source in sources)))
+    return cache / "runs" / f"{digest[:32]}.json"

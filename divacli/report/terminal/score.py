@@ -1,0 +1,155 @@
+"""What a person sees of a result in the terminal: Rich renderables, no printing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from divacli.curate.prune import Pruning
+from divacli.curate.prune_rules import Automatic
+from divacli.curate.sample_scores import ScoreResult
+from divacli.curate.verify import Verification
+from divacli.errors import listed
+from divacli.report.outlook import Deed, candidates, outlook_sentence, these
+from divacli.report.terminal.plain import plain
+from divacli.report.terminal.tables import PathCell, add_words, cell, listing
+from divacli.report.words import Sentence, groups_sentences, most_confused_words, score_sentences
+from divacli.ridge import RANDOM
+
+_NOISY = 1e-6
+
+SHOWN = 5
+"""Samples and classes named in a summary."""
+
+
+def score_summary(result: ScoreResult, verification: Verification | None) -> Iterator[RenderableType]:
+    """What was found, the sign, the most harmful and most useful samples, and where the harm lies."""
+    summary = result.summary
+    first, *others = map(_sentence, score_sentences(summary))
+    yield first.append(f"; {summary['n_embedded']:,} embedded now")
+    yield from others[:-1]
+    yield others[-1].append(". To drop or correct them: diva prune --keep auto, diva relabel")
+    if summary["confusions"]:
+        yield Text("most frequent, given → suggested: ").append_text(plain(most_confused_words(summary)))
+    yield Text("\nmost harmful", style="bold red")
+    yield _samples(result.table.head(SHOWN))
+    yield Text("\nmost useful", style="bold green")
+    yield _samples(result.table.iloc[::-1].head(SHOWN))
+    yield Text("\nclasses with the largest share of harmful samples", style="bold")
+    yield _classes(result.table)
+    yield Text()
+    if verification is not None:
+        yield Text(
+            f"verified on {verification.n} samples against refits: largest relative difference "
+            f"{verification.prediction:.1e} of leave-one-out predictions, "
+            f"{verification.derivative:.1e} of derivatives"
+        )
+        if verification.noise > _NOISY:
+            yield Text(
+                f"the refits' own derivatives change by {verification.noise:.1e} with the step of their "
+                "differences: this ridge nearly interpolates, and they cannot tell more than that"
+            )
+
+
+def _sentence(sentence: Sentence) -> Text:
+    lead = plain(sentence.lead)
+    lead.stylize("bold")
+    return Text.assemble(lead, plain(sentence.rest))
+
+
+def groups_line(about: Mapping[str, Any]) -> Iterator[Text]:
+    """That whole groups are left out, where they are.
+
+    Args:
+        about: A summary, or as from `divacli.solve.provenance.grouping`.
+    """
+    yield from map(_sentence, groups_sentences(about))
+
+
+def automatic_summary(auto: Automatic) -> Iterator[RenderableType]:
+    """How many labels are called wrong, how sure that is, and how many outliers go."""
+    expected = auto.expectation
+    sure = ""
+    if expected.precision is not None and expected.recall is not None:
+        sure = (
+            f": about {expected.precision:.0%} of these should be wrong, and they should be about "
+            f"{expected.recall:.0%} of all wrong labels"
+        )
+    yield Text(f"labels called wrong (probability above {auto.threshold:g}): {expected.n:,}{sure}")
+    yield Text(f"outliers, like nothing else in the set: {auto.n_outliers:,}")
+
+
+def prune_summary(pruning: Pruning) -> Iterator[RenderableType]:
+    """What goes, by which rule, and what that should do to the error on new images."""
+    n, chosen = len(pruning.decision.kept), pruning.n_chosen
+    if pruning.auto is not None:
+        yield from automatic_summary(pruning.auto)
+    gone = chosen if pruning.written else 0
+    yield Text.assemble((f"{n - gone:,} of {n:,} samples kept, {gone:,} dropped ({gone / n:.1%})", "bold"))
+    if pruning.written and pruning.decision.rescued:
+        yield Text("kept as the last of their class: ").append_text(plain(listed(pruning.decision.rescued)))
+    yield from groups_line(pruning.scores.about)
+    if pruning.outlook is None or not chosen:
+        return
+    yield from candidates(pruning.outlook)
+    yield Text()
+    yield Text(pruning_verdict(pruning), style="bold")
+
+
+def pruning_verdict(pruning: Pruning) -> str:
+    """The sentence that a person acts on; "" without a forecast."""
+    if pruning.outlook is None:
+        return ""
+    n, at_random = pruning.n_chosen, "dropping as many at random"
+    if pruning.outlook.chosen == RANDOM:
+        at_random = ""
+    deed = Deed(f"dropping {these(n)}", at_random, "keep everything", "dropping")
+    return outlook_sentence(pruning.outlook, deed, written=pruning.written) + "."
+
+
+def _samples(rows: pd.DataFrame) -> Table:
+    table = listing("derivative", "loo loss")
+    for name in ("label", "predicted"):
+        add_words(table, name, 16)
+    add_words(table, "path")
+    for row in rows.itertuples():
+        table.add_row(
+            _signed(float(row.derivative)),  # type: ignore[arg-type]
+            f"{row.loo_loss:.3f}",
+            cell(str(row.label)),
+            cell(str(row.predicted_label)),
+            PathCell(str(row.path)),
+        )
+    return table
+
+
+def _signed(derivative: float) -> str:
+    return f"{derivative:+.4f}" if abs(derivative) >= 0.01 else f"{derivative:+.2e}"
+
+
+def _classes(table: pd.DataFrame) -> Table:
+    harmful = table["derivative"] > 0
+    wrong = table["predicted_label"] != table["label"]
+    classes = (
+        pd.DataFrame({"label": table["label"], "harmful": harmful, "wrong": wrong})
+        .groupby("label")
+        .agg(samples=("harmful", "size"), harmful=("harmful", "sum"), wrong=("wrong", "mean"))
+    )
+    classes["share"] = classes["harmful"] / classes["samples"]
+    classes = classes.sort_values(["share", "harmful"], ascending=False, kind="stable").head(SHOWN)
+    shown = listing("share", "harmful", "samples", "loo error")
+    add_words(shown, "label")
+    for row in classes.itertuples():
+        shown.add_row(
+            f"{row.share:.1%}",
+            f"{row.harmful:,}",
+            f"{row.samples:,}",
+            f"{row.wrong:.1%}",
+            cell(str(row.Index)),
+        )
+    return shown

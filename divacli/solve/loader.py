@@ -1,0 +1,423 @@
+"""DATA of all kinds -> samples ready to be solved: embedded, their groups checked, copies and kin told of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from divacli.curate.extend import check_one_table
+from divacli.curate.harm import require_columns
+from divacli.embed import (
+    BackboneChoice,
+    ExtractOptions,
+    Samples,
+    copies_of,
+    finite_samples,
+    read_data,
+    samples_of,
+)
+from divacli.errors import listed
+from divacli.manifest import alike_between
+from divacli.progress import Progress, silent
+from divacli.run import current
+from divacli.solve.duplicates import (
+    NEAR_SAMPLES,
+    Duplicates,
+    all_together,
+    find_duplicates,
+    with_sets,
+)
+from divacli.solve.overlap import present_kin
+from divacli.solve.solution import (
+    DEFAULT_GROUP,
+    DUPLICATES_GROUP,
+    group_numbers,
+    require_group_column,
+    required_groups,
+)
+
+if TYPE_CHECKING:
+    from divacli.embed.augmentation import NamedTransform
+    from divacli.manifest import Manifest
+
+
+class Loader:
+    """What one run of a command, or one call from Python, reads and embeds.
+
+    Args:
+        choice: The network for images.
+        extract: How it runs, and on which device everything else does.
+        cache: Folder for features, shared by all.
+        group: A column of groups, "duplicates" to search for copies where DATA has no such column, "none", or
+            None for the default one where there is such.
+        strict: Raise where a sample has no features of use, instead of leaving it out.
+        progress: Told how far the work is.
+        warn: Told what the user should know, one sentence at a time.
+        note: Told what is no warning.
+    """
+
+    def __init__(
+        self,
+        choice: BackboneChoice,
+        extract: ExtractOptions,
+        cache: Path,
+        group: str | None = None,
+        *,
+        strict: bool = False,
+        progress: Progress = silent,
+        warn: Callable[[str], None],
+        note: Callable[[str], None],
+    ) -> None:
+        self.choice = choice.telling(self.tell)
+        self.device = extract.device
+        self.cache = cache
+        self.progress = progress
+        self._extract = extract
+        self._strict = strict
+        self._group = group
+        self._warn = warn
+        self._note = note
+        self._used = {group}
+        self._noted: set[str] = set()
+        self._found: Duplicates | None = None
+
+    def use(self, opened: Manifest | Samples, columns: Sequence[str]) -> None:
+        """Refuse samples without columns to sum derivatives by; those are not among the unused ones.
+
+        Raises:
+            DataError: There is no such column.
+        """
+        require_columns(_manifest(opened), columns)
+        self._used.update(columns)
+
+    def load(self, data: str) -> Samples:
+        """Samples of DATA with their features."""
+        return self.embedded(read_data(data))
+
+    def load_both(
+        self, opened: Manifest | Samples, validation: str | Manifest | Samples | None
+    ) -> tuple[Samples, Samples | None]:
+        """Samples with their features, and those of a validation set; both are checked before any work."""
+        samples, _, found = self.load_all(opened, [], validation)
+        return samples, found
+
+    def load_all(
+        self,
+        opened: Manifest | Samples,
+        others: Sequence[Manifest | Samples],
+        validation: str | Manifest | Samples | None,
+    ) -> tuple[Samples, list[Samples], Samples | None]:
+        """As `load_both`, with further sets that need no check."""
+        self.check_groups(_manifest(opened))
+        held_out = read_data(validation) if isinstance(validation, str) else validation
+        if held_out is not None:
+            _manifest(held_out).class_numbers(_manifest(opened).classes)
+            self.warned_of_kin(_manifest(opened), _manifest(held_out))
+        self.warned_of_alike(_manifest(opened), *map(_manifest, others))
+        return self._with_copies(
+            self.embedded(opened),
+            [self.embedded(other) for other in others],
+            None if held_out is None else self.embedded(held_out),
+        )
+
+    def load_pool(
+        self, data: str, pool: str, validation: str | None, *, labels_given: bool = True
+    ) -> tuple[Samples, Samples, Samples | None]:
+        """A core, the candidates of a pool, and a validation set; all are read before any is embedded.
+
+        Args:
+            data: The core.
+            pool: With labels or without.
+            validation: Its labels are among those of core and pool.
+            labels_given: Whether the pool's labels, where it has any, are looked at.
+        """
+        opened = read_data(data)
+        candidates = read_data(pool, labels="optional")
+        if not labels_given:
+            if isinstance(candidates, Samples):
+                candidates = replace(candidates, manifest=candidates.manifest.without_labels())
+            else:
+                candidates = candidates.without_labels()
+        check_one_table(_manifest(opened), _manifest(candidates))
+        held_out = None if validation is None else read_data(validation)
+        if held_out is not None:
+            known = {*_manifest(opened).classes, *_manifest(candidates).classes}
+            _manifest(held_out).class_numbers(sorted(known))
+        self.warned_of_alike(_manifest(opened), _manifest(candidates))
+        self._check_kin(_manifest(opened), [_manifest(candidates)], held_out)
+        core, [chosen_from], judged = self._with_copies(
+            self.embedded(opened),
+            [self.embedded(candidates)],
+            None if held_out is None else self.embedded(held_out),
+        )
+        return core, chosen_from, judged
+
+    def copies(self, samples: Samples, transform: NamedTransform, seed: int) -> Samples:
+        """Samples with the features of their transformed copies; warns of images that have none.
+
+        Args:
+            samples: Images.
+            transform: Of images.
+            seed: Of what it draws.
+        """
+        # A class may be left without copies.
+        manifest = replace(samples.manifest, labels_required=False)
+        found = copies_of(
+            manifest,
+            self.choice,
+            transform,
+            self._extract,
+            self.cache,
+            seed=seed,
+            strict=self._strict,
+            progress=self.progress,
+        )
+        if len(found.failed):
+            self._warn(
+                f"{len(found.failed):,} images have no copy by {transform.name} and stay as they are, the "
+                f"first: {found.failed['path'].iloc[0]} ({found.failed['reason'].iloc[0]})"
+            )
+        return found
+
+    def load_modalities(
+        self, data: str, pools: list[str], validation: str | None
+    ) -> tuple[Samples, list[tuple[str, Samples]], Samples | None]:
+        """A core, other modalities by name (of their file), and a validation set."""
+        from divacli.embed.texts import is_text_table, read_texts
+
+        opened = read_data(data)
+        texts = {pool: read_texts(pool) for pool in pools if is_text_table(pool)}
+        others = {pool: read_data(pool, labels="optional") for pool in pools if pool not in texts}
+        held_out = None if validation is None else read_data(validation)
+        candidates = [*texts.values(), *(_manifest(other) for other in others.values())]
+        if held_out is not None:
+            manifests = [_manifest(opened), *candidates]
+            _manifest(held_out).class_numbers(sorted({label for one in manifests for label in one.classes}))
+        self.warned_of_alike(_manifest(opened), *candidates)
+        self._check_kin(_manifest(opened), candidates, held_out)
+        # A network that embeds no texts is refused before any image is embedded.
+        embedded = self._text_embedder() if texts else None
+        core = self.embedded(opened)
+        found: dict[str, Samples] = {}
+        for pool in dict.fromkeys(pools):
+            if embedded is not None and pool in texts:
+                samples = self._told(embedded(texts[pool]))
+            else:
+                samples = self.embedded(others[pool])
+            name = Path(pool).stem or pool
+            found[name if name not in found else f"{name}-{len(found) + 1}"] = samples
+        core, modalities, judged = self._with_copies(
+            core, list(found.values()), None if held_out is None else self.embedded(held_out)
+        )
+        return core, list(zip(found, modalities, strict=True)), judged
+
+    def _text_embedder(self) -> Callable[[Manifest], Samples]:
+        from divacli.backbones.clip import load_text_encoder
+        from divacli.embed.texts import text_samples
+
+        encoder = load_text_encoder(self.choice.model)
+        return lambda texts: text_samples(texts, encoder, self._extract, self.cache, progress=self.progress)
+
+    @property
+    def group_column(self) -> str | None:
+        """The column of groups that left-out samples are taken out with, whether it is there or not."""
+        return {None: DEFAULT_GROUP, "none": None}.get(self._group, self._group)
+
+    def check_groups(self, training: Manifest) -> None:
+        """Refuse samples in which the column that was named tells no groups; warn where none has two members.
+
+        Raises:
+            DataError: There is no such column, or it has one value only.
+        """
+        column = self.group_column
+        if self._group is None or column is None or self.searches_copies(training):
+            return
+        required_groups(training, column)
+        if group_numbers(training, column) is None:
+            self._warn(
+                f"{training.name}: no two samples are of one {column}: every one is left out by itself"
+            )
+
+    def warned_of_kin(self, training: Manifest, judged: Manifest) -> None:
+        """Say how many samples that a loss or error is over are kin of those that are trained on."""
+        column = self.group_column
+        n_kin, n = present_kin(training, judged, column)
+        if n_kin:
+            what = "have copies" if column == DUPLICATES_GROUP else f"are of a {column} that is also"
+            self._warn(
+                f"{n_kin:,} of the {n:,} samples of {judged.name} {what} in "
+                f"{training.name}: they are predicted from their own kin, which flatters"
+            )
+
+    def warned_of_alike(self, training: Manifest, *others: Manifest) -> None:
+        """Say which labels of other samples are those of the training samples but for case or spaces."""
+        for other in others:
+            pairs = alike_between(other.classes, training.classes)
+            if pairs:
+                self._warn(
+                    f"labels of {other.name} and {training.name} that differ only by case, spaces or "
+                    f"Unicode form count as different: {listed(pairs)}"
+                )
+
+    def searches_copies(self, training: Manifest) -> bool:
+        """Whether the groups are the sets of copies: `--group duplicates`, and no such column of DATA."""
+        return self._group == DUPLICATES_GROUP and DUPLICATES_GROUP not in training.table
+
+    def duplicates_of(self, samples: Samples, *, asked: bool = False) -> Duplicates:
+        """The copies among some samples, searched for unless they are known.
+
+        Args:
+            samples: Of many, only equal ones are looked for unless that was asked for.
+            asked: Whether it was.
+        """
+        if self._found is None or self._found.samples is not samples:
+            near = asked or len(samples) <= NEAR_SAMPLES
+            if not near:
+                self.tell(
+                    f"only equal samples were looked for: {len(samples):,} are too many to compare all. "
+                    "--group duplicates looks for almost equal ones, too"
+                )
+            self._found = find_duplicates(samples, self.device, self.progress, near=near)
+        return self._found
+
+    def training_manifests(self, read: Sequence[Manifest | Samples]) -> list[Manifest]:
+        """Samples to train a network on, then those to test it on, all checked.
+
+        Copies that are searched for are those that the network sees before it is trained.
+
+        Args:
+            read: What `read_data` gave.
+        """
+        manifests = [_manifest(part) for part in read]
+        core, *tested = manifests
+        self.check_groups(core)
+        if self.searches_copies(core):
+            for manifest in tested:
+                manifest.class_numbers(core.classes)
+            found, others, _ = self._with_copies(
+                self.embedded(read[0]), [self.embedded(part) for part in read[1:]], None
+            )
+            manifests = [
+                _with_cells(manifest, samples.manifest)
+                for manifest, samples in zip(manifests, [found, *others], strict=True)
+            ]
+        else:
+            for manifest in manifests:
+                self.warned(manifest)
+        for manifest in manifests[1:]:
+            self.warned_of_kin(manifests[0], manifest)
+        return manifests
+
+    def _with_copies(
+        self, core: Samples, others: list[Samples], judged: Samples | None
+    ) -> tuple[Samples, list[Samples], Samples | None]:
+        """The same samples with the sets of copies among all of them as a column, where these are the groups.
+
+        Args:
+            core: Training samples.
+            others: Further samples.
+            judged: Those that a loss is over; copies of the core among them are told of.
+        """
+        if not self.searches_copies(core.manifest):
+            return core, others, judged
+        held_out = [] if judged is None else [judged]
+        sets = [core, *others, *held_out]
+        found = self.duplicates_of(all_together(sets), asked=True)
+        n_copies = int((found.numbers[: len(core)] > 0).sum())
+        self.tell(
+            f"{n_copies:,} of the {len(core):,} samples of {core.manifest.name} have copies, "
+            "which are left out together"
+            if n_copies
+            else f"no copies found of samples of {core.manifest.name}: each is left out by itself"
+        )
+        core, *rest = with_sets(sets, found)
+        if not others and judged is None:
+            self._found = replace(found, samples=core)
+        if judged is not None:
+            judged = rest.pop()
+            self.warned_of_kin(core.manifest, judged.manifest)
+        return core, rest, judged
+
+    def _check_kin(
+        self, core: Manifest, pools: list[Manifest], validation: Manifest | Samples | None
+    ) -> None:
+        """Check the groups of a core, and that those of all who must not be its kin are known.
+
+        Raises:
+            DataError: A set lacks the column that was named, or the core has one value only in it.
+        """
+        self.check_groups(core)
+        judged = [] if validation is None else [_manifest(validation)]
+        column = self.group_column
+        if self.searches_copies(core):
+            return
+        for other in (*pools, *judged):
+            if self._group is not None and column is not None:
+                require_group_column(other, column)
+            elif group_numbers(core, column) is not None and column not in other.table:
+                self._warn(
+                    f"{other.name} has no column {column}, which {core.name} has: "
+                    "who of a pool is kin of those that judge it cannot be told"
+                )
+        for manifest in judged:
+            self.warned_of_kin(core, manifest)
+
+    def embedded(self, opened: Manifest | Samples) -> Samples:
+        """Samples with their features."""
+        if isinstance(opened, Samples):
+            return self._told(finite_samples(opened, strict=self._strict))
+        found = samples_of(
+            opened, self.choice, self._extract, self.cache, strict=self._strict, progress=self.progress
+        )
+        return self._told(found)
+
+    def _told(self, samples: Samples) -> Samples:
+        self.warned(samples.manifest)
+        if self.choice.named and "feature_source" in samples.manifest.table:
+            self._warn(
+                f"{samples.manifest.name} brings its features: the network that was named is not used for it"
+            )
+        for note in samples.notes:
+            self.tell(note)
+        current().embedded(samples.manifest, samples.fingerprint, samples.identity)
+        self._warned_of_failures(samples)
+        return samples
+
+    def tell(self, note: str) -> None:
+        """Say something that is no warning, once: all data of one command go through one network."""
+        if note not in self._noted:
+            self._note(note)
+            self._noted.add(note)
+
+    def _warned_of_failures(self, samples: Samples) -> None:
+        if len(samples.failed):
+            what = "samples" if "feature_source" in samples.manifest.table else "images"
+            self._warn(
+                f"{len(samples.failed):,} {what} cannot be used and are left out, the first: "
+                f"{samples.failed['path'].iloc[0]} ({samples.failed['reason'].iloc[0]})"
+            )
+
+    def warned(self, manifest: Manifest) -> None:
+        """Say what the user should know of a data set."""
+        unused = [column for column in manifest.unused if column not in self._used]
+        if unused:
+            self._warn(f"{manifest.name}: columns kept but not used: {listed(unused)}.")
+        for message in manifest.warnings:
+            self._warn(message)
+        for note in manifest.notes:
+            self.tell(note)
+
+
+def _with_cells(manifest: Manifest, usable: Manifest) -> Manifest:
+    """All samples, with the sets of copies that those with features were found to be in."""
+    if DUPLICATES_GROUP not in usable.table:
+        return manifest
+    sets = manifest.table["path"].map(usable.table.set_index("path")[DUPLICATES_GROUP]).fillna("")
+    return replace(manifest, table=manifest.table.assign(**{DUPLICATES_GROUP: sets.astype("str")}))
+
+
+def _manifest(opened: Manifest | Samples) -> Manifest:
+
+    return opened.manifest if isinstance(opened, Samples) else opened
