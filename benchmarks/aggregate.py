@@ -26,7 +26,7 @@ from divacli.curate.reweight import leave_one_out_ridge
 from divacli.embed import Samples, joined, read_data, samples_of
 from divacli.embed.feature_rows import whole
 from divacli.evaluation.learners import RidgeLearner
-from divacli.solve.solution import SolveOptions, pose
+from divacli.solve.pose import SolveOptions, pose
 
 CASES = ((5, 0), (5, 1), (5, 2), (5, 3), (5, 4), (1, 0), (1, 1))
 N_WRONG = 60

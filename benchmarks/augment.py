@@ -32,7 +32,7 @@ from divacli.files.cache import default_cache
 from divacli.manifest import Manifest
 from divacli.ridge import Problem, RidgeTask, SquaredLoss, choose_steps, decompose, ridge_path, share_weights
 from divacli.ridge import validation_derivative as validate
-from divacli.solve.solution import SolveOptions
+from divacli.solve.pose import SolveOptions
 
 FLIPS = ("hflip", "vflip")
 MORE = (*FLIPS, "rotate:15", "affine:translate=(0.1,0.1)")

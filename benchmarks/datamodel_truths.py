@@ -34,9 +34,10 @@ from divacli.backbones.parts import active_names
 from divacli.backbones.transform import probe_images
 from divacli.curate.sample_scores import score
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, load_samples
+from divacli.embed.samples import order_by_path
 from divacli.manifest import write_table, write_text
 from divacli.progress import silent
-from divacli.solve.solution import SolveOptions, order_by_path
+from divacli.solve.pose import SolveOptions
 from divacli.training.image_batches import ImageBatches
 from divacli.training.trainable import trained_names
 from divacli.training.trainee import StepOptions, Trainee, epoch_order, learning_rate_share, set_outputs

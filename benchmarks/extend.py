@@ -20,7 +20,7 @@ from benchmarks.ridge_choice import features
 from divacli.curate.extend import ExtendOptions, extend
 from divacli.embed import Samples
 from divacli.evaluation.learners import RidgeLearner, ridge_outputs
-from divacli.solve.solution import SolveOptions
+from divacli.solve.pose import SolveOptions
 
 BUDGETS = (0.1, 0.2, 0.3, 0.4, 0.5)
 CASES = (*((0.5, seed) for seed in range(9)), *((rate, seed) for rate in (0.2, 0.0) for seed in range(3)))

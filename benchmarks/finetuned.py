@@ -20,9 +20,9 @@ from benchmarks.pays import Case, labels_of, posed
 from divacli.backbones import load_backbone
 from divacli.curate.prune import prune_automatically, prune_by
 from divacli.curate.sample_scores import score
-from divacli.curate.score_note import Scores
+from divacli.curate.score_table import Scores
 from divacli.embed import Samples
-from divacli.solve.solution import SolveOptions
+from divacli.solve.pose import SolveOptions
 from divacli.training.train import TrainOptions, train
 
 CASES = (("uniform", 0.2), ("clean", 0.0))

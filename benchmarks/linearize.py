@@ -42,6 +42,7 @@ from divacli.curate.prune_rules import choose_automatically, choose_kept
 from divacli.curate.suspects import mislabelled
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, load_samples
 from divacli.embed.feature_rows import whole
+from divacli.embed.samples import order_by_path
 from divacli.files.cache import default_cache
 from divacli.ridge import (
     RidgeFit,
@@ -56,7 +57,8 @@ from divacli.ridge import (
     scores,
     validation_sums,
 )
-from divacli.solve.solution import SolveOptions, order_by_path, solve
+from divacli.solve.pose import SolveOptions
+from divacli.solve.solution import solve
 
 SEEDS = (0, 1, 2)
 FLIPS = 0.2

@@ -24,8 +24,10 @@ from benchmarks.machine import SHARED, require_shared, save
 from benchmarks.mislabel_cells import ANNOTATED, labels_by_annotators, moved, rows_of, source, unit
 from divacli.curate.sample_scores import label_noise
 from divacli.embed import BackboneChoice, ExtractOptions, load_samples
+from divacli.embed.samples import order_by_path
 from divacli.files.cache import default_cache
-from divacli.solve.solution import SolveOptions, order_by_path, solve
+from divacli.solve.pose import SolveOptions
+from divacli.solve.solution import solve
 
 KINDS = (
     ("none", 0.0),

@@ -37,7 +37,7 @@ from divacli.curate.sample_scores import score
 from divacli.embed import Samples, read_data
 from divacli.embed.augmentation import parse_transform
 from divacli.manifest import Manifest
-from divacli.solve.solution import SolveOptions
+from divacli.solve.pose import SolveOptions
 
 MODEL, WEIGHTS = "resnet34", "DEFAULT"
 RATE = 0.2

@@ -38,14 +38,14 @@ from divacli.curate.prune import Pruning, prune_automatically, prune_by
 from divacli.curate.relabel import relabel_scored
 from divacli.curate.reweight import ReweightOptions, reweight
 from divacli.curate.sample_scores import score
-from divacli.curate.score_note import Scores
+from divacli.curate.score_table import Scores
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, joined, load_samples
 from divacli.evaluation.evaluate import present
 from divacli.evaluation.learners import choose_penalty, fitted, stratified_folds
 from divacli.files.cache import default_cache
 from divacli.ridge import RidgeFit, RidgeTask, loo_predictions, moments
 from divacli.ridge.fit import factorisation as factor
-from divacli.solve.solution import SolveOptions
+from divacli.solve.pose import SolveOptions
 
 SIZES = {"clothing": (300, 1000, 2500), "caltech256": (1000, 3000), "cifar10": (300, 1000, 3000)}
 NOISES = (

@@ -10,7 +10,8 @@ import importlib
 import logging
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from divacli.version import __version__
+
 __all__ = ["ManifestDataset", "__version__", "loo_loss", "prune", "score", "weighted_sampler"]
 
 if TYPE_CHECKING:

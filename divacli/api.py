@@ -22,9 +22,9 @@ from divacli.curate.prune import FILES as PRUNE_FILES
 from divacli.curate.prune import Pruning, prune_automatically, prune_by
 from divacli.curate.score import FILES as SCORE_FILES
 from divacli.curate.score import Scoring, remember, score_data
-from divacli.curate.score_note import Scores
+from divacli.curate.score_table import Scores
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, read_data
-from divacli.embed.data import check_images
+from divacli.embed.open import check_images
 from divacli.errors import DataError, DivaError
 from divacli.errors import shown as on_one_line
 from divacli.files.cache import default_cache
@@ -34,14 +34,15 @@ from divacli.manifest.truth import known_wrong
 from divacli.progress import silent
 from divacli.report.figures.plots import plots_of
 from divacli.report.terminal.progress import shown
-from divacli.report.terminal.score import SHOWN, pruning_verdict
+from divacli.report.terminal.prune import pruning_verdict
+from divacli.report.terminal.score import SHOWN
 from divacli.report.words import score_sentences
 from divacli.results.read import Results
 from divacli.results.runfile import RUN_FILE
 from divacli.results.write import ResultFiles
 from divacli.run import Run, current, running
 from divacli.solve.loader import Loader
-from divacli.solve.solution import SolveOptions
+from divacli.solve.pose import SolveOptions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

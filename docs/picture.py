@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from divacli.cli.app import app
 from divacli.curate.sample_scores import score
-from divacli.solve.solution import SolveOptions
+from divacli.solve.pose import SolveOptions
 from divacli.curate.verify import verify
 from divacli.demo.digits import make_digits
 from divacli.embed import BackboneChoice, ExtractOptions, load_samples

@@ -18,17 +18,10 @@ import pytest
 
 from divacli.errors import DataError
 from divacli.files import place as files
-from divacli.files.place import (
-    RemoteFile,
-    file_digest,
-    is_url,
-    joined,
-    place_of,
-    read_range,
-    require_present,
-    size_of,
-    suffix_of,
-)
+from divacli.files.place import file_digest, joined, place_of, read_range, size_of
+from divacli.files.present import require_present
+from divacli.files.remote import RemoteFile
+from divacli.files.urls import is_url, suffix_of
 
 CONTENT = np.random.default_rng(0).bytes(100_000)
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from divacli.errors import DataError, OutputError
-from divacli.files.place import COMMIT, STAGE, require_finished, require_present
+from divacli.files.place import COMMIT, STAGE, require_finished
+from divacli.files.present import require_present
 from divacli.files.staging import Stage
 
 OLD = {"a.csv": "old a", "b.csv": "old b", "gone.csv": "stale"}

@@ -13,8 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from divacli import __version__
-from divacli.cli.command import say, unforeseen
+from divacli.cli.command import unforeseen
 from divacli.cli.commands import (
     aggregate,
     apply,
@@ -35,8 +34,10 @@ from divacli.cli.commands import (
     train,
     votes,
 )
+from divacli.cli.console import say
 from divacli.cli.processes import launched, may_speak
 from divacli.errors import cut, shown
+from divacli.version import __version__
 
 # Read by torch when it is imported, which the commands do later: threads that wait sleep instead of spinning.
 # On a machine with other work to do (the next command of a pipe, say) spinning makes small steps ten times

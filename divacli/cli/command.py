@@ -7,14 +7,12 @@ import dataclasses
 import errno
 import functools
 import inspect
-import logging
 import math
 import os
 import re
 import resource
 import shlex
 import sys
-import traceback
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,8 +20,9 @@ from typing import Any
 
 import typer
 
-from divacli.cli.logs import logged_step, open_log
-from divacli.cli.options import FrameOptions, name_value
+from divacli.cli.console import _show_traceback, say, warn
+from divacli.cli.logs import open_log
+from divacli.cli.options import name_value
 from divacli.cli.processes import (
     Terminated,
     ending_well,
@@ -33,14 +32,11 @@ from divacli.cli.processes import (
     require_single,
     require_world,
 )
-from divacli.errors import DivaError, cut, shown
-from divacli.files.place import without_secrets
+from divacli.errors import DivaError
 from divacli.run import Run, running
 
 if typing.TYPE_CHECKING:
-    from rich.console import Console
-
-_LOGGER = logging.getLogger(__name__)
+    pass
 
 
 def command(
@@ -110,7 +106,7 @@ def command(
                     values["frame"] = dataclasses.replace(frame, quiet=True)
                 function(**values)
                 if output is not None and output.report and leads():
-                    from divacli.cli.commands.report import report_on
+                    from divacli.cli.page import report_on
 
                     with _results_in(output.out):
                         report_on(output, values["compute"].cache, frame)
@@ -299,68 +295,3 @@ def _typed(function: Callable[..., None], values: dict[str, Any]) -> dict[str, A
         elif value != parameter.default:
             typed[parameter.name] = value
     return typed
-
-
-def console() -> Console:
-    """The terminal of messages and summaries: standard error."""
-    from divacli.report.terminal.plain import PlainConsole
-
-    return PlainConsole()
-
-
-def _show_traceback() -> None:
-    """Write the traceback of the exception that is being handled.
-
-    Its lines but the first are indented, for the text of an exception may be a user's, and hold line breaks.
-    """
-    lines = traceback.format_exc().rstrip("\n").split("\n")
-    sys.stderr.write("\n  ".join(map(shown, lines)) + "\n")
-
-
-def say(*lines: str, style: str = "") -> None:
-    """Write one message to standard error.
-
-    Args:
-        lines: Each is written as one line, whatever it holds, and a very long one without its middle.
-        style: Of the first line.
-    """
-    from rich.text import Text
-
-    # Secrets go before the cut, which may take the end of a URL that they are found by.
-    first, *others = (Text(cut(without_secrets(shown(line)))) for line in lines)
-    first.stylize(style)
-    console().print(Text("\n").join([first, *others]), soft_wrap=True)
-
-
-def warn(message: str) -> None:
-    """Write one warning to standard error, of several processes in the first."""
-    _LOGGER.warning("%s", message)
-    if leads():
-        say(f"warning: {message}", style="yellow")
-
-
-def note(message: str, frame: FrameOptions) -> None:
-    """Write what is no warning to standard error, unless that is to be quiet."""
-    _LOGGER.info("%s", message)
-    if not frame.quiet:
-        say(f"note: {message}")
-
-
-class RichProgress:
-    """A line on standard error for each step, where that is a terminal."""
-
-    def __init__(self, frame: FrameOptions) -> None:
-        self._shown = not frame.quiet
-
-    @contextlib.contextmanager
-    def __call__(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
-        """See `divacli.progress.Progress`."""
-        with logged_step(what, total, self._line(what, total)) as advance:
-            yield advance
-
-    def _line(self, what: str, total: int) -> contextlib.AbstractContextManager[Callable[[int], None]]:
-        if not self._shown:
-            return contextlib.nullcontext(lambda done: None)
-        from divacli.report.terminal.progress import shown
-
-        return shown(console(), what, total)

@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from divacli.files.place import is_url
+from divacli.files.urls import is_url
 
 _LONGEST = 1 << 16  # bytes
 _DEEPEST = 20

@@ -19,7 +19,7 @@ from divacli.cli.completion import torchvision_names
 from divacli.cli.config import load_config
 from divacli.errors import cut
 from divacli.files.cache import default_cache
-from divacli.files.place import is_url
+from divacli.files.urls import is_url
 
 _NAME_BYTES, _PATH_BYTES = 255, 4096
 """What Linux and most file systems take."""

@@ -9,11 +9,13 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from divacli.cli.command import page_command, warn
+from divacli.cli.command import page_command
+from divacli.cli.console import warn
 from divacli.cli.options import OutputOptions
 from divacli.cli.processes import leads
 from divacli.errors import OutputError, listed
-from divacli.files.place import RUN_FILE, is_url, place_of
+from divacli.files.place import RUN_FILE, place_of
+from divacli.files.urls import is_url
 from divacli.results.write import FAILED, ResultFiles, in_any_format
 from divacli.run import current
 

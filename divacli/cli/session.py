@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from divacli.backbones.linearised.expression import UNCHANGED, Linearize
-from divacli.cli.command import RichProgress, note, warn
+from divacli.cli.console import RichProgress, note, warn
 from divacli.cli.options import (
     ComputeOptions,
     DtypeName,
@@ -21,8 +21,8 @@ from divacli.cli.processes import launched
 from divacli.solve.loader import Loader
 
 if TYPE_CHECKING:
-    from divacli.curate.score_note import Scores
-    from divacli.solve.solution import SolveOptions
+    from divacli.curate.score_table import Scores
+    from divacli.solve.pose import SolveOptions
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -86,9 +86,9 @@ class Session(Loader):
         """
         from divacli.curate.sample_scores import score
         from divacli.curate.score import of_known_labels
-        from divacli.curate.score_note import Scores
+        from divacli.curate.score_table import Scores
         from divacli.embed import Samples, is_store, read_data
-        from divacli.embed.data import check_images
+        from divacli.embed.open import check_images
         from divacli.manifest import read_manifest
 
         options = self.solve_options(problem)
@@ -120,7 +120,7 @@ class Session(Loader):
         """How the problem is solved."""
         import torch
 
-        from divacli.solve.solution import SolveOptions
+        from divacli.solve.pose import SolveOptions
 
         return SolveOptions(
             ridge=problem.ridge,

@@ -29,13 +29,14 @@ from divacli.curate.extend import (
 from divacli.curate.reweight import leave_one_out_ridge
 from divacli.embed import Samples
 from divacli.embed.feature_rows import whole
+from divacli.embed.samples import order_by_path
 from divacli.errors import DataError
 from divacli.manifest import relocate
 from divacli.manifest.columns import stacked
 from divacli.progress import Progress, silent
 from divacli.results.accounting import account
 from divacli.ridge import Problem, RidgeTask, Scaling, differentiate, merged
-from divacli.solve.solution import SolveOptions, order_by_path, pose, pose_validation
+from divacli.solve.pose import SolveOptions, pose, pose_validation
 
 FEATURES = "features.npz"
 """The file that holds the features of an aggregated set."""

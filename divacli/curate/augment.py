@@ -29,6 +29,7 @@ from divacli.curate.outlook import Outlook, informed
 from divacli.curate.reweight import label_trust, problem_of
 from divacli.embed import Samples, joined
 from divacli.embed.augmentation import NamedTransform, named_apart
+from divacli.embed.samples import order_by_path
 from divacli.errors import SolveError
 from divacli.progress import Progress, silent
 from divacli.ridge import (
@@ -47,15 +48,9 @@ from divacli.ridge import (
     share_weights,
     stepped,
 )
+from divacli.solve.groups import group_numbers
+from divacli.solve.pose import SolveOptions, balanced, pose, pose_validation
 from divacli.solve.provenance import provenance
-from divacli.solve.solution import (
-    SolveOptions,
-    balanced,
-    group_numbers,
-    order_by_path,
-    pose,
-    pose_validation,
-)
 
 UNTOUCHED = "untouched"
 """What the images without a transform are called among the transforms."""

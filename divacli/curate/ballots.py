@@ -14,7 +14,7 @@ from divacli.manifest.columns import row_numbers
 from divacli.manifest.table import alike
 from divacli.manifest.validate import sample_keys
 from divacli.run import current
-from divacli.solve.solution import group_names
+from divacli.solve.groups import group_names
 
 DEFAULT_ANNOTATOR = "annotator"
 """The column that names annotators where no other is asked for."""

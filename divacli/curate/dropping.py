@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from divacli.curate.outlook import Judge, kept_weights, random_kept
-from divacli.curate.score_note import Scores
+from divacli.curate.score_table import Scores
 from divacli.curate.suspects import MORE_LIKELY_WRONG, outliers, require_judged
 from divacli.ridge import (
     RANDOM,

@@ -19,8 +19,8 @@ from divacli.curate.pool_tables import (
     selected_samples,
 )
 from divacli.embed import Samples
+from divacli.embed.samples import order_by_path, require_same_features
 from divacli.errors import DataError, ModelError, SolveError, listed
-from divacli.manifest import Manifest
 from divacli.progress import Progress, silent
 from divacli.ridge import (
     POOL_FOLDS,
@@ -40,16 +40,8 @@ from divacli.ridge import (
     started,
 )
 from divacli.ridge.pool.choice import BALANCED, CORESET, DERIVATIVE, RANDOM
+from divacli.solve.pose import SolveOptions, balanced, offset_of, pose, pose_validation
 from divacli.solve.provenance import left_out, provenance
-from divacli.solve.solution import (
-    SolveOptions,
-    balanced,
-    offset_of,
-    order_by_path,
-    pose,
-    pose_validation,
-    require_same_features,
-)
 
 NOTHING_CHOSEN = "nothing was chosen"
 """Why there is no forecast."""
@@ -423,22 +415,6 @@ def check_pool(core: Samples, pool: Samples, options: SolveOptions) -> None:
             "--around-head with a pool whose labels the core lacks",
             expected="the classes of the network's head",
             hint="leave --around-head out",
-        )
-
-
-def check_one_table(core: Manifest, pool: Manifest) -> None:
-    """Refuse images beside embeddings: the table of both could not be read back.
-
-    Raises:
-        DataError: One of the two brings its features.
-    """
-    brings = ["feature_source" in manifest.table for manifest in (core, pool)]
-    if brings[0] != brings[1]:
-        names = [core.name, pool.name]
-        raise DataError(
-            f"{names[brings.index(True)]} brings its features and {names[brings.index(False)]} does not",
-            expected="both with features or both as images, to stand in one table",
-            hint="make a store of the images with diva embed, and give that",
         )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pandas as pd
 import torch
@@ -12,9 +10,10 @@ from divacli.embed import Samples
 from divacli.errors import DataError, listed
 from divacli.manifest import relocate
 from divacli.manifest.columns import stacked, without_scores
+from divacli.manifest.identity import sample_names
 from divacli.ridge import Candidates
 from divacli.solve.overlap import kin_of
-from divacli.solve.solution import SolveOptions
+from divacli.solve.pose import SolveOptions
 
 
 def barred_samples(core: Samples, pool: Samples, judged: Samples, options: SolveOptions) -> pd.Series:
@@ -61,19 +60,6 @@ def barred_samples(core: Samples, pool: Samples, judged: Samples, options: Solve
             hint="for new classes give a set that has them with --val",
         )
     return reasons
-
-
-def sample_names(samples: Samples) -> list[str]:
-    """Where each sample comes from, told alike from everywhere."""
-    manifest = samples.manifest
-    files = [os.path.normpath(file) for file in manifest.files()]
-    if "feature_source" not in manifest.table:
-        return files
-    sources = [os.path.normpath(str(manifest.source(name))) for name in manifest.table["feature_source"]]
-    # The length says where the path begins. A NUL would say so as well, but for pandas 2 text ends there.
-    return [
-        f"{len(source)}:{source}{path}" for source, path in zip(sources, manifest.table["path"], strict=True)
-    ]
 
 
 def described(

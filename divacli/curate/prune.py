@@ -21,7 +21,7 @@ from divacli.curate.dropping import (
 )
 from divacli.curate.outlook import Judge, Outlook, preferred
 from divacli.curate.prune_rules import CRITERIA, Automatic, Choice, choose_automatically, split
-from divacli.curate.score_note import Scores
+from divacli.curate.score_table import Scores
 from divacli.curate.suspects import MORE_LIKELY_WRONG, doubtful, outliers
 from divacli.errors import DataError, SolveError
 from divacli.progress import Progress, silent

@@ -13,7 +13,7 @@ import torch
 
 from divacli.curate.outlook import Judge, Outlook, kept_weights, random_kept
 from divacli.curate.sample_scores import JUDGED_COLUMNS, SCORE_COLUMNS
-from divacli.curate.score_note import Scores
+from divacli.curate.score_table import Scores
 from divacli.curate.suspects import (
     BALANCED,
     LIKELY,

@@ -15,6 +15,7 @@ from divacli.curate.outlook import Outlook, informed
 from divacli.curate.sample_scores import label_noise
 from divacli.curate.suspects import MORE_LIKELY_WRONG
 from divacli.embed import Samples
+from divacli.embed.samples import order_by_path
 from divacli.errors import DataError, SolveError
 from divacli.manifest.columns import without_scores
 from divacli.progress import Progress, silent
@@ -40,15 +41,9 @@ from divacli.ridge import (
     stepped,
 )
 from divacli.ridge.weights.kfold import drawn
+from divacli.solve.groups import group_numbers
+from divacli.solve.pose import SolveOptions, balanced, pose, pose_validation
 from divacli.solve.provenance import provenance
-from divacli.solve.solution import (
-    SolveOptions,
-    balanced,
-    group_numbers,
-    order_by_path,
-    pose,
-    pose_validation,
-)
 
 Sharing = Literal["sample", "class", "group"]
 """Whether every sample has a weight of its own or shares one with its class or group."""

@@ -20,6 +20,7 @@ from divacli.curate.suspects import (
     outliers,
 )
 from divacli.embed import Samples
+from divacli.embed.samples import order_by_path
 from divacli.manifest.columns import RESULTS
 from divacli.parallel import world
 from divacli.progress import Progress, silent
@@ -39,8 +40,9 @@ from divacli.ridge import (
     scores,
     significant,
 )
+from divacli.solve.pose import SolveOptions
 from divacli.solve.provenance import provenance
-from divacli.solve.solution import Solution, SolveOptions, order_by_path, solve
+from divacli.solve.solution import Solution, solve
 
 SCORE_COLUMNS = ("rank", "path", "label", "weight", "derivative", "loo_loss", "predicted_label")
 """First columns of a table of scores, in order."""

@@ -15,8 +15,8 @@ from divacli.manifest import Manifest
 from divacli.results.write import ResultFiles
 from divacli.solve.duplicates import Duplicates
 from divacli.solve.loader import Loader
+from divacli.solve.pose import SolveOptions
 from divacli.solve.provenance import left_out
-from divacli.solve.solution import SolveOptions
 
 FILES = ("scores", "duplicates", "summary.json")
 """What is always written."""

@@ -10,26 +10,22 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
-from divacli.curate.outlook import Judge
-from divacli.curate.sample_scores import ScoreResult, label_noise
-from divacli.curate.suspects import require_judged
+from divacli.curate.sample_scores import ScoreResult
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, is_store, samples_of
 from divacli.embed.keys import content_keys, digest_of, digest_of_all
 from divacli.embed.samples import SAMPLES_FILE, samples_in
 from divacli.embed.store import FeatureStore
-from divacli.errors import DataError, DivaError, StoreError
+from divacli.errors import StoreError
 from divacli.files.place import Place, place_of
 from divacli.files.regular import DOCUMENT_BYTES, read_regular
 from divacli.manifest import Manifest, write_text
-from divacli.parallel import world
 from divacli.progress import Progress, silent
 from divacli.ridge import (
     Calibration,
@@ -37,139 +33,15 @@ from divacli.ridge import (
     Loss,
     Mistakes,
     NoiseModel,
-    Problem,
     Shape,
-    Span,
     SquaredLoss,
-    moments,
 )
-from divacli.solve.provenance import grouping
-from divacli.solve.solution import Solution, SolveOptions, order_by_path, pose
+from divacli.solve.pose import SolveOptions
 
 FORMAT = 1
 
 _MOST_NOTED = 256
 """Classes whose noise model a note holds, at the most: two matrices of so many rows and columns."""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """A table of scores with what a refit needs, wherever it came from.
-
-    Attributes:
-        table: path, label, weight and scores, in the order of DATA.
-        origin: Absolute folder that its relative paths start from.
-        failed: Samples that could not be scored; None where nothing was scored now.
-        samples: The features, or None where they are not to be had.
-        record: What the scores were made from; None likewise.
-        missing: Why there are no features; empty where there are.
-        about: The groups that were left out as wholes, as `divacli.solve.provenance.grouping` says; None
-            where nothing is known of that.
-        solution: The solved problem, where it was solved now.
-    """
-
-    table: pd.DataFrame
-    origin: Path
-    failed: pd.DataFrame | None
-    samples: Samples | None
-    record: ScoreRecord | None
-    missing: str = ""
-    about: Mapping[str, Any] = field(default_factory=lambda: {"group": None, "n_groups": None})
-    solution: Solution | None = None
-
-    @classmethod
-    def fresh(cls, result: ScoreResult, options: SolveOptions) -> Scores:
-        """Scores that were just computed."""
-        samples = result.samples
-        in_order = result.table.iloc[np.argsort(result.order)].reset_index(drop=True)
-        solution = result.solution
-        record = ScoreRecord(samples.store, solution.ridge, solution.loss, options, result.noise)
-        about = grouping(samples.manifest, options)
-        return cls(
-            in_order, samples.manifest.folder, samples.failed, samples, record, about=about, solution=solution
-        )
-
-    @classmethod
-    def recorded(
-        cls,
-        manifest: Manifest,
-        cache: Path,
-        options: SolveOptions,
-        progress: Progress,
-        *,
-        features: bool = True,
-    ) -> Scores:
-        """Scores read from a table, with the features of the run that made them where the cache has them.
-
-        Args:
-            manifest: The table.
-            cache: Where notes are.
-            options: As of `find_record`.
-            progress: Of reading the images, which features are found by.
-            features: Whether these are looked for.
-        """
-        record = find_record(manifest, cache, options)
-        if not all(world().gathered(record is not None)):
-            record = None  # all processes make a refit, or none
-        scores = cls(
-            manifest.table, manifest.folder, None, None, record, "the cache knows nothing of these scores"
-        )
-        if record is None:
-            return scores
-        samples, failure = None, None
-        try:
-            scores = replace(scores, about=grouping(manifest, record.options))
-            samples = recorded_samples(record, manifest, cache, progress) if features else None
-        except DivaError as error:
-            failure = error
-        try:
-            world().agree(failure)
-        except DivaError as error:
-            return replace(scores, missing=error.got)
-        return replace(scores, samples=samples, missing="" if features else "they were not looked for")
-
-    @property
-    def seed(self) -> int:
-        """Of whatever is drawn at random."""
-        return 0 if self.record is None else self.record.options.seed
-
-    def judge(self, progress: Progress) -> tuple[Judge | None, str]:
-        """What decisions about these samples are judged by, or None and the reason.
-
-        Args:
-            progress: Told of every step.
-        """
-        samples, record = self.samples, self.record
-        if samples is None or record is None:
-            return None, (
-                f"{self.missing}. The decision is complete; to see what it does, give the images and the "
-                "network instead"
-            )
-        try:
-            require_judged(self.table, ("mislabel_probability",))
-        except DataError as error:
-            return None, error.got
-        order = order_by_path(samples)
-        if self.solution is not None:
-            task, held_out = self.solution.solved, self.solution.solved_validation
-        else:
-            task, held_out = pose(samples, record.options), None
-            if len(task) < task.n_features:
-                task = Span(task).task()
-        noise = record.noise
-        if noise is None:
-            with progress("estimating label noise", 0):
-                noise = label_noise(task, moments(task).fit(record.ridge), order, record.options.seed).model
-        if held_out is None:
-            trust = 1 - torch.from_numpy(self.table["mislabel_probability"].to_numpy(float, copy=True))
-            judges = order
-        else:
-            trust = torch.ones(len(held_out), dtype=torch.float64)
-            # Its rows are dealt out at random; no table says in which order they are stored.
-            judges = torch.arange(len(held_out))
-        problem = Problem(task, record.ridge, judges, robust=False, validation=held_out)
-        fixed = record.options.ridge is not None
-        return Judge(problem, order, noise, record.loss, trust, fixed, record.options.seed), ""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch import Tensor
 from divacli.curate.ballots import RESULT_COLUMNS, Ballots, numbered
 from divacli.curate.suspects import most_confused
 from divacli.embed import Samples
+from divacli.embed.samples import order_by_path
 from divacli.errors import listed
 from divacli.progress import Progress, silent
 from divacli.results.write import ResultFiles
@@ -35,8 +36,8 @@ from divacli.ridge import (
     ridge_path,
     right_shares,
 )
+from divacli.solve.pose import SolveOptions, pose
 from divacli.solve.provenance import provenance
-from divacli.solve.solution import SolveOptions, order_by_path, pose
 
 FILES = ("consensus", "again", "votes.json")
 """What is always written; `annotators` beside them where a column names annotators."""

@@ -8,13 +8,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from divacli.embed.feature_rows import GatheredRows
 from divacli.embed.keys import KEY_BYTES, digest_of
-from divacli.embed.store import FeatureStore
+from divacli.embed.store import FeatureStore, require_same_space
 from divacli.errors import DataError, StoreError, listed
-from divacli.files.place import STORE_FILE, Place, RemoteFile, place_of, suffix_of
+from divacli.files.place import STORE_FILE, Place, place_of
+from divacli.files.remote import RemoteFile
+from divacli.files.urls import suffix_of
 from divacli.manifest import Labels, Manifest, read_manifest, relocate
 from divacli.manifest.columns import stacked
 from divacli.run import current
@@ -220,3 +223,25 @@ def _keys(table: pd.DataFrame, name: str) -> np.ndarray:
             hint="make the store anew with: diva embed DATA --out DIR",
         )
     return np.frombuffer(bytes.fromhex("".join(written)), np.uint8).reshape(-1, KEY_BYTES)
+
+
+def order_by_path(samples: Samples) -> torch.Tensor:
+    """Row numbers sorted by path: what is drawn at random must not change with the order of a table."""
+    return torch.from_numpy(np.argsort(samples.manifest.table["path"].to_numpy(str), kind="stable"))
+
+
+def require_same_features(first: Samples, other: Samples) -> None:
+    """Refuse samples whose features come from another network, or have another width.
+
+    Raises:
+        StoreError: Another network.
+        DataError: Another width.
+    """
+    require_same_space(first.identity, other.identity, other.manifest.name)
+    wanted, found = first.features.shape[1], other.features.shape[1]
+    if wanted != found:
+        raise DataError(
+            f"{other.manifest.name} has {found} features a sample",
+            expected=f"{wanted}, as {first.manifest.name} has",
+            hint="embed both with the same network and layer",
+        )

@@ -32,11 +32,12 @@ from torch import Tensor
 from divacli.embed.feature_rows import GatheredRows
 from divacli.embed.keys import KEY_BYTES, digest_of
 from divacli.errors import StoreError, listed
-from divacli.files.place import STORE_FILE, Place, RemoteFile, read_range, read_whole, size_of
+from divacli.files.place import STORE_FILE, Place, read_range, read_whole, size_of
 from divacli.files.regular import DOCUMENT_BYTES, open_regular, reason
+from divacli.files.remote import RemoteFile
 from divacli.files.tar import MAX_BYTES
+from divacli.files.write import output_error
 from divacli.manifest import ArrayFile, write_bytes, write_text
-from divacli.manifest.write import output_error
 
 FORMAT = 1
 _NAME_LENGTH = 32  # hexadecimal digits of a digest

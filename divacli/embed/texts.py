@@ -18,7 +18,8 @@ from divacli.embed.options import ExtractOptions
 from divacli.embed.samples import Samples, no_failures
 from divacli.embed.store import FeatureStore, batched
 from divacli.errors import DataError, ModelError, listed
-from divacli.files.place import place_of, suffix_of
+from divacli.files.place import place_of
+from divacli.files.urls import suffix_of
 from divacli.manifest import Manifest, manifest_of
 from divacli.manifest.bounded import read_table
 from divacli.manifest.columns import row_numbers

@@ -12,6 +12,7 @@ from divacli.curate.extend import ExtendOptions, extend
 from divacli.curate.prune_rules import CRITERIA, choose_kept
 from divacli.curate.sample_scores import ScoreResult
 from divacli.embed import Samples, joined
+from divacli.embed.samples import require_same_features
 from divacli.errors import DataError
 from divacli.evaluation.evaluate import (
     EVERYTHING,
@@ -23,7 +24,7 @@ from divacli.evaluation.evaluate import (
 from divacli.evaluation.learners import Learner, ridge_outputs
 from divacli.manifest import Manifest
 from divacli.progress import Progress, silent
-from divacli.solve.solution import SolveOptions, require_same_features
+from divacli.solve.pose import SolveOptions
 
 RANDOM = "random"
 _ROW = "row of the pool"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -15,8 +13,9 @@ from divacli.errors import DataError, listed
 from divacli.evaluation.learners import Learner
 from divacli.evaluation.verdicts import Verdict, confidence_of, difference_interval
 from divacli.manifest import Manifest
-from divacli.manifest.truth import npz_sources
 from divacli.progress import Progress, silent
+from divacli.solve.overlap import _places
+from divacli.training.held_out import mean_over_groups
 
 EVERYTHING, WHOLE_POOL, ORACLE = "everything", "whole pool", "oracle"
 
@@ -265,23 +264,6 @@ def with_recovered(summary: pd.DataFrame) -> pd.DataFrame:
     return summary.assign(recovered=(everything - summary["test_error"]) / gap)
 
 
-def mean_over_groups(values: np.ndarray, weights: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
-    """The mean over groups of their weighted means, and its standard error.
-
-    The samples could have been others, the groups not. In a single group with weights of 1 and values of 0 or
-    1 the standard error is the binomial `sqrt(p (1 - p) / n)`.
-
-    Args:
-        values: (n,).
-        weights: (n,) positive.
-        groups: (n,) numbers 0, 1, ..., each of which occurs.
-    """
-    share = weights / np.bincount(groups, weights)[groups]
-    means = np.bincount(groups, share * values)
-    deviation = share * (values - means[groups])
-    return float(means.mean()), float(np.sqrt(deviation @ deviation)) / len(means)
-
-
 def random_values(samples: Samples, seed: int) -> np.ndarray:
     """A number in [0, 1) for each sample, which does not depend on the order of the rows.
 
@@ -331,41 +313,6 @@ def require_known_labels(test: Manifest, training: Iterable[Manifest]) -> None:
             expected=f"only labels that can be learned: {listed(sorted(known))}",
             hint="correct these labels, or leave these rows out",
         )
-
-
-class Located(Protocol):
-    """Samples of which it is known where they are and, if their content was read, what is in them."""
-
-    @property
-    def manifest(self) -> Manifest:
-        """The samples."""
-
-    @property
-    def keys(self) -> np.ndarray | None:
-        """(n, 32) uint8 digest of each one's content."""
-
-
-def shared_samples(training: Located, test: Located) -> int:
-    """How many samples of a test set are also in a training set: one file, row or content."""
-    return int(which_shared(training, test).sum())
-
-
-def which_shared(first: Located, second: Located) -> np.ndarray:
-    """Which samples of a second set are also in the first one, (m,) bool: one file, row or content."""
-    same = pd.Series(_places(second.manifest)).isin(_places(first.manifest)).to_numpy()
-    if second.keys is not None and first.keys is not None:
-        known = {key.tobytes() for key in first.keys}
-        same = same | [key.tobytes() in known for key in second.keys]
-    return same
-
-
-def _places(manifest: Manifest) -> list[str]:
-    """Where each sample is found: its file, or its name in an `.npz` file."""
-    rows = zip(npz_sources(manifest), manifest.table["path"], manifest.files(), strict=True)
-    return [
-        f"{os.path.realpath(str(manifest.source(source)))}\0{path}" if source else os.path.realpath(file)
-        for source, path, file in rows
-    ]
 
 
 def _predicted(learner: Learner, training: Samples, test: Samples, seed: int) -> np.ndarray:

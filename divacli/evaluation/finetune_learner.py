@@ -14,8 +14,9 @@ from divacli.backbones import Backbone
 from divacli.backbones.parts import active_names
 from divacli.backbones.transform import probe_images
 from divacli.embed import BackboneChoice, Samples
+from divacli.embed.samples import order_by_path
 from divacli.progress import silent
-from divacli.solve.solution import SolveOptions, order_by_path, pose
+from divacli.solve.pose import SolveOptions, pose
 from divacli.training.image_batches import ImageBatches
 from divacli.training.trainable import head_of, trained_names
 from divacli.training.trainee import (

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from divacli.embed import Samples, read_data
+from divacli.embed.samples import require_same_features
 from divacli.errors import DataError, listed
 from divacli.evaluation.curve import require_labels
-from divacli.evaluation.evaluate import present, require_known_labels, shared_samples
+from divacli.evaluation.evaluate import present, require_known_labels
 from divacli.evaluation.rivals import Pool
 from divacli.manifest import Manifest, read_manifest
-from divacli.manifest.truth import npz_sources, right_labels
+from divacli.manifest.identity import npz_sources
+from divacli.manifest.truth import right_labels
+from divacli.solve.groups import group_numbers
 from divacli.solve.loader import Loader
-from divacli.solve.solution import group_numbers, require_same_features
+from divacli.solve.overlap import shared_samples
 from divacli.training.image_batches import require_images
 
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from divacli.embed import Samples
+from divacli.embed.samples import order_by_path
 from divacli.ridge import RidgeTask, Span, decompose, ridge_path
-from divacli.solve.solution import SolveOptions, order_by_path, pose
+from divacli.solve.pose import SolveOptions, pose
 
 PENALTIES = tuple(float(value) for value in np.logspace(-1, 3, 9))
 """Values of C that logistic regression chooses from, two to a decade: large means little regularisation."""

@@ -9,14 +9,8 @@ import numpy as np
 
 from divacli.embed import Samples, joined
 from divacli.errors import DataError, listed
-from divacli.evaluation.evaluate import (
-    EVERYTHING,
-    ORACLE,
-    WHOLE_POOL,
-    TrainingSet,
-    random_values,
-    which_shared,
-)
+from divacli.evaluation.evaluate import EVERYTHING, ORACLE, WHOLE_POOL, TrainingSet, random_values
+from divacli.solve.overlap import which_shared
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from divacli.errors import OutputError, listed
 from divacli.files.place import COMMIT, STAGE, require_finished
-from divacli.manifest.write import output_error
+from divacli.files.write import output_error
 
 
 class Stage:

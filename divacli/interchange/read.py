@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from divacli.errors import DataError
-from divacli.files.place import Place, place_of, require_present, suffix_of
+from divacli.files.place import Place, place_of
+from divacli.files.present import require_present
+from divacli.files.urls import suffix_of
 from divacli.interchange.cleanlab import IS_ISSUE, LabelIssues, decisions_of_issues
 from divacli.interchange.label_studio import decisions_of_export
 from divacli.manifest.bounded import read_stream, read_table

@@ -7,8 +7,8 @@ from typing import BinaryIO
 import pandas as pd
 
 from divacli.errors import DataError, listed
-from divacli.files.place import is_url
 from divacli.files.tar import through_tar
+from divacli.files.urls import is_url
 from divacli.manifest import Manifest, read_manifest
 
 

@@ -6,7 +6,7 @@ import importlib.metadata
 import platform
 from collections.abc import Iterator
 
-from divacli import __version__
+from divacli.version import __version__
 
 _REQUIRED = (
     "torch",

@@ -15,8 +15,9 @@ from typing import IO
 import numpy as np
 
 from divacli.errors import DataError
-from divacli.files.place import Place, RemoteFile, opened
+from divacli.files.place import Place, opened
 from divacli.files.regular import open_regular, reason
+from divacli.files.remote import RemoteFile
 from divacli.manifest.bounded import most_unpacked, too_dense
 
 _LOCAL_HEADER = struct.Struct(

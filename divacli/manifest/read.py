@@ -12,16 +12,10 @@ import numpy as np
 import pandas as pd
 
 from divacli.errors import DataError, listed
-from divacli.files.place import (
-    KINDS,
-    Place,
-    RemoteFile,
-    joined,
-    place_of,
-    require_present,
-    shard_names,
-    suffix_of,
-)
+from divacli.files.place import Place, joined, place_of
+from divacli.files.present import KINDS, require_present, shard_names
+from divacli.files.remote import RemoteFile
+from divacli.files.urls import suffix_of
 from divacli.manifest.arrayfile import ArrayFile
 from divacli.manifest.bounded import read_stream, read_table
 from divacli.manifest.columns import typed

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from divacli.errors import DataError, listed
-from divacli.files.place import Place, joined, place_of, suffix_of
+from divacli.files.place import Place, joined, place_of
+from divacli.files.urls import suffix_of
 from divacli.manifest.arrayfile import ArrayFile
 
 

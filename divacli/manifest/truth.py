@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from divacli.errors import DataError, listed
-from divacli.files.place import suffix_of
 from divacli.manifest import Manifest
+from divacli.manifest.identity import npz_sources
 
 TRUE_LABEL = "true_label"
 
@@ -62,12 +62,6 @@ def known_wrong(manifest: Manifest, truth: Manifest | None = None) -> np.ndarray
         return ((own != "") & (own != manifest.table["label"])).to_numpy()
     right = right_labels(manifest, truth)
     return None if right is None else ~right
-
-
-def npz_sources(manifest: Manifest) -> list[str]:
-    """The `.npz` file of each row whose path is a name in one; "" of the others, whose path is a file."""
-    sources = manifest.table.get("feature_source", pd.Series("", manifest.table.index))
-    return [source if suffix_of(source) == "npz" else "" for source in sources.fillna("")]
 
 
 def _found(manifest: Manifest, truth: Manifest) -> pd.Series:

@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 
 from divacli.errors import DataError, listed
-from divacli.files.place import Place, RemoteFile, is_file, is_special, is_url, joined
+from divacli.files.place import Place, is_file, is_special, joined
 from divacli.files.regular import NO_REGULAR_FILE
+from divacli.files.remote import RemoteFile
+from divacli.files.urls import is_url
 from divacli.manifest.columns import row_numbers
 from divacli.manifest.table import Manifest, alike
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import posixpath
 import re
-import secrets
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from divacli.errors import OutputError
-from divacli.files.place import is_url, joined, suffix_of
+from divacli.files.place import joined
+from divacli.files.urls import is_url, suffix_of
+from divacli.files.write import output_error, write_bytes
 from divacli.manifest.bounded import LONGEST_LINE
 from divacli.manifest.cells import NotPlainError, is_nested, plain, to_json
 from divacli.manifest.columns import is_missing
@@ -81,15 +81,6 @@ def write_table(
         raise output_error("standard output", error) from error
 
 
-def write_text(target: Path, text: str) -> None:
-    """Write a text file in UTF-8, replacing it whole where it exists.
-
-    Raises:
-        OutputError: It cannot be written there.
-    """
-    write_bytes(target, text.encode())
-
-
 def relocate(table: pd.DataFrame, folder: Path, target: Path) -> pd.DataFrame:
     """Rewrite paths so that the table means the same when it lies in another folder.
 
@@ -121,51 +112,6 @@ def relocate(table: pd.DataFrame, folder: Path, target: Path) -> pd.DataFrame:
     sources = table["feature_source"].fillna("")
     names = sources.map(suffix_of) == "npz"
     return table.assign(path=paths.where(names, paths.map(moved)), feature_source=sources.map(moved))
-
-
-def write_bytes(target: Path, content: bytes, temporary: Path | None = None) -> None:
-    """Write a file, replacing it whole where it exists; its folder is made.
-
-    Args:
-        target: The file.
-        content: All of it.
-        temporary: The file in the same folder that it is written to first. One that a kill has left there is
-            replaced. By default it has a name of its own each time, for others may write the same file.
-
-    Raises:
-        OutputError: It cannot be written there.
-    """
-    # Beside the target, for a rename is atomic only within one file system. Opened by mode "x" rather than by
-    # the tempfile module, which would hide the result from everyone but its owner.
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if temporary is None:
-            temporary = target.parent / f".diva-{secrets.token_hex(8)}.tmp"
-        else:
-            temporary.unlink(missing_ok=True)
-        try:
-            with temporary.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise output_error(str(target), error) from error
-
-
-def output_error(where: str, error: OSError) -> OutputError:
-    """What to tell the user of a place that cannot be written."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return OutputError(
-        f"{where} cannot be written: {error.strerror}",
-        expected="room for the result" if full else "a folder that can be written to",
-        hint="free some space, or choose another place with --out or --cache-dir"
-        if full
-        else "choose another one with --out or --cache-dir",
-    )
 
 
 def _csv(table: pd.DataFrame) -> bytes:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 from divacli.errors import DivaError, listed
-from divacli.files.place import is_url, joined, suffix_of
+from divacli.files.place import joined
+from divacli.files.urls import is_url, suffix_of
 from divacli.manifest import Manifest
 
 

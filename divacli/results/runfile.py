@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from divacli.errors import OutputError
-from divacli.files.place import RUN_FILE, without_secrets
+from divacli.files.place import RUN_FILE
 from divacli.files.regular import DOCUMENT_BYTES, open_regular, read_regular
+from divacli.files.urls import without_secrets
 from divacli.machine.versions import versions
 from divacli.manifest import Manifest
 from divacli.run import Input, Run

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from divacli.errors import DataError, listed
-from divacli.files.place import Place, is_url, joined
+from divacli.files.place import Place, joined
+from divacli.files.urls import is_url
 from divacli.manifest import Manifest
 from divacli.manifest.columns import row_numbers, typed
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from divacli.errors import DataError, OutputError
-from divacli.files.place import is_url, read_bytes
+from divacli.files.place import read_bytes
 from divacli.files.regular import open_regular
 from divacli.files.staging import sync_folder
 from divacli.files.tar import MAX_BYTES, through_tar
+from divacli.files.urls import is_url
 
 Way = Literal["symlink", "hardlink", "copy"]
 """How a file comes into the folder: a link that names the original, another name of it, or its bytes."""

@@ -19,9 +19,10 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from divacli.errors import DataError, DivaError, OutputError, listed
-from divacli.files.place import is_url, read_bytes
+from divacli.files.place import read_bytes
 from divacli.files.staging import sync_folder
 from divacli.files.tar import through_tar
+from divacli.files.urls import is_url
 from divacli.manifest import Format, Manifest, write_table
 from divacli.manifest.folder import IMAGE_SUFFIXES
 from divacli.manifest.validate import leaving, require_files

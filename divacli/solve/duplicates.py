@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from divacli.curate.pool_tables import sample_names
 from divacli.embed import Samples, joined
+from divacli.embed.samples import order_by_path, require_same_features
+from divacli.manifest.identity import sample_names
 from divacli.parallel import world
 from divacli.progress import Progress, silent
 from divacli.ridge import near_duplicates
-from divacli.solve.solution import DUPLICATES_GROUP, order_by_path, require_same_features
+from divacli.solve.groups import DUPLICATES_GROUP
 
 DUPLICATE_COLUMNS = ("set", "path", "label", "kind", "similarity", "conflict")
 """Columns of the table of copies, in order; `feature_source` follows where the samples have one."""

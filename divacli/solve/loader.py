@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from divacli.curate.extend import check_one_table
-from divacli.curate.harm import require_columns
 from divacli.embed import (
     BackboneChoice,
     ExtractOptions,
@@ -18,8 +16,8 @@ from divacli.embed import (
     read_data,
     samples_of,
 )
-from divacli.errors import listed
-from divacli.manifest import alike_between
+from divacli.errors import DataError, listed
+from divacli.manifest import Manifest, alike_between
 from divacli.progress import Progress, silent
 from divacli.run import current
 from divacli.solve.duplicates import (
@@ -29,14 +27,14 @@ from divacli.solve.duplicates import (
     find_duplicates,
     with_sets,
 )
-from divacli.solve.overlap import present_kin
-from divacli.solve.solution import (
+from divacli.solve.groups import (
     DEFAULT_GROUP,
     DUPLICATES_GROUP,
     group_numbers,
     require_group_column,
     required_groups,
 )
+from divacli.solve.overlap import present_kin
 
 if TYPE_CHECKING:
     from divacli.embed.augmentation import NamedTransform
@@ -421,3 +419,43 @@ def _with_cells(manifest: Manifest, usable: Manifest) -> Manifest:
 def _manifest(opened: Manifest | Samples) -> Manifest:
 
     return opened.manifest if isinstance(opened, Samples) else opened
+
+
+def check_one_table(core: Manifest, pool: Manifest) -> None:
+    """Refuse images beside embeddings: the table of both could not be read back.
+
+    Raises:
+        DataError: One of the two brings its features.
+    """
+    brings = ["feature_source" in manifest.table for manifest in (core, pool)]
+    if brings[0] != brings[1]:
+        names = [core.name, pool.name]
+        raise DataError(
+            f"{names[brings.index(True)]} brings its features and {names[brings.index(False)]} does not",
+            expected="both with features or both as images, to stand in one table",
+            hint="make a store of the images with diva embed, and give that",
+        )
+
+
+BY_CLASS = "class"
+"""Sums over the given labels."""
+
+
+BY_PAIR = "pair"
+"""Sums over given label and suggested label of the samples whose label is called wrong."""
+
+
+def require_columns(manifest: Manifest, columns: Sequence[str]) -> None:
+    """Refuse samples that lack a column to sum derivatives by.
+
+    Raises:
+        DataError: There is no such column.
+    """
+    for column in columns:
+        if column not in (BY_CLASS, BY_PAIR, *manifest.table):
+            raise DataError(
+                f"{manifest.name} has no column {column} for --by; its columns are: "
+                + listed(manifest.table.columns.tolist(), limit=12),
+                expected=f"{BY_CLASS}, {BY_PAIR}, or a column of DATA, such as annotator or source",
+                hint="name one of these, or add the column",
+            )

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from typing import Protocol
+
 import numpy as np
+import pandas as pd
 
 from divacli.manifest import Manifest
-from divacli.solve.solution import group_names
+from divacli.manifest.identity import npz_sources
+from divacli.solve.groups import group_names
 
 
 def kin_of(others: Manifest, manifest: Manifest, column: str | None) -> np.ndarray:
@@ -35,3 +40,38 @@ def present_kin(others: Manifest, manifest: Manifest, column: str | None) -> tup
     """
     there, counted = (part.select((part.table["weight"] > 0).to_numpy()) for part in (others, manifest))
     return int(kin_of(there, counted, column).sum()), len(counted.table)
+
+
+class Located(Protocol):
+    """Samples of which it is known where they are and, if their content was read, what is in them."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """The samples."""
+
+    @property
+    def keys(self) -> np.ndarray | None:
+        """(n, 32) uint8 digest of each one's content."""
+
+
+def shared_samples(training: Located, test: Located) -> int:
+    """How many samples of a test set are also in a training set: one file, row or content."""
+    return int(which_shared(training, test).sum())
+
+
+def which_shared(first: Located, second: Located) -> np.ndarray:
+    """Which samples of a second set are also in the first one, (m,) bool: one file, row or content."""
+    same = pd.Series(_places(second.manifest)).isin(_places(first.manifest)).to_numpy()
+    if second.keys is not None and first.keys is not None:
+        known = {key.tobytes() for key in first.keys}
+        same = same | [key.tobytes() in known for key in second.keys]
+    return same
+
+
+def _places(manifest: Manifest) -> list[str]:
+    """Where each sample is found: its file, or its name in an `.npz` file."""
+    rows = zip(npz_sources(manifest), manifest.table["path"], manifest.files(), strict=True)
+    return [
+        f"{os.path.realpath(str(manifest.source(source)))}\0{path}" if source else os.path.realpath(file)
+        for source, path, file in rows
+    ]

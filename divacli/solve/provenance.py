@@ -14,7 +14,8 @@ import divacli
 from divacli.embed import Samples
 from divacli.embed.keys import digest_of_all
 from divacli.manifest import Manifest
-from divacli.solve.solution import SolveOptions, group_count, group_names
+from divacli.solve.groups import group_count, group_names
+from divacli.solve.pose import SolveOptions
 
 
 def provenance(samples: Samples, options: SolveOptions, *others: Samples | None) -> dict[str, Any]:
@@ -30,7 +31,7 @@ def provenance(samples: Samples, options: SolveOptions, *others: Samples | None)
         "device": str(options.device),
         "dtype": str(options.dtype).removeprefix("torch."),
         "versions": {
-            "divacli": divacli.__version__,
+            "divacli": divacli.version.__version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
             "numpy": np.__version__,

@@ -10,10 +10,12 @@ from torch import Tensor
 from divacli.curate.reweight import problem_of
 from divacli.embed import Samples
 from divacli.embed.feature_rows import whole
+from divacli.embed.samples import order_by_path
 from divacli.errors import DataError
 from divacli.ridge import Problem, choose_steps, differentiate, left_out, stepped
 from divacli.ridge.fit.folds import split_in_folds
-from divacli.solve.solution import SolveOptions, class_numbers, group_numbers, order_by_path, pose
+from divacli.solve.groups import group_numbers
+from divacli.solve.pose import SolveOptions, class_numbers, pose
 
 
 @dataclass(frozen=True)

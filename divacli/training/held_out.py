@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from divacli.embed.samples import failures_of, undecodable
-from divacli.evaluation.evaluate import mean_over_groups
 from divacli.progress import Progress
 from divacli.training.image_batches import ImageBatches
 from divacli.training.trainee import Trainee
@@ -73,3 +72,20 @@ class TestSet:
                 f"{len(failures):,} test images cannot be used and are left out, the first: "
                 f"{first.path} ({first.reason})"
             )
+
+
+def mean_over_groups(values: np.ndarray, weights: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
+    """The mean over groups of their weighted means, and its standard error.
+
+    The samples could have been others, the groups not. In a single group with weights of 1 and values of 0 or
+    1 the standard error is the binomial `sqrt(p (1 - p) / n)`.
+
+    Args:
+        values: (n,).
+        weights: (n,) positive.
+        groups: (n,) numbers 0, 1, ..., each of which occurs.
+    """
+    share = weights / np.bincount(groups, weights)[groups]
+    means = np.bincount(groups, share * values)
+    deviation = share * (values - means[groups])
+    return float(means.mean()), float(np.sqrt(deviation @ deviation)) / len(means)

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from divacli.embed import Samples
+from divacli.embed.samples import order_by_path
 from divacli.progress import Progress
 from divacli.ridge import SIZES
-from divacli.solve.solution import SolveOptions, balanced, class_numbers, order_by_path, pose
+from divacli.solve.pose import SolveOptions, balanced, class_numbers, pose
 from divacli.training.crossfit import Halves, Moved, with_features
 from divacli.training.held_out import TestSet
 from divacli.training.image_batches import ImageBatches

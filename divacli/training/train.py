@@ -27,18 +27,15 @@ from divacli.embed.keys import digest_of
 from divacli.embed.options import CPU_BLOCK
 from divacli.embed.samples import failures_of, undecodable
 from divacli.errors import ModelError, listed
-from divacli.evaluation.evaluate import shared_samples
 from divacli.files.regular import DOCUMENT_BYTES, read_regular
 from divacli.machine.allocator import keep_freed_memory
 from divacli.manifest import Manifest
 from divacli.manifest.columns import without_scores
 from divacli.progress import Progress, silent
+from divacli.solve.groups import group_numbers
+from divacli.solve.overlap import shared_samples
+from divacli.solve.pose import SolveOptions, class_numbers
 from divacli.solve.provenance import provenance
-from divacli.solve.solution import (
-    SolveOptions,
-    class_numbers,
-    group_numbers,
-)
 from divacli.training.held_out import TestSet
 from divacli.training.image_batches import ImageBatches
 from divacli.training.joint import HISTORY, JointTraining, TrainOptions

@@ -44,7 +44,8 @@ from benchmarks.datamodel_truths import (
 from divacli.curate.sample_scores import score
 from divacli.embed import BackboneChoice
 from divacli.ridge import SquaredLoss, validation_sums
-from divacli.solve.solution import SolveOptions, solve
+from divacli.solve.pose import SolveOptions
+from divacli.solve.solution import solve
 
 NETWORK = """
 import torch

@@ -22,7 +22,8 @@ from divacli.embed import BackboneChoice, Samples, load_samples
 from divacli.evaluation.evaluate import evaluate
 from divacli.evaluation.learners import RidgeLearner
 from divacli.evaluation.rivals import rivals
-from divacli.solve.solution import SolveOptions, solve
+from divacli.solve.pose import SolveOptions
+from divacli.solve.solution import solve
 
 N, M, WIDTHS = 90, 45, (20, 150)
 CLASSES = ("a", "b", "c")

@@ -22,7 +22,7 @@ import divacli
 def test_versions_devices_cache_and_space(done: Callable[..., Any]) -> None:
     found = json.loads(done("doctor", "--json").stdout)
     assert found["problems"] == []
-    assert found["versions"]["diva"] == divacli.__version__
+    assert found["versions"]["diva"] == divacli.version.__version__
     assert found["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert found["devices"]["default"] == ("cuda" if torch.cuda.is_available() else "cpu")
     assert found["images"]["JPEG"] is True
@@ -31,7 +31,7 @@ def test_versions_devices_cache_and_space(done: Callable[..., Any]) -> None:
 
 def test_people_read_the_same(done: Callable[..., Any]) -> None:
     text = done("doctor").stdout
-    assert f"diva                    {divacli.__version__}" in text
+    assert f"diva                    {divacli.version.__version__}" in text
     assert text.endswith("no problems found\n")
     assert "\x1b" not in text
 

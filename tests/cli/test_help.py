@@ -146,7 +146,7 @@ def test_the_installed_module_answers():
     found = subprocess.run(
         [sys.executable, "-m", "divacli", "--version"], capture_output=True, text=True, timeout=60
     )
-    assert (found.returncode, found.stdout, found.stderr) == (0, f"diva {divacli.__version__}\n", "")
+    assert (found.returncode, found.stdout, found.stderr) == (0, f"diva {divacli.version.__version__}\n", "")
 
 
 def test_help_names_the_commands(run):

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from divacli.cli.logs import _group_limits
-from divacli.files.place import without_secrets
+from divacli.files.urls import without_secrets
 
 RECORD = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (INFO|WARNING|ERROR) +\d+ divacli[.\w]*: .*", re.ASCII

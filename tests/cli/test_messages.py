@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from divacli.cli import command as module
-from divacli.cli.command import RichProgress, say, warn
+from divacli.cli.console import RichProgress, say, warn
 from divacli.cli.options import FrameOptions
 
 

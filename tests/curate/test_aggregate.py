@@ -17,7 +17,7 @@ from divacli.evaluation.learners import RidgeLearner
 from divacli.manifest import write_bytes, write_table
 from divacli.ridge import decompose, leave_one_out, ridge_path
 from divacli.ridge.leave_out.losses import SquaredLoss
-from divacli.solve.solution import SolveOptions, pose
+from divacli.solve.pose import SolveOptions, pose
 
 OPTIONS = SolveOptions(dtype=torch.float64)
 EVERYTHING = ExtendOptions()

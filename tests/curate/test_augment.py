@@ -30,7 +30,7 @@ from divacli.embed.augmentation import NamedTransform, parse_transform
 from divacli.embed.feature_rows import whole
 from divacli.report.terminal.augment import augment_verdict
 from divacli.ridge import NOTHING, RANDOM, decompose, ridge_path, share_weights
-from divacli.solve.solution import SolveOptions, pose
+from divacli.solve.pose import SolveOptions, pose
 
 OPTIONS = SolveOptions(loss="cross-entropy", dtype=torch.float64)
 SQUARED = replace(OPTIONS, loss="squared", ridge=0.7)

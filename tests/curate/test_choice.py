@@ -10,7 +10,7 @@ import pytest
 from divacli.curate.extend import ExtendOptions, extend
 from divacli.curate.pool_tables import barred_samples
 from divacli.errors import DataError
-from divacli.solve.solution import SolveOptions
+from divacli.solve.pose import SolveOptions
 
 OPTIONS = SolveOptions()
 

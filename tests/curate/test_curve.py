@@ -18,7 +18,7 @@ from divacli.evaluation.curve import additions, by_derivative, by_loss, measure_
 from divacli.evaluation.evaluate import TrainingSet, measure
 from divacli.evaluation.learners import RidgeLearner, ridge_outputs
 from divacli.progress import silent
-from divacli.solve.solution import SolveOptions
+from divacli.solve.pose import SolveOptions
 
 OPTIONS = SolveOptions(ridge=0.5, dtype=torch.float64)
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from divacli.errors import DataError
-from divacli.files.place import RemoteFile
+from divacli.files.remote import RemoteFile
 from divacli.manifest import Manifest, manifest_of, read_manifest
 from divacli.review.decisions import Decisions, decisions_of, matched_rows, verdicts_of
 

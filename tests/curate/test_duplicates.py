@@ -14,7 +14,7 @@ from PIL import Image
 from divacli.embed import BackboneChoice, ExtractOptions, load_samples
 from divacli.errors import DataError
 from divacli.solve.duplicates import DUPLICATE_COLUMNS, all_together, find_duplicates, with_sets
-from divacli.solve.solution import DUPLICATES_GROUP, group_count, group_numbers
+from divacli.solve.groups import DUPLICATES_GROUP, group_count, group_numbers
 
 N, D = 80, 12
 

@@ -12,23 +12,24 @@ import pandas as pd
 import pytest
 
 from divacli.embed import Samples, joined
+from divacli.embed.samples import require_same_features
 from divacli.errors import DataError
 from divacli.evaluation.evaluate import (
     COLUMNS,
     TrainingSet,
     evaluate,
-    mean_over_groups,
     measure,
     present,
     random_values,
     require_known_labels,
-    shared_samples,
     summarise,
     with_recovered,
 )
 from divacli.evaluation.learners import LEARNERS
 from divacli.evaluation.rivals import rivals
-from divacli.solve.solution import SolveOptions, require_same_features
+from divacli.solve.overlap import shared_samples
+from divacli.solve.pose import SolveOptions
+from divacli.training.held_out import mean_over_groups
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import torch
 from divacli.curate.extend import ExtendOptions, extend, shared_classes
 from divacli.embed.feature_rows import whole
 from divacli.errors import DataError, ModelError
-from divacli.solve.solution import SolveOptions
+from divacli.solve.pose import SolveOptions
 
 WIDE = SolveOptions(dtype=torch.float64)
 

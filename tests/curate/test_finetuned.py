@@ -17,7 +17,7 @@ from divacli.errors import DataError, DivaError, ModelError
 from divacli.evaluation.evaluate import TrainingSet, measure
 from divacli.evaluation.finetune_learner import FinetuneLearner
 from divacli.manifest import read_manifest
-from divacli.solve.solution import SolveOptions
+from divacli.solve.pose import SolveOptions
 from divacli.training import crossfit
 from divacli.training.train import TrainOptions, train
 from divacli.training.trainee import StepOptions

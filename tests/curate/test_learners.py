@@ -22,7 +22,7 @@ from divacli.evaluation.learners import (
     ridge_outputs,
     stratified_folds,
 )
-from divacli.solve.solution import SolveOptions
+from divacli.solve.pose import SolveOptions
 
 EXACT = SolveOptions(dtype=torch.float64)
 

@@ -12,12 +12,12 @@ import torch
 
 from divacli.curate.outlook import Judge, Outlook, kept_weights, preferred, random_kept
 from divacli.curate.sample_scores import score
-from divacli.curate.score_note import Scores
+from divacli.curate.score_table import Scores
 from divacli.progress import silent
 from divacli.ridge import NOTHING, RANDOM, Forecast, Rest, Training, moments
 from divacli.ridge.forecast import _Ridges
 from divacli.ridge.weights.kfold import without_fold
-from divacli.solve.solution import SolveOptions
+from divacli.solve.pose import SolveOptions
 
 N = 400
 

@@ -15,13 +15,13 @@ from divacli.curate.outlook import Judge
 from divacli.curate.prune import AUTOMATIC, Pruning, prune_automatically, prune_by
 from divacli.curate.prune_rules import CRITERIA, choose_automatically, choose_kept
 from divacli.curate.sample_scores import score
-from divacli.curate.score_note import Scores
+from divacli.curate.score_table import Scores
 from divacli.curate.suspects import outliers
 from divacli.errors import DataError
 from divacli.progress import silent
 from divacli.ridge import NOTHING, RANDOM, Rest, Training, moments
 from divacli.ridge.dropping import COVERAGE, RULES
-from divacli.solve.solution import SolveOptions
+from divacli.solve.pose import SolveOptions
 
 OPTIONS = SolveOptions(dtype=torch.float64)
 

@@ -12,11 +12,12 @@ import torch
 
 from divacli.curate.outlook import Judge
 from divacli.curate.sample_scores import score
-from divacli.curate.score_note import Scores, find_record, save_record
+from divacli.curate.score_note import find_record, save_record
+from divacli.curate.score_table import Scores
 from divacli.manifest import read_manifest, write_table
 from divacli.progress import silent
 from divacli.ridge import Rest, Training
-from divacli.solve.solution import SolveOptions
+from divacli.solve.pose import SolveOptions
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from divacli.curate.relabel import (
     relabel_scored,
 )
 from divacli.curate.sample_scores import score
-from divacli.curate.score_note import Scores
+from divacli.curate.score_table import Scores
 from divacli.curate.suspects import (
     BALANCED,
     LIKELY,
@@ -36,7 +36,7 @@ from divacli.progress import silent
 from divacli.report.terminal.relabel import relabel_verdict
 from divacli.ridge import NOTHING, RANDOM, Change, Rest, moments
 from divacli.ridge.forecast import Forecast, _Ridges
-from divacli.solve.solution import SolveOptions
+from divacli.solve.pose import SolveOptions
 
 CLASSES = np.array(["cat", "dog", "owl"])
 

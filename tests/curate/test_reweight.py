@@ -20,7 +20,7 @@ from divacli.curate.reweight import (
 from divacli.errors import DataError, SolveError
 from divacli.report.terminal.reweight import reweight_verdict
 from divacli.ridge import NOTHING, RANDOM, Oracle, SquaredLoss
-from divacli.solve.solution import SolveOptions, balanced
+from divacli.solve.pose import SolveOptions, balanced
 
 SQUARED = SolveOptions(ridge=0.5, loss="squared", dtype=torch.float64)
 ROBUST = replace(SQUARED, loss="cross-entropy")

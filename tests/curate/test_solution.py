@@ -12,7 +12,9 @@ import torch
 from divacli.curate.sample_scores import score
 from divacli.errors import DataError, SolveError
 from divacli.ridge import CrossEntropyLoss, loo_predictions
-from divacli.solve.solution import SolveOptions, class_numbers, group_names, group_numbers, pose, solve
+from divacli.solve.groups import group_names, group_numbers
+from divacli.solve.pose import SolveOptions, class_numbers, pose
+from divacli.solve.solution import solve
 
 
 def test_classes_are_numbered_by_value(tmp_path, load):

@@ -19,7 +19,7 @@ from PIL import Image
 from divacli.backbones import Backbone, load_backbone
 from divacli.errors import DataError, DivaError, ModelError, StoreError
 from divacli.manifest import Manifest, manifest_of, read_manifest
-from divacli.solve.solution import SolveOptions
+from divacli.solve.pose import SolveOptions
 from divacli.training import crossfit
 from divacli.training.joint import JointTraining
 from divacli.training.train import HISTORY, TrainOptions, TrainResult, classes_beside, train

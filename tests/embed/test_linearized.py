@@ -29,7 +29,7 @@ from divacli.embed.augmentation import parse_transform
 from divacli.embed.extract import feature_identity
 from divacli.errors import StoreError
 from divacli.manifest import read_manifest
-from divacli.solve.solution import SolveOptions
+from divacli.solve.pose import SolveOptions
 
 CPU = torch.device("cpu")
 BOTH = Linearize("head+2*block:hidden", 64)

@@ -18,7 +18,7 @@ from divacli.embed import BackboneChoice, ExtractOptions, Samples, load_samples
 from divacli.embed import reference as reference_module
 from divacli.embed.reference import Reference
 from divacli.errors import DataError, ModelError, StoreError
-from divacli.solve.solution import SolveOptions
+from divacli.solve.pose import SolveOptions
 
 DIAGONAL = Linearize("head+block:hidden", 64, "diagonal")
 

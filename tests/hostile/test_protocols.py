@@ -11,7 +11,7 @@ import fsspec
 import pytest
 
 from divacli.errors import DataError
-from divacli.files.place import RemoteFile
+from divacli.files.remote import RemoteFile
 
 URLS = [
     "reference://a.npz",

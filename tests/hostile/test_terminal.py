@@ -18,7 +18,8 @@ from PIL import Image
 from rich.panel import Panel
 from rich.table import Table
 
-from divacli.cli.command import answering_errors, console, note, say, warn
+from divacli.cli.command import answering_errors
+from divacli.cli.console import console, note, say, warn
 from divacli.cli.options import FrameOptions
 from divacli.errors import DataError, listed
 from divacli.report.terminal.progress import shown

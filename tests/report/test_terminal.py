@@ -16,7 +16,8 @@ from divacli.curate.prune import Pruning
 from divacli.curate.prune_rules import Choice
 from divacli.curate.verify import Verification
 from divacli.report.terminal.plain import plain
-from divacli.report.terminal.score import prune_summary, pruning_verdict, score_summary
+from divacli.report.terminal.prune import prune_summary, pruning_verdict
+from divacli.report.terminal.score import score_summary
 from divacli.ridge import Forecast
 
 EVIL = "[red]x[/red]"

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from divacli.cli.command import command, console, warn
+from divacli.cli.command import command
 from divacli.cli.commands.extend import TABLES, budget_value, write_extension
+from divacli.cli.console import console, warn
 from divacli.cli.options import (
     ChoiceOptions,
     ComputeOptions,
@@ -17,7 +18,7 @@ from divacli.cli.options import (
     OutputOptions,
     ProblemOptions,
 )
-from divacli.files.place import require_present
+from divacli.files.present import require_present
 
 _PANEL = "Choice"
 

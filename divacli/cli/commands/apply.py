@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from divacli.cli.command import RichProgress, command, console, note, warn
+from divacli.cli.command import command
+from divacli.cli.console import RichProgress, console, note, warn
 from divacli.cli.options import Data, FrameOptions, OutputOptions
-from divacli.files.place import STORE_FILE, is_url, place_of, require_present, suffix_of
+from divacli.files.place import STORE_FILE, place_of
+from divacli.files.present import require_present
+from divacli.files.urls import is_url, suffix_of
 
 if TYPE_CHECKING:
     from divacli.manifest import Manifest

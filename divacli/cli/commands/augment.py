@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from divacli.cli.command import command, console, note, warn
+from divacli.cli.command import command
+from divacli.cli.console import console, note, warn
 from divacli.cli.options import (
     ComputeOptions,
     Data,
@@ -19,7 +20,7 @@ from divacli.cli.options import (
     WalkOptions,
     step_size_value,
 )
-from divacli.files.place import require_present
+from divacli.files.present import require_present
 
 if TYPE_CHECKING:
     from divacli.embed.augmentation import NamedTransform

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from divacli.cli.command import RichProgress, command, console
+from divacli.cli.command import command
+from divacli.cli.console import RichProgress, console
 from divacli.cli.options import FrameOptions, Overwrite, path_value
 from divacli.errors import OutputError
 

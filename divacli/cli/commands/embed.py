@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from divacli.cli.command import command, console, warn
+from divacli.cli.command import command
+from divacli.cli.console import console, warn
 from divacli.cli.options import ComputeOptions, Data, FrameOptions, NetworkOptions, OutputOptions
 from divacli.cli.processes import leads
-from divacli.files.place import require_present
+from divacli.files.present import require_present
 
 
 def register(app: typer.Typer) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from divacli.cli.command import command, console, warn
+from divacli.cli.command import command
+from divacli.cli.console import console, warn
 from divacli.cli.options import (
     ComputeOptions,
     Data,
@@ -18,7 +19,7 @@ from divacli.cli.options import (
     OutputOptions,
     ProblemOptions,
 )
-from divacli.files.place import require_present
+from divacli.files.present import require_present
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from divacli.evaluation.given import Given
     from divacli.evaluation.learners import Learner
     from divacli.progress import Progress
-    from divacli.solve.solution import SolveOptions
+    from divacli.solve.pose import SolveOptions
 
 
 class LearnerName(StrEnum):
@@ -321,7 +322,7 @@ def _shown(
     evaluation: Evaluation | None, curve: Curve | None, about: dict[str, object]
 ) -> Iterator[RenderableType]:
     from divacli.report.terminal.evaluation import curve_summary, evaluation_summary
-    from divacli.report.terminal.score import groups_line
+    from divacli.report.terminal.tables import groups_line
     from divacli.report.verdicts import winners
 
     yield from groups_line(about)

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from divacli.cli.command import command, console, say, warn
+from divacli.cli.command import command
+from divacli.cli.console import console, say, warn
 from divacli.cli.options import FrameOptions, OutputOptions, path_value
 from divacli.errors import DataError
-from divacli.files.place import is_url, require_present
+from divacli.files.present import require_present
+from divacli.files.urls import is_url
 
 if TYPE_CHECKING:
     from divacli.cli.output import Output

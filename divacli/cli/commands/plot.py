@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from divacli.cli.command import command, console
+from divacli.cli.command import command
+from divacli.cli.console import console
 from divacli.cli.options import FrameOptions, OutputOptions, Overwrite, ResultsFolder, TrueLabels, path_value
-from divacli.files.place import require_present
+from divacli.files.present import require_present
 
 
 class KindName(StrEnum):

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from divacli.cli.command import command, console, warn
+from divacli.cli.command import command
+from divacli.cli.console import console, warn
 from divacli.cli.options import (
     ComputeOptions,
     Data,
@@ -16,7 +17,7 @@ from divacli.cli.options import (
     OutputOptions,
     ProblemOptions,
 )
-from divacli.files.place import require_present
+from divacli.files.present import require_present
 
 
 class Rule(StrEnum):
@@ -148,7 +149,7 @@ def register(app: typer.Typer) -> None:
         from divacli.cli.output import Output
         from divacli.cli.session import Session
         from divacli.curate.prune import FILES, prune_automatically, prune_by
-        from divacli.report.terminal.score import prune_summary, pruning_verdict
+        from divacli.report.terminal.prune import prune_summary, pruning_verdict
 
         target = Output(output, *FILES, sources=(data,))
         session = Session(network, compute, frame, problem.group)

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from divacli.cli.command import command, console, warn
+from divacli.cli.command import command
+from divacli.cli.console import console, warn
 from divacli.cli.options import (
     ComputeOptions,
     Data,
@@ -16,7 +17,7 @@ from divacli.cli.options import (
     OutputOptions,
     ProblemOptions,
 )
-from divacli.files.place import require_present
+from divacli.files.present import require_present
 
 
 class DecideName(StrEnum):

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from divacli.cli.command import RichProgress, command, console, note, say
+from divacli.cli.command import command
+from divacli.cli.console import RichProgress, console, note, say
 from divacli.cli.options import ONLY_CACHE, ComputeOptions, FrameOptions, ResultsFolder, TrueLabels
 from divacli.errors import OutputError
-from divacli.files.place import require_present
+from divacli.files.present import require_present
 
 if TYPE_CHECKING:
     from divacli.report.page.server import Review, ReviewServer

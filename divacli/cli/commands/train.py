@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from divacli.cli.command import command, console, note, say, warn
+from divacli.cli.command import command
+from divacli.cli.console import console, note, say, warn
 from divacli.cli.options import (
     LINEARISATION,
     ComputeOptions,
@@ -19,7 +20,7 @@ from divacli.cli.options import (
     step_size_value,
 )
 from divacli.errors import OutputError
-from divacli.files.place import require_present
+from divacli.files.present import require_present
 
 _CHECKPOINT = "checkpoint.pt"
 """What an interrupted training goes on from."""

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from divacli.cli.command import command, console, warn
+from divacli.cli.command import command
+from divacli.cli.console import console, warn
 from divacli.cli.options import (
     ComputeOptions,
     FrameOptions,
@@ -14,7 +15,7 @@ from divacli.cli.options import (
     OutputOptions,
     ProblemOptions,
 )
-from divacli.files.place import require_present
+from divacli.files.present import require_present
 
 _PANEL = "Votes"
 
@@ -74,7 +75,7 @@ def register(app: typer.Typer) -> None:
         from divacli.cli.session import Session
         from divacli.curate.ballots import read_ballots
         from divacli.curate.votes import FILES, find_consensus
-        from divacli.embed.data import check_images
+        from divacli.embed.open import check_images
         from divacli.report.terminal.votes import votes_summary
 
         target = Output(output, *FILES, sources=(data,))

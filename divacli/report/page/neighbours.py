@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from divacli.curate.score_note import Scores
+from divacli.curate.score_table import Scores
 from divacli.embed import Samples
 from divacli.manifest import Manifest
 from divacli.progress import Progress
 from divacli.ridge.similar.nearest import nearest_of_classes
-from divacli.solve.solution import SolveOptions
+from divacli.solve.pose import SolveOptions
 
 COUNT = 3
 """Neighbours of each class."""

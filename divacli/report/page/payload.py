@@ -12,8 +12,8 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from divacli.files.place import is_url, suffix_of
 from divacli.files.tar import through_tar
+from divacli.files.urls import is_url, suffix_of
 from divacli.manifest import Manifest
 from divacli.progress import Progress
 from divacli.report.page.galleries import Gallery

@@ -13,11 +13,11 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from divacli import __version__
 from divacli.report.page.charts import charts, page_tables
 from divacli.report.words import sentences, tiles
 from divacli.results.read import Results, newest
 from divacli.review.ledger import DECISIONS
+from divacli.version import __version__
 
 
 def page(results: Results, payload: dict[str, Any], notes: list[str], wrong: np.ndarray | None) -> str:

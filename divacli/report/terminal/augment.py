@@ -11,8 +11,7 @@ from rich.text import Text
 
 from divacli.curate.augment import EQUAL, UNTOUCHED, AugmentResult
 from divacli.report.outlook import Deed, outlook_sentence
-from divacli.report.terminal.score import groups_line
-from divacli.report.terminal.tables import add_numbers, add_words, cell, listing
+from divacli.report.terminal.tables import add_numbers, add_words, cell, groups_line, listing
 from divacli.ridge import NOTHING, RANDOM
 
 _BAR = 12

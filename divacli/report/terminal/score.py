@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import pandas as pd
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from divacli.curate.prune import Pruning
-from divacli.curate.prune_rules import Automatic
 from divacli.curate.sample_scores import ScoreResult
 from divacli.curate.verify import Verification
-from divacli.errors import listed
-from divacli.report.outlook import Deed, candidates, outlook_sentence, these
 from divacli.report.terminal.plain import plain
-from divacli.report.terminal.tables import PathCell, add_words, cell, listing
-from divacli.report.words import Sentence, groups_sentences, most_confused_words, score_sentences
-from divacli.ridge import RANDOM
+from divacli.report.terminal.tables import PathCell, _sentence, add_words, cell, listing
+from divacli.report.words import most_confused_words, score_sentences
 
 _NOISY = 1e-6
 
@@ -54,62 +48,6 @@ def score_summary(result: ScoreResult, verification: Verification | None) -> Ite
                 f"the refits' own derivatives change by {verification.noise:.1e} with the step of their "
                 "differences: this ridge nearly interpolates, and they cannot tell more than that"
             )
-
-
-def _sentence(sentence: Sentence) -> Text:
-    lead = plain(sentence.lead)
-    lead.stylize("bold")
-    return Text.assemble(lead, plain(sentence.rest))
-
-
-def groups_line(about: Mapping[str, Any]) -> Iterator[Text]:
-    """That whole groups are left out, where they are.
-
-    Args:
-        about: A summary, or as from `divacli.solve.provenance.grouping`.
-    """
-    yield from map(_sentence, groups_sentences(about))
-
-
-def automatic_summary(auto: Automatic) -> Iterator[RenderableType]:
-    """How many labels are called wrong, how sure that is, and how many outliers go."""
-    expected = auto.expectation
-    sure = ""
-    if expected.precision is not None and expected.recall is not None:
-        sure = (
-            f": about {expected.precision:.0%} of these should be wrong, and they should be about "
-            f"{expected.recall:.0%} of all wrong labels"
-        )
-    yield Text(f"labels called wrong (probability above {auto.threshold:g}): {expected.n:,}{sure}")
-    yield Text(f"outliers, like nothing else in the set: {auto.n_outliers:,}")
-
-
-def prune_summary(pruning: Pruning) -> Iterator[RenderableType]:
-    """What goes, by which rule, and what that should do to the error on new images."""
-    n, chosen = len(pruning.decision.kept), pruning.n_chosen
-    if pruning.auto is not None:
-        yield from automatic_summary(pruning.auto)
-    gone = chosen if pruning.written else 0
-    yield Text.assemble((f"{n - gone:,} of {n:,} samples kept, {gone:,} dropped ({gone / n:.1%})", "bold"))
-    if pruning.written and pruning.decision.rescued:
-        yield Text("kept as the last of their class: ").append_text(plain(listed(pruning.decision.rescued)))
-    yield from groups_line(pruning.scores.about)
-    if pruning.outlook is None or not chosen:
-        return
-    yield from candidates(pruning.outlook)
-    yield Text()
-    yield Text(pruning_verdict(pruning), style="bold")
-
-
-def pruning_verdict(pruning: Pruning) -> str:
-    """The sentence that a person acts on; "" without a forecast."""
-    if pruning.outlook is None:
-        return ""
-    n, at_random = pruning.n_chosen, "dropping as many at random"
-    if pruning.outlook.chosen == RANDOM:
-        at_random = ""
-    deed = Deed(f"dropping {these(n)}", at_random, "keep everything", "dropping")
-    return outlook_sentence(pruning.outlook, deed, written=pruning.written) + "."
 
 
 def _samples(rows: pd.DataFrame) -> Table:

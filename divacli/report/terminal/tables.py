@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -11,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from divacli.report.terminal.plain import plain
+from divacli.report.words import Sentence, groups_sentences
 
 
 def listing(*numbers: str, of_names: bool = False) -> Table:
@@ -60,3 +63,18 @@ def cell(text: str) -> Text:
     shown = plain(text)
     shown.no_wrap, shown.overflow = True, "ellipsis"
     return shown
+
+
+def _sentence(sentence: Sentence) -> Text:
+    lead = plain(sentence.lead)
+    lead.stylize("bold")
+    return Text.assemble(lead, plain(sentence.rest))
+
+
+def groups_line(about: Mapping[str, Any]) -> Iterator[Text]:
+    """That whole groups are left out, where they are.
+
+    Args:
+        about: A summary, or as from `divacli.solve.provenance.grouping`.
+    """
+    yield from map(_sentence, groups_sentences(about))

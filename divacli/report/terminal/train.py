@@ -8,8 +8,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from divacli.report.terminal.score import groups_line
-from divacli.report.terminal.tables import listing
+from divacli.report.terminal.tables import groups_line, listing
 from divacli.training.train import TrainResult
 
 

@@ -1,0 +1,56 @@
+"""TODO divacli/cli/page.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from divacli.cli.console import RichProgress, note, say
+from divacli.cli.options import FrameOptions, OutputOptions
+
+LIMIT = 60
+"""Samples of a list on the page, unless another number is asked for."""
+
+
+def report_on(output: OutputOptions, cache: Path, frame: FrameOptions) -> None:
+    """Write the page of what a command has just written.
+
+    Args:
+        output: Of the command.
+        cache: Where it keeps features.
+        frame: Its progress and quiet.
+    """
+    _write(Path(output.out), None, cache, LIMIT, None, frame, overwrite=output.overwrite)
+
+
+def _write(
+    folder: Path,
+    out: Path | None,
+    cache: Path,
+    limit: int,
+    truth: str | None,
+    frame: FrameOptions,
+    *,
+    overwrite: bool,
+) -> None:
+    from divacli.cli.output import Output
+    from divacli.manifest import read_manifest
+    from divacli.report.page.write import REPORT, report_page
+    from divacli.results.read import read_results
+
+    results = read_results(folder)
+    known = None if truth is None else read_manifest(truth, labels="optional")
+    target = out or folder / REPORT
+    file = Output(
+        OutputOptions(out=str(target.parent), overwrite=overwrite),
+        target.name,
+        command="report",
+        # A page on its way to somebody is no part of a folder of results.
+        recorded=target.parent.resolve() == folder.resolve(),
+    )
+    page, notes = report_page(results, target.parent.resolve(), limit, cache, RichProgress(frame), known)
+    file.text(target.name, page)
+    file.done()
+    if not frame.quiet:
+        for sentence in notes:
+            note(sentence, frame)
+        say(f"wrote {target}: open it in a browser")

@@ -1,0 +1,30 @@
+"""TODO divacli/manifest/identity.py."""
+
+from __future__ import annotations
+
+import os
+
+import pandas as pd
+
+from divacli.embed import Samples
+from divacli.files.urls import suffix_of
+from divacli.manifest import Manifest
+
+
+def sample_names(samples: Samples) -> list[str]:
+    """Where each sample comes from, told alike from everywhere."""
+    manifest = samples.manifest
+    files = [os.path.normpath(file) for file in manifest.files()]
+    if "feature_source" not in manifest.table:
+        return files
+    sources = [os.path.normpath(str(manifest.source(name))) for name in manifest.table["feature_source"]]
+    # The length says where the path begins. A NUL would say so as well, but for pandas 2 text ends there.
+    return [
+        f"{len(source)}:{source}{path}" for source, path in zip(sources, manifest.table["path"], strict=True)
+    ]
+
+
+def npz_sources(manifest: Manifest) -> list[str]:
+    """The `.npz` file of each row whose path is a name in one; "" of the others, whose path is a file."""
+    sources = manifest.table.get("feature_source", pd.Series("", manifest.table.index))
+    return [source if suffix_of(source) == "npz" else "" for source in sources.fillna("")]

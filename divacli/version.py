@@ -1,0 +1,5 @@
+"""TODO divacli/version.py."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"
