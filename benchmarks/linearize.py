@@ -255,7 +255,7 @@ class Basis:
 
 
 def scored(basis: Basis, training: Samples, labels: Tensor) -> tuple[pd.DataFrame, RidgeTask, RidgeFit]:
-    """Scores in the order of the samples, as from `divacli.curate.sample_scores.score`; the problem; and its fit.
+    """Scores in the order of the samples, as from `divacli.curate.sample_scores`; the problem; and its fit.
 
     Args:
         basis: Of the samples.

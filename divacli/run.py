@@ -10,10 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from divacli.manifest import Manifest
+from typing import Any
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -24,13 +21,13 @@ class Input:
 
     Attributes:
         given: How it was named: a path, a URL, or "-".
-        manifest: All of its samples.
+        manifest: All of its samples, a `divacli.manifest.Manifest`.
         features: What their features are known by, where they have been looked for: `fingerprint` and
             `identity`, as of `divacli.embed.Samples`.
     """
 
     given: str
-    manifest: Manifest
+    manifest: Any
     features: dict[str, Any] = field(default_factory=dict)
 
 
@@ -54,7 +51,7 @@ class Run:
     inputs: list[Input] = field(default_factory=list)
     ending: ExitStack = field(default_factory=ExitStack)
 
-    def read(self, given: str, manifest: Manifest) -> None:
+    def read(self, given: str, manifest: Any) -> None:
         """Note what was read."""
         self.inputs.append(Input(given, manifest))
         _LOGGER.info(
@@ -62,13 +59,13 @@ class Run:
             *(given, manifest.kind, len(manifest.table), len(manifest.classes), manifest.folder),
         )
 
-    def embedded(self, manifest: Manifest, fingerprint: str, identity: dict[str, str]) -> None:
+    def embedded(self, manifest: Any, fingerprint: str, identity: dict[str, str]) -> None:
         """Note what the features of something are known by that was read."""
         for one in self.inputs:
             if one.manifest.name == manifest.name:
                 one.features = {"fingerprint": fingerprint, "identity": identity}
 
-    def manifest(self, given: str) -> Manifest:
+    def manifest(self, given: str) -> Any:
         """All samples of something that was read.
 
         Raises:

@@ -1,4 +1,4 @@
-"""TODO divacli/version.py."""
+"""The release of diva."""
 
 from __future__ import annotations
 

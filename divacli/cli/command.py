@@ -20,7 +20,7 @@ from typing import Any
 
 import typer
 
-from divacli.cli.console import _show_traceback, say, warn
+from divacli.cli.console import say, show_traceback, warn
 from divacli.cli.logs import open_log
 from divacli.cli.options import name_value
 from divacli.cli.processes import (
@@ -151,7 +151,7 @@ def answering_errors(*, debug: bool) -> Iterator[None]:
         yield
     except DivaError as error:
         if debug:
-            _show_traceback()
+            show_traceback()
         if may_speak():
             first, *others = error.parts
             say(f"error: {first}", *others, style="red")
@@ -162,7 +162,7 @@ def answering_errors(*, debug: bool) -> Iterator[None]:
         raise typer.Exit(143) from error
     except KeyboardInterrupt as error:
         if debug:
-            _show_traceback()
+            show_traceback()
         if leads():
             say("interrupted; features that were computed are kept, and the same command goes on from them")
         raise typer.Exit(130) from error
@@ -176,7 +176,7 @@ def answering_errors(*, debug: bool) -> Iterator[None]:
         if isinstance(error, (typer.Exit, typer.Abort, typer.BadParameter)):
             raise
         if debug:
-            _show_traceback()
+            show_traceback()
         if may_speak():
             say(*unforeseen(error))
         raise typer.Exit(1) from error

@@ -1,4 +1,4 @@
-"""TODO divacli/cli/console.py."""
+"""What a person is told while a command runs: messages, warnings, progress."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def console() -> Console:
     return PlainConsole()
 
 
-def _show_traceback() -> None:
+def show_traceback() -> None:
     """Write the traceback of the exception that is being handled.
 
     Its lines but the first are indented, for the text of an exception may be a user's, and hold line breaks.

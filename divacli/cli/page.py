@@ -1,4 +1,4 @@
-"""TODO divacli/cli/page.py."""
+"""`--report`: the page of a result that was just written."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def report_on(output: OutputOptions, cache: Path, frame: FrameOptions) -> None:
         cache: Where it keeps features.
         frame: Its progress and quiet.
     """
-    _write(Path(output.out), None, cache, LIMIT, None, frame, overwrite=output.overwrite)
+    write_page(Path(output.out), None, cache, LIMIT, None, frame, overwrite=output.overwrite)
 
 
-def _write(
+def write_page(
     folder: Path,
     out: Path | None,
     cache: Path,

@@ -36,10 +36,10 @@ def barred_samples(core: Samples, pool: Samples, judged: Samples, options: Solve
 
     bar(table["weight"] == 0, "its weight is 0")
     where = "core" if judged is core else "validation set"
-    names = pd.Series(sample_names(pool), index=table.index)
+    names = pd.Series(sample_names(pool.manifest), index=table.index)
     keys = None if pool.keys is None else pd.Series([key.tobytes() for key in pool.keys])
     for name, others in {"core": core, where: judged}.items():
-        bar(names.isin(sample_names(others)), f"it is in the {name} already")
+        bar(names.isin(sample_names(others.manifest)), f"it is in the {name} already")
         if keys is not None and others.keys is not None:
             bar(keys.isin([key.tobytes() for key in others.keys]), f"the same image is in the {name}")
     if keys is not None:

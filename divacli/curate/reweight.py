@@ -179,7 +179,7 @@ def reweight(
 def pose_problem(
     samples: Samples, options: SolveOptions, validation: Samples | None = None, per: Sharing = "sample"
 ) -> Problem:
-    """What `divacli.ridge.weights.reweighting` improves, its ridge at the leave-one-out optimum of the first weights.
+    """What `divacli.ridge.weights` improves, its ridge at the leave-one-out optimum of the first weights.
 
     Raises:
         DataError: No groups to share weights, or a validation set that does not fit.

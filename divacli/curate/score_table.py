@@ -1,4 +1,4 @@
-"""TODO divacli/curate/score_table.py."""
+"""A table of scores that is decided about, and the problem that it came from if that can be found again."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from divacli.embed.network import BackboneChoice
-from divacli.embed.open import _keys, _sources, read_data
+from divacli.embed.open import read_data, stored_keys, stored_sources
 from divacli.embed.options import ExtractOptions
 from divacli.embed.samples import Samples, failures_of, samples_in, undecodable
 from divacli.embed.sources import finite_samples, of_arrays, of_sources
@@ -73,7 +73,7 @@ def samples_of(
 ) -> Samples:
     """As `load_samples`, of a manifest whose images are there."""
     start = time.monotonic()
-    sources = _sources(manifest)
+    sources = stored_sources(manifest)
     if manifest.embeddings is not None:
         found = finite_samples(of_arrays(manifest, manifest.embeddings), strict=strict)
     elif sources is not None:
@@ -114,7 +114,7 @@ def copies_of(
         DivaError: As `samples_of`.
     """
     start = time.monotonic()
-    if _sources(manifest) is not None:
+    if stored_sources(manifest) is not None:
         raise DataError(
             f"{manifest.name} brings its features: there are no images to transform",
             expected="a folder or a table of images",
@@ -138,7 +138,7 @@ def _of_images(
     with progress("loading the network", 0):
         backbone = choice.backbone
     files = manifest.files()
-    keys, failed = _keys(files, progress, cache)
+    keys, failed = stored_keys(files, progress, cache)
     reference = None
     if backbone.preconditioned:
         reference = choice.reference(files, keys, failed, progress, cache)

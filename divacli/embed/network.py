@@ -1,4 +1,4 @@
-"""TODO divacli/embed/network.py."""
+"""Which network the user means."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from divacli.backbones.linearised.expression import UNCHANGED, Linearize
-from divacli.embed.open import _keys, _sources, read_data
+from divacli.embed.open import read_data, stored_keys, stored_sources
 from divacli.embed.options import ExtractOptions
 from divacli.embed.reference import Reference
 from divacli.embed.samples import Samples
@@ -119,14 +119,14 @@ class BackboneChoice:
             if self._reference_data is not None:
                 opened = read_data(self._reference_data, labels="optional")
                 manifest = opened.manifest if isinstance(opened, Samples) else opened
-                if _sources(manifest) is not None:
+                if stored_sources(manifest) is not None:
                     raise DataError(
                         f"--reference {manifest.name} brings its features: there are no images to look at",
                         expected="a folder or a table of images",
                         hint="give the images that the features were computed from",
                     )
                 files = manifest.files()
-                keys, failed = _keys(files, progress, cache)
+                keys, failed = stored_keys(files, progress, cache)
             readable = np.array([position not in failed for position in range(len(files))], bool)
             self._reference = Reference.of(files, keys, readable)
         return self._reference

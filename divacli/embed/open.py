@@ -1,4 +1,4 @@
-"""TODO divacli/embed/open.py."""
+"""DATA of any kind -> a manifest, and the features that it brings along."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def check_images(manifest: Manifest) -> None:
     Raises:
         DataError: Some are not.
     """
-    if _sources(manifest) is None:
+    if stored_sources(manifest) is None:
         check_files(manifest)
 
 
-def _sources(manifest: Manifest) -> pd.Series | None:
+def stored_sources(manifest: Manifest) -> pd.Series | None:
     """The column that names where embeddings lie, "" for none; None where no row names one."""
     if "feature_source" not in manifest.table:
         return None
@@ -58,7 +58,7 @@ def _sources(manifest: Manifest) -> pd.Series | None:
     return sources if (sources != "").any() else None
 
 
-def _keys(files: list[str], progress: Progress, cache: Path) -> tuple[np.ndarray, dict[int, str]]:
+def stored_keys(files: list[str], progress: Progress, cache: Path) -> tuple[np.ndarray, dict[int, str]]:
     """As `content_keys`, every process reading its share of the files."""
     here = world()
     own = here.share_of(len(files))

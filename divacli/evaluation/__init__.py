@@ -1,1 +1,1 @@
-"""TODO room divacli/evaluation."""
+"""Learners and rivals: was a decision any good on images that nobody has seen?"""

@@ -56,7 +56,8 @@ class Curve:
 
     Attributes:
         verb: What happened to the fraction: "removed" or "added".
-        table: One row a training: rule, fraction, and the columns of `divacli.evaluation.evaluate.measure` but
+        table: One row a training: rule, fraction, and the columns of
+            `divacli.evaluation.evaluate.measure` but
             training_set; `difference` is to fraction 0, which every rule has. By learner, rule, fraction and
             seed.
         summary: Means and spread over seeds by learner, rule and fraction.

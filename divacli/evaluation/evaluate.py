@@ -14,7 +14,7 @@ from divacli.evaluation.learners import Learner
 from divacli.evaluation.verdicts import Verdict, confidence_of, difference_interval
 from divacli.manifest import Manifest
 from divacli.progress import Progress, silent
-from divacli.solve.overlap import _places
+from divacli.solve.overlap import sample_places
 from divacli.training.held_out import mean_over_groups
 
 EVERYTHING, WHOLE_POOL, ORACLE = "everything", "whole pool", "oracle"
@@ -274,7 +274,7 @@ def random_values(samples: Samples, seed: int) -> np.ndarray:
     values = np.empty(len(samples))
     paths = samples.manifest.table["path"]
     # Rows of two .npz files may have one name.
-    places = _places(samples.manifest) if paths.duplicated().any() else [""] * len(paths)
+    places = sample_places(samples.manifest) if paths.duplicated().any() else [""] * len(paths)
     by_path = np.lexsort((np.array(places, dtype=str), paths.to_numpy(str)))
     values[by_path] = np.random.default_rng(seed).random(len(samples))
     return values

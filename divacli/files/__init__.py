@@ -1,1 +1,1 @@
-"""TODO room divacli/files."""
+"""Bytes at a path or URL: read within limits, written whole, locked, cached."""

@@ -20,7 +20,7 @@ from divacli.errors import DataError
 from divacli.files.regular import LARGEST, open_regular, read_regular
 from divacli.files.remote import RemoteFile
 from divacli.files.tar import MAX_BYTES, members, read_member, through_tar
-from divacli.files.urls import _local, is_url
+from divacli.files.urls import is_url, local_path
 
 if TYPE_CHECKING:
     pass
@@ -56,7 +56,7 @@ Place = Path | RemoteFile
 
 def place_of(name: str) -> Place:
     """Where a file that is called so lies; `file:///home/a` is the path `/home/a`."""
-    return RemoteFile(name) if is_url(name) else Path(_local(name))
+    return RemoteFile(name) if is_url(name) else Path(local_path(name))
 
 
 def joined(folder: Place | str, name: str) -> str:
@@ -64,7 +64,7 @@ def joined(folder: Place | str, name: str) -> str:
     if "://" in name:
         if is_url(name):
             return name
-        name = _local(name)
+        name = local_path(name)
     base = str(folder)
     if posixpath.isabs(name) or not is_url(base):
         return posixpath.join(base, name)

@@ -1,4 +1,4 @@
-"""TODO divacli/files/present.py."""
+"""Refuse what is not there, or not finished, before any work is done."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from divacli.errors import DataError
 from divacli.files.place import require_finished
-from divacli.files.urls import _local, is_url
+from divacli.files.urls import is_url, local_path
 
 KINDS = (
     "a folder with one sub-folder a class, a .csv .tsv .jsonl .parquet .npz or .tar file, "
@@ -34,7 +34,7 @@ def require_present(*names: str | None) -> None:
     for name in names:
         if not name or name == "-" or is_url(name):
             continue
-        for path in map(Path, shard_names(_local(name))):
+        for path in map(Path, shard_names(local_path(name))):
             try:
                 require_finished(path)
                 require_finished(path.parent, path.name)

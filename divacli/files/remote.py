@@ -1,4 +1,4 @@
-"""TODO divacli/files/remote.py."""
+"""Files at a URL, by fsspec: ranges of their bytes, and copies of them in the cache."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING
 from divacli.errors import DataError, DivaError
 from divacli.files.regular import read_at_most
 from divacli.files.tar import MAX_BYTES
-from divacli.files.urls import _LOCAL, _URL, _path_of
+from divacli.files.urls import LOCAL, URL, path_of_url
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _PROTOCOLS = (
     *("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "hf", "http", "https", "ftp", "sftp"),
-    *("ssh", "hdfs", "webhdfs", "memory", *_LOCAL),
+    *("ssh", "hdfs", "webhdfs", "memory", *LOCAL),
 )
 
 
@@ -70,7 +70,7 @@ class RemoteFile:
     @property
     def name(self) -> str:
         """The last part of the path."""
-        return posixpath.basename(_path_of(self.url))
+        return posixpath.basename(path_of_url(self.url))
 
     @property
     def parent(self) -> RemoteFile:
@@ -235,7 +235,7 @@ def _answered(url: str) -> Iterator[None]:
     except DivaError:
         raise
     except ImportError as error:
-        protocol = _URL.match(url)[1].lower()  # type: ignore[index]
+        protocol = URL.match(url)[1].lower()  # type: ignore[index]
         package = _PACKAGES.get(protocol)
         raise DataError(
             f"{url}: a package that reads {protocol}:// is not installed",

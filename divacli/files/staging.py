@@ -5,8 +5,8 @@ Then they are renamed into place.
 
 A kill before the note changes nothing: the next command that writes there throws away the hidden folder.
 A kill between two renames leaves the note, and what is not in place yet. That tells everybody who looks there
-that files may be of two runs (`divacli.files.place.require_finished`). Their owner removes the hidden folder, and
-runs the same command again. Nobody carries a note out, for it may be a stranger's.
+that files may be of two runs (`divacli.files.place.require_finished`). Their owner removes the hidden
+folder, and runs the same command again. Nobody carries a note out, for it may be a stranger's.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Stage:
     """Where the files of a command wait for each other.
 
     Args:
-        folder: That they are for. It is there, and locked by this process (`divacli.files.lock`) until they are in
-            place.
+        folder: That they are for. It is there, and locked by this process (`divacli.files.lock`) until they
+            are in place.
 
     Raises:
         DataError: A command was killed while it put files into place.

@@ -1,14 +1,14 @@
-"""TODO divacli/files/urls.py."""
+"""Tell URLs from local paths, and show them without secrets."""
 
 from __future__ import annotations
 
 import posixpath
 import re
 
-_URL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*::)*([A-Za-z][A-Za-z0-9+.-]*)://")
+URL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*::)*([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
-_LOCAL = ("file", "local")
+LOCAL = ("file", "local")
 
 
 _SECRETS = re.compile(
@@ -18,8 +18,8 @@ _SECRETS = re.compile(
 
 def is_url(name: str) -> bool:
     """Whether a name is a URL of something that does not lie in the local file system."""
-    found = _URL.match(name) if "://" in name else None
-    return found is not None and not (found.end() == len(found[1]) + 3 and found[1].lower() in _LOCAL)
+    found = URL.match(name) if "://" in name else None
+    return found is not None and not (found.end() == len(found[1]) + 3 and found[1].lower() in LOCAL)
 
 
 def without_secrets(text: str) -> str:
@@ -29,15 +29,15 @@ def without_secrets(text: str) -> str:
 
 def suffix_of(name: str) -> str:
     """What a file's name ends with, in small letters and without the dot; of a URL, the end of its path."""
-    return posixpath.splitext(_path_of(name))[1].lower().removeprefix(".")
+    return posixpath.splitext(path_of_url(name))[1].lower().removeprefix(".")
 
 
-def _local(name: str) -> str:
-    found = _URL.match(name)
+def local_path(name: str) -> str:
+    found = URL.match(name)
     return name[found.end() :] if found is not None and not is_url(name) else name
 
 
-def _path_of(name: str) -> str:
+def path_of_url(name: str) -> str:
     if not is_url(name):
         return name
     # Not urlsplit, which raises on what is none: a cell of a table may hold anything.

@@ -1,4 +1,4 @@
-"""TODO divacli/files/write.py."""
+"""Write bytes and text whole or not at all."""
 
 from __future__ import annotations
 

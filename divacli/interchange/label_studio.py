@@ -13,12 +13,12 @@ from xml.sax.saxutils import quoteattr
 
 import pandas as pd
 
-import divacli
 from divacli.errors import DataError, listed
 from divacli.files.urls import is_url
 from divacli.interchange.scored import column, require_images
 from divacli.manifest import Manifest
 from divacli.review.decisions import DECISION_COLUMNS, DROP, KEEP, RELABEL
+from divacli.version import __version__
 
 LOCAL_FILES = "/data/local-files/?d="
 """Where Label Studio serves files below its document root."""
@@ -196,7 +196,7 @@ def _predictions(row: dict[str, Any]) -> list[dict[str, Any]]:
     choice = {"from_name": _LABEL, "to_name": _IMAGE, "type": "choices", "value": {"choices": [label]}}
     return [
         {
-            "model_version": f"divacli {divacli.version.__version__}",
+            "model_version": f"divacli {__version__}",
             "score": _number(probability),
             "result": [choice],
         }

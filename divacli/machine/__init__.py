@@ -1,1 +1,1 @@
-"""TODO room divacli/machine."""
+"""What this computer has: devices, memory, installed releases."""

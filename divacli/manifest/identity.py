@@ -1,4 +1,4 @@
-"""TODO divacli/manifest/identity.py."""
+"""Which sample is this: the name by which samples of several tables are compared."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import os
 
 import pandas as pd
 
-from divacli.embed import Samples
 from divacli.files.urls import suffix_of
 from divacli.manifest import Manifest
 
 
-def sample_names(samples: Samples) -> list[str]:
+def sample_names(manifest: Manifest) -> list[str]:
     """Where each sample comes from, told alike from everywhere."""
-    manifest = samples.manifest
     files = [os.path.normpath(file) for file in manifest.files()]
     if "feature_source" not in manifest.table:
         return files

@@ -1,1 +1,1 @@
-"""TODO room divacli/results."""
+"""A folder of results: written whole, accounted for, recorded, read again."""

@@ -1,1 +1,1 @@
-"""TODO room divacli/review."""
+"""What people decided about samples, and carrying it out."""

@@ -1,1 +1,1 @@
-"""TODO room divacli/solve."""
+"""From samples to a posed and factorised problem: groups, overlap, duplicates, losses, the ridge."""

@@ -146,7 +146,7 @@ def find_duplicates(
     table = pd.DataFrame(
         {
             "rank": rank[several],
-            "name": sample_names(copies),
+            "name": sample_names(copies.manifest),
             "label": labels,
             "content": content[several],
             "joint": joint[several],

@@ -1,4 +1,4 @@
-"""TODO divacli/solve/groups.py."""
+"""Groups of samples that are left out together: named by a column, or copies of each other."""
 
 from __future__ import annotations
 

@@ -61,14 +61,14 @@ def shared_samples(training: Located, test: Located) -> int:
 
 def which_shared(first: Located, second: Located) -> np.ndarray:
     """Which samples of a second set are also in the first one, (m,) bool: one file, row or content."""
-    same = pd.Series(_places(second.manifest)).isin(_places(first.manifest)).to_numpy()
+    same = pd.Series(sample_places(second.manifest)).isin(sample_places(first.manifest)).to_numpy()
     if second.keys is not None and first.keys is not None:
         known = {key.tobytes() for key in first.keys}
         same = same | [key.tobytes() in known for key in second.keys]
     return same
 
 
-def _places(manifest: Manifest) -> list[str]:
+def sample_places(manifest: Manifest) -> list[str]:
     """Where each sample is found: its file, or its name in an `.npz` file."""
     rows = zip(npz_sources(manifest), manifest.table["path"], manifest.files(), strict=True)
     return [

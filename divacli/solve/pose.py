@@ -1,4 +1,4 @@
-"""TODO divacli/solve/pose.py."""
+"""Options of the solution, and the ridge problem that samples pose under them."""
 
 from __future__ import annotations
 

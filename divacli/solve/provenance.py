@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-import divacli
 from divacli.embed import Samples
 from divacli.embed.keys import digest_of_all
 from divacli.manifest import Manifest
 from divacli.solve.groups import group_count, group_names
 from divacli.solve.pose import SolveOptions
+from divacli.version import __version__
 
 
 def provenance(samples: Samples, options: SolveOptions, *others: Samples | None) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def provenance(samples: Samples, options: SolveOptions, *others: Samples | None)
         "device": str(options.device),
         "dtype": str(options.dtype).removeprefix("torch."),
         "versions": {
-            "divacli": divacli.version.__version__,
+            "divacli": __version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
             "numpy": np.__version__,

@@ -1,1 +1,1 @@
-"""TODO room divacli/training."""
+"""A network and the weights of its samples, trained together."""

@@ -51,7 +51,8 @@ from torch.distributed import TCPStore
 import divacli.backbones, divacli.cli.output, divacli.cli.session
 import divacli.curate.extend, divacli.curate.harm, divacli.curate.prune_rules, divacli.curate.score_note
 import divacli.curate.reweight, divacli.curate.sample_scores, divacli.curate.verify
-import divacli.parallel, divacli.report.terminal.extend, divacli.report.terminal.reweight, divacli.report.terminal.score
+import divacli.parallel, divacli.report.terminal.extend, divacli.report.terminal.reweight
+import divacli.report.terminal.score
 from divacli.cli.app import main
 
 def run(rank, size, arguments, messages, store):

@@ -1,1 +1,1 @@
-"""TODO room divacli/backbones/linearised."""
+"""Networks linearised in more than their last layer: gradients as features."""

@@ -1,1 +1,1 @@
-"""TODO room divacli/cli/commands."""
+"""One module a command: options in, one call, what a person sees."""

@@ -17,7 +17,7 @@ from divacli.cli.options import (
     TrueLabels,
     path_value,
 )
-from divacli.cli.page import LIMIT, _write
+from divacli.cli.page import LIMIT, write_page
 from divacli.files.present import require_present
 
 
@@ -58,4 +58,4 @@ def register(app: typer.Typer) -> None:
         require_present(truth)
         if out is not None and out.suffix.lower() not in (".html", ".htm"):
             raise typer.BadParameter(f"--out {out}: expected the name of a page, such as report.html")
-        _write(folder, out, compute.cache, limit, truth, frame, overwrite=overwrite)
+        write_page(folder, out, compute.cache, limit, truth, frame, overwrite=overwrite)

@@ -1,1 +1,1 @@
-"""TODO room divacli/report/figures."""
+"""Results as figures."""

@@ -1,1 +1,1 @@
-"""TODO room divacli/report/terminal."""
+"""Results in the terminal: one module a command, and the tables that they share."""

@@ -1,4 +1,4 @@
-"""TODO divacli/report/terminal/prune.py."""
+"""What a person sees in the terminal of samples that were dropped."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from divacli.curate.sample_scores import ScoreResult
 from divacli.curate.verify import Verification
 from divacli.report.terminal.plain import plain
-from divacli.report.terminal.tables import PathCell, _sentence, add_words, cell, listing
+from divacli.report.terminal.tables import PathCell, add_words, cell, listing, sentence_line
 from divacli.report.words import most_confused_words, score_sentences
 
 _NOISY = 1e-6
@@ -24,7 +24,7 @@ SHOWN = 5
 def score_summary(result: ScoreResult, verification: Verification | None) -> Iterator[RenderableType]:
     """What was found, the sign, the most harmful and most useful samples, and where the harm lies."""
     summary = result.summary
-    first, *others = map(_sentence, score_sentences(summary))
+    first, *others = map(sentence_line, score_sentences(summary))
     yield first.append(f"; {summary['n_embedded']:,} embedded now")
     yield from others[:-1]
     yield others[-1].append(". To drop or correct them: diva prune --keep auto, diva relabel")

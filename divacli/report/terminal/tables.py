@@ -65,7 +65,7 @@ def cell(text: str) -> Text:
     return shown
 
 
-def _sentence(sentence: Sentence) -> Text:
+def sentence_line(sentence: Sentence) -> Text:
     lead = plain(sentence.lead)
     lead.stylize("bold")
     return Text.assemble(lead, plain(sentence.rest))
@@ -77,4 +77,4 @@ def groups_line(about: Mapping[str, Any]) -> Iterator[Text]:
     Args:
         about: A summary, or as from `divacli.solve.provenance.grouping`.
     """
-    yield from map(_sentence, groups_sentences(about))
+    yield from map(sentence_line, groups_sentences(about))

@@ -1,1 +1,1 @@
-"""TODO room divacli/ridge/fit."""
+"""The weighted ridge problem, one pass over its samples, and its solution."""

@@ -1,1 +1,1 @@
-"""TODO room divacli/ridge/labels."""
+"""Which labels are wrong, and what several votes say."""

@@ -3,8 +3,8 @@
     p(y | f) = sum_c q(c | f) p(y | c, f)
 
 A sample has a true class c, which its left-out prediction f makes more or less likely
-(`divacli.ridge.labels.class_probability`), and was given the label y (`divacli.ridge.labels.mistakes`). What the label says
-of the true class follows by Bayes' rule. `divacli.ridge.labels.noise_fit` has the likelihood and its priors.
+(`divacli.ridge.labels.class_probability`), and was given the label y (`divacli.ridge.labels.mistakes`). What
+the label says of the true class follows by Bayes' rule. `divacli.ridge.labels.noise_fit` has the likelihood and its priors.
 
 Three things are not fitted:
 

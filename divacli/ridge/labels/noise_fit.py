@@ -1,4 +1,4 @@
-"""Fit of the label-noise model of `divacli.ridge.labels.noise`: one shape of mistakes, one prior of the pairs.
+"""Fit of the label-noise model (`divacli.ridge.labels.noise`): one shape of mistakes, one prior of the pairs.
 
 The penalised likelihood is maximised over the rates `a`, the pairs `R`, the calibration `Theta = t (I + D)`,
 `b` and the sharpness `g`. Priors:

@@ -1,1 +1,1 @@
-"""TODO room divacli/ridge/leave_out."""
+"""Leave-one-out residuals, losses, the ridge that they choose, and their derivative in sample weights."""

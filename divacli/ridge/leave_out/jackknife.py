@@ -6,7 +6,7 @@ i from both; sample j, the ridge and the loss are held:
     I_ij = D_j - D_j without sample i,   se_j = sqrt(n) * standard deviation of I_ij over i
 
 (Efron and Stein 1981). With `phi` the whitened features, `K_ij = phi_i . phi_j`, `u = g / s`,
-`w = alpha c / s`, `P = Phi' U` and `M = Phi' diag(w) Phi` as in `divacli.ridge.leave_out.derivative`, deletion changes
+`w = alpha c / s`, `P = Phi' U` and `M = Phi' diag(w) Phi` as in `leave_out.derivative`, deletion changes
 
     e_j by K_ij rho_i,  phi_j by kappa_i K_ij phi_i        rho = alpha r = alpha e / s,  kappa = alpha / s
 

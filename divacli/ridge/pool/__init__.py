@@ -1,1 +1,1 @@
-"""TODO room divacli/ridge/pool."""
+"""Choosing from a pool."""

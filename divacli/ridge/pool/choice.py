@@ -1,7 +1,7 @@
 """Choosing from a pool: what a choice is made from, and the batches of a choice by a rule.
 
-`coreset` brings the fit closest to that on all (`divacli.ridge.pool.coreset`), `balanced` takes the next sample of
-the class with the fewest, `derivative` those with the lowest derivative (`divacli.ridge.pool.extension`), `random`
+`coreset` brings the fit closest to that on all (`coreset.py`), `balanced` takes the next sample of
+the class with the fewest, `derivative` those with the lowest derivative (`extension.py`), `random`
 any. All choose among samples whose labels are trusted. Which rule serves best, folds say
 (`divacli.ridge.pool.forecast`).
 """

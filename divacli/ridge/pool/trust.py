@@ -2,7 +2,7 @@
 
 A core of a few samples a class predicts a pool badly, and from its predictions alone few wrong labels are
 found. Core and pool together predict well. So the pool enters the fit, every sample at the probability that
-its label is right, and the label-noise model (`divacli.ridge.labels.noise`) is fitted to leave-one-out predictions
+its label is right, and the label-noise model (`ridge.labels.noise`) is fitted to leave-one-out predictions
 of that fit. First the core alone says what the probabilities are; each round says it anew.
 """
 

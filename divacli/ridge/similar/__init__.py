@@ -1,1 +1,1 @@
-"""TODO room divacli/ridge/similar."""
+"""Which samples are alike."""

@@ -1,1 +1,1 @@
-"""TODO room divacli/ridge/weights."""
+"""Better weights of the samples."""
