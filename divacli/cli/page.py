@@ -32,6 +32,17 @@ def write_page(
     *,
     overwrite: bool,
 ) -> None:
+    """Write the page of a folder of results.
+
+    Args:
+        folder: With the results.
+        out: The page; by default in the folder.
+        cache: With thumbnails and features.
+        limit: Images of each gallery, at the most.
+        truth: Table of true labels.
+        frame: Its progress and quiet.
+        overwrite: Whether a page that is there may be replaced.
+    """
     from divacli.cli.output import Output
     from divacli.manifest import read_manifest
     from divacli.report.page.write import REPORT, report_page

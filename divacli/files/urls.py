@@ -33,11 +33,13 @@ def suffix_of(name: str) -> str:
 
 
 def local_path(name: str) -> str:
+    """A name without `file://`; a URL as it is."""
     found = URL.match(name)
     return name[found.end() :] if found is not None and not is_url(name) else name
 
 
 def path_of_url(name: str) -> str:
+    """The path of a URL; any other name as it is."""
     if not is_url(name):
         return name
     # Not urlsplit, which raises on what is none: a cell of a table may hold anything.

@@ -66,6 +66,7 @@ def cell(text: str) -> Text:
 
 
 def sentence_line(sentence: Sentence) -> Text:
+    """A sentence on one line, its lead in bold."""
     lead = plain(sentence.lead)
     lead.stylize("bold")
     return Text.assemble(lead, plain(sentence.rest))

@@ -4,7 +4,7 @@
 
 A sample has a true class c, which its left-out prediction f makes more or less likely
 (`divacli.ridge.labels.class_probability`), and was given the label y (`divacli.ridge.labels.mistakes`). What
-the label says of the true class follows by Bayes' rule. `divacli.ridge.labels.noise_fit` has the likelihood and its priors.
+the label says of the true class follows by Bayes' rule. `noise_fit.py` has the likelihood and its priors.
 
 Three things are not fitted:
 

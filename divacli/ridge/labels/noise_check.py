@@ -1,7 +1,7 @@
 """A check of the label-noise model by disagreements, and the model that takes its place where it fails.
 
 The model fails on features of a network that was trained on these labels: it then finds hardly any of them
-wrong, with confidence. `divacli.ridge.labels.disagreement` says how many disagreements are wrong labels. Where
+wrong, with confidence. `disagreement.py` says how many disagreements are wrong labels. Where
 the model explains clearly fewer, a label is judged by its most probable rival instead,
 
     p(wrong) = sigmoid(log q(rival | f) - log q(label | f) + rivalry)
