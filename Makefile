@@ -53,7 +53,7 @@ test-wheel: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports --no-cache
+	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/mypy divacli benchmarks fuzz
 	$(BIN)/mypy --strict --follow-imports=silent divacli/ridge
 	$(BIN)/mkdocs build --quiet --strict
