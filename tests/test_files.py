@@ -113,7 +113,7 @@ def test_the_same_by_path_and_by_url(memory, tmp_path) -> None:
 
 
 def test_a_long_range_comes_in_pieces(memory, monkeypatch) -> None:
-    monkeypatch.setattr(files, "_PIECE", 1000)
+    monkeypatch.setattr("divacli.files.remote._PIECE", 1000)
     remote = RemoteFile("memory://bucket/deep/data.bin")
     ranges = [(0, 2500), (50_000, 50_001), (1, 99_999)]
     assert remote.read_ranges(ranges) == [CONTENT[start:stop] for start, stop in ranges]

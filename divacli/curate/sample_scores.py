@@ -219,6 +219,8 @@ def _label_summary(
     rate = float(diagnosis.mislabel_probability.mean())
     # The interval is of the samples that the model was fitted to; of many, these are a part.
     low, high = (min(max(edge + rate - noise.rate, 0.0), 1.0) for edge in noise.interval)
+    # Less than one label is none.
+    low = low if low * len(table) >= 1 else 0.0
     called = mislabelled(table)
     first = table.iloc[errors_first(table)[:_FIRST]]
     return {

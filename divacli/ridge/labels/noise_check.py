@@ -33,9 +33,10 @@ _EVERY, _MOST = 0.55, 0.9
 """Share of the disagreements from which every one is called wrong if the model explains less than half of it,
 and the largest that is believed."""
 
-_NOTHING, _EVERY_THEN = 0.1, 0.4
-"""Share below which the model explains next to nothing. The network has learned much then, the labels of the
-second classes as well, and the second estimate is too low: every disagreement is called wrong sooner."""
+_LITTLE, _EVERY_THEN = 0.25, 0.33
+"""Part of the share below which the model explains next to nothing. The network has learned much then, labels
+of the second classes as well, and the share is too low: from the second number on every disagreement is
+called wrong."""
 
 _MOST_RIVALRY, _STEPS = 6.0, 50
 
@@ -63,8 +64,8 @@ def checked(
     plain = _plain(trials(RANDOM, math.inf, sharp=True).model)
     base = _rivalry(plain, samples.part(others), min(seen.share, _MOST))
     rivalry = torch.full_like(plain.mistakes.pairs, base)
-    every = seen.share > (_EVERY_THEN if explained < _NOTHING else _EVERY)
-    if every and explained < seen.share / 2:
+    little = explained < _LITTLE * seen.share
+    if seen.share > (_EVERY_THEN if little else _EVERY) and explained < seen.share / 2:
         rivalry = rivalry.clamp_min(0)
     elif seen.one_way:
         rivalry[seen.ways] = max(0.0, base)
