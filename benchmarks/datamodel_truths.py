@@ -29,13 +29,14 @@ from torch.nn import functional
 
 from benchmarks.extend import flipped
 from benchmarks.machine import RESULTS, SHARED, description
-from divacli.backbones import Linearize
+from divacli.backbones.linearised.expression import Linearize
 from divacli.backbones.parts import active_names
 from divacli.backbones.transform import probe_images
 from divacli.curate.sample_scores import score
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, load_samples
 from divacli.embed.samples import order_by_path
-from divacli.manifest import write_table, write_text
+from divacli.files.write import write_text
+from divacli.manifest import write_table
 from divacli.progress import silent
 from divacli.solve.pose import SolveOptions
 from divacli.training.image_batches import ImageBatches

@@ -33,7 +33,7 @@ from PIL import Image
 from torchvision.transforms._presets import ImageClassification
 
 from benchmarks.machine import SHARED, save
-from divacli.backbones import Backbone, load_backbone
+from divacli.backbones.backbone import Backbone, load_backbone
 from divacli.backbones.transform import Preset, Transform
 from divacli.embed import ExtractOptions
 from divacli.embed.extract import extract

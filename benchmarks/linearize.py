@@ -37,7 +37,7 @@ from benchmarks.extend import flipped, relabelled
 from benchmarks.linearize_outputs import measure_outputs
 from benchmarks.linearize_table import report
 from benchmarks.machine import RESULTS, SHARED, require_shared, save
-from divacli.backbones import Linearize
+from divacli.backbones.linearised.expression import Linearize
 from divacli.curate.prune_rules import choose_automatically, choose_kept
 from divacli.curate.suspects import mislabelled
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, load_samples

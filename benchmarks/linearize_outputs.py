@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, jacrev, vmap
 
-from divacli.backbones import Backbone
+from divacli.backbones.backbone import Backbone
 from divacli.backbones.linearised.sketch import Sketch
 from divacli.embed import Samples
 from divacli.embed.images import decode_image

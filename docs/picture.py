@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 from divacli.cli.app import app
 from divacli.curate.sample_scores import score
-from divacli.solve.pose import SolveOptions
 from divacli.curate.verify import verify
 from divacli.demo.digits import make_digits
 from divacli.embed import BackboneChoice, ExtractOptions, load_samples
 from divacli.report.terminal.score import score_summary
+from divacli.solve.pose import SolveOptions
 
 COMMAND = "diva score labels.csv --model network.py:digit_net --checkpoint checkpoint.pt --verify 20"
 IMAGES = Path(__file__).parent / "images"

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 from divacli.errors import DataError
-from divacli.files import place as files
 from divacli.files.place import file_digest, joined, place_of, read_range, size_of
 from divacli.files.present import require_present
 from divacli.files.remote import RemoteFile

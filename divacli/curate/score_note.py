@@ -25,7 +25,8 @@ from divacli.embed.store import FeatureStore
 from divacli.errors import StoreError
 from divacli.files.place import Place, place_of
 from divacli.files.regular import DOCUMENT_BYTES, read_regular
-from divacli.manifest import Manifest, write_text
+from divacli.files.write import write_text
+from divacli.manifest import Manifest
 from divacli.progress import Progress, silent
 from divacli.ridge import (
     Calibration,

@@ -13,7 +13,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from divacli.demo import network
-from divacli.manifest import write_bytes, write_table
+from divacli.files.write import write_bytes
+from divacli.manifest import write_table
 from divacli.progress import Progress, silent
 
 FLIPPED = 0.1

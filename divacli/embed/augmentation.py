@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from divacli.backbones import Backbone
+from divacli.backbones.backbone import Backbone
 from divacli.backbones.checkpoint import first_line
 from divacli.backbones.fingerprint import stable_text
 from divacli.backbones.transform import Transform

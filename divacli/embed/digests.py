@@ -16,7 +16,7 @@ from divacli.files.lock import locked
 from divacli.files.place import status_of
 from divacli.files.regular import read_regular
 from divacli.files.tar import MAX_BYTES
-from divacli.manifest import write_bytes
+from divacli.files.write import write_bytes
 
 _ENTRY = np.dtype([("path", "<u8", 2), ("state", "<i8", 4), ("digest", "u1", 32)])
 _CHECK_BYTES = 32

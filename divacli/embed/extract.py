@@ -22,7 +22,7 @@ from divacli.embed.store import FeatureStore
 from divacli.progress import Progress
 
 if TYPE_CHECKING:
-    from divacli.backbones import Backbone
+    from divacli.backbones.backbone import Backbone
 
 SHARD_ROWS = 4096
 SHARD_SECONDS = 10.0

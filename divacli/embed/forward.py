@@ -19,7 +19,7 @@ from divacli.machine.allocator import keep_freed_memory
 from divacli.parallel import one_thread
 
 if TYPE_CHECKING:
-    from divacli.backbones import Backbone
+    from divacli.backbones.backbone import Backbone
 
 
 @dataclass(frozen=True)

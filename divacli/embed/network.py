@@ -18,7 +18,7 @@ from divacli.errors import DataError, ModelError
 from divacli.progress import Progress
 
 if TYPE_CHECKING:
-    from divacli.backbones import Backbone
+    from divacli.backbones.backbone import Backbone
     from divacli.embed.augmentation import NamedTransform
 
 
@@ -80,7 +80,7 @@ class BackboneChoice:
             ModelError: It cannot be loaded, or none was named.
         """
         # Features that exist already need no torchvision, which is slow to import and large.
-        from divacli.backbones import code_note, load_backbone
+        from divacli.backbones.backbone import code_note, load_backbone
 
         model, checkpoint, weights, layer, image_size = self._arguments
         if self._reference_data is not None and self.linearize.precondition == "none":

@@ -18,7 +18,7 @@ from divacli.errors import DataError
 from divacli.progress import Progress
 
 if TYPE_CHECKING:
-    from divacli.backbones import Backbone
+    from divacli.backbones.backbone import Backbone
 
 _BATCH = 16
 

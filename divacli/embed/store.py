@@ -36,8 +36,8 @@ from divacli.files.place import STORE_FILE, Place, read_range, read_whole, size_
 from divacli.files.regular import DOCUMENT_BYTES, open_regular, reason
 from divacli.files.remote import RemoteFile
 from divacli.files.tar import MAX_BYTES
-from divacli.files.write import output_error
-from divacli.manifest import ArrayFile, write_bytes, write_text
+from divacli.files.write import output_error, write_bytes, write_text
+from divacli.manifest import ArrayFile
 
 FORMAT = 1
 _NAME_LENGTH = 32  # hexadecimal digits of a digest

@@ -17,7 +17,8 @@ import pandas as pd
 from divacli.errors import DataError, DivaError, OutputError, listed
 from divacli.files.place import is_file, read_bytes
 from divacli.files.regular import read_regular
-from divacli.manifest import manifest_of, read_manifest, write_bytes, write_table
+from divacli.files.write import write_bytes
+from divacli.manifest import manifest_of, read_manifest, write_table
 from divacli.manifest.columns import KINDS, row_numbers
 
 if TYPE_CHECKING:

@@ -1,6 +1,5 @@
 """The sample table: read it from any kind of DATA, check it, and write it back whole."""
 
-from divacli.files.write import write_bytes, write_text
 from divacli.manifest.arrayfile import ArrayFile
 from divacli.manifest.read import Labels, manifest_of, read_manifest
 from divacli.manifest.table import Manifest, alike_between
@@ -17,7 +16,5 @@ __all__ = [
     "manifest_of",
     "read_manifest",
     "relocate",
-    "write_bytes",
     "write_table",
-    "write_text",
 ]

@@ -155,7 +155,7 @@ class ResultFiles:
 
     def bytes(self, name: str, content: bytes) -> None:
         """Write a file, in a folder only."""
-        from divacli.manifest import write_bytes
+        from divacli.files.write import write_bytes
 
         if self._stage is not None:
             write_bytes(self.made(name), content)
@@ -193,7 +193,7 @@ class ResultFiles:
             DivaError: Samples are lost, doubled or mixed up: a mistake in diva.
             BrokenPipeError: Whoever read standard output is gone.
         """
-        from divacli.manifest import write_bytes
+        from divacli.files.write import write_bytes
         from divacli.results.accounting import account
 
         if not self._writes:

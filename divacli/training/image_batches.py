@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from divacli.backbones import Backbone
+from divacli.backbones.backbone import Backbone
 from divacli.embed.image_loader import load_batches
 from divacli.embed.keys import content_keys, digest_of
 from divacli.embed.samples import failures_of, undecodable

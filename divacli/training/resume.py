@@ -16,7 +16,7 @@ import torch
 from divacli.backbones.checkpoint import tensors_only
 from divacli.errors import StoreError, listed
 from divacli.files.regular import open_regular
-from divacli.manifest import write_bytes
+from divacli.files.write import write_bytes
 
 FORMAT = 1
 

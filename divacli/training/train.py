@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from divacli.backbones import Backbone
+from divacli.backbones.backbone import Backbone
 from divacli.backbones.parts import active_names
 from divacli.backbones.transform import probe_images
 from divacli.embed import Samples

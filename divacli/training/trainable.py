@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from divacli.backbones import Backbone
+from divacli.backbones.backbone import Backbone
 from divacli.backbones.layer import unknown_layer
 from divacli.backbones.parts import last_block, within
 from divacli.errors import ModelError

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from divacli.backbones import Backbone
+from divacli.backbones.backbone import Backbone
 from divacli.backbones.layer import inputs_of, pooled
 from divacli.embed.options import CPU_BLOCK
 from divacli.errors import DivaError, ModelError

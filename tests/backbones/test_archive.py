@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from divacli.backbones import load_backbone
+from divacli.backbones.backbone import load_backbone
 from divacli.backbones.checkpoint import archive_kind
 from divacli.errors import ModelError
 

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from divacli.backbones import load_backbone
+from divacli.backbones.backbone import load_backbone
 from divacli.backbones.clip import load_text_encoder
 from divacli.errors import ModelError
 

@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from divacli.backbones import load_backbone
+from divacli.backbones.backbone import load_backbone
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from divacli.backbones import Backbone, load_backbone
+from divacli.backbones.backbone import Backbone, load_backbone
 
 FILE = """
 import torch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from divacli.backbones import load_backbone
+from divacli.backbones.backbone import load_backbone
 from divacli.backbones.layer import LayerExtractor
 from divacli.errors import ModelError
 

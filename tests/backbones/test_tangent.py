@@ -15,7 +15,8 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 from torchvision import models
 
-from divacli.backbones import Linearize, load_backbone
+from divacli.backbones.backbone import load_backbone
+from divacli.backbones.linearised.expression import Linearize
 from divacli.backbones.linearised.gradients import SampleGradients
 from divacli.backbones.linearised.sketch import Sketch
 from divacli.backbones.linearised.tangent import TangentExtractor

@@ -15,7 +15,7 @@ from benchmarks.extend import flipped, relabelled
 from benchmarks.linearize import SUM, Basis, Kind, measure, mixed, scored
 from benchmarks.linearize_outputs import SIGNS, alike, compare_outputs, jacobians, shared
 from benchmarks.linearize_table import Row, missed, paired, report, share
-from divacli.backbones import Linearize
+from divacli.backbones.linearised.expression import Linearize
 from divacli.curate.prune_rules import choose_automatically
 from divacli.curate.sample_scores import score
 from divacli.embed import BackboneChoice, Samples, load_samples

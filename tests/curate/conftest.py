@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from divacli.backbones import Backbone, load_backbone
+from divacli.backbones.backbone import Backbone, load_backbone
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, load_samples
 
 NET = """

@@ -14,7 +14,8 @@ from divacli.embed import joined
 from divacli.embed.feature_rows import whole
 from divacli.errors import DataError, StoreError
 from divacli.evaluation.learners import RidgeLearner
-from divacli.manifest import write_bytes, write_table
+from divacli.files.write import write_bytes
+from divacli.manifest import write_table
 from divacli.ridge import decompose, leave_one_out, ridge_path
 from divacli.ridge.leave_out.losses import SquaredLoss
 from divacli.solve.pose import SolveOptions, pose

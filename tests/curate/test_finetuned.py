@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from divacli.backbones import Backbone
+from divacli.backbones.backbone import Backbone
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, load_samples
 from divacli.errors import DataError, DivaError, ModelError
 from divacli.evaluation.evaluate import TrainingSet, measure

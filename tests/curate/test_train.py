@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from divacli.backbones import Backbone, load_backbone
+from divacli.backbones.backbone import Backbone, load_backbone
 from divacli.errors import DataError, DivaError, ModelError, StoreError
 from divacli.manifest import Manifest, manifest_of, read_manifest
 from divacli.solve.pose import SolveOptions

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from divacli.backbones import Backbone, load_backbone
+from divacli.backbones.backbone import Backbone, load_backbone
 from divacli.embed import BackboneChoice, ExtractOptions
 from divacli.embed.store import FeatureStore
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from divacli.backbones import Backbone, load_backbone
+from divacli.backbones.backbone import Backbone, load_backbone
 from divacli.embed import ExtractOptions
 from divacli.embed import extract as extract_module
 from divacli.embed import image_loader as loading

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from divacli.backbones import Backbone, load_backbone
+from divacli.backbones.backbone import Backbone, load_backbone
 from divacli.embed import ExtractOptions
 from divacli.embed.batchsize import BatchSize
 from divacli.embed.extract import extract, feature_identity

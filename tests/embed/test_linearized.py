@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from divacli.backbones import Linearize, load_backbone
+from divacli.backbones.backbone import load_backbone
+from divacli.backbones.linearised.expression import Linearize
 from divacli.curate.sample_scores import score
 from divacli.embed import (
     BackboneChoice,

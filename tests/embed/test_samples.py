@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from divacli.backbones import Backbone
+from divacli.backbones.backbone import Backbone
 from divacli.embed import (
     BackboneChoice,
     ExtractOptions,

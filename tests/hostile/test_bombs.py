@@ -23,7 +23,7 @@ import pytest
 import torch
 from PIL import Image
 
-from divacli.backbones import load_backbone
+from divacli.backbones.backbone import load_backbone
 from divacli.embed.images import MAX_PIXELS, UndecodableImage, decode_image
 from divacli.errors import DataError, ModelError
 from divacli.files.place import file_digest, read_bytes

@@ -18,7 +18,7 @@ import torch
 import torchvision
 from torch import nn
 
-from divacli.backbones import load_backbone
+from divacli.backbones.backbone import load_backbone
 from divacli.backbones.checkpoint import read_checkpoint
 from divacli.backbones.rezip import copied, member_names
 from divacli.backbones.untrusted import refuse_exported, refuse_torchscript

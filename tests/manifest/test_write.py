@@ -14,7 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from divacli.errors import OutputError
-from divacli.manifest import Format, read_manifest, relocate, write_table, write_text
+from divacli.files.write import write_text
+from divacli.manifest import Format, read_manifest, relocate, write_table
 
 FORMATS = ["csv", "jsonl", "parquet"]
 TABLE = pd.DataFrame(

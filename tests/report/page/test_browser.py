@@ -455,7 +455,7 @@ def test_decisions_arrive_once_the_disk_has_room_again(
         raise OutputError("no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr("divacli.files.write.write_bytes", full)
+        patch.setattr("divacli.manifest.write.write_bytes", full)
         page.keyboard.press("d")
         playwright.expect(page.locator("#alert")).to_contain_text("no space left")
         page.keyboard.press("d")

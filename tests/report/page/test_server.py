@@ -179,7 +179,7 @@ def test_a_decision_that_cannot_be_written_is_not_made(
         raise OutputError("decisions.csv cannot be written: No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("divacli.files.write.write_bytes", full)
+        patch.setattr("divacli.manifest.write.write_bytes", full)
         status, message = decide(ask, (place, "drop", ""))
         assert (status, b"No space left" in message) == (507, True)
         assert json.loads(ask("data")[1])["decisions"] == []
