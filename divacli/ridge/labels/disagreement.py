@@ -1,8 +1,8 @@
 """A second estimate of wrong labels, from samples whose left-out prediction is another class.
 
 The model of `noise.py` compares labels with predictions. Where the network was trained on these labels,
-predictions lean towards wrong ones. The model takes them for samples that look like two classes. This estimate
-does not use how probable a label was. It compares classes:
+predictions lean towards wrong ones. The model takes them for samples that look like two classes. This
+estimate does not use how probable a label was. It compares classes:
 
 *Distance.* Features confuse classes that are close to each other. A label that is wrong at random is as
 often one of a distant class. With `c` the predicted class, `y` the label, `s` the second most probable class
