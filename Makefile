@@ -5,14 +5,15 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.divacli-$(subst /,_,$(CURDIR))
 PYTHON_OLDEST ?= python3.11
 
-.PHONY: help setup demo fuzz test test-kills test-oldest test-wheel lint docs bench clean
+.PHONY: help setup demo fuzz test faults coverage test-oldest test-wheel lint docs bench clean
 
 help:
 	@echo "make demo   set up, then find planted label errors in real images (offline, about a minute)"
 	@echo "make test   set up, then run the tests"
 	@echo "make test-oldest  run the tests with the oldest dependencies that are allowed, in .venv-oldest"
 	@echo "make test-wheel   build, install the wheel into an empty .venv-wheel, and run diva demo there"
-	@echo "make test-kills   kill commands in all phases, 200 times"
+	@echo "make faults    kill commands in all phases, 200 times"
+	@echo "make coverage  run the tests and see which branches they take: all of divacli/ridge"
 	@echo "make lint   style, types and the documentation's links"
 	@echo "make docs   build the documentation into site/"
 	@echo "make fuzz   fuzz all readers of files, 120,000 inputs (Linux on x86-64)"
@@ -30,11 +31,14 @@ demo: setup
 	$(BIN)/diva demo --overwrite
 
 test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder -rs
+
+coverage: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder -rs \
 		--cov --cov-report=term:skip-covered --cov-fail-under=90
 	$(BIN)/python -m coverage report --include='divacli/ridge/*' --fail-under=100 --format=total
 
-test-kills: setup
+faults: setup
 	DIVA_KILLS=all OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults/test_kills.py
 
 test-oldest:

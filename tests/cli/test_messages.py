@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from divacli.cli import command as module
+from divacli.cli import console as module
 from divacli.cli.console import RichProgress, say, warn
 from divacli.cli.options import FrameOptions
 
