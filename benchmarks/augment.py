@@ -35,7 +35,7 @@ from divacli.ridge import validation_derivative as validate
 from divacli.solve.pose import SolveOptions
 
 FLIPS = ("hflip", "vflip")
-MORE = (*FLIPS, "rotate:15", "affine:translate=(0.1,0.1)")
+MORE = (*FLIPS, "rotate:15", "benchmarks/transforms.py:shift")
 SEEDS = range(3)
 HALVES = range(3)
 WAYS = ("found", "equal", "untouched", "each")

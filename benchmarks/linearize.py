@@ -124,11 +124,6 @@ KINDS = (
     Kind("head+block:features", FULL, 1),
 )
 FACTORS = tuple(Kind(f"head+{factor:g}*block:last", LAST, factor, noisy=False) for factor in (0.3, 0.5, 2, 4))
-VARIANTS = (
-    Kind(f"{SUM}, diagonal", Linearize(SUM, precondition="diagonal")),
-    Kind(f"{SUM}, kronecker", Linearize(SUM, precondition="kronecker")),
-    Kind(f"{SUM}, leaky 0.1", Linearize(SUM, leaky=0.1)),
-)
 LONG = (Kind("block:last at 65,536", WIDE, np.inf), Kind(f"{SUM} at 65,536", WIDE))
 
 
@@ -169,7 +164,7 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("clothing", "mobilenet_v2", KINDS + FACTORS + VARIANTS + LONG),
+    Setting("clothing", "mobilenet_v2", KINDS + FACTORS + LONG),
     Setting("cifar10n", "mobilenet_v2", KINDS[:3]),
     Setting("cifar10n", "cifar_resnet20", KINDS),
     Setting("cifar10n", "cifar_resnet20", (KINDS[0], KINDS[2], *KINDS[3:]), around_head=True),
@@ -332,7 +327,7 @@ def cost(setting: Setting, linearize: Linearize) -> Row:
     files = sorted((SHARED / "data" / setting.data).rglob("*.jpg"))
     with tempfile.TemporaryDirectory() as scratch:
         table = Path(scratch) / "images.csv"
-        # The first ones warm up, and a preconditioner is fitted on them.
+        # The first ones warm up.
         for some in (files[:TIMED], files[TIMED : 2 * TIMED]):
             labels = np.arange(len(some)) % 2  # of no importance
             pd.DataFrame({"path": list(map(str, some)), "label": labels}).to_csv(table, index=False)

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from divacli.backbones.linearised.expression import HEAD, PROJECTION, Linearize, Precondition
+from divacli.backbones.linearised.expression import HEAD, PROJECTION, Linearize
 from divacli.curate.prune import FILES as PRUNE_FILES
 from divacli.curate.prune import Pruning, prune_automatically, prune_by
 from divacli.curate.score import FILES as SCORE_FILES
@@ -176,9 +176,6 @@ def score(
     image_size: int | None = None,
     linearize: str = HEAD,
     projection: int = PROJECTION,
-    precondition: Precondition = "none",
-    reference: str | os.PathLike[str] | None = None,
-    leaky: float | None = None,
     device: str = "auto",
     batch_size: int | None = None,
     workers: int | None = None,
@@ -213,9 +210,6 @@ def score(
         image_size: Side of the crop in pixels.
         linearize: What features are gradients of: "head", "block:NAME", "full", or a sum.
         projection: Numbers that a gradient is compressed to, a power of two.
-        precondition: "none", "diagonal" or "kronecker", the form of the Fisher matrix.
-        reference: Images that this matrix is estimated on, in place of `data`.
-        leaky: Slope of the LeakyReLU in place of every ReLU.
         device: "auto", "cpu", "cuda" or "cuda:N".
         batch_size: Images at a time.
         workers: Processes that decode images; 0 for none.
@@ -240,7 +234,6 @@ def score(
     """
     given = _given(score, locals())
     choices = {
-        "precondition": (precondition, ("none", "diagonal", "kronecker")),
         "loss": (loss, ("squared", "cross-entropy")),
         "validation": (validation, ("natural", "balanced")),
         "scaling": (scaling, ("unit", "standard", "none")),
@@ -262,8 +255,7 @@ def score(
             weights,
             layer,
             image_size,
-            Linearize(linearize, projection, precondition, leaky),
-            None if reference is None else os.fspath(reference),
+            Linearize(linearize, projection),
         ),
         ExtractOptions(resolve_device(device), batch_size, workers, amp, compile, tell=_warn),
         default_cache() if cache_dir is None else Path(cache_dir),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from divacli.backbones.layer import (
     unknown_layer,
 )
 from divacli.backbones.rezip import copied, member_names, open_checkpoint
-from divacli.backbones.untrusted import refuse_exported, refuse_torchscript, without_pickled_code
+from divacli.backbones.untrusted import without_pickled_code
 from divacli.errors import ModelError, listed
 
 _PARTS: dict[Any, Callable[..., tuple[fx.Node, fx.Node, fx.Node | None]]] = {
@@ -67,7 +68,6 @@ def read_torchscript(path: Path) -> Archive:
         ModelError: torch cannot read it, or a weight is not finite.
     """
     content, digest = _copied(path)
-    refuse_torchscript(content, path)
     network = _read(lambda: torch.jit.load(content, map_location="cpu"), path)
     notes: tuple[str, ...] = ()
     if any(weight.dtype in (torch.float16, torch.bfloat16) for weight in network.parameters()):
@@ -84,7 +84,6 @@ def read_exported(path: Path) -> Archive:
         ModelError: torch cannot read it, a weight is not finite, or its input is not one batch of images.
     """
     content, digest = _copied(path)
-    refuse_exported(content, path)
     program = _read(lambda: move_to_device_pass(torch.export.load(content), "cpu"), path)
     check_finite(program.state_dict, path)
     inputs = [
@@ -244,7 +243,13 @@ def _without_logs() -> Iterator[None]:
 
 def _read(load: Callable[[], Any], path: Path) -> Any:
     try:
-        with warnings.catch_warnings(), without_pickled_code(path), _without_logs():
+        # What code of an archive prints goes to standard error, for standard output may be a table.
+        with (
+            warnings.catch_warnings(),
+            without_pickled_code(path),
+            _without_logs(),
+            redirect_stdout(sys.stderr),
+        ):
             # torch announces the retirement of TorchScript; the user did not choose the file's format here.
             warnings.simplefilter("ignore")
             return load()

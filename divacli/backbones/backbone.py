@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -107,28 +107,6 @@ class Backbone:
     def linearized(self) -> bool:
         """Whether features are gradients of the network."""
         return isinstance(self._extractor, TangentExtractor)
-
-    @property
-    def preconditioned(self) -> bool:
-        """Whether features depend on images that `fit` is given."""
-        return isinstance(self._extractor, TangentExtractor) and self._extractor.preconditioned
-
-    @property
-    def wants_reference(self) -> bool:
-        """Whether it is still to be given them."""
-        return isinstance(self._extractor, TangentExtractor) and self._extractor.wants_reference
-
-    def fit(self, batches: Iterable[Tensor]) -> None:
-        """Estimate what gradients are preconditioned by.
-
-        Args:
-            batches: (b, 3, h, w) float images on the backbone's device, from `transform`.
-
-        Raises:
-            ModelError: The network fails on them.
-        """
-        assert isinstance(self._extractor, TangentExtractor)
-        self._extractor.fit(batches)
 
     def for_inference(self, *, compiled: bool = False) -> Backbone:
         """The same backbone made fast, for images in channels-last memory.

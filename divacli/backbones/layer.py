@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any, Protocol
 
 import torch
@@ -171,11 +172,13 @@ def tensors_in(output: Any) -> Iterator[Tensor]:
 def run_network(network: Any, images: Tensor) -> Any:
     """Run a network without gradients; a failure in it becomes a message.
 
+    What it prints goes to standard error, for standard output may be a table.
+
     Raises:
         ModelError: The network raised; carries its message's first line.
     """
     try:
-        with torch.no_grad():
+        with torch.no_grad(), redirect_stdout(sys.stderr):
             return network(images)
     except torch.OutOfMemoryError:
         raise

@@ -17,7 +17,6 @@ import typer
 from divacli.files.urls import is_url
 
 _LONGEST = 1 << 16  # bytes
-_DEEPEST = 20
 
 _FILES = {"data", "checkpoint", "val", "cache_dir", "manifest", "test", "truth", "pool"}
 """Options that name a file or folder to be found beside the configuration."""
@@ -92,11 +91,6 @@ def _take(values: dict[str, Any], entries: dict[str, Any], mine: set[str], file:
 def _read(file: Path) -> dict[str, Any]:
     import yaml
 
-    begins = (
-        *(yaml.FlowSequenceStartToken, yaml.FlowMappingStartToken),
-        *(yaml.BlockSequenceStartToken, yaml.BlockMappingStartToken),
-    )
-    ends = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
     try:
         with file.open("rb") as stream:
             text = stream.read(_LONGEST + 1)
@@ -104,18 +98,11 @@ def _read(file: Path) -> dict[str, Any]:
             raise typer.BadParameter(
                 f"{file} has more than {_LONGEST:,} bytes; expected some lines of options"
             )
-        depth = 0
-        for token in yaml.scan(text, yaml.SafeLoader):
-            # Names for parts, of which other parts then consist, make gigabytes of a few lines.
-            if isinstance(token, yaml.AliasToken):
-                raise typer.BadParameter(f"{file} has aliases (*name); expected every value written out")
-            depth += isinstance(token, begins) - isinstance(token, ends)
-            if depth > _DEEPEST:
-                raise typer.BadParameter(f"{file} is nested too deeply; expected 'option: value' lines")
         content = yaml.safe_load(text)
     except OSError as error:
         raise typer.BadParameter(f"{file} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError) as error:  # a date or a number that is none is the second
+    # A date or a number that is none is a ValueError, a list in a list in thousands a RecursionError.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise typer.BadParameter(f"{file} is not YAML: {' '.join(str(error).split())}") from error
     if content is None:
         return {}

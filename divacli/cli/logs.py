@@ -1,9 +1,9 @@
 """`--log-file`: what a command did and where it failed, for whoever is asked why.
 
-The log holds names, numbers and tracebacks, and neither contents of images nor secrets: URLs lose what stands
-beside the address, values that are known to be credentials are masked, and of the environment only variables
-of a fixed list appear. A label or a path cannot forge a record: a record is one line, what else belongs to it
-is indented, and control characters are escaped.
+The log holds names, numbers and tracebacks, and neither contents of images nor variables of the environment.
+URLs lose what stands beside the address, and what the options' URLs hold there is masked wherever it appears.
+A label or a path cannot forge a record: a record is one line, what else belongs to it is indented, and
+control characters are escaped.
 """
 
 from __future__ import annotations
@@ -30,37 +30,6 @@ from divacli.files.urls import is_url, without_secrets
 from divacli.run import Run
 
 _LOGGER = logging.getLogger(__name__)
-
-_VARIABLES = {
-    "CUDA_VISIBLE_DEVICES",
-    "LANG",
-    "LANGUAGE",
-    "LOCAL_RANK",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "PYTHONHASHSEED",
-    "PYTHONUTF8",
-    "PYTORCH_CUDA_ALLOC_CONF",
-    "RANK",
-    "TMPDIR",
-    "TORCHELASTIC_RESTART_COUNT",
-    "TZ",
-    "WORLD_SIZE",
-    "XDG_CACHE_HOME",
-}
-_PREFIXES = ("DIVA_", "LC_", "OMP_")
-"""Of the environment, what may appear."""
-
-_CREDENTIAL = re.compile(
-    r"pass(?:word|wd|phrase)|secret|token|api-?key|accountkey|[-_]key\b|credential|signature|authorization",
-    re.IGNORECASE,
-)
-_ASSIGNED = re.compile(
-    rf"(?P<name>[\w-]{{0,40}}(?:{_CREDENTIAL.pattern})[\w-]{{0,40}}[\"']?\s*[=:]\s*)"
-    r"(?:(?:bearer|basic)\s+)?(?:\"[^\"\n]*\"|'[^'\n]*'|[^\s,;)}\]]+)",
-    re.IGNORECASE,
-)
-"""`password=...`, `"token": "..."`, `Authorization: Bearer ...`"""
 
 _BYTES = re.compile(r"""\bb(?:'(?:[^'\\]|\\.){16,}'|"(?:[^"\\]|\\.){16,}")""")
 """Bytes as Python shows them, more than the mark of a format: they may be of an image."""
@@ -150,11 +119,7 @@ def _log_beginning(run: Run) -> None:
         "diva %s",
         "\n".join([run.command, *(f"{name}={_option(value)}" for name, value in run.options.items())]),
     )
-    for what, found in (
-        ("versions", versions()),
-        ("machine", _machine()),
-        ("environment", _environment()),
-    ):
+    for what, found in (("versions", versions()), ("machine", _machine())):
         _LOGGER.info("%s: %s", what, ", ".join(f"{name}={value}" for name, value in found))
 
 
@@ -174,42 +139,9 @@ def _machine() -> Iterator[tuple[str, Any]]:
     if hasattr(os, "sched_getaffinity"):
         yield "cores of this process", len(os.sched_getaffinity(0))
     yield "memory", _megabytes(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    limit = min(_group_limits(), default=None)
-    yield "limit of the control group", "none" if limit is None else _megabytes(limit)
     address_space = resource.getrlimit(resource.RLIMIT_AS)[0]
     unlimited = address_space == resource.RLIM_INFINITY
     yield "limit of the process", "none" if unlimited else _megabytes(address_space)
-
-
-def _group_limits(
-    root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
-) -> Iterator[int]:
-    """Limits of memory in bytes of the control groups (of either version) that this process is in.
-
-    Args:
-        root: Where the system shows the groups.
-        own: Where it says which the process is in.
-    """
-    with contextlib.suppress(OSError):
-        for line in own.read_text().splitlines():
-            _, kinds, path = line.split(":", 2)
-            if kinds and "memory" not in kinds.split(","):
-                continue
-            top, name = (root / "memory", "memory.limit_in_bytes") if kinds else (root, "memory.max")
-            group = top / path.lstrip("/")
-            for folder in (group, *group.parents):
-                with contextlib.suppress(OSError, ValueError):  # no such group in this container; "max"
-                    limit = int((folder / name).read_text())
-                    if limit < 1 << 62:  # what version 1 says for none
-                        yield limit
-                if folder == top:
-                    break
-
-
-def _environment() -> Iterator[tuple[str, str]]:
-    for name in sorted(os.environ):
-        if name in _VARIABLES or name.startswith(_PREFIXES):
-            yield name, os.environ[name]
 
 
 def _peak() -> str:
@@ -299,18 +231,15 @@ class _Formatter(logging.Formatter):
         text = line[: 4 * _LONGEST]
         for secret in self._secrets:
             text = text.replace(secret, _MASK)
-        text = _BYTES.sub("b'...'", _ASSIGNED.sub(rf"\g<name>{_MASK}", without_secrets(text)))
+        text = _BYTES.sub("b'...'", without_secrets(text))
         return shown(text[:_LONGEST]) + (" ..." if max(len(line), len(text)) > _LONGEST else "")
 
 
 def _secrets(run: Run) -> set[str]:
-    """What is secret in the options' URLs, and what the environment holds as a credential."""
-    found = {value for name, value in os.environ.items() if _CREDENTIAL.search(name) and len(value) >= 8}
-    for value in run.options.values():
-        for given in value if isinstance(value, list | tuple) else [value]:
-            if is_url(str(given)):
-                found |= set(_secrets_of(str(given)))
-    return found
+    """What is secret in the options' URLs."""
+    values = run.options.values()
+    given = (str(one) for value in values for one in (value if isinstance(value, list | tuple) else [value]))
+    return {secret for one in given if is_url(one) for secret in _secrets_of(one)}
 
 
 def _secrets_of(url: str) -> Iterator[str]:

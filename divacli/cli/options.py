@@ -136,14 +136,6 @@ class ScalingName(StrEnum):
     none = "none"
 
 
-class PreconditionName(StrEnum):
-    """Forms of the Fisher matrix that gradients are preconditioned by."""
-
-    none = "none"
-    diagonal = "diagonal"
-    kronecker = "kronecker"
-
-
 class DtypeName(StrEnum):
     """Floating-point types of the solve."""
 
@@ -265,30 +257,6 @@ class NetworkOptions:
             rich_help_panel=_LINEAR,
         ),
     ] = PROJECTION
-    precondition: Annotated[
-        PreconditionName,
-        typer.Option(
-            help="Divide gradients by the root of a Fisher matrix of this form.", rich_help_panel=_LINEAR
-        ),
-    ] = PreconditionName.none
-    reference: Annotated[
-        str | None,
-        typer.Option(
-            help="Images that this matrix is estimated on. Default: DATA.",
-            metavar="DATA",
-            show_default=False,
-            rich_help_panel=_LINEAR,
-        ),
-    ] = None
-    leaky: Annotated[
-        float | None,
-        typer.Option(
-            help="Slope of the LeakyReLU that takes the place of every ReLU. Default: they stay.",
-            metavar="SLOPE",
-            show_default=False,
-            rich_help_panel=_LINEAR,
-        ),
-    ] = None
 
 
 @dataclass(frozen=True)
@@ -349,7 +317,7 @@ class ComputeOptions:
         return self.cache_dir or default_cache()
 
 
-LINEARISATION = ("linearize", "projection", "precondition", "reference", "leaky")
+LINEARISATION = ("linearize", "projection")
 """Options of the network for who takes gradients as features; a training has no such."""
 
 ONLY_CACHE = tuple(field.name for field in fields(ComputeOptions) if field.name != "cache_dir")

@@ -62,8 +62,7 @@ class Session(Loader):
                 network.weights,
                 network.layer,
                 network.image_size,
-                Linearize(network.linearize, network.projection, network.precondition.value, network.leaky),
-                network.reference,
+                Linearize(network.linearize, network.projection),
             ),
             ExtractOptions(
                 device, compute.batch_size, compute.workers, compute.amp, compute.compile, tell=warn

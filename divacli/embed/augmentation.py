@@ -6,12 +6,12 @@ images nor on the process that makes it.
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import difflib
 import inspect
 import itertools
 import keyword
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -43,15 +43,14 @@ _NAMED: dict[str, tuple[str, dict[str, Any]]] = {
     "randomcrop": ("RandomCrop", {"pad_if_needed": True}),
     "resizedcrop": ("RandomResizedCrop", {"size": 224}),
     "perspective": ("RandomPerspective", {"p": 1}),
-    "affine": ("RandomAffine", {"degrees": 0}),
     "invert": ("RandomInvert", {"p": 1}),
     "solarize": ("RandomSolarize", {"threshold": 128, "p": 1}),
     "posterize": ("RandomPosterize", {"bits": 4, "p": 1}),
     "autocontrast": ("RandomAutocontrast", {"p": 1}),
     "equalize": ("RandomEqualize", {"p": 1}),
 }
-"""Class of each short name, and the arguments that it has unless others are given. Where torchvision tosses a
-coin (`p`) every image is transformed: how often it is worth it is what the copies are to tell."""
+"""Class of each short name, and the arguments that it has unless its number is one of them. Where torchvision
+tosses a coin (`p`) every image is transformed: how often it is worth it is what the copies are to tell."""
 
 _CLASSES: dict[str, type[v2.Transform]] = {
     name: thing
@@ -59,9 +58,7 @@ _CLASSES: dict[str, type[v2.Transform]] = {
     if isinstance(thing, type) and issubclass(thing, v2.Transform)
 }
 
-_FORM = (
-    "NAME, NAME:ARGUMENTS as in Python (rotate:15, colorjitter:brightness=0.4,contrast=0.4), or FILE.py:NAME"
-)
+_FORM = "NAME, NAME:NUMBER (rotate:15), or FILE.py:NAME for everything else"
 _FILE_FORM = (
     "FILE.py:NAME, a transform from an RGB PIL image to another, its class, or a function without arguments "
     "that returns it"
@@ -163,14 +160,13 @@ def parse_transform(text: str) -> NamedTransform:
     """The transform that a text names, tried on an image of noise.
 
     Args:
-        text: One of `NAME`, `NAME:ARGUMENTS` and `FILE.py:NAME`. `NAME` is a short one (`hflip`) or that of a
-            class of `torchvision.transforms.v2`. `ARGUMENTS` are its arguments as in Python, whose values are
-            literals: `rotate:15`, `affine:translate=(0.1,0.1),shear=5`. `FILE.py` is run; `NAME` is a
-            transform there, its class, or a function without arguments that returns it.
+        text: One of `NAME`, `NAME:NUMBER` and `FILE.py:NAME`. `NAME` is a short one (`hflip`) or that of a
+            class of `torchvision.transforms.v2`. `NUMBER` is its first argument: `rotate:15`. `FILE.py` is
+            run; `NAME` is a transform there, its class, or a function without arguments that returns it.
 
     Raises:
-        ModelError: No such transform, wrong arguments, a file that cannot be imported by its name, or copies
-            that cannot be used: no RGB images, others at each call, or the images unchanged.
+        ModelError: No such transform, a number that it does not take, a file that cannot be imported by its
+            name, or copies that cannot be used: no RGB images, others at each call, or the images unchanged.
     """
     text = text.strip()
     named = _from_file(text) if is_user_file(text) else _from_torchvision(text)
@@ -263,14 +259,13 @@ def _from_torchvision(text: str) -> NamedTransform:
     maker = _CLASSES[class_name]
     signature = inspect.signature(maker)
     try:
-        positional, by_name = _arguments(written)
-        given = signature.bind_partial(*positional, **by_name).arguments
+        given = signature.bind_partial(*([_number(written)] if written else [])).arguments
         arguments = {**preset, **given}
         transform = maker(**arguments)
     except Exception as error:
         raise ModelError(
             f"transform {text}: {first_line(error)}",
-            expected=f"arguments of v2.{class_name}: {', '.join(signature.parameters) or 'none'}",
+            expected=f"a number for the first argument of v2.{class_name}({', '.join(signature.parameters)})",
             hint=f"write it as {_FORM}",
         ) from error
     ordered = ", ".join(f"{key}={arguments[key]!r}" for key in signature.parameters if key in arguments)
@@ -292,30 +287,19 @@ def _may_draw(transform: v2.Transform) -> bool:
     return draws_parameters or getattr(transform, "p", None) != 1
 
 
-def _arguments(written: str) -> tuple[list[Any], dict[str, Any]]:
-    """Values by position and by name, of arguments as Python writes them; nothing is run.
+def _number(written: str) -> int | float:
+    """Read a finite number.
 
     Raises:
-        ValueError: They are not written so.
+        ValueError: The text is none.
     """
     try:
-        call = ast.parse(f"f({written})", mode="eval").body
-    except SyntaxError as error:
-        raise ValueError(f"{written!r}: {error.msg}") from error
-    # `1)(2` and `1)+(2` are sound Python, but no arguments.
-    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
-        raise ValueError(f"{written!r} is no list of arguments")
-    by_name = {keyword.arg: _literal(keyword.value) for keyword in call.keywords if keyword.arg is not None}
-    if len(by_name) < len(call.keywords):
-        raise ValueError(f"{written!r} gives an argument twice, or without a name")
-    return [_literal(value) for value in call.args], by_name
-
-
-def _literal(node: ast.expr) -> Any:
-    try:
-        return ast.literal_eval(node)
-    except ValueError as error:
-        raise ValueError(f"{ast.unparse(node)!r} is no number, tuple or text in quotes") from error
+        value: int | float = int(written)
+    except ValueError:
+        value = float(written)
+    if "_" in written or not math.isfinite(value):
+        raise ValueError(f"{written!r} is no finite number")
+    return value
 
 
 class _FileTransform:
@@ -428,7 +412,7 @@ def _try(named: NamedTransform) -> str:
             str(error),
             expected=f"a transform that takes any RGB image of PIL, such as one of {noise.width} x "
             f"{noise.height}, and gives one, or a tensor (3, h, w) of uint8 or of floats within [0, 1]",
-            hint="change its arguments (Grayscale:3 gives three channels) or its code",
+            hint="change its number (Grayscale:3 gives three channels) or its code",
         ) from error
     if not repeated:
         raise ModelError(
@@ -441,7 +425,7 @@ def _try(named: NamedTransform) -> str:
         raise ModelError(
             f"transform {named.name} leaves images as they are",
             expected="copies that differ from their originals",
-            hint="give it arguments that change something; wrap one that is for tensors in a FILE.py:NAME",
+            hint="give it a number that changes something; wrap one that is for tensors in a FILE.py:NAME",
         )
     parts = (part for copy in copies for part in (str(copy.size).encode(), copy.tobytes()))
     return digest_of(*parts)[:32]

@@ -139,12 +139,7 @@ def _of_images(
         backbone = choice.backbone
     files = manifest.files()
     keys, failed = stored_keys(files, progress, cache)
-    reference = None
-    if backbone.preconditioned:
-        reference = choice.reference(files, keys, failed, progress, cache)
     identity = feature_identity(backbone, options)
-    if reference is not None:
-        identity["reference"] = reference.digest
     store = FeatureStore.in_cache(cache, identity, backbone.n_features)
     store.save_head(backbone.head)
     store.mend(keys)
@@ -171,8 +166,6 @@ def _of_images(
             from divacli.embed.extract import extract
 
             chosen = [files[position] for position in own]
-            if reference is not None:
-                choice.fit(reference, options, progress)
             moved = backbone.to(options.device)
             unusable = extract(moved, chosen, keys[own], store, options, progress, strict=strict)
             reasons = {share[position]: reason for position, reason in unusable.items()}

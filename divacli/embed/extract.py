@@ -70,7 +70,7 @@ def extract(
         ModelError: The network or its transform fails.
         OutputError: The store cannot be written.
     """
-    options = suited(options, backbone)
+    options = _suited(options, backbone)
     batches = _feature_batches(backbone.for_inference(compiled=options.compiled), files, keys, options)
     failed: dict[int, str] = {}
     # Keys and features of a batch together: an interrupt may come between any two instructions.
@@ -155,7 +155,7 @@ def _feature_batches(
     yield from on_device(batches, backbone, size, crops, device)
 
 
-def suited(options: ExtractOptions, backbone: Backbone) -> ExtractOptions:
+def _suited(options: ExtractOptions, backbone: Backbone) -> ExtractOptions:
     """The options as they are for a network: gradients are neither compiled nor in half precision."""
     return replace(options, amp=False, compile=False) if backbone.linearized else options
 
@@ -172,7 +172,7 @@ def _within(pixels: int, most: int, backbone: Backbone) -> int:
 
 def feature_identity(backbone: Backbone, options: ExtractOptions) -> dict[str, str]:
     """Everything that the features of images depend on, as text."""
-    options = suited(options, backbone)
+    options = _suited(options, backbone)
     precision = options.precision + ("" if backbone.linearized else ", batch norms folded")
     precision += ", compiled" if options.compiled else ""
     found = {**backbone.identity, "precision": precision}

@@ -359,13 +359,10 @@ def require_same_identity(wanted: dict[str, str], found: dict[str, str], name: s
         differences = "; ".join(
             f"{key} {found.get(key, 'nothing')!r} and not {wanted.get(key, 'nothing')!r}" for key in different
         )
-        hint = "embed the images again with the same options, in another folder"
-        if different == ["reference"]:
-            hint = "embed both with the same --reference DATA: each was preconditioned on images of its own"
         raise StoreError(
             f"{name} holds features computed otherwise: {differences}",
             expected="the same network, weights, layer and transform",
-            hint=hint,
+            hint="embed the images again with the same options, in another folder",
         )
 
 

@@ -354,15 +354,10 @@ def test_a_step_of_the_linear_model_is_one_of_the_network() -> None:
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
-@pytest.mark.parametrize("precondition", ["none", "kronecker"])
-def test_inference_mode_and_autocast_change_no_bit(kind: type[nn.Module], precondition: str) -> None:
-    network = made(kind)
-    gradients = extractor(network, "head+block:last", 32, precondition=precondition)
+def test_inference_mode_and_autocast_change_no_bit(kind: type[nn.Module]) -> None:
+    gradients = extractor(made(kind), "head+block:last", 32)
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
-        images = noise(3)
-        if gradients.wants_reference:
-            gradients.fit([images])
-        found = gradients(images)
+        found = gradients(noise(3))
     assert (found.dtype, found.requires_grad) == (torch.float32, False)
     assert torch.equal(found, gradients(noise(3)))
     assert torch.isfinite(found).all()
@@ -383,15 +378,8 @@ def test_a_row_is_of_its_image_alone_and_the_network_stays(kind: Callable[[], nn
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
 @pytest.mark.parametrize("kind", NETWORKS)
-@pytest.mark.parametrize("settings", [{}, {"leaky": 0.1}, {"precondition": "diagonal"}], ids=str)
-def test_side_by_side_is_as_one_by_one(kind: type[nn.Module], settings: dict) -> None:
-    if "leaky" in settings and kind is Smooth:
-        with pytest.raises(ModelError, match="no ReLU runs in this network"):
-            extractor(made(kind), "head+block:last", 32, **settings)
-        return
-    gradients = extractor(made(kind), "head+block:last", 32, **settings)
-    if gradients.wants_reference:
-        gradients.fit([noise(8, seed=3)])
+def test_side_by_side_is_as_one_by_one(kind: type[nn.Module]) -> None:
+    gradients = extractor(made(kind), "head+block:last", 32)
     images = noise(7)
     expected = gradients(images)
     gradients._together = 3
@@ -454,71 +442,21 @@ def test_memory_grows_by_the_features_of_an_image_and_not_by_its_gradient(expres
     assert peak(gradients, 24) - one > 20 * gradient
 
 
-# Activations, dead units, preconditioning
+# Dead units
 
 
-class Twin(Normed):
-    """The same with every ReLU written as a LeakyReLU."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = functional.leaky_relu(self.norm(self.conv(x)), 0.1)
-        rest = x[:, :, 1:-1, 1:-1] + self.scale * self.deep(x)
-        return self.fc(functional.leaky_relu(rest, 0.1).mean((2, 3)))
-
-
-@pytest.mark.parametrize("expression", ["head+block:deep", "full"])
-def test_leaky_features_are_those_of_the_network_written_so(expression: str) -> None:
-    network, twin, images = made(Normed), made(Twin), noise(4)
-    outputs = network(images)
-    found = extractor(network, expression, leaky=0.1)
-    torch.testing.assert_close(found(images), extractor(twin, expression)(images), **CLOSE)
-    assert not torch.allclose(found(images), extractor(network, expression)(images), **CLOSE)
-    weight, bias = found.head
-    torch.testing.assert_close(found(images) @ weight.T + bias, twin(images), **CLOSE)
-    assert torch.equal(network(images), outputs)
-
-
-@pytest.mark.parametrize("precondition", ["none", "diagonal", "kronecker"])
-def test_units_that_are_off_give_zeros(precondition: str) -> None:
+def test_units_that_are_off_give_zeros() -> None:
     network, images = made(Normed), 3 + noise(4)
     nn.init.zeros_(
         network.scale
     )  # nothing depends on the convolution before it, nor is its own gradient zero
     with torch.no_grad():
         network.deep.bias.fill_(-1e3)
-    found = extractor(network, "head+block:deep", precondition=precondition)
-    if found.wants_reference:
-        found.fit([images])
-    features = found(images)
+    features = extractor(network, "head+block:deep")(images)
     assert torch.isfinite(features).all()
     assert (features[:, :6] != 0).any()
     assert (features[:, 6:] == 0).all()
     assert torch.isfinite(extractor(network, "full")(images)).all()
-
-
-def test_diagonal_preconditioning_divides_by_the_damped_root_mean_square() -> None:
-    network, images = made(Smooth), noise(9)
-    gradients = extractor(network, "block:hidden.weight,conv.bias", precondition="diagonal")
-    assert gradients.preconditioned
-    assert gradients.wants_reference
-    rows = gradients(images)
-    squares = rows.square().mean(0)
-    divisors = [(part + 0.1 * part.mean()).sqrt() for part in squares.split([5, 30])]
-    gradients.fit([images[:4], images[4:]])
-    assert not gradients.wants_reference
-    torch.testing.assert_close(gradients(images), rows / torch.cat(divisors), **CLOSE)
-
-
-@pytest.mark.parametrize("precondition", ["diagonal", "kronecker"])
-def test_preconditioning_leaves_the_head_as_it_is(precondition: str) -> None:
-    network, images = made(Normed), noise(5)
-    found = extractor(network, "full", precondition=precondition)
-    before = found(images)
-    found.fit([images])
-    after = found(images)
-    assert torch.equal(after[:, :6], before[:, :6])
-    assert not torch.allclose(after[:, 6:], before[:, 6:], rtol=0.1)
-    assert torch.isfinite(after).all()
 
 
 # By way of the backbone
@@ -533,10 +471,6 @@ def test_identity_names_every_setting_and_only_that_of_gradients(net_file: Path)
         Linearize("head+block:last"),
         Linearize("head+2*block:last"),
         Linearize("full", 1024),
-        Linearize("full", leaky=0.1),
-        Linearize("full", leaky=0.0),
-        Linearize("full", precondition="diagonal"),
-        Linearize("full", precondition="kronecker"),
         Linearize("full", seed=1),
     ]
     identities = [load_backbone(model, linearize=one).identity for one in settings]
@@ -549,11 +483,8 @@ def test_identity_names_every_setting_and_only_that_of_gradients(net_file: Path)
 def test_backbone(net_file: Path, images: Tensor) -> None:
     model = f"{net_file}:make"
     plain = load_backbone(model)
-    backbone = load_backbone(model, linearize=Linearize("head+block:hidden", 32, "diagonal"))
-    assert (backbone.linearized, backbone.preconditioned, backbone.wants_reference) == (True, True, True)
-    assert (plain.linearized, plain.preconditioned, plain.wants_reference) == (False, False, False)
-    backbone.fit([images])
-    assert not backbone.wants_reference
+    backbone = load_backbone(model, linearize=Linearize("head+block:hidden", 32))
+    assert (backbone.linearized, plain.linearized) == (True, False)
     found = backbone.for_inference(compiled=True).features(images)
     assert found.shape == (5, backbone.n_features) == (5, 6 + 32)
     torch.testing.assert_close(found[:, :6], plain.features(images), **CLOSE)

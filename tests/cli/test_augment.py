@@ -102,7 +102,7 @@ def test_the_snippet_runs(images, model, own, done):
     result = done(
         *("augment", images, *model, "--step-size", "0.01"),
         *("--transform", "rotate:15", "--transform", "own_transforms.py:mirrored"),
-        *("--transform", "colorjitter:brightness=(0.5,1.5)"),
+        *("--transform", "colorjitter:0.5"),
     )
     namespace: dict = {}
     exec(document()["snippet"], namespace)
@@ -229,7 +229,7 @@ def test_a_validation_set_of_its_own(images, more_images, model, done):
     [
         ((), "Missing option '--transform'"),
         (("--transform", "hflip", "--transform", "hflip"), "the same as hflip"),
-        (("--transform", "rotate:15", "--transform", "rotate:degrees=15"), "the same as rotate:15"),
+        (("--transform", "rotate:15", "--transform", "rotate:15.0"), "the same as rotate:15"),
         (("--transform", "hflip", "--transform", "RandomHorizontalFlip:1.0"), "the same as hflip"),
         (("--transform", "hflip", "--step-size", "0"), "expected auto or a number above 0"),
     ],

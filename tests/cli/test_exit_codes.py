@@ -267,7 +267,6 @@ NUMBERS = [
     *(("score", "x.npz", "--seed", seed) for seed in ("-1", str(2**31), str(2**70), "9" * 5000)),
     *(("score", "x.npz", option, str(2**70)) for option in ("--verify", "--workers", "--batch-size")),
     *(("score", "x.npz", option, str(2**70)) for option in ("--image-size", "--projection")),
-    *(("score", "x.npz", "--leaky", value) for value in ("inf", "nan")),
     *(("prune", "x.npz", "--threshold", value) for value in ("inf", "-inf", "nan", "1e999")),
     ("prune", "x.npz", "--keep", "auto", "--budget", str(2**70)),
     ("relabel", "x.npz", "--threshold", "nan"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pandas as pd
-import pytest
 
 BOTH = ("--linearize", "head+2*block:hidden", "--projection", "64")
 
@@ -29,9 +28,8 @@ def test_around_the_head_the_first_prediction_is_that_of_the_network(done, image
     pd.testing.assert_series_equal(both.loc[plain.index], plain, rtol=1e-5)
 
 
-@pytest.mark.parametrize("precondition", ["none", "kronecker"])
-def test_every_command_takes_gradients(done, images, more_images, model, tmp_path, precondition):
-    given = (*model, *BOTH, "--precondition", precondition)
+def test_every_command_takes_gradients(done, images, more_images, model, tmp_path):
+    given = (*model, *BOTH)
     done("prune", images, *given, "--keep", "0.8", "--out", "pruned")
     kept = tmp_path / "pruned" / "kept.csv"
     assert len(pd.read_csv(kept)) == 29
@@ -68,7 +66,6 @@ def test_what_does_not_go_together_is_said_before_any_work(run, images, model, t
     for arguments, message in (
         (("score", images, "--linearize", "blok"), "expected: a sum of head"),
         (("score", images, "--linearize", "block:nowhere"), "has no layer 'nowhere'"),
-        (("score", images, "--reference", images), "without --precondition"),
         (
             ("evaluate", images, "--manifest", images, "--test", images, "--learner", "finetune", *BOTH),
             "its features are gradients, which are not trained",
@@ -85,14 +82,3 @@ def test_scores_that_are_there_are_not_made_again(done, images, model, tmp_path)
     done("score", images, *model, "--out", "scored")
     result = done("prune", tmp_path / "scored" / "scores.csv", "--keep", "0.8", *BOTH, "--out", "pruned")
     assert "--linearize and what goes with it change nothing" in " ".join(result.stderr.split())
-
-
-def test_stores_that_were_preconditioned_on_other_images_are_not_mixed(run, done, images, more_images, model):
-    given = (*model, *BOTH, "--precondition", "diagonal")
-    for name, data in (("a", images), ("b", more_images)):
-        done("embed", data, *given, "--out", name)
-    result = run("extend", "a", "--pool", "b")
-    assert result.exit_code == 1
-    assert "embed both with the same --reference DATA" in " ".join(result.stderr.split())
-    done("embed", more_images, *given, "--reference", images, "--out", "c")
-    done("extend", "a", "--pool", "c", "--out", "extended")

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from divacli.cli.logs import _group_limits
 from divacli.files.urls import without_secrets
 
 RECORD = re.compile(
@@ -60,7 +59,7 @@ def test_a_log_says_what_was_done(images, model, done):
         "versions: diva=",
         " torch=",
         "cores=",
-        "limit of the control group=",
+        "limit of the process=",
         "device cpu",
         f"read {images}: a folder of 36 samples in 3 classes",
         "36 images, of which 0 are in the store, 36 are to be embedded",
@@ -189,34 +188,12 @@ def test_a_url_keeps_its_address_alone(text, left):
     assert without_secrets(text) == left
 
 
-@pytest.mark.parametrize(
-    "message",
-    [
-        "password=TOPSECRET",
-        "{'aws_secret_access_key': 'TOPSECRET'}",
-        "Authorization: Bearer TOPSECRET",
-        'token="TOPSECRET and more"',
-        "api_key: TOPSECRET",
-        "AccountKey=TOPSECRET;EndpointSuffix=core",
-    ],
-)
-def test_what_looks_like_a_credential_is_masked(message, failing, blobs, run):
-    failing(RuntimeError(message))
-    run("score", blobs().file, "--log-file", "diva.log")
-    assert "TOPSECRET" not in read_log()
-
-
-def test_the_environment_is_logged_by_a_list_of_names(failing, blobs, run, monkeypatch):
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "TOPSECRET1")
-    monkeypatch.setenv("HF_TOKEN", "TOPSECRET2")
-    monkeypatch.setenv("EDITOR", "unlisted-editor")
-    monkeypatch.setenv("OMP_DISPLAY_ENV", "listed-value")
-    failing(RuntimeError("the server answered TOPSECRET2, not known"))
-    run("score", blobs().file, "--log-file", "diva.log")
-    text = read_log()
-    assert "OMP_DISPLAY_ENV=listed-value" in text
-    assert "the server answered ***, not known" in text
-    assert not [secret for secret in ("TOPSECRET", "unlisted-editor", "EDITOR") if secret in text]
+def test_no_variable_of_the_environment_is_logged(images, model, done, monkeypatch):
+    names = ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "EDITOR", "DIVA_SOMETHING", "OMP_DISPLAY_ENV", "LC_MINE")
+    for name in names:
+        monkeypatch.setenv(name, f"value of {name}")
+    done("score", images, *model, "--log-file", "diva.log")
+    assert not [name for name in names if name in read_log()]
 
 
 def test_bytes_in_a_message_are_left_out(failing, blobs, run):
@@ -320,24 +297,5 @@ def test_each_process_of_a_launcher_has_its_own_log(blobs, tmp_path):
         timeout=300,
     )
     first, second = (read_log(str(tmp_path / name)) for name in ("diva.log", "diva.log.rank1"))
-    assert "RANK=0" in first
-    assert "RANK=1" in second
-    assert "WORLD_SIZE=2" in second
     assert ("wrote diva-out/scores.csv" in first, "wrote diva-out/scores.csv" in second) == (True, False)
     assert "ended with status 0" in second
-
-
-# Limits of memory
-
-
-def test_the_limits_of_control_groups(tmp_path):
-    own = tmp_path / "cgroup"
-    (tmp_path / "a" / "b").mkdir(parents=True)
-    (tmp_path / "memory" / "job").mkdir(parents=True)
-    (tmp_path / "a" / "memory.max").write_text("3000\n")
-    (tmp_path / "a" / "b" / "memory.max").write_text("max\n")
-    (tmp_path / "memory" / "job" / "memory.limit_in_bytes").write_text("2000\n")
-    (tmp_path / "memory" / "memory.limit_in_bytes").write_text(f"{(1 << 63) - 4096}\n")
-    own.write_text("5:cpu,memory:/job\n4:cpu:/a\n0::/a/b\n")
-    assert sorted(_group_limits(tmp_path, own)) == [2000, 3000]
-    assert list(_group_limits(tmp_path, tmp_path / "none")) == []

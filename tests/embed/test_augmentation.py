@@ -23,25 +23,23 @@ NAMED = {
     "hflip": "v2.RandomHorizontalFlip(p=1)",
     "vflip": "v2.RandomVerticalFlip(p=1)",
     "rotate:15": "v2.RandomRotation(degrees=15)",
-    "rotate:(-10,20),expand=True": "v2.RandomRotation(degrees=(-10, 20), expand=True)",
-    "colorjitter:brightness=0.4,contrast=0.4": "v2.ColorJitter(brightness=0.4, contrast=0.4)",
+    "rotate:7.5": "v2.RandomRotation(degrees=7.5)",
+    "colorjitter:0.4": "v2.ColorJitter(brightness=0.4)",
     "grayscale": "v2.RandomGrayscale(p=1)",
     "blur:3": "v2.GaussianBlur(kernel_size=3)",
-    "blur:5,sigma=(1,2)": "v2.GaussianBlur(kernel_size=5, sigma=(1, 2))",
     "randomcrop:4": "v2.RandomCrop(size=4, pad_if_needed=True)",
     "resizedcrop": "v2.RandomResizedCrop(size=224)",
-    "resizedcrop:scale=(0.5,1),size=32": "v2.RandomResizedCrop(size=32, scale=(0.5, 1))",
+    "resizedcrop:32": "v2.RandomResizedCrop(size=32)",
     "perspective:0.3": "v2.RandomPerspective(distortion_scale=0.3, p=1)",
-    "affine:translate=(0.3,0.3),shear=5": "v2.RandomAffine(degrees=0, translate=(0.3, 0.3), shear=5)",
+    "RandomAffine:30": "v2.RandomAffine(degrees=30)",
     "invert": "v2.RandomInvert(p=1)",
     "solarize": "v2.RandomSolarize(threshold=128, p=1)",
     "solarize:250": "v2.RandomSolarize(threshold=250, p=1)",
     "posterize:2": "v2.RandomPosterize(bits=2, p=1)",
     "autocontrast": "v2.RandomAutocontrast(p=1)",
     "equalize": "v2.RandomEqualize(p=1)",
-    "RandomAdjustSharpness:2,p=0.5": "v2.RandomAdjustSharpness(sharpness_factor=2, p=0.5)",
+    "RandomAdjustSharpness:2": "v2.RandomAdjustSharpness(sharpness_factor=2)",
     "TrivialAugmentWide": "v2.TrivialAugmentWide()",
-    'RandomCrop:3,padding=2,padding_mode="edge"': "v2.RandomCrop(size=3, padding=2, padding_mode='edge')",
 }
 
 USER_FILE = """
@@ -186,10 +184,10 @@ def test_copies_are_those_of_torchvision(text: str, size: tuple[int, int]) -> No
 def test_what_draws_nothing_has_one_cache_for_all_seeds() -> None:
     texts = ["hflip", "vflip", "invert", "solarize", "posterize", "autocontrast", "equalize"]
     assert not any(parse_transform(text).random for text in texts)
-    assert parse_transform("hflip:p=0.5").random
+    assert parse_transform("hflip:0.5").random
 
 
-@pytest.mark.parametrize("text", [" hflip ", "hflip:", "RandomHorizontalFlip:p=1", "RandomHorizontalFlip:1"])
+@pytest.mark.parametrize("text", [" hflip ", "hflip:", "hflip:1", "RandomHorizontalFlip:1"])
 def test_one_transform_typed_otherwise_is_the_same(text: str) -> None:
     assert parse_transform(text).text == parse_transform("hflip").text
 
@@ -198,25 +196,16 @@ def test_one_transform_typed_otherwise_is_the_same(text: str) -> None:
     ("one", "other", "same"),
     [
         ("hflip", "RandomHorizontalFlip:1.0", True),
-        ("hflip", "hflip:True", True),
-        ("rotate:15", "RandomRotation:(-15.0,15)", True),
-        ("solarize:250", "RandomSolarize:250.0,p=1", True),
-        ("colorjitter:0.4", "ColorJitter:brightness=(0.6,1.4)", True),
+        ("rotate:15", "RandomRotation:15.0", True),
+        ("colorjitter:0.4", "ColorJitter:4e-1", True),
         ("hflip", "vflip", False),
-        ("hflip", "hflip:p=0.99", False),
-        ("hflip:p=0.5", "hflip:p=0.51", False),
+        ("hflip", "hflip:0.99", False),
+        ("hflip:0.5", "hflip:0.51", False),
         ("rotate:15", "rotate:15.5", False),
-        ("rotate:15,fill={'others': 0}", "rotate:15,fill={'others': 255}", False),
     ],
 )
 def test_effect_is_equal_for_one_transform_under_two_spellings(one: str, other: str, same: bool) -> None:
     assert (parse_transform(one).effect == parse_transform(other).effect) is same
-
-
-def test_text_tells_apart_what_prints_alike() -> None:
-    one, other = (parse_transform(f"rotate:15,fill={{'others': {colour}}}") for colour in (0, 255))
-    assert repr(one.transform) == repr(other.transform)
-    assert one.text != other.text
 
 
 @pytest.mark.parametrize(
@@ -225,37 +214,34 @@ def test_text_tells_apart_what_prints_alike() -> None:
         ("hfilp", "no transform is called 'hfilp'", "near ones: hflip"),
         ("GausianBlur:3", "no transform is called 'GausianBlur'", "near ones: GaussianBlur$"),
         ("randomrotation:5", "no transform is called 'randomrotation'", "near ones: RandomRotation"),
-        ("xyzzy", "no transform is called 'xyzzy'", "write it as NAME, NAME:ARGUMENTS"),
+        ("xyzzy", "no transform is called 'xyzzy'", "write it as NAME, NAME:NUMBER"),
         ("", "no transform is called ''", "^hflip, vflip, rotate, "),
         ("Compose.x", "no transform is called 'Compose.x'", "^hflip, "),
-        ("rotate", "transform rotate: .*missing 1 required positional argument: 'degrees'", "degrees, inter"),
-        ("rotate:-5", "degrees", "arguments of v2.RandomRotation: degrees, "),
-        ("rotate:degree=5", "got an unexpected keyword argument 'degree'", "arguments of v2.RandomRotation"),
-        ("rotate:15,degrees=3", "multiple values for argument 'degrees'", ""),
-        ("rotate:degrees=1,degrees=2", "gives an argument twice, or without a name", ""),
-        ("rotate:**{'degrees': 3}", "gives an argument twice, or without a name", ""),
-        ("hflip:1,2", "too many positional arguments", "arguments of v2.RandomHorizontalFlip: p$"),
-        ("rotate:15deg", r"transform rotate:15deg: '15deg': invalid decimal literal", ""),
-        ("rotate:(15", r"'\(15': ", ""),
-        ("rotate:fast", "'fast' is no number, tuple or text in quotes", ""),
-        ("rotate:*[5]", r"'\*\[5\]' is no number, tuple or text in quotes", ""),
-        ("rotate:1)(2", r"'1\)\(2' is no list of arguments", ""),
-        ("rotate:1)+(2", r"'1\)\+\(2' is no list of arguments", ""),
-        ("rotate:__import__('os').getpid()", "is no number, tuple or text in quotes", ""),
-        ("rotate:" + "(" * 300, "transform rotate", ""),
-        ("rotate:" + "-" * 30_000 + "1", "transform rotate", ""),
-        ("blur:4", "transform blur:4: .*odd", "arguments of v2.GaussianBlur: kernel_size, sigma"),
         (
-            "CutMix:num_classes=3",
-            r"transform CutMix\S* fails: ValueError: CutMix\(\) does not support PIL",
-            "",
+            "rotate",
+            "transform rotate: .*missing 1 required positional argument: 'degrees'",
+            r"RandomRotation\(degrees, ",
         ),
+        ("rotate:-5", "degrees", r"v2\.RandomRotation\(degrees, "),
+        ("rotate:degrees=5", "could not convert string to float: 'degrees=5'", "FILE.py:NAME for everything"),
+        ("rotate:(-5,5)", r"could not convert string to float: '\(-5,5\)'", "FILE.py:NAME for everything"),
+        ("hflip:1,2", "could not convert string to float: '1,2'", r"v2\.RandomHorizontalFlip\(p\)"),
+        ("rotate:15deg", "could not convert string to float: '15deg'", ""),
+        ("rotate:1_5", "'1_5' is no finite number", ""),
+        ("rotate:nan", "'nan' is no finite number", ""),
+        ("rotate:-inf", "'-inf' is no finite number", ""),
+        ("rotate:" + "9" * 400, "transform rotate", ""),
+        ("rotate:" + "9" * 5000, "transform rotate", ""),
+        ("invert:2", "p.* should be a floating point value in the interval", r"v2\.RandomInvert\(p\)"),
+        ("TrivialAugmentWide:x", "could not convert", ""),
+        ("ToImage:3", "too many positional arguments", ""),
+        ("blur:4", "transform blur:4: .*odd", r"v2\.GaussianBlur\(kernel_size, sigma\)"),
         ("RandomCrop:300", "transform RandomCrop:300 fails: ValueError: .*larger than input", "263 x 257"),
         ("FiveCrop:8", "transform FiveCrop:8 gives tuple", "and gives one, or a tensor"),
         ("ClampKeyPoints", "transform ClampKeyPoints leaves images as they are", "copies that differ"),
-        ("colorjitter", "transform colorjitter leaves images as they are", "arguments that change something"),
+        ("colorjitter", "transform colorjitter leaves images as they are", "a number that changes something"),
         ("Grayscale", "Grayscale gives an image of mode L, not RGB", "Grayscale:3 gives three channels"),
-        ("hflip:p=0", "transform hflip:p=0 leaves images as they are", ""),
+        ("hflip:0", "transform hflip:0 leaves images as they are", ""),
     ],
 )
 def test_what_cannot_be_understood_is_told(text: str, got: str, says: str) -> None:
@@ -436,7 +422,7 @@ def draws() -> tuple:
     return torch.rand(3).tolist(), random.random(), np.random.rand(3).tolist()
 
 
-DRAWING = ["rotate:90", "RandAugment", "hflip:p=0.5", "aug.py:noisy"]
+DRAWING = ["rotate:90", "RandAugment", "hflip:0.5", "aug.py:noisy"]
 
 
 @pytest.mark.parametrize("text", DRAWING)

@@ -34,7 +34,6 @@ from divacli.solve.pose import SolveOptions
 
 CPU = torch.device("cpu")
 BOTH = Linearize("head+2*block:hidden", 64)
-FITTED = replace(BOTH, precondition="kronecker")
 
 Embed = Callable[..., Samples]
 
@@ -79,30 +78,27 @@ def test_features_are_those_of_the_network_by_itself(embed: Embed, model: str, p
     assert samples.notes == backbone.notes
 
 
-@pytest.mark.parametrize("linearize", [BOTH, FITTED], ids=["gradients", "preconditioned"])
 def test_batch_size_workers_and_order_change_no_bit(
-    embed: Embed, table: Callable[..., Path], tmp_path: Path, linearize: Linearize
+    embed: Embed, table: Callable[..., Path], tmp_path: Path
 ) -> None:
-    expected = embed(table("plain"), linearize)
+    expected = embed(table("plain"))
     assert expected.embedded == 80
     order = np.random.default_rng(0).permutation(80)
     shuffled = table("shuffled", order)
     for number, (workers, batch_size) in enumerate([(0, 1), (0, 7), (2, 32), (2, 3)]):
         options = ExtractOptions(CPU, batch_size=batch_size, workers=workers)
-        found = embed(shuffled, linearize, options=options, cache=tmp_path / f"cache-{number}")
+        found = embed(shuffled, options=options, cache=tmp_path / f"cache-{number}")
         assert found.embedded == 80
         np.testing.assert_array_equal(found.features[:], expected.features[order])
 
 
-@pytest.mark.parametrize("linearize", [BOTH, FITTED], ids=["gradients", "preconditioned"])
 def test_resumed_after_an_interrupt_the_bits_are_the_same(
     embed: Embed,
     table: Callable[..., Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    linearize: Linearize,
 ) -> None:
-    expected = embed(table("all"), linearize, cache=tmp_path / "other cache")
+    expected = embed(table("all"), cache=tmp_path / "other cache")
     monkeypatch.setattr(extract_module, "BLOCK_PIXELS", 16 * 16 * 16)
 
     @contextmanager
@@ -119,11 +115,11 @@ def test_resumed_after_an_interrupt_the_bits_are_the_same(
 
     options = ExtractOptions(CPU, batch_size=16, workers=0)
     with pytest.raises(KeyboardInterrupt):
-        embed(table("all"), linearize, progress=interrupted, options=options)
-    resumed = embed(table("all"), linearize)
+        embed(table("all"), progress=interrupted, options=options)
+    resumed = embed(table("all"))
     assert resumed.embedded == 80 - 32
     assert bits(resumed) == bits(expected)
-    assert embed(table("all"), linearize).embedded == 0
+    assert embed(table("all")).embedded == 0
 
 
 def test_every_setting_has_a_store_of_its_own(embed: Embed, photos: Path, cache: Path) -> None:
@@ -136,8 +132,6 @@ def test_every_setting_has_a_store_of_its_own(embed: Embed, photos: Path, cache:
         Linearize("head+2.000001*block:conv", 64),
         Linearize("head+2.000002*block:conv", 64),
         replace(BOTH, projection=32),
-        replace(BOTH, precondition="diagonal"),
-        FITTED,
         replace(BOTH, seed=1),
     ]
     first = [embed(photos, linearize) for linearize in settings]
@@ -183,15 +177,14 @@ def test_undecodable_images_are_reported(embed: Embed, photos: Path) -> None:
 def test_copies_have_gradients_of_their_own(
     embed: Embed, model: str, photos: Path, options: ExtractOptions, cache: Path
 ) -> None:
-    choice = BackboneChoice(model, linearize=FITTED)
+    choice = BackboneChoice(model, linearize=BOTH)
     manifest = read_manifest(str(photos))
     plain = load_samples(str(photos), choice, options, cache)
     copies = copies_of(manifest, choice, parse_transform("hflip"), options, cache, seed=0)
     assert copies.embedded == 30
-    assert copies.identity["reference"] == plain.identity["reference"]
     again = copies_of(
         manifest,
-        BackboneChoice(model, linearize=FITTED),
+        BackboneChoice(model, linearize=BOTH),
         parse_transform("hflip"),
         options,
         cache / "2",

@@ -34,7 +34,7 @@ def ran(file: Path) -> bool:
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was said when a file of code was about to be imported."""
-    import divacli.cli.command as module
+    import divacli.cli.console as module
     from divacli.backbones.userfile import UserFile
 
     said: list[str] = []

@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Literal
 
 from divacli.errors import ModelError
 
 PROJECTION = 4096
 """Length of a compressed gradient, unless another one is asked for."""
-
-Precondition = Literal["none", "diagonal", "kronecker"]
 
 HEAD, FULL, BLOCK, LAST = "head", "full", "block", "last"
 
@@ -52,16 +49,11 @@ class Linearize:
     Attributes:
         expression: A sum of parts (`parts`).
         projection: Length of the compressed gradient of each part, a power of two.
-        precondition: Whether gradients are divided by the square root of a Fisher matrix of the network, and
-            of which form.
-        leaky: Slope below zero of the LeakyReLU that replaces every ReLU; None: they stay.
         seed: Of the signs that combine the outputs, and of the projection.
     """
 
     expression: str = HEAD
     projection: int = PROJECTION
-    precondition: Precondition = "none"
-    leaky: float | None = None
     seed: int = 0
 
     @property
@@ -74,7 +66,7 @@ class Linearize:
         """The terms of the expression.
 
         Raises:
-            ModelError: It is no such sum, or the other settings are out of range or of no use.
+            ModelError: It is no such sum, or the projection is no power of two, or of no use.
         """
         parts = tuple(self._part(term) for term in self.expression.split("+"))
         if [part.kind for part in parts].count(HEAD) > 1 or (len(parts) > 1 and _has(parts, FULL)):
@@ -90,10 +82,12 @@ class Linearize:
                 expected="a power of two, such as 4096",
                 hint=f"the nearest one is {near}",
             )
-        if self.leaky is not None and not 0 <= self.leaky < 1:
-            raise ModelError(f"--leaky {self.leaky:g}", expected="a slope of at least 0 and less than 1")
-        if [part.kind for part in parts] == [HEAD]:
-            self._refuse_idle()
+        if [part.kind for part in parts] == [HEAD] and self.projection != PROJECTION:
+            raise ModelError(
+                f"--projection {self.projection} with --linearize head, where no gradient is taken",
+                expected="--linearize with a block, or full",
+                hint="add --linearize block:last, or leave the option out",
+            )
         return parts
 
     def _part(self, term: str) -> Part:
@@ -106,20 +100,6 @@ class Linearize:
             raise ModelError(f"--linearize {self.expression}: {term.strip()!r}", expected=_FORM)
         names = tuple(found["names"].split(",")) if found["names"] else ()
         return Part(BLOCK if names else found["kind"], factor, names)
-
-    def _refuse_idle(self) -> None:
-        idle = {
-            f"--projection {self.projection}": self.projection != PROJECTION,
-            f"--precondition {self.precondition}": self.precondition != "none",
-            f"--leaky {self.leaky}": self.leaky is not None,
-        }
-        given = [option for option, differs in idle.items() if differs]
-        if given:
-            raise ModelError(
-                f"{given[0]} with --linearize head, where no gradient is taken",
-                expected="--linearize with a block, or full",
-                hint="add --linearize block:last, or leave the option out",
-            )
 
 
 def _has(parts: tuple[Part, ...], kind: str) -> bool:

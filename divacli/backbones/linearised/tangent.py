@@ -22,8 +22,8 @@ With `f_c = phi . W_c` that gradient is `r_c phi / sqrt(K)` for the head, and el
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import torch
@@ -33,9 +33,7 @@ from torch.nn import functional
 from divacli.backbones.checkpoint import first_line
 from divacli.backbones.layer import Head, LayerExtractor, unknown_layer
 from divacli.backbones.linearised.expression import BLOCK, FULL, HEAD, LAST, Linearize, Part
-from divacli.backbones.linearised.fisher import Preconditioner
 from divacli.backbones.linearised.gradients import Gradients, SampleGradients
-from divacli.backbones.linearised.leaky import Leaky
 from divacli.backbones.linearised.sketch import Sketch
 from divacli.backbones.parts import active_names, last_block, within
 from divacli.errors import ModelError
@@ -70,17 +68,12 @@ class TangentExtractor:
         text: What features depend on beside the network, for their identity.
 
     Raises:
-        ModelError: The network fails on the probe, or has no such layer, block, or parameters, or no ReLU to
-            replace.
+        ModelError: The network fails on the probe, or has no such layer, block, or parameters.
     """
 
     def __init__(self, network: nn.Module, probe: Tensor, layer: str | None, linearize: Linearize) -> None:
-        # The head takes the features whatever the activations before it are.
         plain = LayerExtractor(network, probe, layer)
         self.layer = plain.layer
-        self._slope = linearize.leaky
-        self._precondition = linearize.precondition
-        self._preconditioner: Preconditioner | None = None
         d = plain(probe[:1]).shape[1]
 
         # The head comes first, and as it is: then its outputs are a linear map of the features.
@@ -102,8 +95,6 @@ class TangentExtractor:
         )
         self._device = probe.device
         self._together = 1
-        if self._slope is not None:
-            self._require_relu(probe)
 
         width = sum(sketch.n_out for _, _, sketch in self._parts)
         self.head: Head | None = None
@@ -120,26 +111,6 @@ class TangentExtractor:
             kept = f"compressed to {length:,} numbers"
         return f"features are gradients with respect to {self.n_parameters:,} parameters, {kept}"
 
-    @property
-    def preconditioned(self) -> bool:
-        """Whether a Fisher matrix has a part in the features."""
-        return self._precondition != "none"
-
-    @property
-    def wants_reference(self) -> bool:
-        """Whether that is still to be estimated."""
-        return self.preconditioned and self._preconditioner is None
-
-    def fit(self, batches: Iterable[Tensor]) -> None:
-        """Estimate the Fisher matrix.
-
-        Args:
-            batches: (b, 3, h, w) images on the network's device.
-        """
-        gradients = (found for images in batches for _, found in self._computed(images))
-        with self._full_precision():
-            self._preconditioner = Preconditioner(gradients, kronecker=self._precondition == "kronecker")
-
     def __call__(self, images: Tensor) -> Tensor:
         """Return the features (b, d) float32 of images (b, 3, h, w)."""
         with self._full_precision():
@@ -151,15 +122,13 @@ class TangentExtractor:
         self._gradients.to(device)
         for _, _, sketch in self._parts:
             sketch.to(device)
-        if self._preconditioner is not None:
-            self._preconditioner.to(device)
         if device.type == "cuda":
             self._together = max(1, min(_TOGETHER, _VALUES // max(1, self.n_parameters)))
         else:
             self._together = 1
 
     def _computed(self, images: Tensor) -> Iterator[tuple[Tensor, Gradients]]:
-        """Features and gradients of images, some at a time, preconditioned."""
+        """Features and gradients of images, some at a time."""
         start = 0
         while start < len(images):
             part = images[start : start + self._together]
@@ -177,11 +146,11 @@ class TangentExtractor:
                     hint="use --linearize head, or a block without the code that fails",
                 ) from error
             start += len(part)
-            yield features, found if self._preconditioner is None else self._preconditioner(found)
+            yield features, found
 
     def _of(self, images: Tensor) -> tuple[Tensor, Gradients]:
         # What is computed within inference mode cannot be differentiated.
-        with torch.inference_mode(False), torch.no_grad(), self._activations():
+        with torch.inference_mode(False), torch.no_grad():
             return self._gradients(images.clone())
 
     def _rows(self, features: Tensor, gradients: Gradients) -> Tensor:
@@ -192,8 +161,6 @@ class TangentExtractor:
                 flat = torch.cat([gradients[name].reshape(len(features), -1) for name in names], dim=1)
                 own = sketch(flat)
             if part.kind == FULL:
-                if self._preconditioner is not None:  # its length says nothing then, and would drown the head
-                    own = functional.normalize(own, dim=1) * _lengths(features)
                 own = torch.cat([features, own], dim=1)
             if rows:
                 own = functional.normalize(own, dim=1) * (part.factor * _lengths(rows[0]))
@@ -203,19 +170,6 @@ class TangentExtractor:
     def _full_precision(self) -> AbstractContextManager[object]:
         """Half precision loses gradients, and the products that a projection sums."""
         return torch.autocast(self._device.type, enabled=False)
-
-    def _activations(self) -> AbstractContextManager[object]:
-        return nullcontext() if self._slope is None else Leaky(self._slope)
-
-    def _require_relu(self, probe: Tensor) -> None:
-        with Leaky(self._slope or 0.0) as leaky:
-            self._gradients(probe[:1])
-        if not leaky.replaced:
-            raise ModelError(
-                f"--leaky {self._slope}: no ReLU runs in this network",
-                expected="a network with ReLU or ReLU6",
-                hint="leave --leaky out: other activations have a slope everywhere",
-            )
 
     def _names(self, network: nn.Module, part: Part, active: list[str]) -> list[str]:
         """The parameters of a part, in the network's order."""
@@ -253,8 +207,6 @@ def _described(linearize: Linearize, found: list[tuple[Part, tuple[str, ...]]]) 
     kept = {
         "parameters": parameters[:16],
         "projection": str(linearize.projection),
-        "precondition": linearize.precondition,
-        "leaky": str(linearize.leaky),
         "seed": str(linearize.seed),
     }
     terms = " + ".join(f"{part.factor!r} * {part.kind}" for part, _ in found)

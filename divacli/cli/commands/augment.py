@@ -37,9 +37,9 @@ def register(app: typer.Typer) -> None:
         transform: Annotated[
             list[str],
             typer.Option(
-                help="hflip, rotate:15, colorjitter:brightness=0.4, any class of torchvision.transforms.v2, "
+                help="hflip, rotate:15, colorjitter:0.4, any class of torchvision.transforms.v2, "
                 "or FILE.py:NAME (which runs that file); repeatable.",
-                metavar="NAME[:ARGUMENTS]",
+                metavar="NAME[:NUMBER]",
                 rich_help_panel=_PANEL,
                 show_default=False,
             ),
