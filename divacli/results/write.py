@@ -74,6 +74,7 @@ class ResultFiles:
         self._recorded = recorded
         self._writes = writes
         self._parts: dict[str, pd.DataFrame] = {}
+        self._relabelled = False
         self._late: Callable[[], None] = lambda: None
         self._stage: Stage | None = None
         self._held = ExitStack()
@@ -117,6 +118,7 @@ class ResultFiles:
         *,
         main: bool = False,
         part: bool = False,
+        relabelled: bool = False,
         format: Format | None = None,
     ) -> None:
         """Write a table, its paths rewritten so that it can be read back from where it lies.
@@ -127,6 +129,7 @@ class ResultFiles:
             origin: Absolute folder that its relative paths start from.
             main: The one table that goes to standard output where there is no folder.
             part: Whether its rows are samples of the input, which are in no other such table.
+            relabelled: Whether their labels may be others than those that were read.
             format: Another one than that of the others.
         """
         from divacli.manifest import relocate, write_table
@@ -134,6 +137,7 @@ class ResultFiles:
         moved = relocate(table, origin, self.base)
         if part:
             self._parts[name] = moved
+            self._relabelled |= relabelled
         if not self._writes or (self.folder is None and not main):
             return
         written = format or self._format
@@ -174,18 +178,11 @@ class ResultFiles:
             self.written.append(name)
         return self._stage.place(name)
 
-    def finish(
-        self,
-        read: Sequence[Manifest] = (),
-        *,
-        relabelled: bool = False,
-        whole: bool = True,
-    ) -> None:
+    def finish(self, read: Sequence[Manifest] = (), *, whole: bool = True) -> None:
         """Put everything into its place, together; or write to standard output.
 
         Args:
             read: All samples of the input, where the tables that are parts must hold each of them once.
-            relabelled: Whether labels may have changed on the way.
             whole: As of `RunFile.with_run`.
 
         Raises:
@@ -199,7 +196,7 @@ class ResultFiles:
         if not self._writes:
             return
         if read:
-            account(read, list(self._parts.values()), self.base, labels=not relabelled)
+            account(read, list(self._parts.values()), self.base, labels=not self._relabelled)
         if self._stage is None:
             self._late()
             _LOGGER.info("wrote to standard output")

@@ -113,7 +113,7 @@ def register(app: typer.Typer) -> None:
         how = ExtendOptions(wanted, choice.refit_every, choice.min_trust, rule)
         result = extend_core(core, candidates, options, how, validation, session.progress)
         write_extension(target, result, "extend.json", result.summary)
-        target.done(relabelled=not candidates.manifest.labelled)
+        target.done()
         if result.unknown:
             warn(f"no forecast was made: {result.unknown}")
         if not candidates.manifest.labelled:
@@ -175,4 +175,5 @@ def write_extension(
     target.table("remaining", result.remaining, folder or pool_origin, part=True)
     target.records("history", result.history)
     target.json(summary_name, summary)
-    target.table("extended", result.extended, folder or origin, main=True, part=True)
+    predicted = not result.pool.manifest.labelled
+    target.table("extended", result.extended, folder or origin, main=True, part=True, relabelled=predicted)
