@@ -180,7 +180,7 @@ class Loader:
         return found
 
     def load_modalities(
-        self, data: str, pools: list[str], validation: str | None
+        self, data: str, pools: Sequence[str], validation: str | None
     ) -> tuple[Samples, list[tuple[str, Samples]], Samples | None]:
         """A core, other modalities by name (of their file), and a validation set."""
         from divacli.embed.texts import is_text_table, read_texts
