@@ -50,6 +50,7 @@ class ResultFiles:
         OutputError: The folder cannot be written to, holds such files, or is in use.
 
     Attributes:
+        format: Of the tables.
         written: Names of the files.
         outdated: Files in the folder that other commands made of what was replaced.
     """
@@ -67,7 +68,7 @@ class ResultFiles:
     ) -> None:
         self.folder = folder
         self.written: list[str] = []
-        self._format: Format = format
+        self.format: Format = format
         self._command = command or current().command
         self._makes = in_any_format(makes)
         self._overwrite = overwrite
@@ -140,7 +141,7 @@ class ResultFiles:
             self._relabelled |= relabelled
         if not self._writes or (self.folder is None and not main):
             return
-        written = format or self._format
+        written = format or self.format
         if self.folder is None:
             self._late = lambda: write_table(moved, None, written)
         else:
@@ -151,7 +152,7 @@ class ResultFiles:
         from divacli.manifest import write_table
 
         if self._stage is not None:
-            write_table(table, self.made(f"{name}.{self._format}"), self._format)
+            write_table(table, self.made(f"{name}.{self.format}"), self.format)
 
     def json(self, name: str, content: dict[str, object]) -> None:
         """Write a JSON file, in a folder only."""
