@@ -51,6 +51,7 @@ class ResultFiles:
 
     Attributes:
         format: Of the tables.
+        writes: As given.
         written: Names of the files.
         outdated: Files in the folder that other commands made of what was replaced.
     """
@@ -73,7 +74,7 @@ class ResultFiles:
         self._makes = in_any_format(makes)
         self._overwrite = overwrite
         self._recorded = recorded
-        self._writes = writes
+        self.writes = writes
         self._parts: dict[str, pd.DataFrame] = {}
         self._relabelled = False
         self._late: Callable[[], None] = lambda: None
@@ -139,7 +140,7 @@ class ResultFiles:
         if part:
             self._parts[name] = moved
             self._relabelled |= relabelled
-        if not self._writes or (self.folder is None and not main):
+        if not self.writes or (self.folder is None and not main):
             return
         written = format or self.format
         if self.folder is None:
@@ -169,7 +170,7 @@ class ResultFiles:
         """Write a command's main result where it is text and no table."""
         if self.folder is not None:
             self.bytes(name, content.encode())
-        elif self._writes:
+        elif self.writes:
             self._late = lambda: _print(content)
 
     def made(self, name: str) -> Path:
@@ -194,7 +195,7 @@ class ResultFiles:
         from divacli.files.write import write_bytes
         from divacli.results.accounting import account
 
-        if not self._writes:
+        if not self.writes:
             return
         if read:
             account(read, list(self._parts.values()), self.base, labels=not self._relabelled)
