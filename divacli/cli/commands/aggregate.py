@@ -78,4 +78,4 @@ def register(app: typer.Typer) -> None:
         options = session.solve_options(problem)
         how = ExtendOptions(budget, choice.refit_every, choice.min_trust, share=share)
         result = aggregate_data(session, data, pool, options, how, problem.val)
-        deliver(result, target, aggregate_summary, frame)
+        deliver(result, target, aggregate_summary, frame, cache=compute.cache)

@@ -83,7 +83,7 @@ def register(app: typer.Typer) -> None:
         options = session.solve_options(problem, LossName.cross_entropy)
         how = AugmentOptions(size, walk.steps, walk.folds)
         result = augment_data(session, read_data(data), named, options, how, problem.val)
-        deliver(result, target, augment_summary, frame)
+        deliver(result, target, augment_summary, frame, cache=compute.cache)
 
 
 def _require_different(transforms: list[NamedTransform]) -> None:

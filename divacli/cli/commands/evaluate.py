@@ -185,7 +185,7 @@ def register(app: typer.Typer) -> None:
             warn("--trainable and --epochs are without effect without --learner finetune")
         result = evaluate_data(session, names, options, how)
         draw_evaluation(result, target)
-        deliver(result, target, evaluate_summary, frame)
+        deliver(result, target, evaluate_summary, frame, cache=compute.cache)
 
 
 def _fraction_values(text: str | None, curve: CurveName | None) -> list[float]:

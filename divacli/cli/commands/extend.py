@@ -100,4 +100,4 @@ def register(app: typer.Typer) -> None:
         how = ExtendOptions(budget, choice.refit_every, choice.min_trust, rule, share=share)
         labels_given = pool_labels is PoolLabels.given
         result = extend_data(session, data, pool, options, how, problem.val, labels_given=labels_given)
-        deliver(result, target, extend_summary, frame)
+        deliver(result, target, extend_summary, frame, cache=compute.cache)

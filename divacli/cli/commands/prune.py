@@ -168,4 +168,4 @@ def register(app: typer.Typer) -> None:
             )
         # A quiet command says all the same that it did not do what was asked for.
         also = [pruning_verdict(pruning)] if frame.quiet and not pruning.written else []
-        deliver(pruning, target, prune_summary, frame, also=also)
+        deliver(pruning, target, prune_summary, frame, cache=compute.cache, also=also)

@@ -110,4 +110,4 @@ def register(app: typer.Typer) -> None:
         scores = session.scored(data, problem)
         above: Threshold = (decide or DecideName.likely).value if threshold is None else threshold
         result = relabel_scored(scores, above, budget, force=force, progress=session.progress)
-        deliver(result, target, relabel_summary, frame)
+        deliver(result, target, relabel_summary, frame, cache=compute.cache)

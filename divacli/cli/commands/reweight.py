@@ -73,4 +73,4 @@ def register(app: typer.Typer) -> None:
         options = session.solve_options(problem, LossName.cross_entropy)
         how = ReweightOptions(size, walk.steps, per.value, walk.folds)
         result = reweight_data(session, read_data(data), options, how, problem.val)
-        deliver(result, target, reweight_summary, frame)
+        deliver(result, target, reweight_summary, frame, cache=compute.cache)

@@ -75,4 +75,4 @@ def register(app: typer.Typer) -> None:
         seconds = scoring.result.summary["seconds"]
         took = f" (embed {seconds['embed']:.1f} s, solve {seconds['solve']:.1f} s)"
         also = [] if forgotten is None else [forgotten]
-        deliver(scoring, target, scoring_summary, frame, also=also, wrote=WROTE + took)
+        deliver(scoring, target, scoring_summary, frame, cache=compute.cache, also=also, wrote=WROTE + took)

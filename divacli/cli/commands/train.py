@@ -191,7 +191,7 @@ def register(app: typer.Typer) -> None:
             else:
                 say("interrupted before there was any progress to keep")
             raise typer.Exit(130) from error
-        deliver(result, target, train_summary, frame)
+        deliver(result, target, train_summary, frame, cache=compute.cache)
 
 
 def _is_zero(text: str) -> bool:
