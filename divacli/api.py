@@ -35,7 +35,7 @@ from divacli.progress import silent
 from divacli.report.figures.plots import plots_of
 from divacli.report.terminal.progress import shown
 from divacli.report.terminal.prune import pruning_verdict
-from divacli.report.terminal.score import SHOWN
+from divacli.report.terminal.tables import SHOWN
 from divacli.report.words import score_sentences
 from divacli.results.read import Results
 from divacli.results.runfile import RUN_FILE

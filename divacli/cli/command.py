@@ -35,9 +35,6 @@ from divacli.cli.processes import (
 from divacli.errors import DivaError
 from divacli.run import Run, running
 
-if typing.TYPE_CHECKING:
-    pass
-
 
 def command(
     app: typer.Typer, name: str, without: tuple[str, ...] = (), *, shared: bool = False
@@ -105,11 +102,6 @@ def command(
                 if not leads():
                     values["frame"] = dataclasses.replace(frame, quiet=True)
                 function(**values)
-                if output is not None and output.report and leads():
-                    from divacli.cli.page import report_on
-
-                    with _results_in(output.out):
-                        report_on(output, values["compute"].cache, frame)
 
         # What Typer reads of a callback.
         attributes = {
@@ -126,17 +118,6 @@ def command(
         return function
 
     return register
-
-
-@contextlib.contextmanager
-def _results_in(folder: str) -> Iterator[None]:
-    """Answer whoever ends the command while it makes the page of results that are written."""
-    try:
-        yield
-    except (KeyboardInterrupt, Terminated) as error:
-        word, status = ("terminated", 143) if isinstance(error, Terminated) else ("interrupted", 130)
-        say(f"{word}; the results are in {folder}: {page_command(folder)} makes the page alone")
-        raise typer.Exit(status) from error
 
 
 def page_command(folder: str | Path) -> str:

@@ -185,6 +185,25 @@ def step_size_value(text: str) -> float | None:
     return value
 
 
+def budget_value(text: str | None) -> tuple[int | None, float | None]:
+    """Parse a number of samples, or a share of the pool in (0, 1] such as 25%; the other of both is None.
+
+    Raises:
+        typer.BadParameter: It is neither.
+    """
+    if text is None:
+        return None, None
+    try:
+        value = float(text[:-1]) / 100 if text.endswith("%") else int(text)
+    except ValueError:
+        value = 0
+    if not 0 < value <= (1 if isinstance(value, float) else 2**31 - 1):
+        raise typer.BadParameter(
+            f"--budget {text}: expected a number of samples from 1 up, or a share of the pool such as 25%"
+        )
+    return (None, value) if isinstance(value, float) else (value, None)
+
+
 _NETWORK, _LINEAR, _COMPUTE, _SOLVE, _OUTPUT = (
     "Network",
     "Linearisation",

@@ -36,6 +36,9 @@ class Output(ResultFiles):
     Raises:
         OutputError: `--out` is a file, a URL, or a folder that cannot be written to, is in use, or holds such
             files.
+
+    Attributes:
+        options: As given.
     """
 
     def __init__(
@@ -52,9 +55,8 @@ class Output(ResultFiles):
                 expected="a folder in a file system of this machine",
                 hint="write the results there, and copy them",
             )
+        self.options = options
         self._sources = sources
-        self._out = options.out
-        self._reported = options.report
         require_no_input(options.out, (*makes, FAILED, f"{FAILED}-{current().command}"))
         super().__init__(
             None if options.out == "-" else Path(options.out),
@@ -81,20 +83,20 @@ class Output(ResultFiles):
 
             assert self.folder is not None
             makers = {maker for name in names for maker in self._record().makers_of(name)}
-            if self._reported and command in makers and not os.path.lexists(self.folder / REPORT):
+            if self.options.report and command in makers and not os.path.lexists(self.folder / REPORT):
                 error.hint = f"{page_command(self.folder)} makes the page of them; or {error.hint}"
             raise
 
-    def done(self, *, relabelled: bool = False, whole: bool = True) -> None:
+    def done(self, *, whole: bool = True) -> None:
         """As `finish`, of the command that is running, with the samples that it has read."""
         # Which of those that not every run makes are written is known now.
-        require_no_input(self._out, (*self.written, RUN_FILE))
+        require_no_input(self.options.out, (*self.written, RUN_FILE))
         read = [current().manifest(source) for source in self._sources]
-        self.finish(read=read, relabelled=relabelled, whole=whole)
+        self.finish(read=read, whole=whole)
         if self.outdated:
             warn(
-                f"{listed(self.outdated)} in {self._out} were made from what is replaced now: make them "
-                "anew, or remove them"
+                f"{listed(self.outdated)} in {self.options.out} were made from what is replaced now: make "
+                "them anew, or remove them"
             )
 
 

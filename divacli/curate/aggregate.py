@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 
 from divacli.curate.extend import (
+    TABLES,
     ExtendOptions,
     ExtendResult,
     check_pool,
@@ -35,11 +36,19 @@ from divacli.manifest import relocate
 from divacli.manifest.columns import stacked
 from divacli.progress import Progress, silent
 from divacli.results.accounting import account
+from divacli.results.write import ResultFiles
 from divacli.ridge import Problem, RidgeTask, Scaling, differentiate, merged
+from divacli.solve.loader import Loader
 from divacli.solve.pose import SolveOptions, pose, pose_validation
 
 FEATURES = "features.npz"
 """The file that holds the features of an aggregated set."""
+
+FILES = (*TABLES, FEATURES, "aggregate.json")
+"""What is always written."""
+
+POOLS_IN, POOLS_OUT = "pools in, harmful members dropped", "pools out"
+"""Where the choice starts."""
 
 WEIGHTS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Common weights tried for the chosen samples of a modality."""
@@ -65,6 +74,48 @@ class AggregateResult:
     remaining: np.ndarray
     weights: dict[str, float]
     summary: dict[str, Any]
+
+    def warnings(self) -> Iterator[str]:
+        """What the user should know, one sentence each."""
+        n_lonely = len(self.summary["classes_of_one"])
+        if n_lonely:
+            judged = "starts with all in and drops what harms"
+            if self.summary["start"] != POOLS_IN:
+                judged = "is judged by --val"
+            yield (
+                f"{n_lonely:,} classes have a single sample, of which nothing is known when it is left out: "
+                f"the choice {judged}"
+            )
+
+    def write(self, target: ResultFiles) -> None:
+        """Write the features, all tables and the summary."""
+        target.bytes(FEATURES, features_file(self))
+        self.choice.write_choice(target, "aggregate.json", self.summary, target.base)
+
+
+def aggregate_data(
+    loader: Loader,
+    data: str,
+    pools: Sequence[str],
+    options: SolveOptions,
+    how: ExtendOptions,
+    validation: str | None = None,
+) -> AggregateResult:
+    """Embed a core and other modalities, and choose from these as `aggregate` does.
+
+    Args:
+        loader: Of this run.
+        data: DATA of the core.
+        pools: DATA of every other modality, or tables of texts.
+        options: As for `aggregate`.
+        how: As for `aggregate`.
+        validation: DATA of the core's modality whose loss the choice lowers.
+
+    Raises:
+        DivaError: The samples cannot be used, or the problem has no answer.
+    """
+    core, members, judged = loader.load_modalities(data, pools, validation)
+    return aggregate(core, members, options, how, judged, loader.progress)
 
 
 def aggregate(
@@ -126,7 +177,7 @@ def aggregate(
         },
         "ridge": ridge,
         "classes_of_one": lonely,
-        "start": "pools in, harmful members dropped" if degenerate else "pools out",
+        "start": POOLS_IN if degenerate else POOLS_OUT,
     }
     summary["seconds"] = {**choice.summary["seconds"], "solve": round(time.monotonic() - start, 3)}
     choice = replace(choice, selected=selected, extended=extended)

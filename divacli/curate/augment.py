@@ -16,8 +16,9 @@ from __future__ import annotations
 import functools
 import operator
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,13 +26,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from divacli.curate.augmentation_file import UNTOUCHED, as_yaml, document_of
 from divacli.curate.outlook import Outlook, informed
 from divacli.curate.reweight import label_trust, problem_of
 from divacli.embed import Samples, joined
-from divacli.embed.augmentation import NamedTransform, named_apart
+from divacli.embed.augmentation import NamedTransform
+from divacli.embed.open import require_images
 from divacli.embed.samples import order_by_path
 from divacli.errors import SolveError
+from divacli.manifest import Manifest
 from divacli.progress import Progress, silent
+from divacli.results.write import ResultFiles
 from divacli.ridge import (
     RANDOM,
     Decide,
@@ -49,14 +54,15 @@ from divacli.ridge import (
     stepped,
 )
 from divacli.solve.groups import group_numbers
+from divacli.solve.loader import Loader
 from divacli.solve.pose import SolveOptions, balanced, pose, pose_validation
 from divacli.solve.provenance import provenance
 
-UNTOUCHED = "untouched"
-"""What the images without a transform are called among the transforms."""
-
 AUGMENTING, EQUAL = "augmenting", "equal"
 """What the probabilities found, and equal ones, are called in a forecast; "nothing" is untouched images."""
+
+FILES = ("augmentation.yaml", "augment.json")
+"""What is always written."""
 
 SIZES = (0.1, 0.2, 0.4)
 """Step sizes tried, in units of the mean absolute derivative: finer ones are lost in the probabilities."""
@@ -66,9 +72,6 @@ MOST_STEPS = 10
 
 _MARGIN = 1e-3
 """Share of the loss that untouched images alone must be better by: less is no difference."""
-
-_DIGITS = 4
-"""Decimals of written probabilities."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,7 @@ class AugmentResult:
         held_out: What it was decided by; None likewise.
         failed: path, label and reason of images without features, and of those without a copy.
         summary: For JSON.
+        origin: Folder that relative paths in `failed` start from.
         outlook: What the probabilities should do to the error on new images; None where that is not known.
         unknown: Why not.
     """
@@ -124,6 +128,7 @@ class AugmentResult:
     held_out: HeldOut | None
     failed: pd.DataFrame
     summary: dict[str, Any]
+    origin: Path
     outlook: Outlook | None = None
     unknown: str = ""
 
@@ -134,22 +139,24 @@ class AugmentResult:
 
     @property
     def document(self) -> dict[str, Any]:
-        """What `augmentation.yaml` holds: `untouched`, `transforms` and `snippet`, in plain types."""
-        probabilities = _rounded(self.table["probability"].to_numpy())
-        transforms = named_apart(self.transforms)
-        return {
-            UNTOUCHED: probabilities[0],
-            "transforms": [
-                {
-                    "name": named.name,
-                    "probability": probability,
-                    "code": named.code,
-                    "imports": named.imports,
-                }
-                for named, probability in zip(transforms, probabilities[1:], strict=True)
-            ],
-            "snippet": snippet(transforms, probabilities),
-        }
+        """What `augmentation.yaml` holds."""
+        return document_of(self.transforms, self.table["probability"].to_numpy())
+
+    def warnings(self) -> Iterator[str]:
+        """What the user should know, one sentence each."""
+        if self.choice is not None and self.probabilities_are_equal:
+            yield (
+                "no step from equal probabilities lowers the loss of left-out images by more than two "
+                "standard errors of that gain: they stay equal"
+            )
+        if self.unknown:
+            yield f"no forecast was made: {self.unknown}"
+
+    def write(self, target: ResultFiles) -> None:
+        """Write the probabilities, the failed images and the summary."""
+        target.table("failed", self.failed, self.origin)
+        target.json("augment.json", self.summary)
+        target.text("augmentation.yaml", as_yaml(self.document))
 
 
 @dataclass(frozen=True)
@@ -165,6 +172,33 @@ class Merged:
     samples: Samples
     image: Tensor
     kind: Tensor
+
+
+def augment_data(
+    loader: Loader,
+    opened: Manifest | Samples,
+    transforms: Sequence[NamedTransform],
+    options: SolveOptions,
+    how: AugmentOptions,
+    validation: str | None = None,
+) -> AugmentResult:
+    """Embed images and their transformed copies, and weigh these as `augment` does.
+
+    Args:
+        loader: Of this run.
+        opened: The images.
+        transforms: What the copies are made by, all different.
+        options: As for `augment`; its seed is that of random transforms, too.
+        how: As for `augment`.
+        validation: DATA whose loss is lowered in place of the leave-one-out loss.
+
+    Raises:
+        DivaError: There are no images, they cannot be used, or the problem has no answer.
+    """
+    require_images(opened.manifest if isinstance(opened, Samples) else opened)
+    samples, judged = loader.load_both(opened, validation)
+    copies = [(one, loader.copies(samples, one, options.seed)) for one in transforms]
+    return augment(samples, copies, options, how, judged, loader.progress)
 
 
 def augment(
@@ -259,7 +293,8 @@ def augment(
         "forecast": None if outlook is None else outlook.as_dict(),
     }
     failed = pd.concat([part.failed for part in (samples, *made)], ignore_index=True)
-    return AugmentResult(table, transforms, choice, held_out, failed, summary, outlook, unknown)
+    origin = samples.manifest.folder
+    return AugmentResult(table, transforms, choice, held_out, failed, summary, origin, outlook, unknown)
 
 
 def merge(samples: Samples, copies: Sequence[Samples]) -> Merged:
@@ -330,39 +365,6 @@ def walk(problem: Problem, sizes: Sequence[float]) -> tuple[Tensor, Tensor, pd.D
         found = differentiate_shares(problem, shares)
         rows.append({"step": step, "size": size, "loss": found.mean_loss, "error": found.error})
     return shares, first, pd.DataFrame(rows)
-
-
-def snippet(transforms: Sequence[NamedTransform], chances: Sequence[float]) -> str:
-    """Python code of a `torchvision.transforms.v2` transform that draws one of the transforms.
-
-    Args:
-        transforms: (T,), named apart.
-        chances: (T + 1,) their probabilities, that of no transform first. Those of 0 are left out.
-    """
-    named_used = [
-        (named, chance) for named, chance in zip(transforms, chances[1:], strict=True) if chance > 0
-    ]
-    used = [("v2.Identity()", chances[0])] if chances[0] > 0 else []
-    used += [(named.code, chance) for named, chance in named_used]
-    files = dict.fromkeys(named.source.path for named, _ in named_used if named.source is not None)
-    imports = [named.imports for named, _ in named_used]
-    return "\n".join(
-        [
-            *(
-                f"# {file} must be importable: beside your script, or in a folder of PYTHONPATH"
-                for file in files
-            ),
-            *dict.fromkeys(["from torchvision.transforms import v2", *imports]),
-            "",
-            "augmentation = v2.RandomChoice(",
-            "    [",
-            *(f"        {code}," for code, _ in used),
-            "    ],",
-            f"    p=[{', '.join(f'{chance:g}' for _, chance in used)}],",
-            ")",
-            "",
-        ]
-    )
 
 
 def _held_out(problem: Problem, choice: StepChoice, how: AugmentOptions, options: SolveOptions) -> HeldOut:
@@ -480,10 +482,3 @@ def _equal(problem: Problem) -> Tensor:
     """Shares (K,) of 1."""
     assert problem.shared is not None
     return torch.ones(int(problem.shared.max()) + 1, dtype=torch.float64)
-
-
-def _rounded(values: np.ndarray) -> list[float]:
-    """Probabilities with few decimals that still add up to 1."""
-    rounded = values.round(_DIGITS)
-    rounded[rounded.argmax()] += 1 - rounded.sum()
-    return [float(value) for value in rounded.round(_DIGITS)]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,9 @@ from divacli.curate.pool_tables import (
 from divacli.embed import Samples
 from divacli.embed.samples import order_by_path, require_same_features
 from divacli.errors import DataError, ModelError, SolveError, listed
+from divacli.manifest import relocate
 from divacli.progress import Progress, silent
+from divacli.results.write import ResultFiles
 from divacli.ridge import (
     POOL_FOLDS,
     RULES,
@@ -40,8 +44,15 @@ from divacli.ridge import (
     started,
 )
 from divacli.ridge.pool.choice import BALANCED, CORESET, DERIVATIVE, RANDOM
+from divacli.solve.loader import Loader
 from divacli.solve.pose import SolveOptions, balanced, offset_of, pose, pose_validation
 from divacli.solve.provenance import left_out, provenance
+
+TABLES = ("extended", "selected", "remaining", "history")
+"""Tables that are always written, and by diva aggregate too."""
+
+FILES = (*TABLES, "extend.json")
+"""What is always written."""
 
 NOTHING_CHOSEN = "nothing was chosen"
 """Why there is no forecast."""
@@ -63,6 +74,7 @@ class ExtendOptions:
             sample of some class. A trust in labels is not asked for: it would rest on that one sample.
         forecast: Whether the error on new images is forecast where folds have no rule to choose. It takes
             about as long as the choice.
+        share: In place of the budget a share of the pool, in (0, 1]; at least one sample.
     """
 
     budget: int | None = None
@@ -72,6 +84,13 @@ class ExtendOptions:
     trust_core: bool = False
     start_full: bool = False
     forecast: bool = True
+    share: float | None = None
+
+    def of_pool(self, n: int) -> ExtendOptions:
+        """The same with a budget in place of a share, of a pool of n samples."""
+        if self.share is None:
+            return self
+        return replace(self, budget=max(1, round(self.share * n)), share=None)
 
 
 @dataclass(frozen=True)
@@ -107,6 +126,69 @@ class ExtendResult:
     unknown: str
     summary: dict[str, Any]
 
+    def warnings(self) -> Iterator[str]:
+        """What the user should know, one sentence each."""
+        if self.unknown:
+            yield f"no forecast was made: {self.unknown}"
+        if not self.summary["labelled"]:
+            yield (
+                f"the labels of the {len(self.selected):,} chosen samples are predictions (label_source): "
+                "have them checked before you train on them"
+            )
+
+    def write(self, target: ResultFiles) -> None:
+        """Write all tables and the summary."""
+        self.write_choice(target, "extend.json", self.summary)
+
+    def write_choice(
+        self, target: ResultFiles, name: str, summary: dict[str, Any], folder: Path | None = None
+    ) -> None:
+        """Write all tables, and a summary that may tell more than this one.
+
+        Args:
+            target: Where.
+            name: Of the JSON file.
+            summary: What it holds.
+            folder: That the tables' paths start from; None: the core's and the pool's own.
+        """
+        origin, pool_origin = self.core.manifest.folder, self.pool.manifest.folder
+        failed = pd.concat([self.core.failed, relocate(self.pool.failed, pool_origin, origin)])
+        target.table("failed", failed, origin, part=True)
+        target.table("selected", self.selected, folder or pool_origin)
+        target.table("remaining", self.remaining, folder or pool_origin, part=True)
+        target.records("history", self.history)
+        target.json(name, summary)
+        predicted = not self.summary["labelled"]
+        target.table("extended", self.extended, folder or origin, main=True, part=True, relabelled=predicted)
+
+
+def extend_data(
+    loader: Loader,
+    data: str,
+    pool: str,
+    options: SolveOptions,
+    how: ExtendOptions,
+    validation: str | None = None,
+    *,
+    labels_given: bool = True,
+) -> ExtendResult:
+    """Embed a core and a pool, and choose from it as `extend` does.
+
+    Args:
+        loader: Of this run.
+        data: DATA of the core.
+        pool: DATA of the candidates.
+        options: As for `extend`.
+        how: As for `extend`.
+        validation: DATA whose loss the choice lowers.
+        labels_given: Whether the pool's labels, where it has any, are looked at.
+
+    Raises:
+        DivaError: The samples cannot be used, or the problem has no answer.
+    """
+    core, candidates, judged = loader.load_pool(data, pool, validation, labels_given=labels_given)
+    return extend(core, candidates, options, how, judged, loader.progress)
+
 
 def extend(
     core: Samples,
@@ -136,6 +218,7 @@ def extend(
         SolveError: The core's problem has no answer.
     """
     start = time.monotonic()
+    how = how.of_pool(len(pool))
     check_pool(core, pool, options)
     check_rule(pool, how, validation)
     everybody = shared_classes(core, pool)

@@ -224,7 +224,7 @@ class Relabelling:
             target.table("failed", self.scores.failed, self.scores.origin, part=True)
         target.table("changes", self.changes, self.scores.origin)
         target.json("relabel.json", self.summary)
-        target.table("relabelled", self.table, self.scores.origin, main=True, part=True)
+        target.table("relabelled", self.table, self.scores.origin, main=True, part=True, relabelled=True)
 
 
 def relabel_scored(

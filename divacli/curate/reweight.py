@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -17,8 +17,10 @@ from divacli.curate.suspects import MORE_LIKELY_WRONG
 from divacli.embed import Samples
 from divacli.embed.samples import order_by_path
 from divacli.errors import DataError, SolveError
+from divacli.manifest import Manifest
 from divacli.manifest.columns import without_scores
 from divacli.progress import Progress, silent
+from divacli.results.write import ResultFiles
 from divacli.ridge import (
     RANDOM,
     SIZES,
@@ -42,8 +44,12 @@ from divacli.ridge import (
 )
 from divacli.ridge.weights.kfold import drawn
 from divacli.solve.groups import group_numbers
+from divacli.solve.loader import Loader
 from divacli.solve.pose import SolveOptions, balanced, pose, pose_validation
 from divacli.solve.provenance import provenance
+
+FILES = ("reweighted", "reweight.json")
+"""What is always written."""
 
 Sharing = Literal["sample", "class", "group"]
 """Whether every sample has a weight of its own or shares one with its class or group."""
@@ -102,6 +108,50 @@ class ReweightResult:
     outlook: Outlook | None = None
     unknown: str = ""
     written: bool = True
+
+    def warnings(self) -> Iterator[str]:
+        """What the user should know, one sentence each."""
+        if self.choice is not None and not self.choice.sizes:
+            balanced = self.summary["validation"] == "balanced"
+            start = "those that balance the classes" if balanced else "as they were"
+            yield (
+                "no step lowers the loss of left-out samples by more than two of its standard errors: "
+                f"the weights are {start}"
+            )
+        if not self.written:
+            yield "the steps should raise the error on new images: the weights are as they were"
+        if self.unknown:
+            yield f"no forecast was made: {self.unknown}"
+
+    def write(self, target: ResultFiles) -> None:
+        """Write all tables and the summary."""
+        origin = self.samples.manifest.folder
+        target.table("failed", self.samples.failed, origin, part=True)
+        target.json("reweight.json", self.summary)
+        target.table("reweighted", self.table, origin, main=True, part=True)
+
+
+def reweight_data(
+    loader: Loader,
+    opened: Manifest | Samples,
+    options: SolveOptions,
+    how: ReweightOptions,
+    validation: str | None = None,
+) -> ReweightResult:
+    """Embed samples and weigh them as `reweight` does.
+
+    Args:
+        loader: Of this run.
+        opened: What is weighted.
+        options: As for `reweight`.
+        how: As for `reweight`.
+        validation: DATA whose loss is lowered in place of the leave-one-out loss.
+
+    Raises:
+        DivaError: The samples cannot be used, or the problem has no answer.
+    """
+    samples, judged = loader.load_both(opened, validation)
+    return reweight(samples, options, how, judged, loader.progress)
 
 
 def reweight(

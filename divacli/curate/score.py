@@ -9,6 +9,7 @@ from typing import Any
 from divacli.curate import sample_scores as score
 from divacli.curate.harm import HarmResult, harm_by
 from divacli.curate.score_note import save_record
+from divacli.curate.verify import Verification, verify
 from divacli.embed import Samples
 from divacli.errors import OutputError
 from divacli.manifest import Manifest
@@ -31,12 +32,14 @@ class Scoring:
         options: How the problem was solved.
         copies: Samples that are copies of others.
         harm: Sums of derivatives, where they were asked for.
+        verification: How far refits of some samples are from the result, where they were asked for.
     """
 
     result: score.ScoreResult
     options: SolveOptions
     copies: Duplicates
     harm: HarmResult | None
+    verification: Verification | None = None
 
     @property
     def summary(self) -> dict[str, object]:
@@ -103,6 +106,7 @@ def score_data(
     options: SolveOptions,
     validation: str | Manifest | Samples | None = None,
     by: Sequence[str] = (),
+    verified: int = 0,
 ) -> Scoring:
     """Embed and score samples.
 
@@ -112,6 +116,7 @@ def score_data(
         options: How the problem is solved.
         validation: DATA whose loss is differentiated in place of the leave-one-out loss.
         by: What derivatives are summed over, as for `harm_by`.
+        verified: How many random samples are compared with true refits.
 
     Raises:
         DivaError: The samples cannot be used, or the problem has no answer.
@@ -120,7 +125,9 @@ def score_data(
     samples, judged = loader.load_both(opened, validation)
     result = score.score(samples, options, judged, loader.progress)
     harm = harm_by(result, by, loader.progress) if by else None
-    return Scoring(result, options, loader.duplicates_of(samples), harm)
+    copies = loader.duplicates_of(samples)
+    verification = verify(result, verified, options.seed) if verified else None
+    return Scoring(result, options, copies, harm, verification)
 
 
 def remember(scoring: Scoring, loader: Loader) -> str | None:

@@ -129,7 +129,7 @@ class Consensus:
             target.records("annotators", self.annotators)
         target.table("again", self.again, origin)
         target.json("votes.json", self.summary)
-        target.table("consensus", self.table, origin, main=True, part=True)
+        target.table("consensus", self.table, origin, main=True, part=True, relabelled=True)
 
 
 def find_consensus(

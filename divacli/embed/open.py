@@ -10,6 +10,7 @@ import torch
 
 from divacli.embed.keys import KEY_BYTES, content_keys
 from divacli.embed.samples import Samples, is_store, read_store
+from divacli.errors import DataError
 from divacli.files.place import place_of
 from divacli.manifest import Labels, Manifest, check_files, read_manifest
 from divacli.parallel import world
@@ -48,6 +49,20 @@ def check_images(manifest: Manifest) -> None:
     """
     if stored_sources(manifest) is None:
         check_files(manifest)
+
+
+def require_images(manifest: Manifest) -> None:
+    """Refuse samples that bring their features.
+
+    Raises:
+        DataError: Some do.
+    """
+    if stored_sources(manifest) is not None:
+        raise DataError(
+            f"{manifest.name} brings its features: there are no images to run a network on",
+            expected="a folder or a table of images",
+            hint="give the images that the features were computed from",
+        )
 
 
 def stored_sources(manifest: Manifest) -> pd.Series | None:

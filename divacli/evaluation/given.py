@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from divacli.embed import Samples, read_data
+from divacli.embed.open import require_images
 from divacli.embed.samples import require_same_features
 from divacli.errors import DataError, listed
 from divacli.evaluation.curve import require_labels
@@ -19,7 +20,6 @@ from divacli.manifest.truth import right_labels
 from divacli.solve.groups import group_numbers
 from divacli.solve.loader import Loader
 from divacli.solve.overlap import shared_samples
-from divacli.training.image_batches import require_images
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,8 @@ class ResultFiles:
         OutputError: The folder cannot be written to, holds such files, or is in use.
 
     Attributes:
+        format: Of the tables.
+        writes: As given.
         written: Names of the files.
         outdated: Files in the folder that other commands made of what was replaced.
     """
@@ -67,13 +69,14 @@ class ResultFiles:
     ) -> None:
         self.folder = folder
         self.written: list[str] = []
-        self._format: Format = format
+        self.format: Format = format
         self._command = command or current().command
         self._makes = in_any_format(makes)
         self._overwrite = overwrite
         self._recorded = recorded
-        self._writes = writes
+        self.writes = writes
         self._parts: dict[str, pd.DataFrame] = {}
+        self._relabelled = False
         self._late: Callable[[], None] = lambda: None
         self._stage: Stage | None = None
         self._held = ExitStack()
@@ -117,6 +120,7 @@ class ResultFiles:
         *,
         main: bool = False,
         part: bool = False,
+        relabelled: bool = False,
         format: Format | None = None,
     ) -> None:
         """Write a table, its paths rewritten so that it can be read back from where it lies.
@@ -127,6 +131,7 @@ class ResultFiles:
             origin: Absolute folder that its relative paths start from.
             main: The one table that goes to standard output where there is no folder.
             part: Whether its rows are samples of the input, which are in no other such table.
+            relabelled: Whether their labels may be others than those that were read.
             format: Another one than that of the others.
         """
         from divacli.manifest import relocate, write_table
@@ -134,9 +139,10 @@ class ResultFiles:
         moved = relocate(table, origin, self.base)
         if part:
             self._parts[name] = moved
-        if not self._writes or (self.folder is None and not main):
+            self._relabelled |= relabelled
+        if not self.writes or (self.folder is None and not main):
             return
-        written = format or self._format
+        written = format or self.format
         if self.folder is None:
             self._late = lambda: write_table(moved, None, written)
         else:
@@ -147,7 +153,7 @@ class ResultFiles:
         from divacli.manifest import write_table
 
         if self._stage is not None:
-            write_table(table, self.made(f"{name}.{self._format}"), self._format)
+            write_table(table, self.made(f"{name}.{self.format}"), self.format)
 
     def json(self, name: str, content: dict[str, object]) -> None:
         """Write a JSON file, in a folder only."""
@@ -164,7 +170,7 @@ class ResultFiles:
         """Write a command's main result where it is text and no table."""
         if self.folder is not None:
             self.bytes(name, content.encode())
-        elif self._writes:
+        elif self.writes:
             self._late = lambda: _print(content)
 
     def made(self, name: str) -> Path:
@@ -174,18 +180,11 @@ class ResultFiles:
             self.written.append(name)
         return self._stage.place(name)
 
-    def finish(
-        self,
-        read: Sequence[Manifest] = (),
-        *,
-        relabelled: bool = False,
-        whole: bool = True,
-    ) -> None:
+    def finish(self, read: Sequence[Manifest] = (), *, whole: bool = True) -> None:
         """Put everything into its place, together; or write to standard output.
 
         Args:
             read: All samples of the input, where the tables that are parts must hold each of them once.
-            relabelled: Whether labels may have changed on the way.
             whole: As of `RunFile.with_run`.
 
         Raises:
@@ -196,10 +195,10 @@ class ResultFiles:
         from divacli.files.write import write_bytes
         from divacli.results.accounting import account
 
-        if not self._writes:
+        if not self.writes:
             return
         if read:
-            account(read, list(self._parts.values()), self.base, labels=not relabelled)
+            account(read, list(self._parts.values()), self.base, labels=not self._relabelled)
         if self._stage is None:
             self._late()
             _LOGGER.info("wrote to standard output")

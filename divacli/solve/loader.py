@@ -75,7 +75,7 @@ class Loader:
         self._extract = extract
         self._strict = strict
         self._group = group
-        self._warn = warn
+        self.warn = warn
         self._note = note
         self._used = {group}
         self._noted: set[str] = set()
@@ -173,14 +173,14 @@ class Loader:
             progress=self.progress,
         )
         if len(found.failed):
-            self._warn(
+            self.warn(
                 f"{len(found.failed):,} images have no copy by {transform.name} and stay as they are, the "
                 f"first: {found.failed['path'].iloc[0]} ({found.failed['reason'].iloc[0]})"
             )
         return found
 
     def load_modalities(
-        self, data: str, pools: list[str], validation: str | None
+        self, data: str, pools: Sequence[str], validation: str | None
     ) -> tuple[Samples, list[tuple[str, Samples]], Samples | None]:
         """A core, other modalities by name (of their file), and a validation set."""
         from divacli.embed.texts import is_text_table, read_texts
@@ -234,9 +234,7 @@ class Loader:
             return
         required_groups(training, column)
         if group_numbers(training, column) is None:
-            self._warn(
-                f"{training.name}: no two samples are of one {column}: every one is left out by itself"
-            )
+            self.warn(f"{training.name}: no two samples are of one {column}: every one is left out by itself")
 
     def warned_of_kin(self, training: Manifest, judged: Manifest) -> None:
         """Say how many samples that a loss or error is over are kin of those that are trained on."""
@@ -244,7 +242,7 @@ class Loader:
         n_kin, n = present_kin(training, judged, column)
         if n_kin:
             what = "have copies" if column == DUPLICATES_GROUP else f"are of a {column} that is also"
-            self._warn(
+            self.warn(
                 f"{n_kin:,} of the {n:,} samples of {judged.name} {what} in "
                 f"{training.name}: they are predicted from their own kin, which flatters"
             )
@@ -254,7 +252,7 @@ class Loader:
         for other in others:
             pairs = alike_between(other.classes, training.classes)
             if pairs:
-                self._warn(
+                self.warn(
                     f"labels of {other.name} and {training.name} that differ only by case, spaces or "
                     f"Unicode form count as different: {listed(pairs)}"
                 )
@@ -355,7 +353,7 @@ class Loader:
             if self._group is not None and column is not None:
                 require_group_column(other, column)
             elif group_numbers(core, column) is not None and column not in other.table:
-                self._warn(
+                self.warn(
                     f"{other.name} has no column {column}, which {core.name} has: "
                     "who of a pool is kin of those that judge it cannot be told"
                 )
@@ -374,7 +372,7 @@ class Loader:
     def _told(self, samples: Samples) -> Samples:
         self.warned(samples.manifest)
         if self.choice.named and "feature_source" in samples.manifest.table:
-            self._warn(
+            self.warn(
                 f"{samples.manifest.name} brings its features: the network that was named is not used for it"
             )
         for note in samples.notes:
@@ -392,7 +390,7 @@ class Loader:
     def _warned_of_failures(self, samples: Samples) -> None:
         if len(samples.failed):
             what = "samples" if "feature_source" in samples.manifest.table else "images"
-            self._warn(
+            self.warn(
                 f"{len(samples.failed):,} {what} cannot be used and are left out, the first: "
                 f"{samples.failed['path'].iloc[0]} ({samples.failed['reason'].iloc[0]})"
             )
@@ -401,9 +399,9 @@ class Loader:
         """Say what the user should know of a data set."""
         unused = [column for column in manifest.unused if column not in self._used]
         if unused:
-            self._warn(f"{manifest.name}: columns kept but not used: {listed(unused)}.")
+            self.warn(f"{manifest.name}: columns kept but not used: {listed(unused)}.")
         for message in manifest.warnings:
-            self._warn(message)
+            self.warn(message)
         for note in manifest.notes:
             self.tell(note)
 

@@ -11,24 +11,10 @@ from torch import Tensor
 from divacli.backbones.backbone import Backbone
 from divacli.embed.image_loader import load_batches
 from divacli.embed.keys import content_keys, digest_of
+from divacli.embed.open import require_images
 from divacli.embed.samples import failures_of, undecodable
-from divacli.errors import DataError
 from divacli.manifest import Manifest
 from divacli.progress import Progress
-
-
-def require_images(manifest: Manifest) -> None:
-    """Refuse samples that bring their features.
-
-    Raises:
-        DataError: Some do.
-    """
-    if "feature_source" in manifest.table and (manifest.table["feature_source"].fillna("") != "").any():
-        raise DataError(
-            f"{manifest.name} brings its features: there are no images to run a network on",
-            expected="a folder or a table of images",
-            hint="give the images that the features were computed from",
-        )
 
 
 class ImageBatches:

@@ -8,7 +8,7 @@ half of the samples, and every sample is weighed by features of the twin that ha
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from torch import Tensor
 from divacli.backbones.backbone import Backbone
 from divacli.backbones.parts import active_names
 from divacli.backbones.transform import probe_images
-from divacli.embed import Samples
+from divacli.embed import Samples, read_data
 from divacli.embed.feature_rows import whole
 from divacli.embed.keys import digest_of
 from divacli.embed.options import CPU_BLOCK
@@ -32,7 +32,9 @@ from divacli.machine.allocator import keep_freed_memory
 from divacli.manifest import Manifest
 from divacli.manifest.columns import without_scores
 from divacli.progress import Progress, silent
+from divacli.results.write import ResultFiles
 from divacli.solve.groups import group_numbers
+from divacli.solve.loader import Loader
 from divacli.solve.overlap import shared_samples
 from divacli.solve.pose import SolveOptions, class_numbers
 from divacli.solve.provenance import provenance
@@ -43,13 +45,20 @@ from divacli.training.resume import (
     SafeStop,
     discard_checkpoint,
     load_checkpoint,
+    packed,
     save_checkpoint,
     stopping_between_steps,
 )
 from divacli.training.trainable import head_of, trained_names
 from divacli.training.trainee import Trainee, set_outputs
 
-__all__ = ["HISTORY", "TrainOptions", "TrainResult", "classes_beside", "train"]
+__all__ = ["HISTORY", "TrainOptions", "TrainResult", "classes_beside", "train", "training_data"]
+
+FILES = ("model.pt", "model.json", "reweighted", "history", "train.json")
+"""What is always written."""
+
+CHECKPOINT = "checkpoint.pt"
+"""What an interrupted training goes on from, in the folder of its results."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,7 @@ class TrainResult:
             empty without a test set), seconds (since the start).
         failed: path, label and reason of samples that could not be used.
         summary: For JSON.
+        origin: Folder that relative paths in the tables start from.
     """
 
     table: pd.DataFrame
@@ -76,6 +86,39 @@ class TrainResult:
     history: pd.DataFrame
     failed: pd.DataFrame
     summary: dict[str, Any]
+    origin: Path = Path()
+
+    def warnings(self) -> Iterator[str]:
+        """What the user should know, one sentence each."""
+        if len(self.failed):
+            yield f"{len(self.failed):,} images cannot be used and were left out: see failed"
+
+    def write(self, target: ResultFiles) -> None:
+        """Write the network, all tables and the summary."""
+        target.table("failed", self.failed, self.origin, part=True)
+        target.records("history", self.history)
+        target.bytes("model.pt", packed(self.state_dict))
+        target.json("model.json", {"model": self.summary["model"], "classes": self.classes})
+        target.json("train.json", self.summary)
+        target.table("reweighted", self.table, self.origin, main=True, part=True)
+
+
+def training_data(loader: Loader, data: str, test: str | None) -> tuple[Manifest, Manifest | None]:
+    """Read what is trained on and tested on, and say what the user should know of the network.
+
+    Args:
+        loader: Of this run, with the network.
+        data: DATA to train on.
+        test: DATA whose error is reported, or None.
+
+    Raises:
+        DivaError: DATA or the network cannot be used.
+    """
+    read = [read_data(part) for part in (data, test) if part is not None]
+    manifest, *tested = loader.training_manifests(read)
+    for sentence in loader.choice.backbone.notes:
+        loader.tell(sentence)
+    return manifest, tested[0] if tested else None
 
 
 def train(
@@ -212,6 +255,7 @@ def train(
         pd.DataFrame(run.history, columns=list(HISTORY)),
         samples.failed,
         {**run.summary(table["weight"].to_numpy()), **about_model, **provenance(samples, solve)},
+        manifest.folder,
     )
 
 

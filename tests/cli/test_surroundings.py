@@ -212,7 +212,7 @@ def test_a_world_that_is_none(name, value, blobs, run, monkeypatch):
     ("error", "status", "word"), [(Terminated, 143, "terminated"), (KeyboardInterrupt, 130, "interrupted")]
 )
 def test_a_signal_while_the_page_is_made(error, status, word, blobs, run, done, monkeypatch):
-    import divacli.cli.page as module
+    import divacli.cli.deliver as module
 
     def end(*arguments):
         raise error

@@ -15,16 +15,15 @@ from torchvision.transforms import v2
 from divacli.curate.augment import (
     AUGMENTING,
     EQUAL,
-    UNTOUCHED,
     AugmentOptions,
     AugmentResult,
     _walked,
     augment,
     merge,
     pose_merged,
-    snippet,
     walk,
 )
+from divacli.curate.augmentation_file import UNTOUCHED, snippet
 from divacli.embed import Samples
 from divacli.embed.augmentation import NamedTransform, parse_transform
 from divacli.embed.feature_rows import whole

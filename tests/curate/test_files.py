@@ -356,8 +356,9 @@ def test_samples_are_known_by_their_file_in_whichever_folder(tmp_path):
 def test_labels_may_change_where_that_is_the_work(tmp_path):
     read = manifest_of(ROWS, tmp_path)
     with ResultFiles(tmp_path / "out", "csv") as target:
-        target.table("relabelled", ROWS.assign(label=["b", "a", "a"]), tmp_path, part=True)
-        target.finish([read], relabelled=True)
+        changed = ROWS.assign(label=["b", "a", "a"])
+        target.table("relabelled", changed, tmp_path, part=True, relabelled=True)
+        target.finish([read])
 
 
 def test_names_in_two_files_of_embeddings_are_two_samples(tmp_path):

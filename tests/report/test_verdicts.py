@@ -9,9 +9,10 @@ import pytest
 from rich.console import Console
 
 from divacli.evaluation.evaluate import Evaluation
+from divacli.evaluation.verdict_words import sentences
 from divacli.evaluation.verdicts import Verdict
+from divacli.report.terminal.evaluation import winners
 from divacli.report.terminal.plain import PlainConsole
-from divacli.report.verdicts import sentences, winners
 
 
 def evaluation(

@@ -7,8 +7,6 @@ from typing import Annotated
 import typer
 
 from divacli.cli.command import command
-from divacli.cli.commands.extend import TABLES, budget_value, write_extension
-from divacli.cli.console import console, warn
 from divacli.cli.options import (
     ChoiceOptions,
     ComputeOptions,
@@ -17,7 +15,9 @@ from divacli.cli.options import (
     NetworkOptions,
     OutputOptions,
     ProblemOptions,
+    budget_value,
 )
+from divacli.errors import OutputError
 from divacli.files.present import require_present
 
 _PANEL = "Choice"
@@ -56,19 +56,18 @@ def register(app: typer.Typer) -> None:
 
         `diva aggregate images.npz --pool texts.npz --pool sketches.npz`
         """
-        wanted = budget_value(choice.budget)
+        budget, share = budget_value(choice.budget)
         if [data, *pool, problem.val].count("-") > 1:
             raise typer.BadParameter("only one of DATA, --pool and --val can be standard input (-)")
         require_present(data, *pool, problem.val)
+        from divacli.cli.deliver import deliver
         from divacli.cli.output import Output
         from divacli.cli.session import Session
-        from divacli.curate.aggregate import FEATURES, features_file
-        from divacli.curate.aggregate import aggregate as aggregate_pools
+        from divacli.curate.aggregate import FEATURES, FILES, aggregate_data
         from divacli.curate.extend import ExtendOptions
-        from divacli.errors import OutputError
         from divacli.report.terminal.extend import aggregate_summary
 
-        target = Output(output, *TABLES, FEATURES, "aggregate.json")
+        target = Output(output, *FILES)
         if target.folder is None:
             raise OutputError(
                 f"--out -: the table's features go into {FEATURES}, which needs a folder",
@@ -77,23 +76,6 @@ def register(app: typer.Typer) -> None:
             )
         session = Session(network, compute, frame, problem.group)
         options = session.solve_options(problem)
-        core, pools, validation = session.load_modalities(data, pool, problem.val)
-        if isinstance(wanted, float):
-            wanted = max(1, round(wanted * sum(len(samples) for _, samples in pools)))
-        how = ExtendOptions(wanted, choice.refit_every, choice.min_trust)
-        result = aggregate_pools(core, pools, options, how, validation, session.progress)
-        if result.summary["classes_of_one"]:
-            judged = "is judged by --val" if validation else "starts with all in and drops what harms"
-            n_lonely = len(result.summary["classes_of_one"])
-            warn(
-                f"{n_lonely:,} classes have a single sample, of which nothing is known when it is left out: "
-                f"the choice {judged}"
-            )
-        target.bytes(FEATURES, features_file(result))
-        write_extension(target, result.choice, "aggregate.json", result.summary, target.folder)
-        target.done()
-        if not frame.quiet:
-            screen = console()
-            for part in aggregate_summary(result):
-                screen.print(part)
-            screen.print(f"wrote {', '.join(target.written)} in {target.folder}", markup=False)
+        how = ExtendOptions(budget, choice.refit_every, choice.min_trust, share=share)
+        result = aggregate_data(session, data, pool, options, how, problem.val)
+        deliver(result, target, aggregate_summary, frame, cache=compute.cache)

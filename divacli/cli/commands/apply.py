@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from divacli.cli.command import command
-from divacli.cli.console import RichProgress, console, note, warn
+from divacli.cli.console import RichProgress, note
 from divacli.cli.options import Data, FrameOptions, OutputOptions
-from divacli.files.place import STORE_FILE, place_of
 from divacli.files.present import require_present
-from divacli.files.urls import is_url, suffix_of
-
-if TYPE_CHECKING:
-    from divacli.manifest import Manifest
 
 
 class Way(StrEnum):
@@ -32,9 +27,6 @@ class LabelIssues(StrEnum):
 
     drop = "drop"
     relabel = "relabel"
-
-
-_FILES = ("applied", "removed", "apply.json")
 
 
 def register(app: typer.Typer) -> None:
@@ -89,20 +81,16 @@ def register(app: typer.Typer) -> None:
         if materialize is not None and output.out == "-":
             raise typer.BadParameter("--materialize needs a folder: give it with --out DIR")
         require_present(data, decisions)
-        from dataclasses import replace
-        from pathlib import Path
-
+        from divacli.cli.deliver import deliver
         from divacli.cli.output import Output, require_no_input
-        from divacli.errors import listed
         from divacli.interchange.read import read_decisions
         from divacli.report.terminal.apply import apply_summary
-        from divacli.results.accounting import account
+        from divacli.review.apply import FILES, rows_of, with_images
         from divacli.review.apply import apply as apply_decisions
         from divacli.review.materialize import FOLDER, require_apart
-        from divacli.review.materialize import materialize as make_folder
 
         # Before anything is read: what would be lost may be no use as DATA any more.
-        require_no_input(output.out, _FILES)
+        require_no_input(output.out, FILES)
         manifest = rows_of(data)
         decided = None
         if decisions is not None:
@@ -110,61 +98,10 @@ def register(app: typer.Typer) -> None:
         result = apply_decisions(manifest, decided)
         for sentence in manifest.notes:
             note(sentence, frame)
-        said = [*manifest.warnings, *(decided.warnings if decided is not None else ())]
         if materialize is not None:
             # Before the folder for the results is made, which is not to appear in DATA.
             require_apart(manifest, Path(output.out) / FOLDER)
-        target = Output(output, *_FILES)
-        table, origin = result.table, manifest.folder
-        # Now: in the folder of images they have other names.
-        account([manifest], [table, result.removed], manifest.folder, labels=False)
+        target = Output(output, *FILES)
         if materialize is not None:
-            table, more = make_folder(
-                replace(manifest, table=table),
-                target.base / FOLDER,
-                materialize.value,
-                output.format.value,
-                RichProgress(frame),
-                target.made(FOLDER),
-            )
-            origin = target.base.resolve()
-            said += more
-        target.table("removed", result.removed, manifest.folder, part=True)
-        target.json("apply.json", result.summary)
-        target.table("applied", table, origin, main=True, part=True)
-        target.done()
-        if result.summary["emptied"]:
-            said.append(f"no sample is left with the label {listed(result.summary['emptied'])}")
-        if result.summary["new_labels"]:
-            said.append(
-                f"no sample had the label {listed(result.summary['new_labels'])} before: check the spelling"
-            )
-        for sentence in said:
-            warn(sentence)
-        if not frame.quiet:
-            screen = console()
-            for part in apply_summary(result.summary):
-                screen.print(part)
-            if target.written:
-                screen.print(f"wrote {', '.join(target.written)} in {target.folder}", markup=False)
-
-
-def rows_of(data: str) -> Manifest:
-    """The samples of DATA, of any kind, without their features.
-
-    Raises:
-        DivaError: DATA is not usable.
-    """
-    from divacli.manifest import Manifest, read_manifest
-
-    # What may be a feature store takes torch, which takes seconds, to open; the rest is spared these.
-    if is_url(data):
-        store = not suffix_of(data)
-    else:
-        store = os.path.exists(os.path.join(str(place_of(data)), STORE_FILE))  # noqa: PTH110, PTH118
-    if not store:
-        return read_manifest(data)
-    from divacli.embed import read_data
-
-    opened = read_data(data)
-    return opened if isinstance(opened, Manifest) else opened.manifest
+            result = with_images(result, target, materialize.value, RichProgress(frame))
+        deliver(result, target, apply_summary, frame)

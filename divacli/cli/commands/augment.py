@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from divacli.cli.command import command
-from divacli.cli.console import console, note, warn
+from divacli.cli.console import note
 from divacli.cli.options import (
     ComputeOptions,
     Data,
@@ -64,14 +64,13 @@ def register(app: typer.Typer) -> None:
         """
         size = step_size_value(walk.step_size)
         require_present(data, problem.val)
+        from divacli.cli.deliver import deliver
         from divacli.cli.output import Output
         from divacli.cli.session import Session
-        from divacli.curate.augment import AugmentOptions
-        from divacli.curate.augment import augment as augment_samples
-        from divacli.embed import Samples, read_data
+        from divacli.curate.augment import FILES, AugmentOptions, augment_data
+        from divacli.embed import read_data
         from divacli.embed.augmentation import parse_transform, transform_note
-        from divacli.report.terminal.augment import augment_summary, augmentation_yaml
-        from divacli.training.image_batches import require_images
+        from divacli.report.terminal.augment import augment_summary
 
         # Before the files are run.
         for sentence in dict.fromkeys(map(transform_note, transform)):
@@ -79,32 +78,12 @@ def register(app: typer.Typer) -> None:
                 note(sentence, frame)
         named = [parse_transform(text) for text in transform]
         _require_different(named)
-        target = Output(output, "augmentation.yaml", "augment.json")
+        target = Output(output, *FILES)
         session = Session(network, compute, frame, problem.group)
         options = session.solve_options(problem, LossName.cross_entropy)
-        opened = read_data(data)
-        require_images(opened.manifest if isinstance(opened, Samples) else opened)
-        samples, validation = session.load_both(opened, problem.val)
-        copies = [(one, session.copies(samples, one, problem.seed)) for one in named]
         how = AugmentOptions(size, walk.steps, walk.folds)
-        result = augment_samples(samples, copies, options, how, validation, session.progress)
-        target.table("failed", result.failed, samples.manifest.folder)
-        target.json("augment.json", result.summary)
-        target.text("augmentation.yaml", augmentation_yaml(result))
-        target.done()
-        if result.choice is not None and result.probabilities_are_equal:
-            warn(
-                "no step from equal probabilities lowers the loss of left-out images by more than two "
-                "standard errors of that gain: they stay equal"
-            )
-        if result.unknown:
-            warn(f"no forecast was made: {result.unknown}")
-        if not frame.quiet:
-            screen = console()
-            for part in augment_summary(result):
-                screen.print(part)
-            if target.written:
-                screen.print(f"wrote {', '.join(target.written)} in {target.folder}", markup=False)
+        result = augment_data(session, read_data(data), named, options, how, problem.val)
+        deliver(result, target, augment_summary, frame, cache=compute.cache)
 
 
 def _require_different(transforms: list[NamedTransform]) -> None:

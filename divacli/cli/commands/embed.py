@@ -5,9 +5,8 @@ from __future__ import annotations
 import typer
 
 from divacli.cli.command import command
-from divacli.cli.console import console, warn
 from divacli.cli.options import ComputeOptions, Data, FrameOptions, NetworkOptions, OutputOptions
-from divacli.cli.processes import leads
+from divacli.errors import OutputError
 from divacli.files.present import require_present
 
 
@@ -31,30 +30,22 @@ def register(app: typer.Typer) -> None:
         `diva embed photos/ --model resnet50 --weights DEFAULT --out features/`
         """
         require_present(data)
+        from divacli.cli.deliver import deliver
         from divacli.cli.output import Output
         from divacli.cli.session import Session
-        from divacli.embed import write_features
-        from divacli.embed.samples import SAMPLES
-        from divacli.errors import OutputError
+        from divacli.curate.embed import FILES, embed_data
 
-        target = Output(output, f"{SAMPLES}.parquet", sources=(data,))
+        target = Output(output, *FILES, sources=(data,))
         if target.folder is None:
             raise OutputError(
                 "--out -: a feature store is a folder",
                 expected="--out DIR",
                 hint="leave --out out for diva-out",
             )
-        session = Session(network, compute, frame)
-        samples = session.load(data)
-        if leads():
-            table = write_features(samples, target.folder, warn)
-            target.table(SAMPLES, table, samples.manifest.folder, part=True, format="parquet")
-        target.table("failed", samples.failed, samples.manifest.folder, part=True)
-        target.done()
-        if not frame.quiet:
-            n, d = samples.features.shape
-            console().print(
-                f"{n:,} samples with {d:,} features each in {target.folder}; "
-                f"{samples.embedded:,} embedded now ({samples.seconds:.1f} s)",
-                markup=False,
-            )
+        result = embed_data(Session(network, compute, frame), data)
+        summary = result.summary
+        made = (
+            f"{summary['n_samples']:,} samples with {summary['n_features']:,} features each in {{folder}}; "
+            f"{summary['n_embedded']:,} embedded now ({result.samples.seconds:.1f} s)"
+        )
+        deliver(result, target, lambda result: (), frame, wrote=made)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from divacli.cli.command import command
-from divacli.cli.console import console, warn
+from divacli.cli.console import warn
 from divacli.cli.options import (
     ComputeOptions,
     Data,
@@ -20,18 +18,6 @@ from divacli.cli.options import (
     ProblemOptions,
 )
 from divacli.files.present import require_present
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from rich.console import RenderableType
-
-    from divacli.cli.output import Output
-    from divacli.evaluation.curve import Curve
-    from divacli.evaluation.evaluate import Evaluation
-    from divacli.evaluation.given import Given
-    from divacli.evaluation.learners import Learner
-    from divacli.progress import Progress
-    from divacli.solve.pose import SolveOptions
 
 
 class LearnerName(StrEnum):
@@ -167,72 +153,39 @@ def register(app: typer.Typer) -> None:
             raise typer.BadParameter("only one of DATA and the options can be standard input (-)")
         shares = _fraction_values(fractions, curve)
         require_present(data, test, truth, pool, problem.val, *manifests)
+        from divacli.cli.deliver import deliver
         from divacli.cli.output import Output
         from divacli.cli.session import Session
-        from divacli.evaluation.evaluate import evaluate as evaluate_manifests
-        from divacli.evaluation.given import Names, load_given
-        from divacli.evaluation.learners import LEARNERS
-        from divacli.evaluation.rivals import rivals
-        from divacli.solve.provenance import grouping
+        from divacli.evaluation.given import Names
+        from divacli.evaluation.run import EvaluateOptions, evaluate_data, files_of
+        from divacli.report.figures.curves import draw_evaluation
+        from divacli.report.terminal.evaluation import evaluate_summary
 
-        tables = [*(["evaluation"] if manifests else []), *([] if curve is None else ["curve"])]
-        target = Output(output, *tables, "evaluation.json")
+        learners = list(dict.fromkeys(learner or (LearnerName.ridge, LearnerName.logistic)))
+        names = Names(data, test, manifests, truth, pool, problem.val)
+        how = EvaluateOptions(
+            [one.value for one in learners],
+            seeds,
+            None if curve is None else curve.value,
+            shares,
+            trainable,
+            epochs,
+            compute.batch_size,
+            compute.workers,
+            compute.amp,
+        )
+        target = Output(output, *files_of(names, how))
         session = Session(network, compute, frame, problem.group)
         options = session.solve_options(problem)
         unused = [name for name in _SCORING if getattr(problem, name) != getattr(ProblemOptions, name)]
         if curve is None and unused:
             options_named = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
             warn(f"without --curve nothing is scored, and without effect: {options_named}")
-        names = list(dict.fromkeys(learner or (LearnerName.ridge, LearnerName.logistic)))
-        finetunes = LearnerName.finetune in names
-        if not finetunes and (trainable is not None or epochs is not None):
+        if LearnerName.finetune not in learners and (trainable is not None or epochs is not None):
             warn("--trainable and --epochs are without effect without --learner finetune")
-        given = load_given(
-            session,
-            Names(data, test, manifests, truth, pool, problem.val),
-            warn,
-            images_required=finetunes,
-        )
-        learners: list[Learner] = [LEARNERS[name.value](options) for name in names if name.value in LEARNERS]
-        if finetunes:
-            # Only here: it needs torchvision, which is slow to import.
-            from divacli.evaluation.finetune_learner import FinetuneLearner
-            from divacli.training.trainee import StepOptions
-
-            finetune = FinetuneLearner(
-                session.choice,
-                options,
-                trainable or FinetuneLearner.trainable,
-                epochs or FinetuneLearner.epochs,
-                compute.batch_size or FinetuneLearner.batch_size,
-                compute.workers,
-                StepOptions(amp=compute.amp),
-            )
-            finetune.check()
-            learners.append(finetune)
-        draws = range(problem.seed, problem.seed + seeds)
-        evaluation = drawn = None
-        if manifests:
-            sets = rivals(given.data, given.manifests, draws, given.right, given.addable(), warn)
-            evaluation = evaluate_manifests(sets, given.test, learners, draws, session.progress)
-        if curve is not None:
-            drawn = _curve(curve, given, options, shares, learners, draws, session.progress)
-        about = {
-            "n_test": len(given.test),
-            "n_test_classes": len(given.test.manifest.classes),
-            "n_test_shared": given.shared,
-            "learners": [one.name for one in learners],
-            "seeds": list(draws),
-            **grouping(given.data.manifest, options),
-        }
-        _write(target, evaluation, drawn, about)
-        target.done()
-        if not frame.quiet:
-            screen = console()
-            for part in _shown(evaluation, drawn, about):
-                screen.print(part)
-            if target.written:
-                screen.print(f"wrote {', '.join(target.written)} in {target.folder}", markup=False)
+        result = evaluate_data(session, names, options, how)
+        draw_evaluation(result, target)
+        deliver(result, target, evaluate_summary, frame, cache=compute.cache)
 
 
 def _fraction_values(text: str | None, curve: CurveName | None) -> list[float]:
@@ -254,80 +207,3 @@ def _fraction_values(text: str | None, curve: CurveName | None) -> list[float]:
         expected = "(0, 1]" if whole else "(0, 1)"
         raise typer.BadParameter(f"--fractions {text!r}: expected numbers in {expected}, such as 0.1,0.2,0.3")
     return values
-
-
-def _curve(
-    name: CurveName,
-    given: Given,
-    options: SolveOptions,
-    fractions: list[float],
-    learners: list[Learner],
-    seeds: range,
-    progress: Progress,
-) -> Curve:
-    """Remove from everything, or add from the pool, and test."""
-    from divacli.curate.sample_scores import score
-    from divacli.evaluation.curve import additions, by_derivative, by_loss, measure_curve, removals
-
-    if name is CurveName.remove or given.pool is None:
-        points = removals(score(given.data, options, given.validation, progress), fractions, seeds)
-        verb = "removed"
-    else:
-        orders = {"derivative": by_derivative(options, given.validation, progress), "loss": by_loss(options)}
-        points = additions(given.data, given.pool, orders, fractions, seeds)
-        verb = "added"
-    return measure_curve(verb, given.data, points, given.test, learners, seeds, progress)
-
-
-def _write(
-    target: Output, evaluation: Evaluation | None, curve: Curve | None, about: dict[str, object]
-) -> None:
-    """Write plots and summary, then the tables, of which that of the manifests is the main one."""
-    from divacli.report.verdicts import sentences
-
-    if target.folder is not None:
-        from divacli.report.figures.curves import curve_plot, evaluation_plot
-
-        if evaluation is not None:
-            target.bytes("evaluation.svg", evaluation_plot(evaluation))
-        if curve is not None:
-            target.bytes("curve.svg", curve_plot(curve))
-    content = dict(about)
-    if evaluation is not None:
-        content["evaluation"] = _records(evaluation.summary)
-        content["verdicts"] = [
-            {**asdict(verdict), "more_than_chance": verdict.more_than_chance}
-            for verdict in evaluation.verdicts
-        ]
-        content["sentence"] = sentences(evaluation)
-    if curve is not None:
-        content["curve"] = {"of": curve.verb, "results": _records(curve.summary)}
-    target.json("evaluation.json", content)
-    # The tables name no files, so nothing in them depends on where they lie.
-    if curve is not None:
-        target.table("curve", curve.table, target.base, main=evaluation is None)
-    if evaluation is not None:
-        target.table("evaluation", evaluation.table, target.base, main=True)
-
-
-def _records(summary: pd.DataFrame) -> list[dict[str, object]]:
-    """Rows for JSON, which has no NaN."""
-    return [
-        {str(name): None if value != value else value for name, value in row.items()}
-        for row in summary.to_dict("records")
-    ]
-
-
-def _shown(
-    evaluation: Evaluation | None, curve: Curve | None, about: dict[str, object]
-) -> Iterator[RenderableType]:
-    from divacli.report.terminal.evaluation import curve_summary, evaluation_summary
-    from divacli.report.terminal.tables import groups_line
-    from divacli.report.verdicts import winners
-
-    yield from groups_line(about)
-    if evaluation is not None:
-        yield from evaluation_summary(evaluation)
-        yield from winners(evaluation)
-    if curve is not None:
-        yield from curve_summary(curve)

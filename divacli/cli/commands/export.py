@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from divacli.cli.command import command
-from divacli.cli.console import console, say, warn
+from divacli.cli.console import say, warn
 from divacli.cli.options import FrameOptions, OutputOptions, path_value
 from divacli.errors import DataError
 from divacli.files.present import require_present
@@ -101,6 +101,7 @@ def register(app: typer.Typer) -> None:
         require_present(table)
         import numpy as np
 
+        from divacli.cli.deliver import WROTE, say_written
         from divacli.cli.output import Output
         from divacli.interchange.scored import read_scores
 
@@ -108,7 +109,6 @@ def register(app: typer.Typer) -> None:
         classes = scores.classes
         shown = scores if limit is None else scores.select(np.arange(min(limit, len(scores.table))))
         target = Output(output, *_FILES[to])
-        screen = console()
         if to is Tool.cleanlab:
             _cleanlab(target, shown, _copies(table, scores))
         elif to is Tool.fiftyone:
@@ -119,11 +119,8 @@ def register(app: typer.Typer) -> None:
             if made.root is not None and not frame.quiet:
                 say(f"Label Studio's document root: {made.root}", f"its source storage: {made.storage}")
         target.done(whole=False)
-        if not frame.quiet and target.written:
-            screen.print(
-                f"wrote {', '.join(target.written)} in {target.folder} ({len(shown.table):,} samples)",
-                markup=False,
-            )
+        if not frame.quiet:
+            say_written(target, f"{WROTE} ({len(shown.table):,} samples)")
 
 
 def _cleanlab(target: Output, scores: Manifest, copies: set[str] | None) -> None:

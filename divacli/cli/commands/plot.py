@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from divacli.cli.command import command
-from divacli.cli.console import console
 from divacli.cli.options import FrameOptions, OutputOptions, Overwrite, ResultsFolder, TrueLabels, path_value
 from divacli.files.present import require_present
 
@@ -76,6 +75,7 @@ def register(app: typer.Typer) -> None:
         if str(out) == "-":
             raise typer.BadParameter("--out -: plots are files; give a folder")
         require_present(truth)
+        from divacli.cli.deliver import say_written
         from divacli.cli.output import Output
         from divacli.errors import DataError
         from divacli.manifest import read_manifest
@@ -110,4 +110,4 @@ def register(app: typer.Typer) -> None:
                 target.bytes(name, rendered(figure, format.value))
         target.done(whole=False)
         if not frame.quiet:
-            console().print(f"wrote {', '.join(target.written)} in {target.folder}", markup=False)
+            say_written(target)

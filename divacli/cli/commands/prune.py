@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from divacli.cli.command import command
-from divacli.cli.console import console, warn
 from divacli.cli.options import (
     ComputeOptions,
     Data,
@@ -146,6 +145,7 @@ def register(app: typer.Typer) -> None:
                 f"--threshold {threshold}: expected a probability in [0, 1), such as 0.5"
             )
         require_present(data, problem.val)
+        from divacli.cli.deliver import deliver
         from divacli.cli.output import Output
         from divacli.cli.session import Session
         from divacli.curate.prune import FILES, prune_automatically, prune_by
@@ -166,15 +166,6 @@ def register(app: typer.Typer) -> None:
                 force=force,
                 progress=session.progress,
             )
-        pruning.write(target)
-        target.done()
-        for warning in pruning.warnings():
-            warn(warning)
-        if frame.quiet and not pruning.written:
-            warn(pruning_verdict(pruning))
-        if not frame.quiet:
-            screen = console()
-            for part in prune_summary(pruning):
-                screen.print(part)
-            if target.written:
-                screen.print(f"wrote {', '.join(target.written)} in {target.folder}", markup=False)
+        # A quiet command says all the same that it did not do what was asked for.
+        also = [pruning_verdict(pruning)] if frame.quiet and not pruning.written else []
+        deliver(pruning, target, prune_summary, frame, cache=compute.cache, also=also)

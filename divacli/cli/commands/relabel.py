@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from divacli.cli.command import command
-from divacli.cli.console import console, warn
 from divacli.cli.options import (
     ComputeOptions,
     Data,
@@ -99,6 +98,7 @@ def register(app: typer.Typer) -> None:
                 f"--threshold {threshold}: expected a probability in [0, 1), such as 0.5"
             )
         require_present(data, problem.val)
+        from divacli.cli.deliver import deliver
         from divacli.cli.output import Output
         from divacli.cli.session import Session
         from divacli.curate.relabel import FILES, relabel_scored
@@ -110,13 +110,4 @@ def register(app: typer.Typer) -> None:
         scores = session.scored(data, problem)
         above: Threshold = (decide or DecideName.likely).value if threshold is None else threshold
         result = relabel_scored(scores, above, budget, force=force, progress=session.progress)
-        result.write(target)
-        target.done(relabelled=True)
-        for warning in result.warnings():
-            warn(warning)
-        if not frame.quiet:
-            screen = console()
-            for part in relabel_summary(result):
-                screen.print(part)
-            if target.written:
-                screen.print(f"wrote {', '.join(target.written)} in {target.folder}", markup=False)
+        deliver(result, target, relabel_summary, frame, cache=compute.cache)

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from divacli.cli.command import command
-from divacli.cli.console import console, warn
 from divacli.cli.options import (
     ComputeOptions,
     Data,
@@ -61,35 +60,19 @@ def register(app: typer.Typer) -> None:
         `diva score labels.csv --checkpoint model.ts --by annotator --by class`
         """
         require_present(data, problem.val)
+        from divacli.cli.deliver import WROTE, deliver
         from divacli.cli.output import Output
         from divacli.cli.session import Session
         from divacli.curate.score import FILES, remember, score_data
-        from divacli.curate.verify import verify as verify_result
         from divacli.embed import read_data
-        from divacli.report.terminal.harm import harm_summary
-        from divacli.report.terminal.score import score_summary
+        from divacli.report.terminal.score import scoring_summary
 
         target = Output(output, *FILES, sources=(data,))
         session = Session(network, compute, frame, problem.group)
         options = session.solve_options(problem)
-        scoring = score_data(session, read_data(data), options, problem.val, by or ())
-        result = scoring.result
-        checked = verify_result(result, verify, options.seed) if verify else None
-        scoring.write(target)
-        target.done()
+        scoring = score_data(session, read_data(data), options, problem.val, by or (), verify)
         forgotten = remember(scoring, session) if leads() else None
-        for warning in (*scoring.warnings(), *([forgotten] if forgotten else [])):
-            warn(warning)
-        if not frame.quiet:
-            screen = console()
-            for part in score_summary(result, checked):
-                screen.print(part)
-            for part in () if scoring.harm is None else harm_summary(scoring.harm):
-                screen.print(part)
-            if target.written:
-                seconds = result.summary["seconds"]
-                screen.print(
-                    f"wrote {', '.join(target.written)} in {target.folder} "
-                    f"(embed {seconds['embed']:.1f} s, solve {seconds['solve']:.1f} s)",
-                    markup=False,
-                )
+        seconds = scoring.result.summary["seconds"]
+        took = f" (embed {seconds['embed']:.1f} s, solve {seconds['solve']:.1f} s)"
+        also = [] if forgotten is None else [forgotten]
+        deliver(scoring, target, scoring_summary, frame, cache=compute.cache, also=also, wrote=WROTE + took)

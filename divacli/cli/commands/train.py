@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from divacli.cli.command import command
-from divacli.cli.console import console, note, say, warn
+from divacli.cli.console import note, say
 from divacli.cli.options import (
     LINEARISATION,
     ComputeOptions,
@@ -21,11 +21,6 @@ from divacli.cli.options import (
 )
 from divacli.errors import OutputError
 from divacli.files.present import require_present
-
-_CHECKPOINT = "checkpoint.pt"
-"""What an interrupted training goes on from."""
-
-_FILES = ("model.pt", "model.json", "reweighted", "history", "train.json")
 
 _TRAINING, _STEPS = "Training", "Steps of the weights"
 
@@ -137,17 +132,16 @@ def register(app: typer.Typer) -> None:
         if [data, test].count("-") > 1:
             raise typer.BadParameter("only one of DATA and --test can be standard input (-)")
         require_present(data, test)
+        from divacli.cli.deliver import deliver
         from divacli.cli.output import Output, require_no_input
         from divacli.cli.session import Session
-        from divacli.embed import read_data
         from divacli.report.terminal.train import train_summary
-        from divacli.training.resume import packed
-        from divacli.training.train import TrainOptions, classes_beside
+        from divacli.training.train import CHECKPOINT, FILES, TrainOptions, classes_beside, training_data
         from divacli.training.train import train as train_network
         from divacli.training.trainee import LEARNING_RATES, StepOptions
 
-        require_no_input(output.out, [_CHECKPOINT])
-        target = Output(output, *_FILES, sources=(data,))
+        require_no_input(output.out, [CHECKPOINT])
+        target = Output(output, *FILES, sources=(data,))
         if target.folder is None:
             raise OutputError(
                 "--out -: the trained network is a file",
@@ -156,8 +150,7 @@ def register(app: typer.Typer) -> None:
             )
         session = Session(network, compute, frame, problem.group)
         solve = session.solve_options(problem)
-        read = [read_data(part) for part in (data, test) if part is not None]
-        manifests = session.training_manifests(read)
+        manifest, tested = training_data(session, data, test)
         steps = StepOptions(
             optimizer.value,
             LEARNING_RATES[optimizer.value] if lr is None else lr,
@@ -175,18 +168,14 @@ def register(app: typer.Typer) -> None:
             patience,
             steps,
         )
-        backbone = session.choice.backbone
-
-        for sentence in backbone.notes:
-            session.tell(sentence)
-        checkpoint = target.folder / _CHECKPOINT
+        checkpoint = target.folder / CHECKPOINT
         try:
             result = train_network(
-                manifests[0],
-                backbone,
+                manifest,
+                session.choice.backbone,
                 options,
                 solve,
-                test=None if test is None else manifests[1],
+                test=tested,
                 known_classes=classes_beside(network.checkpoint),
                 checkpoint=checkpoint,
                 restart=restart,
@@ -202,21 +191,7 @@ def register(app: typer.Typer) -> None:
             else:
                 say("interrupted before there was any progress to keep")
             raise typer.Exit(130) from error
-        origin = manifests[0].folder
-        if len(result.failed):
-            warn(f"{len(result.failed):,} images cannot be used and were left out: see failed")
-        target.table("failed", result.failed, origin, part=True)
-        target.records("history", result.history)
-        target.bytes("model.pt", packed(result.state_dict))
-        target.json("model.json", {"model": backbone.name, "classes": result.classes})
-        target.json("train.json", result.summary)
-        target.table("reweighted", result.table, origin, main=True, part=True)
-        target.done()
-        if not frame.quiet:
-            screen = console()
-            for part in train_summary(result):
-                screen.print(part)
-            screen.print(f"wrote {', '.join(target.written)} in {target.folder}", markup=False)
+        deliver(result, target, train_summary, frame, cache=compute.cache)
 
 
 def _is_zero(text: str) -> bool:

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from divacli.cli.command import command
-from divacli.cli.console import console, warn
 from divacli.cli.options import (
     ComputeOptions,
     FrameOptions,
@@ -71,6 +70,7 @@ def register(app: typer.Typer) -> None:
         `diva votes votes.csv --checkpoint model.ts -o - | diva score - --checkpoint model.ts`
         """
         require_present(data)
+        from divacli.cli.deliver import deliver
         from divacli.cli.output import Output
         from divacli.cli.session import Session
         from divacli.curate.ballots import read_ballots
@@ -85,13 +85,4 @@ def register(app: typer.Typer) -> None:
         check_images(ballots.images)
         samples, _ = session.load_both(ballots.images, None)
         result = find_consensus(samples, ballots, options, budget, session.progress)
-        result.write(target)
-        target.done(relabelled=True)
-        for warning in result.warnings():
-            warn(warning)
-        if not frame.quiet:
-            screen = console()
-            for part in votes_summary(result):
-                screen.print(part)
-            if target.written:
-                screen.print(f"wrote {', '.join(target.written)} in {target.folder}", markup=False)
+        deliver(result, target, votes_summary, frame)

@@ -14,8 +14,20 @@ from divacli.report.terminal.plain import plain, shortened
 if TYPE_CHECKING:
     from divacli.evaluation.curve import Curve
     from divacli.evaluation.evaluate import Evaluation
+    from divacli.evaluation.run import EvaluateResult
+    from divacli.results.write import ResultFiles
 
 _NAME_WIDTH = 36
+
+
+def draw_evaluation(result: EvaluateResult, target: ResultFiles) -> None:
+    """Draw what there is of an evaluation beside its tables, where these go into a folder."""
+    if target.folder is None:
+        return
+    if result.evaluation is not None:
+        target.bytes("evaluation.svg", evaluation_plot(result.evaluation))
+    if result.curve is not None:
+        target.bytes("curve.svg", curve_plot(result.curve))
 
 
 def evaluation_plot(evaluation: Evaluation) -> bytes:

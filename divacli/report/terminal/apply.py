@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from rich.console import RenderableType
 from rich.text import Text
 
 from divacli.report.terminal.plain import plain
+from divacli.review.apply import ApplyResult
 
 _SHOWN = 5
 
 
-def apply_summary(summary: Mapping[str, Any]) -> Iterator[RenderableType]:
-    """How many samples stay, go and have another label, and which labels changed most.
-
-    Args:
-        summary: Of `divacli.review.apply.apply`.
-    """
+def apply_summary(result: ApplyResult) -> Iterator[RenderableType]:
+    """How many samples stay, go and have another label, and which labels changed most."""
+    summary = result.summary
     yield Text(
         f"{summary['n_kept']:,} of {summary['n_samples']:,} samples stay, {summary['n_relabelled']:,} "
         f"of them with another label; {summary['n_dropped']:,} are removed",

@@ -1,24 +1,20 @@
-"""What a person sees of the probabilities of transforms, in the terminal and as YAML."""
+"""What a person sees of the probabilities of transforms, in the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-import yaml
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from divacli.curate.augment import EQUAL, UNTOUCHED, AugmentResult
+from divacli.curate.augment import EQUAL, AugmentResult
+from divacli.curate.augmentation_file import UNTOUCHED
 from divacli.report.outlook import Deed, outlook_sentence
 from divacli.report.terminal.tables import add_numbers, add_words, cell, groups_line, listing
 from divacli.ridge import NOTHING, RANDOM
 
 _BAR = 12
-_HEAD = """\
-# How often each transform of the training images is worth it, as `diva augment` found.
-# untouched: probability that an image stays as it is. snippet: the same as code.
-"""
 
 
 def augment_summary(result: AugmentResult) -> Iterator[RenderableType]:
@@ -79,11 +75,6 @@ def augment_verdict(result: AugmentResult) -> str:
     return f"{said} They were written all the same; images as they are do no worse."
 
 
-def augmentation_yaml(result: AugmentResult) -> str:
-    """The text of `augmentation.yaml`."""
-    return _HEAD + yaml.dump(result.document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
-
-
 def _probabilities(result: AugmentResult) -> Table:
     table = listing(of_names=True)
     add_words(table, "transform", 24)
@@ -99,14 +90,3 @@ def _probabilities(result: AugmentResult) -> Table:
             "█" * round(_BAR * row["probability"]),
         )
     return table
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes text of several lines as such."""
-
-
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
-
-
-_Dumper.add_representer(str, _text)

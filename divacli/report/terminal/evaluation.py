@@ -10,9 +10,23 @@ from rich.text import Text
 
 from divacli.evaluation.curve import Curve
 from divacli.evaluation.evaluate import Evaluation
-from divacli.report.terminal.tables import PathCell, add_numbers, add_words, listing
+from divacli.evaluation.run import EvaluateResult
+from divacli.evaluation.verdict_words import parts, sentences
+from divacli.report.terminal.plain import plain, shortened
+from divacli.report.terminal.tables import PathCell, add_numbers, add_words, groups_line, listing
 
 _NAME_WIDTH = 18
+_RIVAL_WIDTH = 26
+
+
+def evaluate_summary(result: EvaluateResult) -> Iterator[RenderableType]:
+    """The groups, the errors of manifests and rivals with who won, and the curve."""
+    yield from groups_line(result.about)
+    if result.evaluation is not None:
+        yield from evaluation_summary(result.evaluation)
+        yield from winners(result.evaluation)
+    if result.curve is not None:
+        yield from curve_summary(result.curve)
 
 
 def evaluation_summary(evaluation: Evaluation) -> Iterator[RenderableType]:
@@ -44,6 +58,14 @@ def evaluation_summary(evaluation: Evaluation) -> Iterator[RenderableType]:
         yield Text()
         yield Text(str(learner), style="bold")
         yield table
+
+
+def winners(evaluation: Evaluation) -> Iterator[RenderableType]:
+    """Who won, by learner: a line for each part of the sentence."""
+    for learner in sentences(evaluation):
+        first, *others = parts(evaluation, learner, lambda name: shortened(plain(name).plain, _RIVAL_WIDTH))
+        yield Text()
+        yield Text("\n  ".join([first, *others]))
 
 
 def curve_summary(curve: Curve) -> Iterator[RenderableType]:

@@ -12,8 +12,7 @@ from divacli.curate.aggregate import AggregateResult
 from divacli.curate.extend import ExtendResult
 from divacli.report.outlook import Deed, candidates, outlook_sentence, these
 from divacli.report.terminal.plain import plain
-from divacli.report.terminal.score import SHOWN
-from divacli.report.terminal.tables import add_words, cell, groups_line, listing
+from divacli.report.terminal.tables import SHOWN, add_words, cell, groups_line, listing
 
 _STATES = 8
 """Refits shown of a long history."""

@@ -13,8 +13,7 @@ from rich.text import Text
 
 from divacli.curate.harm import EXACT, HarmResult, far_off
 from divacli.report.terminal.plain import plain
-from divacli.report.terminal.score import SHOWN
-from divacli.report.terminal.tables import add_words, cell, listing
+from divacli.report.terminal.tables import SHOWN, add_words, cell, listing
 
 _EMPTY_CELL = "(empty)"
 

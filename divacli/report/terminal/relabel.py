@@ -14,8 +14,7 @@ from divacli.curate.relabel import ACTIONS, DROPPING, Relabelling
 from divacli.curate.suspects import BALANCED, LIKELY
 from divacli.report.outlook import Deed, outlook_sentence
 from divacli.report.terminal.plain import plain
-from divacli.report.terminal.score import SHOWN
-from divacli.report.terminal.tables import PathCell, add_numbers, add_words, cell, groups_line, listing
+from divacli.report.terminal.tables import SHOWN, PathCell, add_numbers, add_words, cell, groups_line, listing
 
 _WHY = {
     LIKELY: ": more likely wrong than right",

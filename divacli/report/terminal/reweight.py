@@ -12,8 +12,7 @@ from rich.text import Text
 
 from divacli.curate.reweight import ReweightResult
 from divacli.report.outlook import Deed, outlook_sentence
-from divacli.report.terminal.score import SHOWN
-from divacli.report.terminal.tables import add_words, cell, groups_line, listing
+from divacli.report.terminal.tables import SHOWN, add_words, cell, groups_line, listing
 
 
 def reweight_summary(result: ReweightResult) -> Iterator[RenderableType]:

@@ -10,15 +10,21 @@ from rich.table import Table
 from rich.text import Text
 
 from divacli.curate.sample_scores import ScoreResult
+from divacli.curate.score import Scoring
 from divacli.curate.verify import Verification
+from divacli.report.terminal.harm import harm_summary
 from divacli.report.terminal.plain import plain
-from divacli.report.terminal.tables import PathCell, add_words, cell, listing, sentence_line
+from divacli.report.terminal.tables import SHOWN, PathCell, add_words, cell, listing, sentence_line
 from divacli.report.words import most_confused_words, score_sentences
 
 _NOISY = 1e-6
 
-SHOWN = 5
-"""Samples and classes named in a summary."""
+
+def scoring_summary(scoring: Scoring) -> Iterator[RenderableType]:
+    """The scores, then the sums of derivatives where they were asked for."""
+    yield from score_summary(scoring.result, scoring.verification)
+    if scoring.harm is not None:
+        yield from harm_summary(scoring.harm)
 
 
 def score_summary(result: ScoreResult, verification: Verification | None) -> Iterator[RenderableType]:

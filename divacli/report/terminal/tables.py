@@ -15,6 +15,9 @@ from rich.text import Text
 from divacli.report.terminal.plain import plain
 from divacli.report.words import Sentence, groups_sentences
 
+SHOWN = 5
+"""Samples and classes named in a summary."""
+
 
 def listing(*numbers: str, of_names: bool = False) -> Table:
     """A table without lines.

@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
-from rich.console import RenderableType
-from rich.text import Text
+from collections.abc import Callable
 
 from divacli.evaluation.evaluate import Evaluation
 from divacli.evaluation.verdicts import Verdict
-from divacli.report.terminal.plain import plain, shortened
-
-_NAME_WIDTH = 26
 
 
 def sentences(evaluation: Evaluation) -> dict[str, str]:
     """Who won, by learner: the best manifest, and what is known of its lead over each rival."""
     return {
-        learner: " ".join(_parts(evaluation, learner, str))
+        learner: " ".join(parts(evaluation, learner, str))
         for learner in dict.fromkeys(verdict.learner for verdict in evaluation.verdicts)
     }
 
 
-def winners(evaluation: Evaluation) -> Iterator[RenderableType]:
-    """The sentences for a terminal: a line for each part."""
-    for learner in sentences(evaluation):
-        first, *others = _parts(evaluation, learner, lambda name: shortened(plain(name).plain, _NAME_WIDTH))
-        yield Text()
-        yield Text("\n  ".join([first, *others]))
-
-
-def _parts(evaluation: Evaluation, learner: str, called: Callable[[str], str]) -> list[str]:
+def parts(evaluation: Evaluation, learner: str, called: Callable[[str], str]) -> list[str]:
     """The beginning of a learner's sentence in one or two parts, then a part for each rival.
 
     Args:

@@ -1,0 +1,66 @@
+"""What `diva embed` makes of DATA: a feature store that holds just its samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from divacli.embed import Samples, write_features
+from divacli.embed.samples import SAMPLES
+from divacli.results.write import ResultFiles
+from divacli.solve.loader import Loader
+
+FILES = (f"{SAMPLES}.parquet",)
+"""What is always written, beside the features."""
+
+
+@dataclass(frozen=True)
+class EmbedResult:
+    """Samples with their features.
+
+    Attributes:
+        samples: The samples.
+        tell: Told of features in the folder that are damaged, and made anew.
+    """
+
+    samples: Samples
+    tell: Callable[[str], None]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """How many samples and features there are, and what was done for them now."""
+        n, d = self.samples.features.shape
+        return {
+            "n_samples": n,
+            "n_features": d,
+            "n_failed": len(self.samples.failed),
+            "n_embedded": self.samples.embedded,
+            "seconds": {"embed": round(self.samples.seconds, 3)},
+        }
+
+    def warnings(self) -> Iterator[str]:
+        """Nothing: what there is to know of the samples was said when they were embedded."""
+        yield from ()
+
+    def write(self, target: ResultFiles) -> None:
+        """Write the store and the table of failed samples; of several processes one writes features."""
+        assert target.folder is not None  # a store is a folder
+        samples, origin = self.samples, self.samples.manifest.folder
+        if target.writes:
+            table = write_features(samples, target.folder, self.tell)
+            target.table(SAMPLES, table, origin, part=True, format="parquet")
+        target.table("failed", samples.failed, origin, part=True)
+
+
+def embed_data(loader: Loader, data: str) -> EmbedResult:
+    """Find or compute the features of DATA.
+
+    Args:
+        loader: Of this run.
+        data: As on the command line.
+
+    Raises:
+        DivaError: DATA or the network cannot be used.
+    """
+    return EmbedResult(loader.load(data), loader.warn)
