@@ -26,6 +26,7 @@ from divacli.parallel import world
 from divacli.progress import Progress, silent
 from divacli.ridge import (
     Diagnosis,
+    LinearOutput,
     LooResult,
     NoiseFit,
     NoiseModel,
@@ -64,6 +65,9 @@ LEARNED, SUSPECTED = "learned", "suspected"
 _COLLAPSED = 0.42
 """Share of the variance in the leading directions, one less than classes, above which features have
 collapsed. It was 0.44 to 0.68 after fine-tuning of all layers, and 0.28 to 0.39 otherwise (10 classes)."""
+
+_COMPARED, _AGREES_MORE = 5000, 0.02
+"""Samples whose outputs are looked at, at the most, and the share by which these must be right more often."""
 
 _FIRST = 3
 """Labels that are named, the most probable errors first."""
@@ -129,7 +133,7 @@ def score(
     table, order_of_table = _ranked(samples, solution, derivative, errors, loo, diagnosis)
     wrong = loo.predicted != solution.task.labels
     loo_error = float(wrong.double().mean())
-    known = LEARNED if noise.learned else SUSPECTED if _may_know(samples, solution) else None
+    known = LEARNED if noise.learned else SUSPECTED if _may_know(samples, solution, loo) else None
     n, d = samples.features.shape
     solve_seconds = time.monotonic() - start
     summary = {
@@ -194,17 +198,34 @@ def _path(solution: Solution) -> dict[str, list[float]] | None:
     return {"ridge": solution.path.ridges.tolist(), "loss": solution.path.loss.tolist()}
 
 
-def _may_know(samples: Samples, solution: Solution) -> bool:
+def _may_know(samples: Samples, solution: Solution, loo: LooResult) -> bool:
     """Whether the network may have been trained on these labels.
 
-    It has one output for each class, or most of the features' variance lies in as many directions as tell the
-    classes apart. So it does after a network was trained on them (Papyan et al. 2020, neural collapse).
+    Its own outputs then agree with them more often than the other samples do, or most of the features'
+    variance lies in as many directions as tell the classes apart (Papyan et al. 2020, neural collapse).
     """
-    if samples.head is not None and len(samples.head[0]) == len(solution.classes):
+    if _agrees_more(samples, solution, loo):
         return True
     directions = len(solution.classes) - 1
     few = 2 <= directions <= len(solution.spectrum.eigenvalues) / 20
     return few and solution.spectrum.leading_share(directions) > _COLLAPSED
+
+
+def _agrees_more(samples: Samples, solution: Solution, loo: LooResult) -> bool:
+    """Whether the network's outputs, one for each class, are right more often than left-out predictions."""
+    classes = solution.classes
+    if samples.head is None or len(samples.head[0]) != len(classes):
+        return False
+    # A folder of classes is numbered in alphabetical order, numbers by their value.
+    numbered = all(name.isdecimal() for name in classes)
+    place = sorted(range(len(classes)), key=lambda c: int(classes[c]) if numbered else c)
+    n = len(loo.predicted)
+    rows = torch.arange(0, n, -(-n // _COMPARED))
+    outputs = LinearOutput(samples.features, *samples.head)[rows].argmax(dim=1)
+    labels = solution.task.labels[rows]
+    gain = (torch.tensor(place)[outputs] == labels).double() - (loo.predicted[rows] == labels).double()
+    error = float(gain.std(correction=0)) / math.sqrt(len(gain))
+    return float(gain.mean()) > max(_AGREES_MORE, 2 * error)
 
 
 def _label_summary(

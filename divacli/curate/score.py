@@ -94,8 +94,9 @@ def of_known_labels(summary: Mapping[str, Any]) -> Iterator[str]:
         )
     elif summary["labels_known"] == score.SUSPECTED:
         yield (
-            "the network may have been trained on these labels: it has an output for each class, or its "
-            "features tell the classes apart as if it was. If so, it may have learned wrong ones by heart, "
+            "the network may have been trained on these labels: its own outputs agree with them more "
+            "often than the other samples do, or its features tell the classes apart as if it was. If so, "
+            "it may have learned wrong ones by heart, "
             f"and {high:.1%} may be wrong, or more. {advice}"
         )
 

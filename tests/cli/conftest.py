@@ -194,7 +194,8 @@ def refuse_to_compute(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         raise AssertionError("computed twice")
 
     def switch_on() -> None:
-        for name in ("curate.score.score", "backbones.load_backbone", "embed.extract.extract"):
+        loading = "backbones.backbone.load_backbone"
+        for name in ("curate.sample_scores.score", loading, "embed.extract.extract"):
             monkeypatch.setattr(f"divacli.{name}", refuse)
 
     return switch_on

@@ -27,9 +27,9 @@ CHANGES = {
 BEFORE = """
 import shutil
 from pathlib import Path
-from divacli.embed import load
+from divacli.embed import data
 
-keys = load._keys
+keys = data.stored_keys
 
 def changed(files, *arguments):
     def change(names):
@@ -41,7 +41,7 @@ def changed(files, *arguments):
     change({read})
     return found
 
-load._keys = changed
+data.stored_keys = changed
 """
 
 

@@ -1,7 +1,7 @@
 """Kills in all phases of six commands: nothing half is seen, and the same command then ends as ever.
 
-`make test` makes 52 of the 200 kills, spread over the same phases, at other moments each time; `make faults` makes
-all. `DIVA_KILLS_SEED` repeats the moments of a run.
+`make test` makes 52 of the 200 kills, spread over the same phases, at other moments each time. `make faults`
+makes all. `DIVA_KILLS_SEED` repeats the moments of a run.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ def test_killed_commands_end_as_if_they_had_not_been_killed(
         landed[killed.phase, signal.name] += 1
         number += 1
     with capsys.disabled():
-        print(f"\n{command}, seed {SEED}: {dict(phases)}, {late} too late, {halfway} half in place; all: {dict(landed)}")
+        print(f"\n{command}, seed {SEED}: {dict(phases)}, {late} too late, {halfway} half in place")
+        print(f"all: {dict(landed)}")
     assert all(phases[phase] for phase, entered in whole.entered.items() if entered and phase != "solve")
 
 
