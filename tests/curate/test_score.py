@@ -100,6 +100,36 @@ def test_features_that_tell_the_classes_apart_and_nothing_else_are_suspected(apa
     assert known is None or high >= summary["loo_error"]
 
 
+@pytest.mark.parametrize(
+    ("learned", "names", "known"),
+    [
+        (True, ("a", "b", "c"), "suspected"),
+        (True, ("8", "9", "10"), "suspected"),
+        (False, ("a", "b", "c"), None),
+    ],
+    ids=["learned", "numbers", "honest"],
+)
+def test_a_network_whose_outputs_agree_with_the_labels_is_suspected(learned, names, known, tmp_path, load):
+    generator = np.random.default_rng(0)
+    truth = np.arange(600) % 3
+    wrong = generator.random(600) < 0.2
+    given = np.where(wrong, (truth + 1) % 3, truth)
+    features = 1.5 * np.eye(3, 300)[truth] + generator.normal(size=(600, 300))
+    file = tmp_path / "samples.npz"
+    np.savez(file, embedding=features.astype(np.float32), label=np.array(names)[given])
+    target = np.eye(3)[given if learned else truth]
+    # Fitted to these labels it agrees with them; to other samples of the same classes as often as they do.
+    train = features if learned else 1.5 * np.eye(3, 300)[truth] + generator.normal(size=(600, 300))
+    weight = np.linalg.solve(train.T @ train + 10 * np.eye(300), train.T @ target)
+    head = torch.from_numpy(weight.T.copy()), torch.zeros(3, dtype=torch.float64)
+    summary = score(replace(load(file), head=head), SolveOptions()).summary
+    assert summary["labels_known"] == known
+    assert (
+        score(replace(load(file), head=(head[0][:2], head[1][:2])), SolveOptions()).summary["labels_known"]
+        is None
+    )
+
+
 def test_the_labels_to_look_at_first_are_named_however_improbable_an_error_is(gaussian):
     result = score(gaussian(), DOUBLE)
     first = result.summary["first"]
