@@ -75,7 +75,7 @@ def compare(
         seed: Of folds.
         logistic: Whether logistic regression is trained too, which takes long with many classes.
     """
-    options = SolveOptions(loss="cross-entropy", seed=seed)
+    options = SolveOptions(loss="robust-cross-entropy", seed=seed)
     result = augment(training, copies, options, AugmentOptions())
     merged = merge(training, [part for _, part in copies])
     problem = pose_merged(training, merged, options)

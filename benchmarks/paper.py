@@ -212,7 +212,7 @@ def reweighting(training: Samples, test: Samples, options: SolveOptions, paper: 
     """Reweight the set as it is."""
     ways: list[tuple[str, str, ReweightOptions | None, float | None]] = [
         ("constant", "", None, paper.before),
-        ("automatic steps, cross-entropy", "cross-entropy", ReweightOptions(), None),
+        ("automatic steps, cross-entropy", "robust-cross-entropy", ReweightOptions(), None),
     ]
     for n in STEPS:
         fixed = ReweightOptions(size=STEP, steps=n)

@@ -48,7 +48,7 @@ def measure(name: str, training: Samples, test: Samples, seed: int) -> dict[str,
     row: dict[str, object] = {"case": name, "seed": seed}
     plain = SolveOptions(seed=seed)
     row["before"] = class_error(training, test, plain)
-    for loss in ("cross-entropy", "squared"):
+    for loss in ("robust-cross-entropy", "squared"):
         result = reweight(training, replace(plain, loss=loss), ReweightOptions())
         after = weighted(training, result.table["weight"].to_numpy())
         row[loss] = class_error(after, test, plain)
@@ -79,7 +79,7 @@ def balance(training: Samples, held_out: dict[str, Samples], seed: int) -> dict[
     by_weights = {"constant": np.ones(len(labels)), "inverse frequency": inverse}
     for per in ("sample", "class"):
         how = ReweightOptions(per=per)
-        result = reweight(training, replace(options, loss="cross-entropy"), how)
+        result = reweight(training, replace(options, loss="robust-cross-entropy"), how)
         by_weights[f"per {per}"] = result.table["weight"].to_numpy()
         row[f"steps per {per}"] = result.summary["sizes"]
     for name, weights in by_weights.items():

@@ -119,6 +119,7 @@ class LossName(StrEnum):
 
     squared = "squared"
     cross_entropy = "cross-entropy"
+    robust_cross_entropy = "robust-cross-entropy"
 
 
 class ValidationName(StrEnum):
@@ -366,7 +367,8 @@ class ProblemOptions:
     loss: Annotated[
         LossName | None,
         typer.Option(
-            help="Validation loss. Default: squared; of reweight and augment cross-entropy.",
+            help="Validation loss. score, prune and relabel have cross-entropy; reweight, augment (their "
+            "default), extend and train robust-cross-entropy, in which a share of the labels may be wrong.",
             show_default=False,
             rich_help_panel=_SOLVE,
         ),

@@ -6,6 +6,8 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import typer
+
 from divacli.backbones.linearised.expression import UNCHANGED, Linearize
 from divacli.cli.console import RichProgress, note, warn
 from divacli.cli.options import (
@@ -114,16 +116,32 @@ class Session(Loader):
         return Scores.fresh(result, options)
 
     def solve_options(
-        self, problem: ProblemOptions, default_loss: LossName = LossName.squared
+        self, problem: ProblemOptions, default_loss: LossName = LossName.squared, *, robust: bool = False
     ) -> SolveOptions:
-        """How the problem is solved."""
+        """How the problem is solved.
+
+        Args:
+            problem: The options.
+            default_loss: Where none is given.
+            robust: Whether the command takes the robust cross-entropy in the place of the plain one.
+
+        Raises:
+            typer.BadParameter: The loss is not one of this command.
+        """
         import torch
 
         from divacli.solve.pose import SolveOptions
 
+        loss = problem.loss or default_loss
+        entropy = LossName.robust_cross_entropy if robust else LossName.cross_entropy
+        if loss not in (LossName.squared, entropy):
+            raise typer.BadParameter(
+                f"{loss.value} is no loss of this command; expected squared or {entropy.value}",
+                param_hint="'--loss'",
+            )
         return SolveOptions(
             ridge=problem.ridge,
-            loss=(problem.loss or default_loss).value,
+            loss=loss.value,
             scaling=problem.scaling.value,
             around_head=problem.around_head,
             group=self.group_column,

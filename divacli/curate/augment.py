@@ -217,7 +217,7 @@ def augment(
     Args:
         samples: (n) images, at their weights.
         copies: Each transform with its copies of them, as from `divacli.embed.copies_of`.
-        options: How the problem is posed; its loss "cross-entropy" is the calibrated, noise-robust one.
+        options: How the problem is posed; its loss is "squared" or "robust-cross-entropy".
         how: Steps.
         validation: A separate validation set, whose loss is lowered in place of the leave-one-out loss.
         progress: Told of every step size that was tried.

@@ -364,7 +364,7 @@ def pose_choice(
         validation=held_out,
         validation_order=held_out_order,
         ridge=options.ridge,
-        robust=options.loss == "cross-entropy",
+        robust=options.loss == "robust-cross-entropy",
         labelled=pool.manifest.labelled,
         min_trust=0.0 if how.start_full else how.min_trust,
         seed=options.seed,

@@ -168,7 +168,7 @@ def reweight(
 
     Args:
         samples: What is weighted; their weights are where the walk starts.
-        options: How the problem is posed; its loss "cross-entropy" is the calibrated, noise-robust one.
+        options: How the problem is posed; its loss is "squared" or "robust-cross-entropy".
         how: Steps, and which samples share a weight.
         validation: A separate validation set.
         progress: Told of every step size that was tried.
@@ -265,7 +265,7 @@ def problem_of(
         task,
         leave_one_out_ridge(task, options, order if validation is None else None),
         order,
-        robust=options.loss == "cross-entropy",
+        robust=options.loss == "robust-cross-entropy",
         # Biases would take over what balancing is to do with weights.
         bias=not options.balanced,
         shared=shared,

@@ -20,7 +20,8 @@ class SolveOptions:
 
     Attributes:
         ridge: lambda on the features as scaled, or None to choose it.
-        loss: Validation loss, "squared" or "cross-entropy".
+        loss: Validation loss, "squared" or "cross-entropy"; where weights are sought, "squared" or
+            "robust-cross-entropy", which is calibrated and in which a share of the labels may be wrong.
         scaling: "unit", "standard" or "none".
         around_head: Linearise around the network's own head: targets are one-hot labels minus its outputs.
         group: Column whose equal values are left out together, or None for no groups. The default is used

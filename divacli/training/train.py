@@ -148,7 +148,7 @@ def train(
         backbone: The network; its parameters are changed in place, and it is moved to `solve.device`.
         options: How it is trained.
         solve: How the ridge problem is posed, where all is computed, and the seed of halves, folds and order.
-            Its loss "cross-entropy" is the calibrated, noise-robust one. `around_head` is not looked at.
+            Its loss is "squared" or "robust-cross-entropy". `around_head` is not looked at.
         test: Held-out samples whose error is reported, and never used.
         known_classes: The label of each output of the network's present head, where they are known. A head
             for other classes, or for another number of them, gives way to a closed-form one. So does one of

@@ -64,7 +64,7 @@ def test_the_files_and_what_they_say(more_images, model, done):
     assert [*rows] == ["untouched", "invert", "hflip"]
     assert rows["invert"]["derivative"] > 0
     assert rows["hflip"]["probability"] == pytest.approx(hflip, abs=1e-4)
-    assert (summary["loss"], summary["n_samples"], summary["step_size"]) == ("cross-entropy", 70, None)
+    assert (summary["loss"], summary["n_samples"], summary["step_size"]) == ("robust-cross-entropy", 70, None)
     assert {"ridge", "before", "after", "held_out", "trials", "fingerprint", "versions"} < summary.keys()
     assert len(pd.read_csv("diva-out/failed.csv")) == 0
     said = text_of(result)

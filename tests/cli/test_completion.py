@@ -55,7 +55,7 @@ def test_options():
 @pytest.mark.parametrize(
     ("line", "values"),
     [
-        ("diva score photos --loss ", ["squared", "cross-entropy"]),
+        ("diva score photos --loss ", ["squared", "cross-entropy", "robust-cross-entropy"]),
         ("diva relabel photos --decide ", ["likely", "balanced"]),
         ("diva score photos --format p", ["parquet"]),
         ("diva evaluate photos --curve ", ["remove", "add"]),

@@ -398,7 +398,12 @@ def test_features_that_do_not_fit_are_refused(both, arrays, photos, done, run, f
 
 @pytest.mark.parametrize(
     "options",
-    [("--loss", "cross-entropy"), ("--ridge", "3"), ("--validation", "balanced"), ("--scaling", "none")],
+    [
+        ("--loss", "robust-cross-entropy"),
+        ("--ridge", "3"),
+        ("--validation", "balanced"),
+        ("--scaling", "none"),
+    ],
 )
 def test_options_of_the_problem(options, both, done):
     archive = np.load("core/core.npz")

@@ -76,7 +76,11 @@ def test_the_json_says_what_was_done(blobs, done):
     done("reweight", blobs(n=90).file, *FAST, "--seed", "3")
     content = summary_of()
     assert (content["n_samples"], content["n_classes"]) == (90, 3)
-    assert (content["per"], content["loss"], content["validation"]) == ("sample", "cross-entropy", "natural")
+    assert (content["per"], content["loss"], content["validation"]) == (
+        "sample",
+        "robust-cross-entropy",
+        "natural",
+    )
     assert content["step_size"] is None
     assert [trial["size"] for trial in content["trials"]] == [0.025, 0.05, 0.1, 0.2, 0.4]
     assert {trial["step"] for trial in content["trials"]} == {1}
@@ -442,3 +446,15 @@ def test_a_failed_command_leaves_earlier_results_whole(blobs, done, run):
     before = Path("diva-out/reweighted.csv").read_bytes()
     assert run("reweight", data, "--per", "group").exit_code == 1
     assert Path("diva-out/reweighted.csv").read_bytes() == before
+
+
+def test_each_command_has_its_cross_entropy(blobs, run):
+    file = blobs().file
+    for command, wrong, other in (
+        ("reweight", "cross-entropy", "robust-cross-entropy"),
+        ("score", "robust-cross-entropy", "cross-entropy"),
+    ):
+        result = run(command, file, "--loss", wrong)
+        assert result.exit_code == 2
+        said = " ".join(result.stderr.replace("│", " ").split())
+        assert f"{wrong} is no loss of this command; expected squared or {other}" in said

@@ -31,7 +31,7 @@ from divacli.report.terminal.augment import augment_verdict
 from divacli.ridge import NOTHING, RANDOM, decompose, ridge_path, share_weights
 from divacli.solve.pose import SolveOptions, pose
 
-OPTIONS = SolveOptions(loss="cross-entropy", dtype=torch.float64)
+OPTIONS = SolveOptions(loss="robust-cross-entropy", dtype=torch.float64)
 SQUARED = replace(OPTIONS, loss="squared", ridge=0.7)
 CENTRES = np.random.default_rng(99).normal(size=(3, 6)) * 1.2
 HFLIP, VFLIP, BLUR = (parse_transform(name) for name in ("hflip", "vflip", "blur:3"))

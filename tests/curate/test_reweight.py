@@ -23,7 +23,7 @@ from divacli.ridge import NOTHING, RANDOM, Oracle, SquaredLoss
 from divacli.solve.pose import SolveOptions, balanced
 
 SQUARED = SolveOptions(ridge=0.5, loss="squared", dtype=torch.float64)
-ROBUST = replace(SQUARED, loss="cross-entropy")
+ROBUST = replace(SQUARED, loss="robust-cross-entropy")
 ONE_STEP = ReweightOptions(size=0.3)
 QUICK = ReweightOptions(steps=1, n_folds=3)
 
@@ -259,7 +259,7 @@ def test_two_samples_at_a_ridge_of_ones_own(tmp_path, load):
     # Neither is worth more than the other.
     assert weights_of(result) == pytest.approx([1, 1])
     with pytest.raises(SolveError, match="K-fold needs three samples or more") as caught:
-        reweight(samples, SolveOptions(loss="cross-entropy"), ReweightOptions())
+        reweight(samples, SolveOptions(loss="robust-cross-entropy"), ReweightOptions())
     assert "--step-size" in caught.value.hint
 
 

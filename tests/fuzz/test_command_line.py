@@ -19,7 +19,7 @@ from divacli.manifest import read_manifest
 # Option: values that work on the data below, and values that need not.
 COMMON: dict[str, tuple[list[str | None], list[str]]] = {
     "--ridge": (["auto", "0.5", "1e-6"], ["0", "1e300", "nan", "-1", "x"]),
-    "--loss": (["squared", "cross-entropy"], ["hinge"]),
+    "--loss": (["squared", "cross-entropy", "robust-cross-entropy"], ["hinge"]),
     "--validation": (["natural", "balanced"], [""]),
     "--group": (["none", "group"], ["path", "label", "nothing", "duplicates", ""]),
     "--scaling": (["unit", "standard", "none"], []),

@@ -21,7 +21,7 @@ def result(choice: StepChoice | None, labels: list[str] | None = None, **changes
     labels = ["a", "a", "[red]b", "\x1b[2Jc"] if labels is None else labels
     table = pd.DataFrame({"label": labels, "weight": np.linspace(0, 3, len(labels))})
     history = pd.DataFrame({"step": [0, 1], "loss": [1.0, 0.9], "error": [0.5, 0.25]})
-    summary = {"loss": "cross-entropy", "n_zero": 1, "effective_samples": 2.571}
+    summary = {"loss": "robust-cross-entropy", "n_zero": 1, "effective_samples": 2.571}
     summary |= {"group": None, "n_groups": None, **changes}
     return ReweightResult(table, SimpleNamespace(), choice, history, summary)
 
@@ -66,7 +66,7 @@ def test_given_steps_have_no_trials():
 def test_loss_weights_and_classes():
     lines = shown(result(None))
     text = " ".join(" ".join(lines).split())
-    assert "cross-entropy loss over validation samples 1.0000 -> 0.9000, error 50.0% -> 25.0%" in text
+    assert "robust-cross-entropy loss over validation samples 1.0000 -> 0.9000, error 50.0% -> 25.0%" in text
     assert "1 of 4 weights are 0, the largest is 3; they weigh like 3 equal samples" in text
     assert row(lines, "0.500") == ["0.500", "16.7%", "2", "a"]
     assert row(lines, "2.000") == ["2.000", "33.3%", "1", "[red]b"]

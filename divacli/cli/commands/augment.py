@@ -80,7 +80,7 @@ def register(app: typer.Typer) -> None:
         _require_different(named)
         target = Output(output, *FILES)
         session = Session(network, compute, frame, problem.group)
-        options = session.solve_options(problem, LossName.cross_entropy)
+        options = session.solve_options(problem, LossName.robust_cross_entropy, robust=True)
         how = AugmentOptions(size, walk.steps, walk.folds)
         result = augment_data(session, read_data(data), named, options, how, problem.val)
         deliver(result, target, augment_summary, frame, cache=compute.cache)

@@ -95,7 +95,7 @@ def register(app: typer.Typer) -> None:
 
         target = Output(output, *FILES, sources=(data, pool))
         session = Session(network, compute, frame, problem.group)
-        options = session.solve_options(problem)
+        options = session.solve_options(problem, robust=True)
         rule = None if by is Rule.auto else by.value
         how = ExtendOptions(budget, choice.refit_every, choice.min_trust, rule, share=share)
         labels_given = pool_labels is PoolLabels.given

@@ -70,7 +70,7 @@ def register(app: typer.Typer) -> None:
 
         target = Output(output, *FILES, sources=(data,))
         session = Session(network, compute, frame, problem.group)
-        options = session.solve_options(problem, LossName.cross_entropy)
+        options = session.solve_options(problem, LossName.robust_cross_entropy, robust=True)
         how = ReweightOptions(size, walk.steps, per.value, walk.folds)
         result = reweight_data(session, read_data(data), options, how, problem.val)
         deliver(result, target, reweight_summary, frame, cache=compute.cache)

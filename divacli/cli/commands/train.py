@@ -149,7 +149,7 @@ def register(app: typer.Typer) -> None:
                 hint="leave --out out for diva-out; its reweighted.csv is DATA for other commands",
             )
         session = Session(network, compute, frame, problem.group)
-        solve = session.solve_options(problem)
+        solve = session.solve_options(problem, robust=True)
         manifest, tested = training_data(session, data, test)
         steps = StepOptions(
             optimizer.value,
