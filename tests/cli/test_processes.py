@@ -246,7 +246,8 @@ def test_a_killed_process_ends_the_job_and_what_was_embedded_is_kept(place):
     assert ours.count("Traceback") == 1  # of torchrun itself
     assert "divacli/" not in ours
     assert not content(place / "killed")
-    assert len(shards(place / "kill")) == 1 + 3  # one batch of one process, all of the other's
+    # One batch of one process, and of the other's three those that it wrote before the job ended.
+    assert 1 + 1 <= len(shards(place / "kill")) <= 1 + 3
     assert not list(place.glob("kill/**/*.tmp"))
 
 
