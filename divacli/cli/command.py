@@ -22,7 +22,6 @@ import typer
 
 from divacli.cli.console import say, show_traceback, warn
 from divacli.cli.logs import open_log
-from divacli.cli.options import name_value
 from divacli.cli.processes import (
     Terminated,
     ending_well,
@@ -32,6 +31,7 @@ from divacli.cli.processes import (
     require_single,
     require_world,
 )
+from divacli.cli.values import name_value
 from divacli.errors import DivaError
 from divacli.run import Run, running
 

@@ -15,8 +15,8 @@ from divacli.cli.options import (
     NetworkOptions,
     OutputOptions,
     ProblemOptions,
-    budget_value,
 )
+from divacli.cli.values import budget_value, require_one_stdin
 from divacli.errors import OutputError
 from divacli.files.present import require_present
 
@@ -57,8 +57,7 @@ def register(app: typer.Typer) -> None:
         `diva aggregate images.npz --pool texts.npz --pool sketches.npz`
         """
         budget, share = budget_value(choice.budget)
-        if [data, *pool, problem.val].count("-") > 1:
-            raise typer.BadParameter("only one of DATA, --pool and --val can be standard input (-)")
+        require_one_stdin("DATA, --pool and --val", data, *pool, problem.val)
         require_present(data, *pool, problem.val)
         from divacli.cli.deliver import deliver
         from divacli.cli.output import Output

@@ -10,7 +10,8 @@ import typer
 
 from divacli.cli.command import command
 from divacli.cli.console import RichProgress, console
-from divacli.cli.options import FrameOptions, Overwrite, path_value
+from divacli.cli.options import FrameOptions, Overwrite
+from divacli.cli.values import path_value
 from divacli.errors import OutputError
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from divacli.cli.options import (
     OutputOptions,
     ProblemOptions,
 )
+from divacli.cli.values import require_one_stdin
 from divacli.files.present import require_present
 
 
@@ -149,8 +150,7 @@ def register(app: typer.Typer) -> None:
             raise typer.BadParameter("--curve add takes from --pool DATA")
         if pool is not None and curve is not CurveName.add and not manifests:
             raise typer.BadParameter("--pool DATA belongs to --manifest DATA or --curve add")
-        if [data, test, truth, pool, problem.val, *manifests].count("-") > 1:
-            raise typer.BadParameter("only one of DATA and the options can be standard input (-)")
+        require_one_stdin("DATA and the options", data, test, truth, pool, problem.val, *manifests)
         shares = _fraction_values(fractions, curve)
         require_present(data, test, truth, pool, problem.val, *manifests)
         from divacli.cli.deliver import deliver

@@ -11,7 +11,8 @@ import typer
 
 from divacli.cli.command import command
 from divacli.cli.console import say, warn
-from divacli.cli.options import FrameOptions, OutputOptions, path_value
+from divacli.cli.options import FrameOptions, OutputOptions
+from divacli.cli.values import path_value
 from divacli.errors import DataError
 from divacli.files.present import require_present
 from divacli.files.urls import is_url

@@ -16,8 +16,8 @@ from divacli.cli.options import (
     NetworkOptions,
     OutputOptions,
     ProblemOptions,
-    budget_value,
 )
+from divacli.cli.values import budget_value, require_one_stdin
 from divacli.files.present import require_present
 
 _PANEL = "Choice"
@@ -84,8 +84,7 @@ def register(app: typer.Typer) -> None:
         `diva extend labelled.csv --pool unlabelled/ --budget 100 --model resnet50 --weights DEFAULT`
         """
         budget, share = budget_value(choice.budget)
-        if [data, pool, problem.val].count("-") > 1:
-            raise typer.BadParameter("only one of DATA, --pool and --val can be standard input (-)")
+        require_one_stdin("DATA, --pool and --val", data, pool, problem.val)
         require_present(data, pool, problem.val)
         from divacli.cli.deliver import deliver
         from divacli.cli.output import Output

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from divacli.cli.command import command
-from divacli.cli.options import FrameOptions, OutputOptions, Overwrite, ResultsFolder, TrueLabels, path_value
+from divacli.cli.options import FrameOptions, OutputOptions, Overwrite, ResultsFolder, TrueLabels
+from divacli.cli.values import path_value
 from divacli.files.present import require_present
 
 

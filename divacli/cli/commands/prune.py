@@ -16,6 +16,7 @@ from divacli.cli.options import (
     OutputOptions,
     ProblemOptions,
 )
+from divacli.cli.values import require_probability
 from divacli.files.present import require_present
 
 
@@ -140,10 +141,8 @@ def register(app: typer.Typer) -> None:
             raise typer.BadParameter(f"--by {by.value} has no --threshold: give --keep FRACTION")
         if budget is not None and not automatic:
             raise typer.BadParameter("--budget is for --keep auto")
-        if automatic and threshold is not None and not 0 <= threshold < 1:
-            raise typer.BadParameter(
-                f"--threshold {threshold}: expected a probability in [0, 1), such as 0.5"
-            )
+        if automatic:
+            require_probability(threshold)
         require_present(data, problem.val)
         from divacli.cli.deliver import deliver
         from divacli.cli.output import Output

@@ -16,6 +16,7 @@ from divacli.cli.options import (
     OutputOptions,
     ProblemOptions,
 )
+from divacli.cli.values import require_probability
 from divacli.files.present import require_present
 
 
@@ -93,10 +94,7 @@ def register(app: typer.Typer) -> None:
                 f"--decide {decide.value} and --threshold {threshold:g}: expected one of them, for each is a "
                 "decision; leave the other out, also of a --config file"
             )
-        if threshold is not None and not 0 <= threshold < 1:
-            raise typer.BadParameter(
-                f"--threshold {threshold}: expected a probability in [0, 1), such as 0.5"
-            )
+        require_probability(threshold)
         require_present(data, problem.val)
         from divacli.cli.deliver import deliver
         from divacli.cli.output import Output

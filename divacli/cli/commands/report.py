@@ -8,16 +8,9 @@ from typing import Annotated
 import typer
 
 from divacli.cli.command import command
-from divacli.cli.options import (
-    ONLY_CACHE,
-    ComputeOptions,
-    FrameOptions,
-    Overwrite,
-    ResultsFolder,
-    TrueLabels,
-    path_value,
-)
+from divacli.cli.options import ONLY_CACHE, ComputeOptions, FrameOptions, Overwrite, ResultsFolder, TrueLabels
 from divacli.cli.page import LIMIT, write_page
+from divacli.cli.values import path_value
 from divacli.files.present import require_present
 
 

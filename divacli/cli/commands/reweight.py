@@ -17,8 +17,8 @@ from divacli.cli.options import (
     OutputOptions,
     ProblemOptions,
     WalkOptions,
-    step_size_value,
 )
+from divacli.cli.values import step_size_value
 from divacli.files.present import require_present
 
 _PANEL = "Steps"

@@ -17,8 +17,8 @@ from divacli.cli.options import (
     NetworkOptions,
     OutputOptions,
     ProblemOptions,
-    step_size_value,
 )
+from divacli.cli.values import require_one_stdin, step_size_value
 from divacli.errors import OutputError
 from divacli.files.present import require_present
 
@@ -129,8 +129,7 @@ def register(app: typer.Typer) -> None:
         for name, value in (("--lr", lr), ("--clip-norm", clip_norm)):
             if value is not None and not 0 < value < float("inf"):
                 raise typer.BadParameter(f"{name} {value}: expected a number above 0")
-        if [data, test].count("-") > 1:
-            raise typer.BadParameter("only one of DATA and --test can be standard input (-)")
+        require_one_stdin("DATA and --test", data, test)
         require_present(data, test)
         from divacli.cli.deliver import deliver
         from divacli.cli.output import Output, require_no_input
