@@ -87,6 +87,20 @@ class Output(ResultFiles):
                 error.hint = f"{page_command(self.folder)} makes the page of them; or {error.hint}"
             raise
 
+    def required_folder(self, why: str, hint: str = "leave --out out for diva-out") -> Path:
+        """The folder of a result that standard output cannot take.
+
+        Args:
+            why: What of it needs a folder.
+            hint: What to do.
+
+        Raises:
+            OutputError: The result goes to standard output.
+        """
+        if self.folder is None:
+            raise OutputError(f"--out -: {why}", expected="--out DIR", hint=hint)
+        return self.folder
+
     def done(self, *, whole: bool = True) -> None:
         """As `finish`, of the command that is running, with the samples that it has read."""
         # Which of those that not every run makes are written is known now.

@@ -17,7 +17,6 @@ from divacli.cli.options import (
     ProblemOptions,
 )
 from divacli.cli.values import budget_value, require_one_stdin
-from divacli.errors import OutputError
 from divacli.files.present import require_present
 
 _PANEL = "Choice"
@@ -67,12 +66,7 @@ def register(app: typer.Typer) -> None:
         from divacli.report.terminal.extend import aggregate_summary
 
         target = Output(output, *FILES)
-        if target.folder is None:
-            raise OutputError(
-                f"--out -: the table's features go into {FEATURES}, which needs a folder",
-                expected="--out DIR",
-                hint="leave --out out for diva-out",
-            )
+        target.required_folder(f"the table's features go into {FEATURES}, which needs a folder")
         session = Session(network, compute, frame, problem.group)
         options = session.solve_options(problem)
         how = ExtendOptions(budget, choice.refit_every, choice.min_trust, share=share)

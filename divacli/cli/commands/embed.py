@@ -6,7 +6,6 @@ import typer
 
 from divacli.cli.command import command
 from divacli.cli.options import ComputeOptions, Data, FrameOptions, NetworkOptions, OutputOptions
-from divacli.errors import OutputError
 from divacli.files.present import require_present
 
 
@@ -36,12 +35,7 @@ def register(app: typer.Typer) -> None:
         from divacli.curate.embed import FILES, embed_data
 
         target = Output(output, *FILES, sources=(data,))
-        if target.folder is None:
-            raise OutputError(
-                "--out -: a feature store is a folder",
-                expected="--out DIR",
-                hint="leave --out out for diva-out",
-            )
+        target.required_folder("a feature store is a folder")
         result = embed_data(Session(network, compute, frame), data)
         summary = result.summary
         made = (

@@ -19,7 +19,6 @@ from divacli.cli.options import (
     ProblemOptions,
 )
 from divacli.cli.values import require_one_stdin, step_size_value
-from divacli.errors import OutputError
 from divacli.files.present import require_present
 
 _TRAINING, _STEPS = "Training", "Steps of the weights"
@@ -141,12 +140,8 @@ def register(app: typer.Typer) -> None:
 
         require_no_input(output.out, [CHECKPOINT])
         target = Output(output, *FILES, sources=(data,))
-        if target.folder is None:
-            raise OutputError(
-                "--out -: the trained network is a file",
-                expected="--out DIR",
-                hint="leave --out out for diva-out; its reweighted.csv is DATA for other commands",
-            )
+        hint = "leave --out out for diva-out; its reweighted.csv is DATA for other commands"
+        checkpoint = target.required_folder("the trained network is a file", hint) / CHECKPOINT
         session = Session(network, compute, frame, problem.group)
         solve = session.solve_options(problem, robust=True)
         manifest, tested = training_data(session, data, test)
@@ -167,7 +162,6 @@ def register(app: typer.Typer) -> None:
             patience,
             steps,
         )
-        checkpoint = target.folder / CHECKPOINT
         try:
             result = train_network(
                 manifest,
