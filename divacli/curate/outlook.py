@@ -23,6 +23,7 @@ from divacli.ridge import (
     Change,
     Decide,
     Forecast,
+    Labelled,
     Loss,
     NoiseModel,
     Problem,
@@ -103,8 +104,7 @@ class Judge:
 
     def wrong(self, rest: Rest) -> Tensor:
         """Probability (m,) that the label of each of `rest.rows` is wrong, as seen without a fold."""
-        labels = rest.task.labels[rest.rows]
-        return 1 - self.noise.posterior(rest.predictions, labels).gather(1, labels[:, None])[:, 0]
+        return self.noise.wrong(Labelled(rest.predictions, rest.task.labels[rest.rows]))
 
     def losses(self, rest: Rest) -> Tensor:
         """Leave-one-out loss (m,) of each of `rest.rows`, as seen without a fold."""

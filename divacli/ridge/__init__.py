@@ -24,7 +24,7 @@ from divacli.ridge.labels.diagnosis import Diagnosis, diagnose
 from divacli.ridge.labels.disagreement import Disagreement, examine_disagreement
 from divacli.ridge.labels.mistakes import Mistakes, Shape
 from divacli.ridge.labels.noise import NoiseFit, fit_noise, noise_rows
-from divacli.ridge.labels.noise_fit import NoiseModel
+from divacli.ridge.labels.noise_fit import Labelled, NoiseModel
 from divacli.ridge.labels.scores import Scores, scores
 from divacli.ridge.labels.votes import Votes, VotesFit, fit_votes, gain_of_a_vote, right_shares
 from divacli.ridge.leave_out.calibration import RobustCrossEntropy, calibrate
@@ -83,6 +83,7 @@ __all__ = [
     "Extension",
     "Forecast",
     "Kept",
+    "Labelled",
     "LeftOut",
     "LinearOutput",
     "LooResult",

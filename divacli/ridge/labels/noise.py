@@ -8,14 +8,11 @@ the label says of the true class follows by Bayes' rule. `noise_fit.py` has the 
 
 Three things are not fitted:
 
-1. *The shape of the mistakes.* Labels that are moved at random, people's mistakes, and labels that the
-   network has learned look alike in part. `LEARNED` is taken where it explains the labels as well as the
-   others do and finds more of them wrong, all predictions being assumed sharp; else `PEOPLE`, unless `RANDOM`
-   is likelier, or mistakes are of one rate or in pairs of classes.
-2. *The strength of the prior of the pairs*, by the likelihood of held-out labels. One number a pair of
-   classes is right where labels are confused in pairs, and too many where any label can become any other.
+1. *The shape of the mistakes*, which are random, of people, or learned by the network, and
+2. *the strength of the prior of the pairs*: `noise_choice.py` chooses both.
 3. *The rate* is not chosen where the data leave it open: probabilities are a mean over it.
 
+`noise_check.py` holds the model against a second estimate, and replaces it where that contradicts.
 The interval holds the rates of all choices that the labels do not rule out.
 """
 
@@ -142,8 +139,7 @@ def fit_noise(
     low = min(min(rate, *choice.rates) - spread, doubts[0])
     # Less than one label is none.
     low = low if low * len(wrong) >= 1 else 0.0
-    high = min(1.0, max(rate, *choice.rates) + spread)
-    high = max(high, doubts[1])
+    high = max(min(1.0, max(rate, *choice.rates) + spread), doubts[1])
     shape = choice.shape
     if again is not None:
         model, shape, rate = again, LEARNED, float(again.wrong(everything).mean())

@@ -1,8 +1,8 @@
 """A check of the label-noise model by disagreements, and the model that takes its place where it fails.
 
 The model fails on features of a network that was trained on these labels: it then finds hardly any of them
-wrong, with confidence. `disagreement.py` says how many disagreements are wrong labels. Where
-the model explains clearly fewer, a label is judged by its most probable rival instead,
+wrong, with confidence. `disagreement.py` says how many disagreements are wrong labels. Where the model
+explains clearly fewer, a label is judged by its most probable rival instead,
 
     p(wrong) = sigmoid(log q(rival | f) - log q(label | f) + rivalry)
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from divacli.ridge.labels.disagreement import Disagreement
 from divacli.ridge.labels.mistakes import LEARNED, RANDOM
 from divacli.ridge.labels.noise_choice import Trials
-from divacli.ridge.labels.noise_fit import Labelled, NoiseModel
+from divacli.ridge.labels.noise_fit import Labelled, NoiseModel, ahead_of_rival
 
 _EXPLAINED = 0.85
 """Part of the second estimate below which the model contradicts it."""
@@ -92,9 +92,10 @@ def _learned_in_pairs(trials: Trials, strength: float) -> bool:
 
 def _rivalry(model: NoiseModel, samples: Labelled, share: float) -> float:
     """The same rivalry of all classes by which this share of the labels is wrong, by bisection."""
+    ahead, _ = ahead_of_rival(model.calibration.logs(samples.predictions), samples.labels[:, None])
     low, high = -_MOST_RIVALRY, _MOST_RIVALRY
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        trial = replace(model, rivalry=torch.full_like(model.mistakes.pairs, middle))
-        low, high = (low, middle) if float(trial.wrong(samples).mean()) >= share else (middle, high)
+        wrong = float((1 - torch.sigmoid(ahead - middle)).mean())
+        low, high = (low, middle) if wrong >= share else (middle, high)
     return high

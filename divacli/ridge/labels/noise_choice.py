@@ -2,7 +2,10 @@
 
 `LEARNED` is taken where it explains the labels as well as the others do and finds more of them wrong, all
 predictions being assumed sharp; else `PEOPLE`, unless `RANDOM` is likelier, or mistakes are of one rate or in
-pairs of classes. The strength is chosen by the likelihood of held-out labels.
+pairs of classes.
+
+The strength is chosen by the likelihood of held-out labels. One number a pair of classes is right where
+labels are confused in pairs, and too many where any label can become any other.
 """
 
 from __future__ import annotations

@@ -125,10 +125,21 @@ class NoiseModel:
 
 def _by_rival(logs: Tensor, own: Tensor, rivalry: Tensor) -> Tensor:
     """Probabilities (m, k): of the label `own` (m, 1) by its most probable rival, of the others by `logs`."""
-    others = logs.scatter(1, own, -math.inf)
-    best = others.max(dim=1, keepdim=True)
-    right = torch.sigmoid(logs.gather(1, own) - best.values - rivalry[best.indices, own])
-    return (torch.softmax(others, dim=1) * (1 - right)).scatter(1, own, right)
+    ahead, rival = ahead_of_rival(logs, own)
+    right = torch.sigmoid(ahead - rivalry[rival, own])
+    others = torch.softmax(logs.scatter(1, own, -math.inf), dim=1)
+    return (others * (1 - right)).scatter(1, own, right)
+
+
+def ahead_of_rival(logs: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    """Nats by which the label `own` is ahead of its most probable rival, and that rival: (m, 1) each.
+
+    Args:
+        logs: (m, k) log-probabilities before the label is looked at.
+        own: (m, 1) int64 labels.
+    """
+    rival = logs.scatter(1, own, -math.inf).max(dim=1, keepdim=True)
+    return logs.gather(1, own) - rival.values, rival.indices
 
 
 @dataclass(frozen=True)
