@@ -19,13 +19,14 @@ from divacli.backbones.archive import (
 from divacli.backbones.checkpoint import archive_kind, read_checkpoint
 from divacli.backbones.clip import CLIP, EMBEDDING, from_clip
 from divacli.backbones.factory import factory_file, from_factory
-from divacli.backbones.fingerprint import stable_text, text_digest, weights_digest
+from divacli.backbones.fingerprint import stable_text, tensors_digest, text_digest, weights_digest
 from divacli.backbones.inference import CompiledExtractor, folded
 from divacli.backbones.layer import Extractor, LayerExtractor, same
 from divacli.backbones.linearised.expression import UNCHANGED, Linearize
 from divacli.backbones.linearised.tangent import TangentExtractor
+from divacli.backbones.module import from_module
 from divacli.backbones.source import Source
-from divacli.backbones.transform import Transform, imagenet_transform, probe_images
+from divacli.backbones.transform import Transform, imagenet_transform, noise_through, probe_images
 from divacli.backbones.userfile import is_user_file
 from divacli.backbones.zoo import TIMM, from_timm, from_torchvision
 from divacli.errors import ModelError, listed
@@ -135,25 +136,28 @@ class Backbone:
 
 
 def load_backbone(
-    model: str | None,
+    model: str | nn.Module | None,
     checkpoint: Path | None = None,
     *,
     weights: str | None = None,
     layer: str | None = None,
     image_size: int | None = None,
     linearize: Linearize = UNCHANGED,
+    transform: Transform | None = None,
 ) -> Backbone:
     """Load a network and find its feature layer.
 
     Args:
-        model: A torchvision classification network, `timm:NAME`, `clip:NAME`, or `FILE.py:FACTORY`. None:
-            `checkpoint` is a TorchScript or `torch.export` archive, which holds the network itself.
+        model: A torchvision classification network, `timm:NAME`, `clip:NAME`, or `FILE.py:FACTORY`; or a
+            module, of which a copy is taken. None: `checkpoint` is a TorchScript or `torch.export` archive,
+            which holds the network itself.
         checkpoint: Weights in a file of torch or safetensors; told by content, not by suffix.
         weights: In place of a checkpoint, published weights to download, for a name only: "DEFAULT", a member
             of torchvision's weights enum, or a tag of timm.
         layer: The layer whose input is the features. None: the last `nn.Linear` that runs.
         image_size: Side of the square crop, where neither a factory's transform nor the archive fixes it.
         linearize: What features are gradients of; by default none: they are what goes into the layer.
+        transform: Of a module, which has none of its own.
 
     Returns:
         The backbone on the CPU, tried on a small batch of noise.
@@ -162,6 +166,22 @@ def load_backbone(
         ModelError: For whatever is wrong with the names, files, weights or the network.
     """
     plain = linearize.plain  # refuses what is wrong with it before anything is read or downloaded
+    if isinstance(model, nn.Module):
+        if weights is not None or image_size is not None:
+            raise ModelError(
+                "weights or image_size with a module",
+                expected="a module with its weights, and a transform that says the size",
+                hint="leave them out",
+            )
+        read = None if checkpoint is None else read_checkpoint(checkpoint)
+        source = from_module(model, transform, read)
+        return _from_source(source, layer, () if read is None else read.notes, linearize)
+    if transform is not None:
+        raise ModelError(
+            f"a transform with {'an archive' if model is None else model}",
+            expected="a transform with a torch.nn.Module only: other networks have their own",
+            hint="leave the transform out",
+        )
     if model is not None and model.startswith(CLIP):
         if not plain:
             raise _not_linearized(linearize, model, "its features are embeddings that texts share")
@@ -184,7 +204,7 @@ def load_backbone(
     return _from_source(source, layer, () if read is None else read.notes, linearize)
 
 
-def code_note(model: str | None, checkpoint: Path | None) -> str | None:
+def code_note(model: str | nn.Module | None, checkpoint: Path | None) -> str | None:
     """What to say of a network before it is loaded, where that runs code of others; None where it does not.
 
     Args:
@@ -194,6 +214,8 @@ def code_note(model: str | None, checkpoint: Path | None) -> str | None:
     Raises:
         ModelError: There is no such file.
     """
+    if isinstance(model, nn.Module):
+        return None
     if model is not None:
         return factory_file(model).note if is_user_file(model) else None
     if checkpoint is None or archive_kind(checkpoint) is None:
@@ -260,6 +282,11 @@ def _from_source(source: Source, layer: str | None, notes: tuple[str, ...], line
         extractor = TangentExtractor(source.network, probe, layer, linearize)
         identity["linearize"] = extractor.text
         notes = (*notes, extractor.note)
+    if not source.from_file:
+        # Neither a module nor a transform prints its code: equal results on noise tell equal code.
+        identity["behaviour"] = tensors_digest(
+            noise_through(source.transform), _features(extractor, probe, None)
+        )
     return _backbone(source.name, source.transform, extractor, probe, None, identity, notes)
 
 

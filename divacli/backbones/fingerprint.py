@@ -27,3 +27,13 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def tensors_digest(*tensors: Tensor) -> str:
+    """Return the SHA-256 over the shapes of floating tensors and their entries to three digits."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tuple(tensor.shape)}\n".encode())
+        # The last digits depend on the processor and on the number of threads.
+        digest.update(tensor.detach().cpu().bfloat16().contiguous().view(torch.int16).numpy().data)
+    return digest.hexdigest()

@@ -19,6 +19,7 @@ class Source:
         transform: From an RGB PIL image to a float tensor (3, h, w).
         identity: What the network depends on besides its printed form and its weights.
         notes: Sentences for the user.
+        from_file: Whether `identity` says which code makes the network and its transform.
     """
 
     name: str
@@ -26,3 +27,4 @@ class Source:
     transform: Transform
     identity: dict[str, str]
     notes: tuple[str, ...] = ()
+    from_file: bool = True

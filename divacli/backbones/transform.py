@@ -103,6 +103,24 @@ def preset_transform(preset: ImageClassification, image_size: int | None) -> Pre
     return made
 
 
+def noise_through(transform: Transform) -> Tensor:
+    """Return what a transform makes of an image of seeded noise.
+
+    Raises:
+        ModelError: It makes something else of it the second time.
+    """
+    pixels = torch.randint(0, 256, (200, 260, 3), generator=torch.Generator().manual_seed(0))
+    image = Image.fromarray(pixels.to(torch.uint8).numpy())
+    first, second = transform(image), transform(image)
+    if not torch.equal(first, second):
+        raise ModelError(
+            "the transform gives another tensor each time",
+            expected="the transform of the validation images, which draws nothing at random",
+            hint="leave random crops, flips and colours out",
+        )
+    return first
+
+
 def probe_images(transform: Transform, n: int) -> Tensor:
     """Return `n` images of seeded noise (n, 3, h, w) of the size that a transform gives.
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,9 +37,9 @@ from divacli.manifest import relocate
 from divacli.manifest.columns import stacked
 from divacli.progress import Progress, silent
 from divacli.results.accounting import account
-from divacli.results.write import ResultFiles
+from divacli.results.result import Target
 from divacli.ridge import Problem, RidgeTask, Scaling, differentiate, merged
-from divacli.solve.loader import Loader
+from divacli.solve.loader import Given, Loader
 from divacli.solve.pose import SolveOptions, pose, pose_validation
 
 FEATURES = "features.npz"
@@ -87,26 +88,35 @@ class AggregateResult:
                 f"the choice {judged}"
             )
 
-    def write(self, target: ResultFiles) -> None:
+    def write(self, target: Target) -> None:
         """Write the features, all tables and the summary."""
         target.bytes(FEATURES, features_file(self))
         self.choice.write_choice(target, "aggregate.json", self.summary, target.base)
 
 
+def named_modalities(pools: Sequence[str]) -> dict[str, str]:
+    """DATA of every modality by the name of its file, each once; numbered where two files have one name."""
+    found: dict[str, str] = {}
+    for pool in dict.fromkeys(pools):
+        name = Path(pool).stem or pool
+        found[name if name not in found else f"{name}-{len(found) + 1}"] = pool
+    return found
+
+
 def aggregate_data(
     loader: Loader,
-    data: str,
-    pools: Sequence[str],
+    data: Given,
+    pools: Mapping[str, Given],
     options: SolveOptions,
     how: ExtendOptions,
-    validation: str | None = None,
+    validation: Given | None = None,
 ) -> AggregateResult:
     """Embed a core and other modalities, and choose from these as `aggregate` does.
 
     Args:
         loader: Of this run.
         data: DATA of the core.
-        pools: DATA of every other modality, or tables of texts.
+        pools: DATA of every other modality by its name, or tables of texts.
         options: As for `aggregate`.
         how: As for `aggregate`.
         validation: DATA of the core's modality whose loss the choice lowers.
@@ -184,21 +194,25 @@ def aggregate(
     return AggregateResult(choice, both, features[left], weights, summary)
 
 
-def features_file(result: AggregateResult) -> bytes:
-    """The features as an `.npz` file, whose rows the tables name by their paths.
+def feature_arrays(result: AggregateResult) -> dict[str, np.ndarray]:
+    """The features as arrays of an `.npz` file, whose rows the tables name by their paths.
 
     It holds those of `choice.remaining` too, at weight 0.
     """
     left = result.choice.remaining.assign(weight=0.0)
     table = pd.concat([result.choice.extended, left], ignore_index=True)
+    return {
+        "embedding": np.concatenate([result.features, result.remaining]),
+        "label": table["label"].to_numpy(str),
+        "path": table["path"].to_numpy(str),
+        "weight": table["weight"].to_numpy(float),
+    }
+
+
+def features_file(result: AggregateResult) -> bytes:
+    """The bytes of an `.npz` file of `feature_arrays`."""
     content = io.BytesIO()
-    np.savez(
-        content,
-        embedding=np.concatenate([result.features, result.remaining]),
-        label=table["label"].to_numpy(str),
-        path=table["path"].to_numpy(str),
-        weight=table["weight"].to_numpy(float),
-    )
+    np.savez(content, **feature_arrays(result))  # type: ignore[arg-type]
     return content.getvalue()
 
 

@@ -34,9 +34,8 @@ from divacli.embed.augmentation import NamedTransform
 from divacli.embed.open import require_images
 from divacli.embed.samples import order_by_path
 from divacli.errors import SolveError
-from divacli.manifest import Manifest
 from divacli.progress import Progress, silent
-from divacli.results.write import ResultFiles
+from divacli.results.result import Target
 from divacli.ridge import (
     RANDOM,
     Decide,
@@ -54,7 +53,7 @@ from divacli.ridge import (
     stepped,
 )
 from divacli.solve.groups import group_numbers
-from divacli.solve.loader import Loader
+from divacli.solve.loader import Given, Loader, manifest_in, opened
 from divacli.solve.pose import SolveOptions, balanced, pose, pose_validation
 from divacli.solve.provenance import provenance
 
@@ -152,7 +151,7 @@ class AugmentResult:
         if self.unknown:
             yield f"no forecast was made: {self.unknown}"
 
-    def write(self, target: ResultFiles) -> None:
+    def write(self, target: Target) -> None:
         """Write the probabilities, the failed images and the summary."""
         target.table("failed", self.failed, self.origin)
         target.json("augment.json", self.summary)
@@ -176,17 +175,17 @@ class Merged:
 
 def augment_data(
     loader: Loader,
-    opened: Manifest | Samples,
+    data: Given,
     transforms: Sequence[NamedTransform],
     options: SolveOptions,
     how: AugmentOptions,
-    validation: str | None = None,
+    validation: Given | None = None,
 ) -> AugmentResult:
     """Embed images and their transformed copies, and weigh these as `augment` does.
 
     Args:
         loader: Of this run.
-        opened: The images.
+        data: The images.
         transforms: What the copies are made by, all different.
         options: As for `augment`; its seed is that of random transforms, too.
         how: As for `augment`.
@@ -195,8 +194,9 @@ def augment_data(
     Raises:
         DivaError: There are no images, they cannot be used, or the problem has no answer.
     """
-    require_images(opened.manifest if isinstance(opened, Samples) else opened)
-    samples, judged = loader.load_both(opened, validation)
+    images = opened(data)
+    require_images(manifest_in(images))
+    samples, judged = loader.load_both(images, validation)
     copies = [(one, loader.copies(samples, one, options.seed)) for one in transforms]
     return augment(samples, copies, options, how, judged, loader.progress)
 

@@ -95,17 +95,21 @@ def numbered(values: np.ndarray, names: list[str]) -> np.ndarray:
     return pd.Index(names).get_indexer(pd.Index(values)).astype(np.int64)
 
 
-def read_ballots(data: str, annotator: str | None = None) -> Ballots:
+def read_ballots(data: str | Manifest, annotator: str | None = None) -> Ballots:
     """Read a table of votes.
 
     Args:
-        data: A table with path and label, one row a vote; `-` for standard input.
+        data: A table with path and label, one row a vote; `-` for standard input; or such a table as it was
+            read.
         annotator: Column that names who voted; None: `DEFAULT_ANNOTATOR` where there is one; `NO_ANNOTATOR`.
 
     Raises:
         DataError: It is no table of votes, lacks the column, or says two things of one image.
     """
-    read = None if is_store(data) else read_manifest(data, repeated=True)
+    if isinstance(data, Manifest):
+        read: Manifest | None = data
+    else:
+        read = None if is_store(data) else read_manifest(data, repeated=True)
     if read is None or read.kind != "table":
         kind = "feature store" if read is None else read.kind
         raise DataError(
@@ -114,7 +118,7 @@ def read_ballots(data: str, annotator: str | None = None) -> Ballots:
             hint="write the votes into a table; its column feature_source may name an .npz file or a store",
         )
     ballots = collected(read, annotator)
-    current().read(data, ballots.images)
+    current().read(read.name, ballots.images)
     return ballots
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from divacli.embed import Samples, write_features
 from divacli.embed.samples import SAMPLES
-from divacli.results.write import ResultFiles
-from divacli.solve.loader import Loader
+from divacli.embed.write_store import samples_table
+from divacli.results.result import Target
+from divacli.solve.loader import Given, Loader
 
 FILES = (f"{SAMPLES}.parquet",)
 """What is always written, beside the features."""
@@ -43,22 +44,22 @@ class EmbedResult:
         """Nothing: what there is to know of the samples was said when they were embedded."""
         yield from ()
 
-    def write(self, target: ResultFiles) -> None:
+    def write(self, target: Target) -> None:
         """Write the store and the table of failed samples; of several processes one writes features."""
-        assert target.folder is not None  # a store is a folder
         samples, origin = self.samples, self.samples.manifest.folder
-        if target.writes:
-            table = write_features(samples, target.folder, self.tell)
-            target.table(SAMPLES, table, origin, part=True, format="parquet")
+        table = samples_table(samples)
+        if target.folder is not None and target.writes:
+            write_features(samples, target.folder, self.tell)
+        target.table(SAMPLES, table, origin, main=True, part=True, format="parquet")
         target.table("failed", samples.failed, origin, part=True)
 
 
-def embed_data(loader: Loader, data: str) -> EmbedResult:
+def embed_data(loader: Loader, data: Given) -> EmbedResult:
     """Find or compute the features of DATA.
 
     Args:
         loader: Of this run.
-        data: As on the command line.
+        data: Images.
 
     Raises:
         DivaError: DATA or the network cannot be used.

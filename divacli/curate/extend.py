@@ -25,7 +25,7 @@ from divacli.embed.samples import order_by_path, require_same_features
 from divacli.errors import DataError, ModelError, SolveError, listed
 from divacli.manifest import relocate
 from divacli.progress import Progress, silent
-from divacli.results.write import ResultFiles
+from divacli.results.result import Target
 from divacli.ridge import (
     POOL_FOLDS,
     RULES,
@@ -44,7 +44,7 @@ from divacli.ridge import (
     started,
 )
 from divacli.ridge.pool.choice import BALANCED, CORESET, DERIVATIVE, RANDOM
-from divacli.solve.loader import Loader
+from divacli.solve.loader import Given, Loader
 from divacli.solve.pose import SolveOptions, balanced, offset_of, pose, pose_validation
 from divacli.solve.provenance import left_out, provenance
 
@@ -136,12 +136,12 @@ class ExtendResult:
                 "have them checked before you train on them"
             )
 
-    def write(self, target: ResultFiles) -> None:
+    def write(self, target: Target) -> None:
         """Write all tables and the summary."""
         self.write_choice(target, "extend.json", self.summary)
 
     def write_choice(
-        self, target: ResultFiles, name: str, summary: dict[str, Any], folder: Path | None = None
+        self, target: Target, name: str, summary: dict[str, Any], folder: Path | None = None
     ) -> None:
         """Write all tables, and a summary that may tell more than this one.
 
@@ -164,11 +164,11 @@ class ExtendResult:
 
 def extend_data(
     loader: Loader,
-    data: str,
-    pool: str,
+    data: Given,
+    pool: Given,
     options: SolveOptions,
     how: ExtendOptions,
-    validation: str | None = None,
+    validation: Given | None = None,
     *,
     labels_given: bool = True,
 ) -> ExtendResult:

@@ -25,7 +25,7 @@ from divacli.curate.score_table import Scores
 from divacli.curate.suspects import MORE_LIKELY_WRONG, doubtful, outliers
 from divacli.errors import DataError, SolveError
 from divacli.progress import Progress, silent
-from divacli.results.write import ResultFiles
+from divacli.results.result import Target
 from divacli.ridge import Forecast, dropping_order
 from divacli.ridge.dropping import COVERAGE, RULES
 
@@ -106,7 +106,7 @@ class Pruning:
         if self.unknown:
             yield f"no forecast was made: {self.unknown}"
 
-    def write(self, target: ResultFiles) -> None:
+    def write(self, target: Target) -> None:
         """Write all tables and the summary."""
         kept, dropped = self.tables
         if self.scores.failed is not None:

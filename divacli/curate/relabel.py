@@ -30,7 +30,7 @@ from divacli.curate.suspects import (
 from divacli.errors import SolveError, listed
 from divacli.manifest.labels import with_labels
 from divacli.progress import Progress, silent
-from divacli.results.write import ResultFiles
+from divacli.results.result import Target
 from divacli.ridge import RANDOM, Change, Decide, Kept, Rest, Training, predictable
 
 FILES = ("relabelled", "changes", "relabel.json")
@@ -218,7 +218,7 @@ class Relabelling:
         if not self.written:
             yield (f"{self.n_chosen:,} labels would be corrected and are not; --force writes the corrections")
 
-    def write(self, target: ResultFiles) -> None:
+    def write(self, target: Target) -> None:
         """Write all tables and the summary."""
         if self.scores.failed is not None:
             target.table("failed", self.scores.failed, self.scores.origin, part=True)

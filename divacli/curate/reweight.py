@@ -17,10 +17,9 @@ from divacli.curate.suspects import MORE_LIKELY_WRONG
 from divacli.embed import Samples
 from divacli.embed.samples import order_by_path
 from divacli.errors import DataError, SolveError
-from divacli.manifest import Manifest
 from divacli.manifest.columns import without_scores
 from divacli.progress import Progress, silent
-from divacli.results.write import ResultFiles
+from divacli.results.result import Target
 from divacli.ridge import (
     RANDOM,
     SIZES,
@@ -44,7 +43,7 @@ from divacli.ridge import (
 )
 from divacli.ridge.weights.kfold import drawn
 from divacli.solve.groups import group_numbers
-from divacli.solve.loader import Loader
+from divacli.solve.loader import Given, Loader
 from divacli.solve.pose import SolveOptions, balanced, pose, pose_validation
 from divacli.solve.provenance import provenance
 
@@ -123,7 +122,7 @@ class ReweightResult:
         if self.unknown:
             yield f"no forecast was made: {self.unknown}"
 
-    def write(self, target: ResultFiles) -> None:
+    def write(self, target: Target) -> None:
         """Write all tables and the summary."""
         origin = self.samples.manifest.folder
         target.table("failed", self.samples.failed, origin, part=True)
@@ -133,16 +132,16 @@ class ReweightResult:
 
 def reweight_data(
     loader: Loader,
-    opened: Manifest | Samples,
+    data: Given,
     options: SolveOptions,
     how: ReweightOptions,
-    validation: str | None = None,
+    validation: Given | None = None,
 ) -> ReweightResult:
     """Embed samples and weigh them as `reweight` does.
 
     Args:
         loader: Of this run.
-        opened: What is weighted.
+        data: What is weighted.
         options: As for `reweight`.
         how: As for `reweight`.
         validation: DATA whose loss is lowered in place of the leave-one-out loss.
@@ -150,7 +149,7 @@ def reweight_data(
     Raises:
         DivaError: The samples cannot be used, or the problem has no answer.
     """
-    samples, judged = loader.load_both(opened, validation)
+    samples, judged = loader.load_both(data, validation)
     return reweight(samples, options, how, judged, loader.progress)
 
 

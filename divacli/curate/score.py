@@ -6,16 +6,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from divacli.backbones.linearised.expression import UNCHANGED
 from divacli.curate import sample_scores as score
 from divacli.curate.harm import HarmResult, harm_by
 from divacli.curate.score_note import save_record
+from divacli.curate.score_table import Scores
 from divacli.curate.verify import Verification, verify
-from divacli.embed import Samples
+from divacli.embed import is_store, read_data
+from divacli.embed.open import check_images
 from divacli.errors import OutputError
-from divacli.manifest import Manifest
-from divacli.results.write import ResultFiles
+from divacli.manifest import Manifest, read_manifest
+from divacli.results.result import Target
 from divacli.solve.duplicates import Duplicates
-from divacli.solve.loader import Loader
+from divacli.solve.loader import Given, Loader, opened
+from divacli.solve.options import Problem
 from divacli.solve.pose import SolveOptions
 from divacli.solve.provenance import left_out
 
@@ -65,7 +69,7 @@ class Scoring:
                 "nothing of the labels push it up. Look for them, or choose --ridge NUMBER yourself"
             )
 
-    def write(self, target: ResultFiles) -> None:
+    def write(self, target: Target) -> None:
         """Write all tables and the summary."""
         origin = self.result.samples.manifest.folder
         if self.harm is not None:
@@ -103,9 +107,9 @@ def of_known_labels(summary: Mapping[str, Any]) -> Iterator[str]:
 
 def score_data(
     loader: Loader,
-    opened: Manifest | Samples,
+    data: Given,
     options: SolveOptions,
-    validation: str | Manifest | Samples | None = None,
+    validation: Given | None = None,
     by: Sequence[str] = (),
     verified: int = 0,
 ) -> Scoring:
@@ -113,7 +117,7 @@ def score_data(
 
     Args:
         loader: Of this run.
-        opened: What is scored.
+        data: What is scored.
         options: How the problem is solved.
         validation: DATA whose loss is differentiated in place of the leave-one-out loss.
         by: What derivatives are summed over, as for `harm_by`.
@@ -122,13 +126,52 @@ def score_data(
     Raises:
         DivaError: The samples cannot be used, or the problem has no answer.
     """
-    loader.use(opened, by)
-    samples, judged = loader.load_both(opened, validation)
+    training = opened(data)
+    loader.use(training, by)
+    samples, judged = loader.load_both(training, validation)
     result = score.score(samples, options, judged, loader.progress)
     harm = harm_by(result, by, loader.progress) if by else None
     copies = loader.duplicates_of(samples)
     verification = verify(result, verified, options.seed) if verified else None
     return Scoring(result, options, copies, harm, verification)
+
+
+def load_scores(loader: Loader, data: Given, problem: Problem) -> Scores:
+    """The scores that DATA holds, or else scores computed now.
+
+    Args:
+        loader: Of this run.
+        data: Samples, or a table of scores.
+        problem: How scores are computed.
+
+    Raises:
+        DivaError: DATA cannot be used, or the problem has no answer.
+    """
+    options = problem.solve_options(loader)
+    if isinstance(data, str):
+        # Images that have scores already need not be there any more.
+        data = read_data(data) if is_store(data) else read_manifest(data)
+    if isinstance(data, Manifest) and "derivative" in data.table:
+        loader.warned(data)
+        used = f"{data.name} holds scores, which are used as they are"
+        if problem.changes_scores:
+            loader.warn(
+                f"{used}: options of the problem (--ridge, --loss, --val ...) change nothing. Give the "
+                "images to score them anew"
+            )
+        if loader.choice.linearize != UNCHANGED:
+            loader.warn(
+                f"{used}: --linearize and what goes with it change nothing. Give the images to score them "
+                "anew"
+            )
+        return Scores.recorded(data, loader.cache, options, loader.progress)
+    if isinstance(data, Manifest):
+        check_images(data)
+    samples, validation = loader.load_both(data, problem.val)
+    result = score.score(samples, options, validation, loader.progress)
+    for warning in of_known_labels(result.summary):
+        loader.warn(warning)
+    return Scores.fresh(result, options)
 
 
 def remember(scoring: Scoring, loader: Loader) -> str | None:

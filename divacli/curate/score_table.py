@@ -71,8 +71,6 @@ class Scores:
         cache: Path,
         options: SolveOptions,
         progress: Progress,
-        *,
-        features: bool = True,
     ) -> Scores:
         """Scores read from a table, with the features of the run that made them where the cache has them.
 
@@ -81,7 +79,6 @@ class Scores:
             cache: Where notes are.
             options: As of `find_record`.
             progress: Of reading the images, which features are found by.
-            features: Whether these are looked for.
         """
         record = find_record(manifest, cache, options)
         if not all(world().gathered(record is not None)):
@@ -94,14 +91,14 @@ class Scores:
         samples, failure = None, None
         try:
             scores = replace(scores, about=grouping(manifest, record.options))
-            samples = recorded_samples(record, manifest, cache, progress) if features else None
+            samples = recorded_samples(record, manifest, cache, progress)
         except DivaError as error:
             failure = error
         try:
             world().agree(failure)
         except DivaError as error:
             return replace(scores, missing=error.got)
-        return replace(scores, samples=samples, missing="" if features else "they were not looked for")
+        return replace(scores, samples=samples, missing="")
 
     @property
     def seed(self) -> int:

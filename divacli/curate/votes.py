@@ -13,13 +13,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from divacli.curate.ballots import RESULT_COLUMNS, Ballots, numbered
+from divacli.curate.ballots import RESULT_COLUMNS, Ballots, numbered, read_ballots
 from divacli.curate.suspects import most_confused
 from divacli.embed import Samples
+from divacli.embed.open import check_images
 from divacli.embed.samples import order_by_path
 from divacli.errors import listed
+from divacli.manifest import Manifest
 from divacli.progress import Progress, silent
-from divacli.results.write import ResultFiles
+from divacli.results.result import Target
 from divacli.ridge import (
     RidgeTask,
     Span,
@@ -36,6 +38,7 @@ from divacli.ridge import (
     ridge_path,
     right_shares,
 )
+from divacli.solve.loader import Loader
 from divacli.solve.pose import SolveOptions, pose
 from divacli.solve.provenance import provenance
 
@@ -121,7 +124,7 @@ class Consensus:
         if unseen:
             yield f"there are votes for labels that no image gets: {listed(unseen)}"
 
-    def write(self, target: ResultFiles) -> None:
+    def write(self, target: Target) -> None:
         """Write all tables and the summary."""
         origin = self.samples.manifest.folder
         target.table("failed", self.samples.failed, origin, part=True)
@@ -130,6 +133,31 @@ class Consensus:
         target.table("again", self.again, origin)
         target.json("votes.json", self.summary)
         target.table("consensus", self.table, origin, main=True, part=True, relabelled=True)
+
+
+def votes_data(
+    loader: Loader,
+    votes: str | Manifest,
+    options: SolveOptions,
+    annotator: str | None = None,
+    budget: int | None = None,
+) -> Consensus:
+    """Read votes, embed their images, and find the consensus.
+
+    Args:
+        loader: Of this run.
+        votes: As for `read_ballots`.
+        options: As for `find_consensus`.
+        annotator: As for `read_ballots`.
+        budget: As for `find_consensus`.
+
+    Raises:
+        DivaError: The votes or their images cannot be used, or the problem has no answer.
+    """
+    ballots = read_ballots(votes, annotator)
+    check_images(ballots.images)
+    samples, _ = loader.load_both(ballots.images, None)
+    return find_consensus(samples, ballots, options, budget, loader.progress)
 
 
 def find_consensus(

@@ -15,6 +15,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -347,6 +348,30 @@ def _takes_nothing(thing: Callable[..., Any]) -> bool:
     except TypeError:
         return False
     return True
+
+
+def require_different(transforms: Sequence[NamedTransform]) -> None:
+    """Refuse a transform twice, for each would be found half as useful as it is, and two files of one name.
+
+    Raises:
+        ModelError: Which ones.
+    """
+    names: dict[str, str] = {}
+    files: dict[str, Path] = {}
+    for named in transforms:
+        if named.effect in names:
+            raise ModelError(
+                f"{named.name}: the same as {names[named.effect]}", expected="different transforms"
+            )
+        names[named.effect] = named.name
+        if named.source is not None:
+            path = named.source.path
+            other = files.setdefault(path.stem, path)
+            if other.resolve() != path.resolve():
+                raise ModelError(
+                    f"{named.name}: {other} and {path} would both be imported as {path.stem}",
+                    expected="files of different names",
+                )
 
 
 def transform_note(text: str) -> str | None:

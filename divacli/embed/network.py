@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from divacli.backbones.linearised.expression import UNCHANGED, Linearize
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from divacli.backbones.backbone import Backbone
     from divacli.embed.augmentation import NamedTransform
 
 
 class BackboneChoice:
-    """The network that a command line names, loaded at most once and only when images need it.
+    """The network that a user names, loaded at most once and only when images need it.
 
     Args:
         model: As for `load_backbone`, and so are the others.
@@ -24,18 +26,21 @@ class BackboneChoice:
         layer: The layer whose input the features are.
         image_size: Side of the crop.
         linearize: What features are gradients of.
+        transform: Of a module.
     """
 
     def __init__(
         self,
-        model: str | None = None,
+        model: str | nn.Module | None = None,
         checkpoint: Path | None = None,
         weights: str | None = None,
         layer: str | None = None,
         image_size: int | None = None,
         linearize: Linearize = UNCHANGED,
+        transform: Callable[[Any], Any] | None = None,
     ) -> None:
         self._arguments = (model, checkpoint, weights, layer, image_size)
+        self._transform = transform
         self.linearize = linearize
         self._tell: Callable[[str], None] = lambda note: None
 
@@ -45,12 +50,12 @@ class BackboneChoice:
         Args:
             tell: Told so, before it is loaded.
         """
-        choice = BackboneChoice(*self._arguments, self.linearize)
+        choice = BackboneChoice(*self._arguments, self.linearize, self._transform)
         choice._tell = tell
         return choice
 
     @property
-    def model(self) -> str | None:
+    def model(self) -> str | nn.Module | None:
         """The model that was named."""
         return self._arguments[0]
 
@@ -79,6 +84,7 @@ class BackboneChoice:
             layer=layer,
             image_size=image_size,
             linearize=self.linearize,
+            transform=self._transform,
         )
 
     def augmented(self, named: NamedTransform, seed: int) -> BackboneChoice:

@@ -18,7 +18,7 @@ from divacli.embed.options import ExtractOptions
 from divacli.embed.samples import Samples, no_failures
 from divacli.embed.store import FeatureStore, batched
 from divacli.errors import DataError, ModelError, listed
-from divacli.files.place import place_of
+from divacli.files.place import Place, place_of
 from divacli.files.urls import suffix_of
 from divacli.manifest import Manifest, manifest_of
 from divacli.manifest.bounded import read_table
@@ -29,6 +29,9 @@ from divacli.progress import Progress, silent
 if TYPE_CHECKING:
     from divacli.backbones.clip import TextEncoder
 
+TEXTS = "texts"
+"""The kind of a manifest whose paths are texts to embed."""
+
 _SHARD_TEXTS = 1024
 
 _EXPECTED = "a .csv, .tsv, .jsonl or .parquet table with the columns text and label, and no column path"
@@ -37,7 +40,7 @@ _EXPECTED = "a .csv, .tsv, .jsonl or .parquet table with the columns text and la
 def is_text_table(data: str) -> bool:
     """Whether DATA is a table of texts: with a column text and without path."""
     try:
-        return _holds_texts(_parsed(data))
+        return holds_texts(_parsed(data))
     except (DataError, OSError):  # no such table, or a damaged one: `read_manifest` says so
         return False
 
@@ -58,21 +61,38 @@ def read_texts(data: str) -> Manifest:
         raw = _parsed(data)
     except OSError as error:
         raise DataError(f"{data} cannot be read: {error.strerror}", expected=_EXPECTED) from error
-    if not _holds_texts(raw):
+    if not holds_texts(raw):
         raise DataError(
             f"{data} is no table of texts; its columns are: {listed(list(raw.columns), limit=12)}",
             expected=_EXPECTED,
             hint="name the column of texts text, and leave out or rename a column path",
         )
+    return texts_of(raw, place_of(data).parent, data)
+
+
+def texts_of(raw: pd.DataFrame, folder: Place, name: str) -> Manifest:
+    """Check a table of texts that is in memory.
+
+    Args:
+        raw: As in a file that `read_texts` reads.
+        folder: Where it lies.
+        name: How messages call it.
+
+    Returns:
+        As `read_texts`.
+
+    Raises:
+        DataError: As `read_texts`.
+    """
     numbered = raw.assign(path=[str(number) for number in range(len(raw))])
-    manifest = manifest_of(numbered, place_of(data).parent, name=data, labels="optional")
+    manifest = manifest_of(numbered, folder, name=name, labels="optional")
     if not manifest.labelled:
-        raise DataError(f"{data} has no labels", expected=_EXPECTED, hint="fill in the column label")
+        raise DataError(f"{name} has no labels", expected=_EXPECTED, hint="fill in the column label")
     table = manifest.table
     no_text = [not isinstance(text, str) or not text.strip() for text in table["text"]]
     if any(no_text):
         raise DataError(
-            f"{data}: text is empty in {row_numbers(no_text)}",
+            f"{name}: text is empty in {row_numbers(no_text)}",
             expected="a text in every row",
             hint="fill it in, or leave these rows out",
         )
@@ -80,12 +100,12 @@ def read_texts(data: str) -> Manifest:
     again = names.duplicated()
     if again.any():
         raise DataError(
-            f"{data}: the same text with the same label more than once, again in {row_numbers(again)}: "
+            f"{name}: the same text with the same label more than once, again in {row_numbers(again)}: "
             + listed(table["text"][again].unique().tolist()),
             expected="one row for each",
             hint="leave the repeated rows out; to count a text twice, give it weight 2",
         )
-    return replace(manifest, table=table.assign(path=names))
+    return replace(manifest, kind=TEXTS, table=table.assign(path=names))
 
 
 def embed_texts(texts: Sequence[str], encoder: TextEncoder) -> np.ndarray:
@@ -184,7 +204,8 @@ def _parsed(data: str) -> pd.DataFrame:
     return parse(read_table(place_of(data), suffix, data), suffix, data)
 
 
-def _holds_texts(table: pd.DataFrame) -> bool:
+def holds_texts(table: pd.DataFrame) -> bool:
+    """Whether a table is one of texts: with a column text and without path."""
     return "text" in table and "path" not in table
 
 

@@ -33,23 +33,19 @@ def write_store(samples: Samples, folder: Path, tell: Callable[[str], None] = si
         StoreError: The folder holds features of another network.
         OutputError: It cannot be written.
     """
-    table = write_features(samples, folder, tell)
+    table = samples_table(samples)
+    write_features(samples, folder, tell)
     write_table(relocate(table, samples.manifest.folder, folder), folder / SAMPLES_FILE, "parquet")
 
 
-def write_features(samples: Samples, folder: Path, tell: Callable[[str], None] = silently) -> pd.DataFrame:
-    """Write all of a store but the table of its samples; without that it is unfinished.
+def samples_table(samples: Samples) -> pd.DataFrame:
+    """The table of a store, to be written as `SAMPLES_FILE`, with paths as the samples have them.
 
     Args:
         samples: As for `write_store`.
-        folder: Where to.
-        tell: Told of damage.
-
-    Returns:
-        The table, to be written as `SAMPLES_FILE`, with paths as the samples have them.
 
     Raises:
-        DivaError: As `write_store`.
+        DataError: The features came without images.
     """
     if samples.keys is None:
         raise DataError(
@@ -57,6 +53,22 @@ def write_features(samples: Samples, folder: Path, tell: Callable[[str], None] =
             expected="images to embed",
             hint="give it to the other commands as it is",
         )
+    table = samples.manifest.table.drop(columns="feature_source", errors="ignore")
+    return table.assign(image_sha256=[key.tobytes().hex() for key in samples.keys])
+
+
+def write_features(samples: Samples, folder: Path, tell: Callable[[str], None] = silently) -> None:
+    """Write all of a store but the table of its samples; without that it is unfinished.
+
+    Args:
+        samples: As for `write_store`, from which `samples_table` can be made.
+        folder: Where to.
+        tell: Told of damage.
+
+    Raises:
+        DivaError: As `write_store`.
+    """
+    assert samples.keys is not None
     store = FeatureStore.create(folder, samples.identity, samples.features.shape[1])
     store.save_head(samples.head)
     store.mend(samples.keys)
@@ -65,5 +77,3 @@ def write_features(samples: Samples, folder: Path, tell: Callable[[str], None] =
         missing = store.positions(samples.keys[part]) < 0
         if missing.any():
             store.append(samples.keys[part][missing], samples.features[part][missing].numpy())
-    table = samples.manifest.table.drop(columns="feature_source", errors="ignore")
-    return table.assign(image_sha256=[key.tobytes().hex() for key in samples.keys])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from divacli.embed import Samples, read_data
+from divacli.embed import Samples
 from divacli.embed.open import require_images
 from divacli.embed.samples import require_same_features
 from divacli.errors import DataError, listed
@@ -18,13 +18,13 @@ from divacli.manifest import Manifest, read_manifest
 from divacli.manifest.identity import npz_sources
 from divacli.manifest.truth import right_labels
 from divacli.solve.groups import group_numbers
-from divacli.solve.loader import Loader
+from divacli.solve.loader import Given, Loader, manifest_in, opened
 from divacli.solve.overlap import shared_samples
 
 
 @dataclass(frozen=True)
 class Names:
-    """What is read, as on the command line.
+    """What is read, as on the command line, or was read already.
 
     Attributes:
         data: Everything.
@@ -35,16 +35,16 @@ class Names:
         validation: What the scores of a curve are for, or None.
     """
 
-    data: str
-    test: str
-    manifests: Sequence[str] = ()
-    truth: str | None = None
-    pool: str | None = None
-    validation: str | None = None
+    data: Given
+    test: Given
+    manifests: Sequence[Given] = ()
+    truth: str | Manifest | None = None
+    pool: Given | None = None
+    validation: Given | None = None
 
 
 @dataclass(frozen=True)
-class Given:
+class Loaded:
     """The samples of one command, each with a positive weight.
 
     Attributes:
@@ -76,7 +76,7 @@ class Given:
         return None if self.pool is None else Pool.beside(self.data, self.pool, self.right_in_pool)
 
 
-def load_given(loader: Loader, names: Names, warn: Callable[[str], None], *, images_required: bool) -> Given:
+def load_given(loader: Loader, names: Names, warn: Callable[[str], None], *, images_required: bool) -> Loaded:
     """Read everything, refuse what does not fit before any work, and find the features.
 
     Args:
@@ -88,55 +88,60 @@ def load_given(loader: Loader, names: Names, warn: Callable[[str], None], *, ima
     Raises:
         DataError: Something does not fit.
     """
-    opened = {name: read_data(name) for name in (names.data, names.test, *names.manifests)}
-    if names.pool is not None:
-        opened.setdefault(names.pool, read_data(names.pool, labels="optional"))
-    read = {name: part.manifest if isinstance(part, Samples) else part for name, part in opened.items()}
+    data, test, *judged = (_name(part) for part in (names.data, names.test, *names.manifests))
+    pool = None if names.pool is None else _name(names.pool)
+    parts = {_name(part): part for part in (names.data, names.test, *names.manifests)}
+    found = {name: opened(part) for name, part in parts.items()}
+    if names.pool is not None and pool is not None:
+        found.setdefault(pool, opened(names.pool, labels="optional"))
+    read = {name: manifest_in(part) for name, part in found.items()}
     if images_required:
         for manifest in read.values():
             require_images(manifest)
         # Asked for before any work, too.
         _ = loader.choice.backbone.network
-    trained_on = list(dict.fromkeys([names.data, *names.manifests]))
-    if names.pool is not None:
-        require_labels(read[names.pool])
-        trained_on.append(names.pool)
-    require_known_labels(read[names.test], [read[name] for name in trained_on])
+    trained_on = list(dict.fromkeys([data, *judged]))
+    if pool is not None:
+        require_labels(read[pool])
+        trained_on.append(pool)
+    require_known_labels(read[test], [read[name] for name in trained_on])
     for name in trained_on:
         loader.check_groups(read[name])
-    column = None if loader.searches_copies(read[names.data]) else loader.group_column
+    column = None if loader.searches_copies(read[data]) else loader.group_column
     _warn_of_other_groups([read[name] for name in trained_on], column, warn)
-    for name in names.manifests:
+    for name in judged:
         if "origin" in read[name].table:
             loader.use(read[name], ["origin"])
-    if names.pool is None:
-        _warn_of_pools([read[name] for name in names.manifests], warn)
-    truth = None if names.truth is None else read_manifest(names.truth, labels="optional")
+    if pool is None:
+        _warn_of_pools([read[name] for name in judged], warn)
+    truth = read_manifest(names.truth, labels="optional") if isinstance(names.truth, str) else names.truth
     if truth is not None:
-        loader.warned_of_alike(read[names.data], truth)
-    right_labels(read[names.data], truth)
+        loader.warned_of_alike(read[data], truth)
+    right_labels(read[data], truth)
 
-    others = [name for name in opened if name != names.data]
+    others = [name for name in found if name != data]
     whole, loaded, validation = loader.load_all(
-        opened[names.data], [opened[name] for name in others], names.validation
+        found[data], [found[name] for name in others], names.validation
     )
     for other in loaded:
         require_same_features(whole, other)
-    found = {
-        names.data: present(whole),
-        **{name: present(part) for name, part in zip(others, loaded, strict=True)},
-    }
-    pool = None if names.pool is None else found[names.pool]
-    return Given(
-        found[names.data],
-        {name: found[name] for name in names.manifests},
-        found[names.test],
-        pool,
-        right_labels(found[names.data].manifest, truth),
-        None if pool is None else _right_in_pool(found[names.data].manifest, pool.manifest, truth),
+    samples = {data: whole, **dict(zip(others, loaded, strict=True))}
+    samples = {name: present(part) for name, part in samples.items()}
+    addable = None if pool is None else samples[pool]
+    return Loaded(
+        samples[data],
+        {name: samples[name] for name in judged},
+        samples[test],
+        addable,
+        right_labels(samples[data].manifest, truth),
+        None if addable is None else _right_in_pool(samples[data].manifest, addable.manifest, truth),
         validation,
-        _shared(loader, {name: found[name] for name in trained_on}, found[names.test], warn),
+        _shared(loader, {name: samples[name] for name in trained_on}, samples[test], warn),
     )
+
+
+def _name(part: Given) -> str:
+    return part if isinstance(part, str) else manifest_in(part).name
 
 
 def _shared(

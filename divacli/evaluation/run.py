@@ -11,11 +11,11 @@ import pandas as pd
 from divacli.curate.sample_scores import score
 from divacli.evaluation.curve import Curve, additions, by_derivative, by_loss, measure_curve, removals
 from divacli.evaluation.evaluate import Evaluation, evaluate
-from divacli.evaluation.given import Given, Names, load_given
+from divacli.evaluation.given import Loaded, Names, load_given
 from divacli.evaluation.learners import LEARNERS, Learner
 from divacli.evaluation.rivals import rivals
 from divacli.evaluation.verdict_words import sentences
-from divacli.results.write import ResultFiles
+from divacli.results.result import Target
 from divacli.solve.loader import Loader
 from divacli.solve.pose import SolveOptions
 from divacli.solve.provenance import grouping
@@ -26,6 +26,12 @@ FINETUNE = "finetune"
 CurveName = Literal["remove", "add"]
 """Whether samples are removed from everything, or added from a pool."""
 
+FRACTIONS = {
+    "remove": [step / 20 for step in range(1, 11)],
+    "add": [step / 10 for step in range(1, 11)],
+}
+"""Of a curve, unless others are asked for."""
+
 
 @dataclass(frozen=True)
 class EvaluateOptions:
@@ -35,7 +41,7 @@ class EvaluateOptions:
         learners: Names in `LEARNERS`, and `FINETUNE`.
         seeds: Random choices to average over.
         curve: What it is drawn over; None for no curve.
-        fractions: Of the curve, ascending, beside 0.
+        fractions: Of the curve, ascending, beside 0; None: `FRACTIONS`.
         trainable: What `FINETUNE` trains; None: its default, and so of the others.
         epochs: Of `FINETUNE`.
         batch_size: Images in a step of `FINETUNE`.
@@ -46,7 +52,7 @@ class EvaluateOptions:
     learners: Sequence[str] = ("ridge", "logistic")
     seeds: int = 5
     curve: CurveName | None = None
-    fractions: Sequence[float] = ()
+    fractions: Sequence[float] | None = None
     trainable: str | None = None
     epochs: int | None = None
     batch_size: int | None = None
@@ -87,7 +93,7 @@ class EvaluateResult:
         """Nothing: what there is to know is said before any work."""
         yield from ()
 
-    def write(self, target: ResultFiles) -> None:
+    def write(self, target: Target) -> None:
         """Write the summary, then the tables, of which that of the manifests is the main one."""
         target.json("evaluation.json", self.summary)
         # The tables name no files, so nothing in them depends on where they lie.
@@ -165,7 +171,7 @@ def _learners(loader: Loader, options: SolveOptions, how: EvaluateOptions) -> li
 
 def _curve(
     loader: Loader,
-    given: Given,
+    given: Loaded,
     options: SolveOptions,
     how: EvaluateOptions,
     learners: list[Learner],
@@ -173,12 +179,14 @@ def _curve(
 ) -> Curve:
     """Remove from everything, or add from the pool, and test."""
     progress = loader.progress
+    assert how.curve is not None
+    fractions = FRACTIONS[how.curve] if how.fractions is None else how.fractions
     if how.curve == "remove" or given.pool is None:
-        points = removals(score(given.data, options, given.validation, progress), how.fractions, seeds)
+        points = removals(score(given.data, options, given.validation, progress), fractions, seeds)
         verb = "removed"
     else:
         orders = {"derivative": by_derivative(options, given.validation, progress), "loss": by_loss(options)}
-        points = additions(given.data, given.pool, orders, how.fractions, seeds)
+        points = additions(given.data, given.pool, orders, fractions, seeds)
         verb = "added"
     return measure_curve(verb, given.data, points, given.test, learners, seeds, progress)
 

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
+import pandas as pd
+
 from divacli.errors import DataError
 from divacli.files.place import Place, place_of
 from divacli.files.present import require_present
@@ -49,7 +51,25 @@ def read_decisions(
         raw = parse_delimited(content, ";", name)
     else:
         raw = parse(content, format, name)
-    raw.columns = raw.columns.map(str)
+    return table_decisions(raw, name, folder, classes, label_issues=label_issues)
+
+
+def table_decisions(
+    raw: pd.DataFrame, name: str, folder: Place, classes: list[str], *, label_issues: LabelIssues = "drop"
+) -> Decisions:
+    """The decisions of a table in memory: its own, or issues of cleanlab.
+
+    Args:
+        raw: As in a file.
+        name: How messages call it.
+        folder: Where relative paths start from.
+        classes: As of `read_decisions`, and so is the other.
+        label_issues: What a label issue means.
+
+    Raises:
+        DataError: It is neither.
+    """
+    raw = raw.rename(columns=str)
     if "decision" not in raw and IS_ISSUE in raw:
         raw = decisions_of_issues(raw, name, classes, label_issues)
     return decisions_of(raw, name, folder)

@@ -39,6 +39,7 @@ class ManifestDataset(Dataset[tuple[Any, int]]):
         targets: Class number of each sample, (n,).
         weights: (n,) float64 weight of each sample, 1 where the table gives none.
         table: One row a sample, as described in `divacli.manifest.Manifest`.
+        files: (n,) absolute path or URL of each image.
 
     Raises:
         DataError: The samples are not usable, a file is missing, or a label is none of `classes`.
@@ -66,11 +67,11 @@ class ManifestDataset(Dataset[tuple[Any, int]]):
         self.class_to_idx = {label: number for number, label in enumerate(self.classes)}
         self.targets: list[int] = read.class_numbers(self.classes).tolist()
         self.weights = torch.from_numpy(read.table["weight"].to_numpy(float, copy=True))
-        self._files = read.files()
+        self.files = read.files()
 
     def __len__(self) -> int:
         """Number of samples."""
-        return len(self._files)
+        return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         """The image, transformed, and the class number of a sample.
@@ -78,7 +79,7 @@ class ManifestDataset(Dataset[tuple[Any, int]]):
         Raises:
             DataError: The image file cannot be read or decoded.
         """
-        file = self._files[index]
+        file = self.files[index]
         try:
             image = decode_image(read_bytes(file))
         except (UndecodableImage, OSError) as error:

@@ -111,7 +111,12 @@ def _read_pattern(path: Path, name: str, labels_required: bool) -> Manifest:
 
 
 def manifest_of(
-    table: pd.DataFrame, folder: Place, *, name: str = "the table", labels: Labels = "required"
+    table: pd.DataFrame,
+    folder: Place,
+    *,
+    name: str = "the table",
+    labels: Labels = "required",
+    repeated: bool = False,
 ) -> Manifest:
     """Check a table that is in memory just as one that was read from a file, but for where its files lie.
 
@@ -120,12 +125,14 @@ def manifest_of(
         folder: Where relative paths start from.
         name: How messages call it.
         labels: As for `read_manifest`.
+        repeated: As for `read_manifest`.
 
     Raises:
         DataError: It is not usable as it is.
     """
     # Whoever has a table in memory has made it: it came in no folder that it could lead out of.
-    return _checked(name, "table", table, folder.resolve(), labels != "optional", confined=False)
+    required = labels != "optional"
+    return _checked(name, "table", table, folder.resolve(), required, confined=False, repeated=repeated)
 
 
 def _read_stdin(stdin: BinaryIO, labels_required: bool, repeated: bool) -> Manifest:

@@ -19,6 +19,7 @@ from divacli.manifest.columns import without_scores
 from divacli.manifest.labels import with_labels
 from divacli.progress import Progress
 from divacli.results.accounting import account
+from divacli.results.result import Target
 from divacli.results.write import ResultFiles
 from divacli.review.decisions import DROP, Decisions, Verdicts, verdicts_of
 from divacli.review.image_files import Way
@@ -60,7 +61,7 @@ class ApplyResult:
         if self.summary["new_labels"]:
             yield (f"no sample had the label {listed(self.summary['new_labels'])} before: check the spelling")
 
-    def write(self, target: ResultFiles) -> None:
+    def write(self, target: Target) -> None:
         """Write all tables and the summary."""
         target.table("removed", self.removed, self.manifest.folder, part=True)
         target.json("apply.json", self.summary)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from divacli.embed import (
     samples_of,
 )
 from divacli.errors import DataError, listed
-from divacli.manifest import Manifest, alike_between
+from divacli.manifest import Labels, Manifest, alike_between
 from divacli.progress import Progress, silent
 from divacli.run import current
 from divacli.solve.duplicates import (
@@ -38,7 +38,10 @@ from divacli.solve.overlap import present_kin
 
 if TYPE_CHECKING:
     from divacli.embed.augmentation import NamedTransform
-    from divacli.manifest import Manifest
+
+
+Given = str | Manifest | Samples
+"""DATA as it was named, or as it was read."""
 
 
 class Loader:
@@ -81,47 +84,47 @@ class Loader:
         self._noted: set[str] = set()
         self._found: Duplicates | None = None
 
-    def use(self, opened: Manifest | Samples, columns: Sequence[str]) -> None:
+    def use(self, data: Manifest | Samples, columns: Sequence[str]) -> None:
         """Refuse samples without columns to sum derivatives by; those are not among the unused ones.
 
         Raises:
             DataError: There is no such column.
         """
-        require_columns(_manifest(opened), columns)
+        require_columns(manifest_in(data), columns)
         self._used.update(columns)
 
-    def load(self, data: str) -> Samples:
+    def load(self, data: Given) -> Samples:
         """Samples of DATA with their features."""
-        return self.embedded(read_data(data))
+        return self.embedded(opened(data))
 
-    def load_both(
-        self, opened: Manifest | Samples, validation: str | Manifest | Samples | None
-    ) -> tuple[Samples, Samples | None]:
+    def load_both(self, data: Given, validation: Given | None) -> tuple[Samples, Samples | None]:
         """Samples with their features, and those of a validation set; both are checked before any work."""
-        samples, _, found = self.load_all(opened, [], validation)
+        samples, _, found = self.load_all(data, [], validation)
         return samples, found
 
     def load_all(
         self,
-        opened: Manifest | Samples,
+        data: Given,
         others: Sequence[Manifest | Samples],
-        validation: str | Manifest | Samples | None,
+        validation: Given | None,
     ) -> tuple[Samples, list[Samples], Samples | None]:
         """As `load_both`, with further sets that need no check."""
-        self.check_groups(_manifest(opened))
-        held_out = read_data(validation) if isinstance(validation, str) else validation
+        training = opened(data)
+        manifest = manifest_in(training)
+        self.check_groups(manifest)
+        held_out = None if validation is None else opened(validation)
         if held_out is not None:
-            _manifest(held_out).class_numbers(_manifest(opened).classes)
-            self.warned_of_kin(_manifest(opened), _manifest(held_out))
-        self.warned_of_alike(_manifest(opened), *map(_manifest, others))
+            manifest_in(held_out).class_numbers(manifest.classes)
+            self.warned_of_kin(manifest, manifest_in(held_out))
+        self.warned_of_alike(manifest, *map(manifest_in, others))
         return self._with_copies(
-            self.embedded(opened),
+            self.embedded(training),
             [self.embedded(other) for other in others],
             None if held_out is None else self.embedded(held_out),
         )
 
     def load_pool(
-        self, data: str, pool: str, validation: str | None, *, labels_given: bool = True
+        self, data: Given, pool: Given, validation: Given | None, *, labels_given: bool = True
     ) -> tuple[Samples, Samples, Samples | None]:
         """A core, the candidates of a pool, and a validation set; all are read before any is embedded.
 
@@ -131,22 +134,23 @@ class Loader:
             validation: Its labels are among those of core and pool.
             labels_given: Whether the pool's labels, where it has any, are looked at.
         """
-        opened = read_data(data)
-        candidates = read_data(pool, labels="optional")
+        training = opened(data)
+        candidates = opened(pool, labels="optional")
         if not labels_given:
             if isinstance(candidates, Samples):
                 candidates = replace(candidates, manifest=candidates.manifest.without_labels())
             else:
                 candidates = candidates.without_labels()
-        check_one_table(_manifest(opened), _manifest(candidates))
-        held_out = None if validation is None else read_data(validation)
+        manifest = manifest_in(training)
+        check_one_table(manifest, manifest_in(candidates))
+        held_out = None if validation is None else opened(validation)
         if held_out is not None:
-            known = {*_manifest(opened).classes, *_manifest(candidates).classes}
-            _manifest(held_out).class_numbers(sorted(known))
-        self.warned_of_alike(_manifest(opened), _manifest(candidates))
-        self._check_kin(_manifest(opened), [_manifest(candidates)], held_out)
+            known = {*manifest.classes, *manifest_in(candidates).classes}
+            manifest_in(held_out).class_numbers(sorted(known))
+        self.warned_of_alike(manifest, manifest_in(candidates))
+        self._check_kin(manifest, [manifest_in(candidates)], held_out)
         core, [chosen_from], judged = self._with_copies(
-            self.embedded(opened),
+            self.embedded(training),
             [self.embedded(candidates)],
             None if held_out is None else self.embedded(held_out),
         )
@@ -180,32 +184,44 @@ class Loader:
         return found
 
     def load_modalities(
-        self, data: str, pools: Sequence[str], validation: str | None
+        self, data: Given, pools: Mapping[str, Given], validation: Given | None
     ) -> tuple[Samples, list[tuple[str, Samples]], Samples | None]:
-        """A core, other modalities by name (of their file), and a validation set."""
-        from divacli.embed.texts import is_text_table, read_texts
+        """A core, other modalities by name, and a validation set.
 
-        opened = read_data(data)
-        texts = {pool: read_texts(pool) for pool in pools if is_text_table(pool)}
-        others = {pool: read_data(pool, labels="optional") for pool in pools if pool not in texts}
-        held_out = None if validation is None else read_data(validation)
-        candidates = [*texts.values(), *(_manifest(other) for other in others.values())]
+        Args:
+            data: The core.
+            pools: Samples of another modality each, or a table of texts.
+            validation: Of the core's modality.
+        """
+        from divacli.embed.texts import TEXTS, is_text_table, read_texts
+
+        training = opened(data)
+        manifest = manifest_in(training)
+        texts: dict[str, Manifest] = {}
+        others: dict[str, Manifest | Samples] = {}
+        for name, pool in pools.items():
+            if isinstance(pool, str) and is_text_table(pool):
+                texts[name] = read_texts(pool)
+            elif isinstance(pool, Manifest) and pool.kind == TEXTS:
+                texts[name] = pool
+            else:
+                others[name] = opened(pool, labels="optional")
+        held_out = None if validation is None else opened(validation)
+        candidates = [*texts.values(), *(manifest_in(other) for other in others.values())]
         if held_out is not None:
-            manifests = [_manifest(opened), *candidates]
-            _manifest(held_out).class_numbers(sorted({label for one in manifests for label in one.classes}))
-        self.warned_of_alike(_manifest(opened), *candidates)
-        self._check_kin(_manifest(opened), candidates, held_out)
+            known = {label for one in (manifest, *candidates) for label in one.classes}
+            manifest_in(held_out).class_numbers(sorted(known))
+        self.warned_of_alike(manifest, *candidates)
+        self._check_kin(manifest, candidates, held_out)
         # A network that embeds no texts is refused before any image is embedded.
         embedded = self._text_embedder() if texts else None
-        core = self.embedded(opened)
+        core = self.embedded(training)
         found: dict[str, Samples] = {}
-        for pool in dict.fromkeys(pools):
-            if embedded is not None and pool in texts:
-                samples = self._told(embedded(texts[pool]))
+        for name in pools:
+            if embedded is not None and name in texts:
+                found[name] = self._told(embedded(texts[name]))
             else:
-                samples = self.embedded(others[pool])
-            name = Path(pool).stem or pool
-            found[name if name not in found else f"{name}-{len(found) + 1}"] = samples
+                found[name] = self.embedded(others[name])
         core, modalities, judged = self._with_copies(
             core, list(found.values()), None if held_out is None else self.embedded(held_out)
         )
@@ -215,7 +231,8 @@ class Loader:
         from divacli.backbones.clip import load_text_encoder
         from divacli.embed.texts import text_samples
 
-        encoder = load_text_encoder(self.choice.model)
+        model = self.choice.model
+        encoder = load_text_encoder(model if isinstance(model, str) else None)
         return lambda texts: text_samples(texts, encoder, self._extract, self.cache, progress=self.progress)
 
     @property
@@ -286,7 +303,7 @@ class Loader:
         Args:
             read: What `read_data` gave.
         """
-        manifests = [_manifest(part) for part in read]
+        manifests = [manifest_in(part) for part in read]
         core, *tested = manifests
         self.check_groups(core)
         if self.searches_copies(core):
@@ -345,7 +362,7 @@ class Loader:
             DataError: A set lacks the column that was named, or the core has one value only in it.
         """
         self.check_groups(core)
-        judged = [] if validation is None else [_manifest(validation)]
+        judged = [] if validation is None else [manifest_in(validation)]
         column = self.group_column
         if self.searches_copies(core):
             return
@@ -360,12 +377,12 @@ class Loader:
         for manifest in judged:
             self.warned_of_kin(core, manifest)
 
-    def embedded(self, opened: Manifest | Samples) -> Samples:
+    def embedded(self, data: Manifest | Samples) -> Samples:
         """Samples with their features."""
-        if isinstance(opened, Samples):
-            return self._told(finite_samples(opened, strict=self._strict))
+        if isinstance(data, Samples):
+            return self._told(finite_samples(data, strict=self._strict))
         found = samples_of(
-            opened, self.choice, self._extract, self.cache, strict=self._strict, progress=self.progress
+            data, self.choice, self._extract, self.cache, strict=self._strict, progress=self.progress
         )
         return self._told(found)
 
@@ -414,9 +431,22 @@ def _with_cells(manifest: Manifest, usable: Manifest) -> Manifest:
     return replace(manifest, table=manifest.table.assign(**{DUPLICATES_GROUP: sets.astype("str")}))
 
 
-def _manifest(opened: Manifest | Samples) -> Manifest:
+def manifest_in(data: Manifest | Samples) -> Manifest:
+    """The samples alone."""
+    return data.manifest if isinstance(data, Samples) else data
 
-    return opened.manifest if isinstance(opened, Samples) else opened
+
+def opened(data: Given, labels: Labels = "required") -> Manifest | Samples:
+    """Read DATA that was named; what was read already stays as it is.
+
+    Args:
+        data: As on the command line, or read.
+        labels: As for `read_data`.
+
+    Raises:
+        DivaError: DATA is not usable.
+    """
+    return read_data(data, labels=labels) if isinstance(data, str) else data
 
 
 def check_one_table(core: Manifest, pool: Manifest) -> None:

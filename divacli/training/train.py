@@ -7,7 +7,6 @@ half of the samples, and every sample is weighed by features of the twin that ha
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,20 +20,18 @@ from torch import Tensor
 from divacli.backbones.backbone import Backbone
 from divacli.backbones.parts import active_names
 from divacli.backbones.transform import probe_images
-from divacli.embed import Samples, read_data
+from divacli.embed import Samples
 from divacli.embed.feature_rows import whole
 from divacli.embed.keys import digest_of
 from divacli.embed.options import CPU_BLOCK
 from divacli.embed.samples import failures_of, undecodable
 from divacli.errors import ModelError, listed
-from divacli.files.regular import DOCUMENT_BYTES, read_regular
 from divacli.machine.allocator import keep_freed_memory
 from divacli.manifest import Manifest
 from divacli.manifest.columns import without_scores
 from divacli.progress import Progress, silent
-from divacli.results.write import ResultFiles
+from divacli.results.result import Target
 from divacli.solve.groups import group_numbers
-from divacli.solve.loader import Loader
 from divacli.solve.overlap import shared_samples
 from divacli.solve.pose import SolveOptions, class_numbers
 from divacli.solve.provenance import provenance
@@ -51,8 +48,6 @@ from divacli.training.resume import (
 )
 from divacli.training.trainable import head_of, trained_names
 from divacli.training.trainee import Trainee, set_outputs
-
-__all__ = ["HISTORY", "TrainOptions", "TrainResult", "classes_beside", "train", "training_data"]
 
 FILES = ("model.pt", "model.json", "reweighted", "history", "train.json")
 """What is always written."""
@@ -93,7 +88,7 @@ class TrainResult:
         if len(self.failed):
             yield f"{len(self.failed):,} images cannot be used and were left out: see failed"
 
-    def write(self, target: ResultFiles) -> None:
+    def write(self, target: Target) -> None:
         """Write the network, all tables and the summary."""
         target.table("failed", self.failed, self.origin, part=True)
         target.records("history", self.history)
@@ -101,24 +96,6 @@ class TrainResult:
         target.json("model.json", {"model": self.summary["model"], "classes": self.classes})
         target.json("train.json", self.summary)
         target.table("reweighted", self.table, self.origin, main=True, part=True)
-
-
-def training_data(loader: Loader, data: str, test: str | None) -> tuple[Manifest, Manifest | None]:
-    """Read what is trained on and tested on, and say what the user should know of the network.
-
-    Args:
-        loader: Of this run, with the network.
-        data: DATA to train on.
-        test: DATA whose error is reported, or None.
-
-    Raises:
-        DivaError: DATA or the network cannot be used.
-    """
-    read = [read_data(part) for part in (data, test) if part is not None]
-    manifest, *tested = loader.training_manifests(read)
-    for sentence in loader.choice.backbone.notes:
-        loader.tell(sentence)
-    return manifest, tested[0] if tested else None
 
 
 def train(
@@ -184,10 +161,10 @@ def train(
     if solve.device.type == "cpu":
         keep_freed_memory()
 
-    def opened(part: Manifest) -> ImageBatches:
+    def batches(part: Manifest) -> ImageBatches:
         return ImageBatches(part, backbone, solve.device, options.batch_size, options.workers, progress)
 
-    images, tested = opened(manifest), None if test is None else opened(test)
+    images, tested = batches(manifest), None if test is None else batches(test)
     if tested is not None:
         shared = shared_samples(images, tested)
         if shared:
@@ -257,21 +234,6 @@ def train(
         {**run.summary(table["weight"].to_numpy()), **about_model, **provenance(samples, solve)},
         manifest.folder,
     )
-
-
-def classes_beside(checkpoint: Path | None) -> list[str] | None:
-    """The classes of a state dict that `diva train` wrote, from the JSON file beside it; None if unknown.
-
-    Args:
-        checkpoint: Such as model.pt, with model.json beside it.
-    """
-    if checkpoint is None:
-        return None
-    try:
-        classes = json.loads(read_regular(checkpoint.with_suffix(".json"), DOCUMENT_BYTES))["classes"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return classes if isinstance(classes, list) else None
 
 
 def _first_features(

@@ -60,15 +60,15 @@ def register(app: typer.Typer) -> None:
         require_present(data, *pool, problem.val)
         from divacli.cli.deliver import deliver
         from divacli.cli.output import Output
-        from divacli.cli.session import Session
-        from divacli.curate.aggregate import FEATURES, FILES, aggregate_data
+        from divacli.cli.session import loader_of, solve_options
+        from divacli.curate.aggregate import FEATURES, FILES, aggregate_data, named_modalities
         from divacli.curate.extend import ExtendOptions
         from divacli.report.terminal.extend import aggregate_summary
 
         target = Output(output, *FILES)
         target.required_folder(f"the table's features go into {FEATURES}, which needs a folder")
-        session = Session(network, compute, frame, problem.group)
-        options = session.solve_options(problem)
+        loader = loader_of(network, compute, frame, problem.group)
+        options = solve_options(problem, loader)
         how = ExtendOptions(budget, choice.refit_every, choice.min_trust, share=share)
-        result = aggregate_data(session, data, pool, options, how, problem.val)
+        result = aggregate_data(loader, data, named_modalities(pool), options, how, problem.val)
         deliver(result, target, aggregate_summary, frame, cache=compute.cache)

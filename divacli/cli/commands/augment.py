@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,17 +12,14 @@ from divacli.cli.options import (
     ComputeOptions,
     Data,
     FrameOptions,
-    LossName,
     NetworkOptions,
     OutputOptions,
     ProblemOptions,
     WalkOptions,
 )
 from divacli.cli.values import step_size_value
+from divacli.errors import ModelError
 from divacli.files.present import require_present
-
-if TYPE_CHECKING:
-    from divacli.embed.augmentation import NamedTransform
 
 _PANEL = "Augmentation"
 
@@ -66,45 +62,25 @@ def register(app: typer.Typer) -> None:
         require_present(data, problem.val)
         from divacli.cli.deliver import deliver
         from divacli.cli.output import Output
-        from divacli.cli.session import Session
+        from divacli.cli.session import loader_of, solve_options
         from divacli.curate.augment import FILES, AugmentOptions, augment_data
         from divacli.embed import read_data
-        from divacli.embed.augmentation import parse_transform, transform_note
+        from divacli.embed.augmentation import parse_transform, require_different, transform_note
         from divacli.report.terminal.augment import augment_summary
+        from divacli.solve.options import ROBUST_CROSS_ENTROPY
 
         # Before the files are run.
         for sentence in dict.fromkeys(map(transform_note, transform)):
             if sentence is not None:
                 note(sentence, frame)
         named = [parse_transform(text) for text in transform]
-        _require_different(named)
+        try:
+            require_different(named)
+        except ModelError as error:
+            raise typer.BadParameter(f"--transform {error.got}; expected {error.expected}") from error
         target = Output(output, *FILES)
-        session = Session(network, compute, frame, problem.group)
-        options = session.solve_options(problem, LossName.robust_cross_entropy, robust=True)
+        loader = loader_of(network, compute, frame, problem.group)
+        options = solve_options(problem, loader, ROBUST_CROSS_ENTROPY, robust=True)
         how = AugmentOptions(size, walk.steps, walk.folds)
-        result = augment_data(session, read_data(data), named, options, how, problem.val)
+        result = augment_data(loader, read_data(data), named, options, how, problem.val)
         deliver(result, target, augment_summary, frame, cache=compute.cache)
-
-
-def _require_different(transforms: list[NamedTransform]) -> None:
-    """Refuse a transform twice, for each would be found half as useful as it is, and two files of one name.
-
-    Raises:
-        typer.BadParameter: Which ones.
-    """
-    names: dict[str, str] = {}
-    files: dict[str, Path] = {}
-    for named in transforms:
-        if named.effect in names:
-            raise typer.BadParameter(
-                f"--transform {named.name}: the same as {names[named.effect]}; expected different transforms"
-            )
-        names[named.effect] = named.name
-        if named.source is not None:
-            path = named.source.path
-            other = files.setdefault(path.stem, path)
-            if other.resolve() != path.resolve():
-                raise typer.BadParameter(
-                    f"--transform {named.name}: {other} and {path} would both be imported as {path.stem}; "
-                    "expected files of different names"
-                )

@@ -31,12 +31,12 @@ def register(app: typer.Typer) -> None:
         require_present(data)
         from divacli.cli.deliver import deliver
         from divacli.cli.output import Output
-        from divacli.cli.session import Session
+        from divacli.cli.session import loader_of
         from divacli.curate.embed import FILES, embed_data
 
         target = Output(output, *FILES, sources=(data,))
         target.required_folder("a feature store is a folder")
-        result = embed_data(Session(network, compute, frame), data)
+        result = embed_data(loader_of(network, compute, frame), data)
         summary = result.summary
         made = (
             f"{summary['n_samples']:,} samples with {summary['n_features']:,} features each in {{folder}}; "

@@ -40,10 +40,6 @@ _SCORING = ("val", "loss", "validation", "around_head")
 """Options of the problem that say how samples are scored, and nothing of how learners are trained."""
 
 _PANEL = "Evaluation"
-_FRACTIONS = {
-    CurveName.remove: [step / 20 for step in range(1, 11)],
-    CurveName.add: [step / 10 for step in range(1, 11)],
-}
 
 
 def register(app: typer.Typer) -> None:
@@ -155,7 +151,7 @@ def register(app: typer.Typer) -> None:
         require_present(data, test, truth, pool, problem.val, *manifests)
         from divacli.cli.deliver import deliver
         from divacli.cli.output import Output
-        from divacli.cli.session import Session
+        from divacli.cli.session import loader_of, solve_options
         from divacli.evaluation.given import Names
         from divacli.evaluation.run import EvaluateOptions, evaluate_data, files_of
         from divacli.report.figures.curves import draw_evaluation
@@ -175,29 +171,27 @@ def register(app: typer.Typer) -> None:
             compute.amp,
         )
         target = Output(output, *files_of(names, how))
-        session = Session(network, compute, frame, problem.group)
-        options = session.solve_options(problem)
+        loader = loader_of(network, compute, frame, problem.group)
+        options = solve_options(problem, loader)
         unused = [name for name in _SCORING if getattr(problem, name) != getattr(ProblemOptions, name)]
         if curve is None and unused:
             options_named = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
             warn(f"without --curve nothing is scored, and without effect: {options_named}")
         if LearnerName.finetune not in learners and (trainable is not None or epochs is not None):
             warn("--trainable and --epochs are without effect without --learner finetune")
-        result = evaluate_data(session, names, options, how)
+        result = evaluate_data(loader, names, options, how)
         draw_evaluation(result, target)
         deliver(result, target, evaluate_summary, frame, cache=compute.cache)
 
 
-def _fraction_values(text: str | None, curve: CurveName | None) -> list[float]:
-    """Parse fractions, separated by commas, into ascending order; of no text those that are the default.
+def _fraction_values(text: str | None, curve: CurveName | None) -> list[float] | None:
+    """Parse fractions, separated by commas, into ascending order; None for the default ones.
 
     Raises:
         typer.BadParameter: They are no fractions of what the curve is of.
     """
-    if curve is None:
-        return []
-    if text is None:
-        return _FRACTIONS[curve]
+    if curve is None or text is None:
+        return None
     try:
         values = sorted({float(part) for part in text.split(",")})
     except ValueError:

@@ -88,15 +88,15 @@ def register(app: typer.Typer) -> None:
         require_present(data, pool, problem.val)
         from divacli.cli.deliver import deliver
         from divacli.cli.output import Output
-        from divacli.cli.session import Session
+        from divacli.cli.session import loader_of, solve_options
         from divacli.curate.extend import FILES, ExtendOptions, extend_data
         from divacli.report.terminal.extend import extend_summary
 
         target = Output(output, *FILES, sources=(data, pool))
-        session = Session(network, compute, frame, problem.group)
-        options = session.solve_options(problem, robust=True)
+        loader = loader_of(network, compute, frame, problem.group)
+        options = solve_options(problem, loader, robust=True)
         rule = None if by is Rule.auto else by.value
         how = ExtendOptions(budget, choice.refit_every, choice.min_trust, rule, share=share)
         labels_given = pool_labels is PoolLabels.given
-        result = extend_data(session, data, pool, options, how, problem.val, labels_given=labels_given)
+        result = extend_data(loader, data, pool, options, how, problem.val, labels_given=labels_given)
         deliver(result, target, extend_summary, frame, cache=compute.cache)

@@ -146,15 +146,16 @@ def register(app: typer.Typer) -> None:
         require_present(data, problem.val)
         from divacli.cli.deliver import deliver
         from divacli.cli.output import Output
-        from divacli.cli.session import Session
+        from divacli.cli.session import loader_of, problem_of
         from divacli.curate.prune import FILES, prune_automatically, prune_by
+        from divacli.curate.score import load_scores
         from divacli.report.terminal.prune import prune_summary, pruning_verdict
 
         target = Output(output, *FILES, sources=(data,))
-        session = Session(network, compute, frame, problem.group)
-        scores = session.scored(data, problem)
+        loader = loader_of(network, compute, frame, problem.group)
+        scores = load_scores(loader, data, problem_of(problem))
         if automatic:
-            pruning = prune_automatically(scores, threshold, budget, force=force, progress=session.progress)
+            pruning = prune_automatically(scores, threshold, budget, force=force, progress=loader.progress)
         else:
             pruning = prune_by(
                 scores,
@@ -163,7 +164,7 @@ def register(app: typer.Typer) -> None:
                 by=by.value,
                 stratify=stratify,
                 force=force,
-                progress=session.progress,
+                progress=loader.progress,
             )
         # A quiet command says all the same that it did not do what was asked for.
         also = [pruning_verdict(pruning)] if frame.quiet and not pruning.written else []

@@ -98,14 +98,15 @@ def register(app: typer.Typer) -> None:
         require_present(data, problem.val)
         from divacli.cli.deliver import deliver
         from divacli.cli.output import Output
-        from divacli.cli.session import Session
+        from divacli.cli.session import loader_of, problem_of
         from divacli.curate.relabel import FILES, relabel_scored
+        from divacli.curate.score import load_scores
         from divacli.curate.suspects import Threshold
         from divacli.report.terminal.relabel import relabel_summary
 
         target = Output(output, *FILES, sources=(data,))
-        session = Session(network, compute, frame, problem.group)
-        scores = session.scored(data, problem)
+        loader = loader_of(network, compute, frame, problem.group)
+        scores = load_scores(loader, data, problem_of(problem))
         above: Threshold = (decide or DecideName.likely).value if threshold is None else threshold
-        result = relabel_scored(scores, above, budget, force=force, progress=session.progress)
+        result = relabel_scored(scores, above, budget, force=force, progress=loader.progress)
         deliver(result, target, relabel_summary, frame, cache=compute.cache)

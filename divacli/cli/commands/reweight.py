@@ -12,7 +12,6 @@ from divacli.cli.options import (
     ComputeOptions,
     Data,
     FrameOptions,
-    LossName,
     NetworkOptions,
     OutputOptions,
     ProblemOptions,
@@ -63,14 +62,15 @@ def register(app: typer.Typer) -> None:
         require_present(data, problem.val)
         from divacli.cli.deliver import deliver
         from divacli.cli.output import Output
-        from divacli.cli.session import Session
+        from divacli.cli.session import loader_of, solve_options
         from divacli.curate.reweight import FILES, ReweightOptions, reweight_data
         from divacli.embed import read_data
         from divacli.report.terminal.reweight import reweight_summary
+        from divacli.solve.options import ROBUST_CROSS_ENTROPY
 
         target = Output(output, *FILES, sources=(data,))
-        session = Session(network, compute, frame, problem.group)
-        options = session.solve_options(problem, LossName.robust_cross_entropy, robust=True)
+        loader = loader_of(network, compute, frame, problem.group)
+        options = solve_options(problem, loader, ROBUST_CROSS_ENTROPY, robust=True)
         how = ReweightOptions(size, walk.steps, per.value, walk.folds)
-        result = reweight_data(session, read_data(data), options, how, problem.val)
+        result = reweight_data(loader, read_data(data), options, how, problem.val)
         deliver(result, target, reweight_summary, frame, cache=compute.cache)

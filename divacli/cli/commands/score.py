@@ -62,16 +62,16 @@ def register(app: typer.Typer) -> None:
         require_present(data, problem.val)
         from divacli.cli.deliver import WROTE, deliver
         from divacli.cli.output import Output
-        from divacli.cli.session import Session
+        from divacli.cli.session import loader_of, solve_options
         from divacli.curate.score import FILES, remember, score_data
         from divacli.embed import read_data
         from divacli.report.terminal.score import scoring_summary
 
         target = Output(output, *FILES, sources=(data,))
-        session = Session(network, compute, frame, problem.group)
-        options = session.solve_options(problem)
-        scoring = score_data(session, read_data(data), options, problem.val, by or (), verify)
-        forgotten = remember(scoring, session) if leads() else None
+        loader = loader_of(network, compute, frame, problem.group)
+        options = solve_options(problem, loader)
+        scoring = score_data(loader, read_data(data), options, problem.val, by or (), verify)
+        forgotten = remember(scoring, loader) if leads() else None
         seconds = scoring.result.summary["seconds"]
         took = f" (embed {seconds['embed']:.1f} s, solve {seconds['solve']:.1f} s)"
         also = [] if forgotten is None else [forgotten]

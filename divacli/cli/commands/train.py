@@ -132,49 +132,39 @@ def register(app: typer.Typer) -> None:
         require_present(data, test)
         from divacli.cli.deliver import deliver
         from divacli.cli.output import Output, require_no_input
-        from divacli.cli.session import Session
+        from divacli.cli.session import compute_of, loader_of, solve_options
         from divacli.report.terminal.train import train_summary
-        from divacli.training.train import CHECKPOINT, FILES, TrainOptions, classes_beside, training_data
-        from divacli.training.train import train as train_network
-        from divacli.training.trainee import LEARNING_RATES, StepOptions
+        from divacli.training.run import Training, train_data
+        from divacli.training.train import CHECKPOINT, FILES
 
         require_no_input(output.out, [CHECKPOINT])
         target = Output(output, *FILES, sources=(data,))
         hint = "leave --out out for diva-out; its reweighted.csv is DATA for other commands"
         checkpoint = target.required_folder("the trained network is a file", hint) / CHECKPOINT
-        session = Session(network, compute, frame, problem.group)
-        solve = session.solve_options(problem, robust=True)
-        manifest, tested = training_data(session, data, test)
-        steps = StepOptions(
-            optimizer.value,
-            LEARNING_RATES[optimizer.value] if lr is None else lr,
-            weight_decay,
-            clip_norm,
-            compute.amp,
-        )
-        options = TrainOptions(
+        loader = loader_of(network, compute, frame, problem.group)
+        training = Training(
             trainable,
             epochs,
-            compute.batch_size or TrainOptions.batch_size,
-            compute.workers,
+            optimizer.value,
+            lr,
+            weight_decay,
+            clip_norm,
             reweight_every,
-            size,
+            "auto" if size is None else size,
             patience,
-            steps,
         )
         try:
-            result = train_network(
-                manifest,
-                session.choice.backbone,
-                options,
-                solve,
-                test=tested,
-                known_classes=classes_beside(network.checkpoint),
+            result = train_data(
+                loader,
+                data,
+                training.options(compute_of(compute)),
+                solve_options(problem, loader, robust=True),
+                test=test,
+                weights=network.checkpoint,
                 checkpoint=checkpoint,
                 restart=restart,
                 replaced=output.overwrite,
                 strict=compute.strict,
-                progress=session.progress,
                 told=lambda sentence: note(sentence, frame),
             )
         except KeyboardInterrupt as error:

@@ -72,17 +72,12 @@ def register(app: typer.Typer) -> None:
         require_present(data)
         from divacli.cli.deliver import deliver
         from divacli.cli.output import Output
-        from divacli.cli.session import Session
-        from divacli.curate.ballots import read_ballots
-        from divacli.curate.votes import FILES, find_consensus
-        from divacli.embed.open import check_images
+        from divacli.cli.session import loader_of, solve_options
+        from divacli.curate.votes import FILES, votes_data
         from divacli.report.terminal.votes import votes_summary
 
         target = Output(output, *FILES, sources=(data,))
-        session = Session(network, compute, frame, problem.group)
-        options = session.solve_options(problem)
-        ballots = read_ballots(data, annotator)
-        check_images(ballots.images)
-        samples, _ = session.load_both(ballots.images, None)
-        result = find_consensus(samples, ballots, options, budget, session.progress)
+        loader = loader_of(network, compute, frame, problem.group)
+        options = solve_options(problem, loader)
+        result = votes_data(loader, data, options, annotator, budget)
         deliver(result, target, votes_summary, frame)

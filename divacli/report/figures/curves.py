@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from divacli.evaluation.curve import Curve
     from divacli.evaluation.evaluate import Evaluation
     from divacli.evaluation.run import EvaluateResult
-    from divacli.results.write import ResultFiles
+    from divacli.results.result import Target
 
 _NAME_WIDTH = 36
 
 
-def draw_evaluation(result: EvaluateResult, target: ResultFiles) -> None:
+def draw_evaluation(result: EvaluateResult, target: Target) -> None:
     """Draw what there is of an evaluation beside its tables, where these go into a folder."""
     if target.folder is None:
         return

@@ -1,0 +1,191 @@
+"""What Python people hold as DATA: paths, tables, arrays, data sets, and results of other commands."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import Dataset
+
+from divacli.api.report import Report
+from divacli.embed import Samples, is_store, read_data
+from divacli.embed.open import check_images
+from divacli.embed.texts import holds_texts, texts_of
+from divacli.errors import DataError
+from divacli.files.write import write_bytes
+from divacli.manifest import Labels, Manifest, manifest_of, read_manifest
+from divacli.progress import Progress
+from divacli.run import current
+
+Data = (
+    str
+    | os.PathLike[str]
+    | pd.DataFrame
+    | Report
+    | Manifest
+    | Mapping[str, Any]
+    | tuple[Any, Any]
+    | Dataset[Any]
+)
+"""DATA: a path or URL as on the command line; a pandas table with path and label, relative paths starting
+from the current folder; the result of another command, whose main table is used; (features, labels), or a
+mapping of arrays as in an `.npz` file; a `torch.utils.data.Dataset` of PIL images."""
+
+_EXPECTED = (
+    "a path, a pandas table with the columns path and label, a result of another command, (features, "
+    "labels), a mapping with embedding and label, or a torch Dataset of PIL images"
+)
+
+
+class Inputs:
+    """Opens what the arguments of one call name.
+
+    Args:
+        cache: Where arrays and images that exist in memory only are kept as files.
+        progress: Told of images that are written.
+        note: Told what was made of an argument, one sentence each.
+    """
+
+    def __init__(self, cache: Path, progress: Progress, note: Callable[[str], None]) -> None:
+        self._cache = cache
+        self.progress = progress
+        self._note = note
+
+    def open(self, data: Data, name: str, labels: Labels = "required") -> Manifest | Samples:
+        """Read and check DATA, and that its images are there.
+
+        Args:
+            data: As given.
+            name: Of the argument; messages call it so where it has no name of its own.
+            labels: As for `read_manifest`.
+
+        Raises:
+            DataError: It is no DATA, or not usable.
+        """
+        path = self._path(data)
+        if path is not None:
+            return read_data(path, labels=labels)
+        manifest = self._in_memory(data, name, labels)
+        check_images(manifest)
+        return manifest
+
+    def scores(self, data: Data, name: str) -> Manifest | Samples:
+        """As `open`; images of a table of scores need not be there any more."""
+        path = self._path(data)
+        if path is None:
+            return self._in_memory(data, name, "required")
+        return read_data(path) if is_store(path) else read_manifest(path)
+
+    def table(
+        self, data: Data, name: str, *, labels: Labels = "required", repeated: bool = False
+    ) -> Manifest:
+        """Read a table without looking at files.
+
+        Args:
+            data: As given.
+            name: As for `open`.
+            labels: As for `read_manifest`.
+            repeated: As for `read_manifest`.
+        """
+        path = self._path(data)
+        if path is not None:
+            return read_manifest(path, labels=labels, repeated=repeated)
+        return self._in_memory(data, name, labels, repeated=repeated)
+
+    def pool(self, data: Data, name: str) -> str | Manifest | Samples:
+        """A pool of another modality, which may be a table of texts; paths are left as they are."""
+        path = self._path(data)
+        if path is not None:
+            return path
+        table = _table(data)
+        if table is not None and holds_texts(table):
+            return _read(texts_of(table, Path.cwd(), name))
+        return self.open(data, name, labels="optional")
+
+    def named(self, data: Data, name: str) -> Manifest | Samples:
+        """As `open`, called by a name also where it has one of its own."""
+        opened = self.open(data, name)
+        manifest = replace(opened.manifest if isinstance(opened, Samples) else opened, name=name)
+        for one in current().inputs[-1:]:
+            one.manifest = manifest
+        return replace(opened, manifest=manifest) if isinstance(opened, Samples) else manifest
+
+    def _path(self, data: Data) -> str | None:
+        """Where DATA lies, or was put; None of a table in memory."""
+        if isinstance(data, str | os.PathLike):
+            return os.fspath(data)
+        if isinstance(data, tuple) and len(data) == 2:
+            data = {"embedding": data[0], "label": data[1]}
+        if isinstance(data, Mapping):
+            return str(kept_arrays(data, self._cache))
+        return None
+
+    def _in_memory(self, data: Data, name: str, labels: Labels, *, repeated: bool = False) -> Manifest:
+        if isinstance(data, Manifest):
+            return _read(data)
+        table = _table(data)
+        if table is None and _gives_samples(data):
+            from divacli.interchange.torch_images import dataset_table
+
+            table, notes = dataset_table(data, self._cache / "datasets", self.progress)
+            for note in notes:
+                self._note(note)
+        if table is None:
+            raise DataError(f"{name} is a {type(data).__name__}", expected=_EXPECTED)
+        return _read(manifest_of(table, Path.cwd(), name=name, labels=labels, repeated=repeated))
+
+
+def _table(data: Data) -> pd.DataFrame | None:
+    if isinstance(data, Report):
+        return data.table
+    return data if isinstance(data, pd.DataFrame) else None
+
+
+def _gives_samples(data: object) -> TypeGuard[Dataset[Any]]:
+    """Whether it is a data set, of torch's class or not: torch itself asks for no more."""
+    return (
+        hasattr(data, "__getitem__")
+        and hasattr(data, "__len__")
+        and not isinstance(data, Sequence | np.ndarray)
+    )
+
+
+def _read(manifest: Manifest) -> Manifest:
+    current().read(manifest.name, manifest)
+    return manifest
+
+
+def kept_arrays(arrays: Mapping[str, Any], cache: Path) -> Path:
+    """Keep arrays as an `.npz` file, which tables made of them can name.
+
+    Args:
+        arrays: `embedding` (n, d) floating, `label` (n,), and others of n entries, of numpy or torch.
+        cache: The folder of features; the file lies below, named after its content.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    values = {
+        name: array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else np.asarray(array)
+        for name, array in arrays.items()
+    }
+    # Texts in a column of pandas are Python objects.
+    values = {name: array.astype(str) if array.dtype == object else array for name, array in values.items()}
+    digest = hashlib.sha256()
+    for name, array in sorted(values.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    place = cache / "arrays" / f"{digest.hexdigest()[:32]}.npz"
+    if not place.exists():
+        content = io.BytesIO()
+        np.savez(content, **values)  # type: ignore[arg-type]
+        write_bytes(place, content.getvalue())
+    return place.resolve()
