@@ -11,7 +11,6 @@ from divacli.backbones.linearised.expression import UNCHANGED, Linearize
 
 if TYPE_CHECKING:
     from divacli.backbones.backbone import Backbone
-    from divacli.embed.augmentation import NamedTransform
 
 
 class BackboneChoice:
@@ -80,25 +79,3 @@ class BackboneChoice:
             image_size=image_size,
             linearize=self.linearize,
         )
-
-    def augmented(self, named: NamedTransform, seed: int) -> BackboneChoice:
-        """The same network, loaded once for both, for transformed copies of the images.
-
-        Args:
-            named: The transform.
-            seed: Of what it draws.
-        """
-        return _AugmentedChoice(self, named, seed)
-
-
-class _AugmentedChoice(BackboneChoice):
-    def __init__(self, plain: BackboneChoice, named: NamedTransform, seed: int) -> None:
-        self._plain = plain
-        self._named = named
-        self._seed = seed
-
-    @cached_property
-    def backbone(self) -> Backbone:
-        from divacli.embed.augmentation import augmented
-
-        return augmented(self._plain.backbone, self._named, self._seed)

@@ -188,7 +188,7 @@ def test_notes_tell_of_the_network_and_of_the_transform(
 
 def test_network_is_loaded_once_and_keeps_its_own_transform(choice: BackboneChoice) -> None:
     named = parse_transform("hflip")
-    one, other = (choice.augmented(named, seed).backbone for seed in range(2))
+    one, other = (augmented(choice.backbone, named, seed) for seed in range(2))
     plain = choice.backbone
     assert plain._extractor is one._extractor is other._extractor
     assert "augment" not in plain.identity
