@@ -25,7 +25,8 @@ from divacli.curate.augment import AugmentOptions, augment, merge, pose_merged
 from divacli.curate.reweight import walk
 from divacli.demo.digits import make_digits
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, copies_of, read_data, samples_of
-from divacli.embed.augmentation import NamedTransform, parse_transform
+from divacli.embed.augmentation import NamedTransform
+from divacli.embed.transform_names import parse_transform
 from divacli.evaluation.evaluate import present
 from divacli.evaluation.learners import LogisticLearner
 from divacli.files.cache import default_cache

@@ -35,7 +35,7 @@ from divacli.curate.extend import ExtendOptions
 from divacli.curate.reweight import ReweightOptions, reweight
 from divacli.curate.sample_scores import score
 from divacli.embed import Samples, read_data
-from divacli.embed.augmentation import parse_transform
+from divacli.embed.transform_names import parse_transform
 from divacli.manifest import Manifest
 from divacli.solve.pose import SolveOptions
 

@@ -25,8 +25,9 @@ from divacli.curate.augment import (
 )
 from divacli.curate.augmentation_file import UNTOUCHED, snippet
 from divacli.embed import Samples
-from divacli.embed.augmentation import NamedTransform, parse_transform
+from divacli.embed.augmentation import NamedTransform
 from divacli.embed.feature_rows import whole
+from divacli.embed.transform_names import parse_transform
 from divacli.report.terminal.augment import augment_verdict
 from divacli.ridge import NOTHING, RANDOM, decompose, ridge_path, share_weights
 from divacli.solve.pose import SolveOptions, pose

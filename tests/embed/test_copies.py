@@ -24,7 +24,8 @@ from divacli.embed import (
     samples_of,
     write_store,
 )
-from divacli.embed.augmentation import augmented, parse_transform
+from divacli.embed.augmentation import augmented
+from divacli.embed.transform_names import parse_transform
 from divacli.errors import DataError
 from divacli.manifest import Manifest, read_manifest
 

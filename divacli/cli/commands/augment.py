@@ -69,7 +69,7 @@ def register(app: typer.Typer) -> None:
         from divacli.cli.session import Session
         from divacli.curate.augment import FILES, AugmentOptions, augment_data
         from divacli.embed import read_data
-        from divacli.embed.augmentation import parse_transform, transform_note
+        from divacli.embed.transform_names import parse_transform, transform_note
         from divacli.report.terminal.augment import augment_summary
 
         # Before the files are run.
