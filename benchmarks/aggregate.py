@@ -21,12 +21,12 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.machine import SHARED, require_shared, save
 from divacli.curate.aggregate import aggregate, aligned
-from divacli.curate.extend import ExtendOptions
-from divacli.curate.reweight import leave_one_out_ridge
+from divacli.curate.pool_rule import ExtendOptions
 from divacli.embed import Samples, joined, read_data, samples_of
 from divacli.embed.feature_rows import whole
 from divacli.evaluation.learners import RidgeLearner
 from divacli.solve.pose import SolveOptions, pose
+from divacli.solve.weight_problem import leave_one_out_ridge
 
 CASES = ((5, 0), (5, 1), (5, 2), (5, 3), (5, 4), (1, 0), (1, 1))
 N_WRONG = 60

@@ -17,7 +17,8 @@ import pandas as pd
 
 from benchmarks.machine import require_shared, save
 from benchmarks.ridge_choice import features
-from divacli.curate.extend import ExtendOptions, extend
+from divacli.curate.extend import extend
+from divacli.curate.pool_rule import ExtendOptions
 from divacli.embed import Samples
 from divacli.evaluation.learners import RidgeLearner, ridge_outputs
 from divacli.solve.pose import SolveOptions

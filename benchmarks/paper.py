@@ -31,11 +31,11 @@ from benchmarks.reweight import weighted
 from divacli.cli.command import command
 from divacli.cli.options import ComputeOptions, FrameOptions, NetworkOptions
 from divacli.cli.session import Session
-from divacli.curate.extend import ExtendOptions
+from divacli.curate.pool_rule import ExtendOptions
 from divacli.curate.reweight import ReweightOptions, reweight
 from divacli.curate.sample_scores import score
 from divacli.embed import Samples, read_data
-from divacli.embed.augmentation import parse_transform
+from divacli.embed.transform_names import parse_transform
 from divacli.manifest import Manifest
 from divacli.solve.pose import SolveOptions
 

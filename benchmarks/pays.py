@@ -33,7 +33,8 @@ from benchmarks.machine import RESULTS, SHARED, description, require_shared, sav
 from benchmarks.pays_table import report
 from benchmarks.reweight import annotated, weighted
 from benchmarks.ridge_choice import features, flip
-from divacli.curate.extend import ExtendOptions, extend
+from divacli.curate.extend import extend
+from divacli.curate.pool_rule import ExtendOptions
 from divacli.curate.prune import Pruning, prune_automatically, prune_by
 from divacli.curate.relabel import relabel_scored
 from divacli.curate.reweight import ReweightOptions, reweight

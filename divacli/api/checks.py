@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from divacli.curate.extend import ExtendOptions
+from divacli.curate.pool_rule import ExtendOptions
 from divacli.errors import DivaError
 
 

@@ -43,10 +43,8 @@ from divacli.version import __version__
 # On a machine with other work to do (the next command of a pipe, say) spinning makes small steps ten times
 # slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 # torch 2.9 tells of a setting that has a new name, also whoever uses neither name.
 warnings.filterwarnings("ignore", "Please use the new API settings to control TF32", UserWarning)
-
 
 _WIDTHS = {"COLUMNS": (20, 1000), "TERMINAL_WIDTH": (20, 1000), "LINES": (5, 1000)}
 """What may say how large the terminal is, and what it may say: text fits into no other one."""
@@ -115,7 +113,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-
 
 GREETING = """\
 diva finds the training images that hurt and the labels that are wrong.

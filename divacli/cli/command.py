@@ -206,7 +206,6 @@ def unforeseen(error: Exception) -> list[str]:
 _WITHOUT_EFFECT = ("out", "overwrite", "report", "cache_dir", "workers", "quiet", "debug", "log_file")
 """Options that nothing in a result depends on."""
 
-
 _MOST = 2**31 - 1
 """The largest whole number of an option: every library takes it, whatever it counts or draws by it."""
 

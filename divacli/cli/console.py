@@ -18,7 +18,6 @@ from divacli.files.urls import without_secrets
 if TYPE_CHECKING:
     from rich.console import Console
 
-
 _LOGGER = logging.getLogger(__name__)
 
 

@@ -19,16 +19,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from divacli.curate.extend import (
-    TABLES,
-    ExtendOptions,
-    ExtendResult,
-    check_pool,
-    extend,
-    pose_pool,
-    shared_classes,
-)
-from divacli.curate.reweight import leave_one_out_ridge
+from divacli.curate.extend import TABLES, ExtendResult, extend
+from divacli.curate.pool_rule import ExtendOptions
 from divacli.embed import Samples
 from divacli.embed.feature_rows import whole
 from divacli.embed.samples import order_by_path
@@ -40,7 +32,9 @@ from divacli.results.accounting import account
 from divacli.results.result import Target
 from divacli.ridge import Problem, RidgeTask, Scaling, differentiate, merged
 from divacli.solve.loader import Given, Loader
+from divacli.solve.pool import check_pool, pose_pool, shared_classes
 from divacli.solve.pose import SolveOptions, pose, pose_validation
+from divacli.solve.weight_problem import leave_one_out_ridge
 
 FEATURES = "features.npz"
 """The file that holds the features of an aggregated set."""

@@ -13,52 +13,39 @@ says whether a transform is harmful (> 0), and steps against it lead from equal 
 
 from __future__ import annotations
 
-import functools
-import operator
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from divacli.curate.augment_forecast import augment_outlook
 from divacli.curate.augmentation_file import UNTOUCHED, as_yaml, document_of
-from divacli.curate.outlook import Outlook, informed
-from divacli.curate.reweight import label_trust, problem_of
-from divacli.embed import Samples, joined
+from divacli.curate.outlook import Outlook
+from divacli.embed import Samples
 from divacli.embed.augmentation import NamedTransform
 from divacli.embed.open import require_images
-from divacli.embed.samples import order_by_path
 from divacli.errors import SolveError
 from divacli.progress import Progress, silent
 from divacli.results.result import Target
 from divacli.ridge import (
-    RANDOM,
-    Decide,
-    Moments,
     Problem,
-    Rest,
     StepChoice,
-    Training,
     choose_shares,
     differentiate_shares,
-    forecast,
     left_out,
-    moments,
     share_weights,
     stepped,
 )
-from divacli.solve.groups import group_numbers
+from divacli.ridge.weights.shares import equal_shares
+from divacli.solve.copies import merge, pose_merged, untouched_shares
 from divacli.solve.loader import Given, Loader, manifest_in, opened
-from divacli.solve.pose import SolveOptions, balanced, pose, pose_validation
+from divacli.solve.pose import SolveOptions
 from divacli.solve.provenance import provenance
-
-AUGMENTING, EQUAL = "augmenting", "equal"
-"""What the probabilities found, and equal ones, are called in a forecast; "nothing" is untouched images."""
 
 FILES = ("augmentation.yaml", "augment.json")
 """What is always written."""
@@ -158,21 +145,6 @@ class AugmentResult:
         target.text("augmentation.yaml", as_yaml(self.document))
 
 
-@dataclass(frozen=True)
-class Merged:
-    """Images and their transformed copies as one set.
-
-    Attributes:
-        samples: (m) the images, then the copies of one transform after the other.
-        image: (m,) int64 row of the image that each shows.
-        kind: (m,) int64: 0 for an image as it is, k for a copy by the k-th transform.
-    """
-
-    samples: Samples
-    image: Tensor
-    kind: Tensor
-
-
 def augment_data(
     loader: Loader,
     data: Given,
@@ -252,11 +224,11 @@ def augment(
     with progress("weighing the copies", 0):
         shares, derivative, history = walk(problem, sizes)
     if held_out is not None and held_out.untouched < (1 - _MARGIN) * held_out.stepped:
-        shares = _untouched(shares)
+        shares = untouched_shares(shares)
     outlook, unknown = None, ""
     try:
         chosen = None if shares[1:].any() else shares
-        outlook = _outlook(samples, problem, options, how, sizes, chosen, progress)
+        outlook = augment_outlook(samples, problem, options, how.n_folds, sizes, chosen, progress)
     except SolveError as error:
         unknown = error.got
     table = pd.DataFrame(
@@ -297,52 +269,6 @@ def augment(
     return AugmentResult(table, transforms, choice, held_out, failed, summary, origin, outlook, unknown)
 
 
-def merge(samples: Samples, copies: Sequence[Samples]) -> Merged:
-    """Join images with their transformed copies; features stay where they are.
-
-    Args:
-        samples: (n) images.
-        copies: For each transform the samples of those that have a copy.
-    """
-    paths = pd.Index(samples.manifest.table["path"])
-    rows = [paths.get_indexer(pd.Index(part.manifest.table["path"])) for part in (samples, *copies)]
-    return Merged(
-        functools.reduce(joined, copies, samples),
-        torch.from_numpy(np.concatenate(rows).astype(np.int64)),
-        torch.from_numpy(np.repeat(np.arange(len(rows)), [len(part) for part in rows])),
-    )
-
-
-def pose_merged(
-    samples: Samples, merged: Merged, options: SolveOptions, validation: Samples | None = None
-) -> Problem:
-    """The problem whose shared weights are those of the transforms, at equal weights.
-
-    Every copy has the weight of its image. Unless it is given, the ridge is the optimum of the leave-one-out
-    loss of the untouched images at these weights.
-
-    Args:
-        samples: (n) the images.
-        merged: They and their copies.
-        options: How; groups of images are left out together, with all of their copies.
-        validation: A separate validation set.
-
-    Raises:
-        DataError: A validation set that does not fit, or groups that do not.
-    """
-    groups = group_numbers(samples.manifest, options.group)
-    groups = torch.arange(len(samples)) if groups is None else groups
-    mask = (merged.kind == 0).double()
-    task = pose(merged.samples, replace(options, group=None, balanced=False))
-    if options.balanced:
-        mask = balanced(mask, task.labels)
-        task = replace(task, weights=balanced(task.weights, task.labels))
-    task = replace(task, groups=groups[merged.image], validation_mask=mask)
-    held_out = None if validation is None else pose_validation(task, merged.samples, validation, options)
-    order = order_by_path(merged.samples if validation is None else validation)
-    return problem_of(task, options, order, merged.kind, held_out)
-
-
 def walk(problem: Problem, sizes: Sequence[float]) -> tuple[Tensor, Tensor, pd.DataFrame]:
     """Take steps from equal shares, with the exact derivative before each.
 
@@ -356,7 +282,7 @@ def walk(problem: Problem, sizes: Sequence[float]) -> tuple[Tensor, Tensor, pd.D
         `a` (K,) float64 with mean 1, `dL/da` (K,) float64 at the start, and the history: step, size of
         the step that led there, and loss and error as of `divacli.ridge.Derivative`.
     """
-    shares = _equal(problem)
+    shares = equal_shares(problem)
     found = differentiate_shares(problem, shares)
     first = found.derivative
     rows = [{"step": 0, "size": 0.0, "loss": found.mean_loss, "error": found.error}]
@@ -372,113 +298,6 @@ def _held_out(problem: Problem, choice: StepChoice, how: AugmentOptions, options
     equal = first.loss + first.gain
     last = (len(choice.sizes), choice.sizes[-1] if choice.sizes else 0.0)
     moved = next((trial.loss for trial in choice.trials if (trial.step, trial.size) == last), equal)
-    weights = share_weights(problem, _untouched(_equal(problem)))
+    weights = share_weights(problem, untouched_shares(equal_shares(problem)))
     alone = replace(problem, task=replace(problem.task, weights=weights))
     return HeldOut(equal, moved, left_out(alone, n_folds=how.n_folds, seed=options.seed).loss)
-
-
-def _outlook(
-    samples: Samples,
-    problem: Problem,
-    options: SolveOptions,
-    how: AugmentOptions,
-    sizes: Sequence[float],
-    chosen: Tensor | None,
-    progress: Progress,
-) -> Outlook:
-    """Forecast the error on untouched images at the probabilities found, beside untouched images alone.
-
-    Args:
-        samples: (n) the images.
-        problem: As from `pose_merged`.
-        options: How it was posed.
-        how: The folds.
-        sizes: Of the steps that were taken.
-        chosen: (K,) the shares where no steps lead to them; None: those of each fold's own walk.
-        progress: Told of every fold.
-
-    Raises:
-        SolveError: Too few samples for folds.
-    """
-    order = order_by_path(samples)
-    # What there is without any transform: all copies weigh nothing.
-    alone = replace(problem.task, weights=share_weights(problem, _untouched(_equal(problem))))
-    if problem.validation is None:
-        with progress("estimating label noise", 0):
-            images = alone.select(torch.arange(len(samples)))
-            trust = torch.ones(len(alone), dtype=torch.float64)
-            trust[: len(samples)] = label_trust(images, problem.ridge, order, options.seed)
-    else:
-        trust = torch.ones(len(problem.validation), dtype=torch.float64)
-    with progress("judging the probabilities by folds", how.n_folds) as advance:
-        found = forecast(
-            replace(problem, task=alone, shared=None),
-            _without_fold(problem, sizes, chosen),
-            trust,
-            order=None if problem.validation is None else torch.arange(len(alone)),
-            fixed_ridge=options.ridge is not None,
-            n_folds=how.n_folds,
-            seed=options.seed,
-            judged=lambda: advance(1),
-        )
-    return Outlook(informed(found), AUGMENTING)
-
-
-def _without_fold(problem: Problem, sizes: Sequence[float], chosen: Tensor | None) -> Decide:
-    """The probabilities that a walk without the fold ends at, equal ones, and some at random.
-
-    Args:
-        problem: As from `pose_merged`.
-        sizes: Of the steps to take.
-        chosen: As of `_outlook`.
-    """
-
-    def decide(rest: Rest) -> Mapping[str, Training]:
-        weights = problem.task.weights
-        if problem.validation is None:
-            weights = torch.where(rest.inside, 0.0, weights)
-        # The features of `rest` are in memory, where there is room.
-        posed = replace(rest.problem, task=replace(rest.task, weights=weights), shared=problem.shared)
-        equal = _equal(problem)
-        drawn = torch.rand(
-            len(equal), generator=torch.Generator().manual_seed(rest.seed), dtype=torch.float64
-        )
-        # Exponential numbers over their sum are uniform on the simplex.
-        exponential = -torch.log1p(-drawn)
-        shares = {
-            AUGMENTING: _walked(posed, sizes) if chosen is None else chosen,
-            EQUAL: equal,
-            RANDOM: exponential * (equal.sum() / exponential.sum()),
-        }
-        return {name: Training(share_weights(posed, share)) for name, share in shares.items()}
-
-    return decide
-
-
-def _walked(problem: Problem, sizes: Sequence[float]) -> Tensor:
-    """Shares (K,) after some steps from equal ones, as `walk` has them; the samples are summed but once."""
-    shares = _equal(problem)
-    if not sizes:
-        return shares
-    assert problem.shared is not None
-    parts: list[Moments] = []
-    for kind in range(len(shares)):
-        weights = torch.where(problem.shared == kind, problem.task.weights, 0.0)
-        shift = parts[0].shift if parts else None
-        parts.append(moments(replace(problem.task, weights=weights, groups=None), shift))
-    for size in sizes:
-        sums = [part.times(share) for part, share in zip(parts, shares.tolist(), strict=True)]
-        fit = functools.reduce(operator.add, sums).fit(problem.ridge)
-        shares = stepped(shares, differentiate_shares(problem, shares, fit).mean, size)
-    return shares
-
-
-def _untouched(shares: Tensor) -> Tensor:
-    """Shares (K,) of the same sum that leave all images as they are."""
-    return torch.nn.functional.one_hot(torch.tensor(0), len(shares)) * shares.sum()
-
-
-def _equal(problem: Problem) -> Tensor:
-    """Shares (K,) of 1."""
-    assert problem.shared is not None
-    return torch.ones(int(problem.shared.max()) + 1, dtype=torch.float64)

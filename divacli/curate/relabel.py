@@ -63,7 +63,6 @@ NOT_WRITTEN = "not written"
 
 _PAIRS = 10
 
-
 _BENEFIT_OF_DOUBT = 2.0
 """Standard errors that a forecast may be worse by. Forecasts are hard on corrections (`benchmarks.pays`)."""
 

@@ -3,61 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
-from divacli.curate.outlook import Outlook, informed
-from divacli.curate.sample_scores import label_noise
-from divacli.curate.suspects import MORE_LIKELY_WRONG
+from divacli.curate.outlook import Outlook
+from divacli.curate.reweight_forecast import reweight_outlook
 from divacli.embed import Samples
-from divacli.embed.samples import order_by_path
-from divacli.errors import DataError, SolveError
+from divacli.errors import SolveError
 from divacli.manifest.columns import without_scores
 from divacli.progress import Progress, silent
 from divacli.results.result import Target
-from divacli.ridge import (
-    RANDOM,
-    SIZES,
-    Decide,
-    Problem,
-    Rest,
-    RidgeTask,
-    Span,
-    StepChoice,
-    Training,
-    choose_steps,
-    decompose,
-    differentiate,
-    forecast,
-    left_out,
-    loo_predictions,
-    moments,
-    predictable,
-    ridge_path,
-    stepped,
-)
-from divacli.ridge.weights.kfold import drawn
-from divacli.solve.groups import group_numbers
+from divacli.ridge import SIZES, Problem, StepChoice, choose_steps, differentiate, stepped
 from divacli.solve.loader import Given, Loader
-from divacli.solve.pose import SolveOptions, balanced, pose, pose_validation
+from divacli.solve.pose import SolveOptions
 from divacli.solve.provenance import provenance
+from divacli.solve.weight_problem import Sharing, pose_problem
 
 FILES = ("reweighted", "reweight.json")
 """What is always written."""
 
-Sharing = Literal["sample", "class", "group"]
-"""Whether every sample has a weight of its own or shares one with its class or group."""
-
-REWEIGHTING = "reweighting"
-"""What the new weights are called in a forecast."""
-
-_MOST_JUDGED = 1000
-"""Classes beyond which every label is trusted: a noise model of more would take longer than all the rest."""
 
 MOST_STEPS = {"sample": 3, "class": 10, "group": 10}
 """Steps tried at the most: the leave-one-out loss stays honest for longer where few weights are fitted."""
@@ -195,7 +163,7 @@ def reweight(
     # Balanced weights are new ones without a step, too.
     if sizes or options.balanced:
         try:
-            outlook = _outlook(samples, problem, options, how, sizes, progress)
+            outlook = reweight_outlook(samples, problem, options, how.n_folds, sizes, progress)
         except SolveError as error:
             unknown = error.got
     # Steps lower a loss; where they raise the error by more than noise, they are not what was wanted.
@@ -225,53 +193,6 @@ def reweight(
     return ReweightResult(table, samples, choice, history, summary, outlook, unknown, written)
 
 
-def pose_problem(
-    samples: Samples, options: SolveOptions, validation: Samples | None = None, per: Sharing = "sample"
-) -> Problem:
-    """What `divacli.ridge.weights` improves, its ridge at the leave-one-out optimum of the first weights.
-
-    Raises:
-        DataError: No groups to share weights, or a validation set that does not fit.
-    """
-    task = pose(samples, options)
-    held_out = None if validation is None else pose_validation(task, samples, validation, options)
-    if options.balanced:
-        task = replace(task, weights=balanced(task.weights, task.labels))
-    order = order_by_path(samples if validation is None else validation)
-    return problem_of(task, options, order, _shared(samples, task, options, per), held_out)
-
-
-def problem_of(
-    task: RidgeTask,
-    options: SolveOptions,
-    order: torch.Tensor,
-    shared: torch.Tensor | None = None,
-    validation: RidgeTask | None = None,
-) -> Problem:
-    """A posed task as a problem of weights, in the span of its samples where these are few.
-
-    Args:
-        task: The samples at the weights to begin with.
-        options: Its ridge (where there is none, the leave-one-out optimum of the task), loss and balance.
-        order: As in `Problem`.
-        shared: As in `Problem`.
-        validation: As in `Problem`.
-    """
-    if len(task) < task.n_features:
-        span = Span(task)
-        task, validation = span.task(), None if validation is None else span.project(validation)
-    return Problem(
-        task,
-        leave_one_out_ridge(task, options, order if validation is None else None),
-        order,
-        robust=options.loss == "robust-cross-entropy",
-        # Biases would take over what balancing is to do with weights.
-        bias=not options.balanced,
-        shared=shared,
-        validation=validation,
-    )
-
-
 def walk(problem: Problem, sizes: tuple[float, ...]) -> tuple[torch.Tensor, pd.DataFrame]:
     """Take steps of the given sizes with the exact derivative before each.
 
@@ -294,157 +215,3 @@ def walk(problem: Problem, sizes: tuple[float, ...]) -> tuple[torch.Tensor, pd.D
         if step < len(sizes):
             weights = stepped(weights, found.derivative, sizes[step])
     return weights, pd.DataFrame(rows)
-
-
-def label_trust(task: RidgeTask, ridge: float, order: torch.Tensor, seed: int) -> torch.Tensor:
-    """Probability (n,) float64 that each label is right, by a noise model of the samples left out.
-
-    Args:
-        task: The samples.
-        ridge: lambda.
-        order: (n,) row numbers sorted by path.
-        seed: Of what is drawn at random.
-
-    Returns:
-        1 for all where there are more than `_MOST_JUDGED` classes.
-    """
-    if task.n_classes > _MOST_JUDGED:
-        return torch.ones(len(task), dtype=torch.float64)
-    fit = moments(task).fit(ridge)
-    noise = label_noise(task, fit, order, seed)
-    left_out_alone = loo_predictions(task, fit, torch.arange(len(task)))
-    right = noise.model.posterior(left_out_alone, task.labels).gather(1, task.labels[:, None])[:, 0]
-    # No verdict: an average label.
-    return torch.where(predictable(task), right, 1 - min(noise.rate, MORE_LIKELY_WRONG))
-
-
-def _outlook(
-    samples: Samples,
-    problem: Problem,
-    options: SolveOptions,
-    how: ReweightOptions,
-    sizes: tuple[float, ...],
-    progress: Progress,
-) -> Outlook:
-    """Forecast the error at the new weights beside that at the given ones.
-
-    Raises:
-        SolveError: Too few samples for folds.
-    """
-    order = order_by_path(samples)
-    given = problem.task.weights
-    if options.balanced:
-        # Balancing is a part of what is done.
-        given = pose(samples, options).weights
-    before = replace(problem, task=replace(problem.task, weights=given), shared=None)
-    with progress("walking without each fold", 0):
-        if problem.validation is None:
-            trust = label_trust(before.task, problem.ridge, order, options.seed)
-        else:
-            trust = torch.ones(len(problem.validation), dtype=torch.float64)
-        parts, _ = drawn(problem, how.n_folds, options.seed)
-        without = left_out(problem, sizes, n_folds=how.n_folds, seed=options.seed).without
-    decide = _without_fold(problem, parts, without, order, balanced=options.balanced)
-    with progress("judging the weights by folds", len(parts)) as advance:
-        found = forecast(
-            before,
-            decide,
-            trust,
-            order=order,
-            fixed_ridge=options.ridge is not None,
-            n_folds=how.n_folds,
-            seed=options.seed,
-            judged=lambda: advance(1),
-        )
-    return Outlook(informed(found), REWEIGHTING, benefit_of_doubt=1.0)
-
-
-def _without_fold(
-    problem: Problem,
-    parts: list[torch.Tensor],
-    without: torch.Tensor,
-    order: torch.Tensor,
-    *,
-    balanced: bool,
-) -> Decide:
-    """The weights that each fold's walk ends at, and the same dealt out at random.
-
-    Args:
-        problem: What was improved.
-        parts: For each fold (n,) bool which of the judged samples are its.
-        without: (K, n) the weights that its walk ends at.
-        order: (n,) row numbers of the training samples sorted by path.
-        balanced: Whether samples pass their weights on within their class only.
-    """
-
-    def decide(rest: Rest) -> Mapping[str, Training]:
-        (fold,) = (number for number, inside in enumerate(parts) if torch.equal(inside, rest.inside))
-        weights = without[fold]
-        there = order if problem.validation is not None else order[~rest.inside[order]]
-        generator = torch.Generator().manual_seed(rest.seed)
-        if problem.shared is None:
-            dealt = _dealt(weights, there, problem.task.labels if balanced else None, generator)
-        else:
-            dealt = _dealt_among(weights, there, problem.shared, generator)
-        return {REWEIGHTING: Training(weights), RANDOM: Training(dealt)}
-
-    return decide
-
-
-def _dealt(
-    weights: torch.Tensor, rows: torch.Tensor, labels: torch.Tensor | None, generator: torch.Generator
-) -> torch.Tensor:
-    """Weights (n,) of some samples dealt out among them at random, within classes where labels are given."""
-    dealt = weights.clone()
-    shuffled = rows[torch.randperm(len(rows), generator=generator)]
-    if labels is not None:
-        rows = rows[torch.argsort(labels[rows], stable=True)]
-        shuffled = shuffled[torch.argsort(labels[shuffled], stable=True)]
-    dealt[rows] = weights[shuffled]
-    return dealt
-
-
-def _dealt_among(
-    weights: torch.Tensor, rows: torch.Tensor, shared: torch.Tensor, generator: torch.Generator
-) -> torch.Tensor:
-    """Weights (n,) where those who share one have the mean of others who do, drawn at random."""
-    # Numbered as they come in the order of the paths.
-    numbers = list(dict.fromkeys(shared[rows].tolist()))
-    place = torch.empty(int(shared.max()) + 1, dtype=torch.int64)
-    place[torch.tensor(numbers)] = torch.arange(len(numbers))
-    mine = place[shared[rows]]
-    sums = torch.zeros(len(numbers), dtype=torch.float64).index_add_(0, mine, weights[rows])
-    means = sums / torch.bincount(mine, minlength=len(numbers))
-    dealt = weights.clone()
-    dealt[rows] = means[torch.randperm(len(numbers), generator=generator)][mine]
-    # The same sum, so that the same ridge suits.
-    return dealt * (weights.sum() / dealt.sum())
-
-
-def leave_one_out_ridge(task: RidgeTask, options: SolveOptions, order: torch.Tensor | None = None) -> float:
-    """The ridge that was given, or the one with the smallest leave-one-out loss.
-
-    Args:
-        task: The samples.
-        options: What was given.
-        order: (n,) row numbers in the order that samples are drawn in; by default the rows' own.
-    """
-    if options.ridge is not None:
-        return options.ridge
-    path = ridge_path(task, decompose(task), order=order)
-    return float(path.ridges[path.best])
-
-
-def _shared(samples: Samples, task: RidgeTask, options: SolveOptions, per: Sharing) -> torch.Tensor | None:
-    if per == "sample":
-        return None
-    if per == "class":
-        return task.labels
-    groups = group_numbers(samples.manifest, options.group)
-    if groups is None:
-        raise DataError(
-            f"{samples.manifest.name} has no groups that could share a weight",
-            expected="a column group, or another one named with --group, with repeated values",
-            hint="name the column with --group",
-        )
-    return torch.from_numpy(np.unique(groups.numpy(), return_inverse=True)[1])

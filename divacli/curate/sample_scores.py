@@ -58,7 +58,6 @@ JUDGED_COLUMNS = (
 )
 """Columns that follow them, in order; the user's own come after these."""
 
-
 LEARNED, SUSPECTED = "learned", "suspected"
 """Whether the network knows these labels: the labels show it, or the features look like it."""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from divacli.embed.store import batched
+from divacli.embed.feature_rows import batched
 from divacli.errors import ModelError
 
 _FIRST = 32

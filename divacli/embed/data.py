@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -25,6 +26,7 @@ from divacli.progress import Progress, silent
 if TYPE_CHECKING:
     import pandas as pd
 
+    from divacli.backbones.backbone import Backbone
     from divacli.embed.augmentation import NamedTransform
 
 _LOGGER = logging.getLogger(__name__)
@@ -79,7 +81,7 @@ def samples_of(
     elif sources is not None:
         found = finite_samples(of_sources(manifest, sources), strict=strict)
     else:
-        found = _of_images(manifest, choice, options, cache, strict, progress)
+        found = _of_images(manifest, lambda: choice.backbone, options, cache, strict, progress)
     return replace(found, seconds=time.monotonic() - start)
 
 
@@ -120,13 +122,23 @@ def copies_of(
             expected="a folder or a table of images",
             hint="give the images that the features were computed from",
         )
-    found = _of_images(manifest, choice.augmented(named, seed), options, cache, strict, progress, named)
+    from divacli.embed.augmentation import augmented
+
+    found = _of_images(
+        manifest,
+        lambda: augmented(choice.backbone, named, seed),
+        options,
+        cache,
+        strict,
+        progress,
+        named,
+    )
     return replace(found, seconds=time.monotonic() - start)
 
 
 def _of_images(
     manifest: Manifest,
-    choice: BackboneChoice,
+    network: Callable[[], Backbone],
     options: ExtractOptions,
     cache: Path,
     strict: bool,
@@ -136,7 +148,7 @@ def _of_images(
     from divacli.embed.extract import feature_identity
 
     with progress("loading the network", 0):
-        backbone = choice.backbone
+        backbone = network()
     files = manifest.files()
     keys, failed = stored_keys(files, progress, cache)
     identity = feature_identity(backbone, options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,3 +52,8 @@ def whole(block: ArrayFile | np.ndarray) -> GatheredRows:
     """All rows of one array, in its own order."""
     n = len(block)
     return GatheredRows([block], np.zeros(n, np.int32), np.arange(n))
+
+
+def batched(n: int, size: int) -> Iterator[slice]:
+    """Slices of at most `size` that cover `n` rows."""
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))

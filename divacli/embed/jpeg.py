@@ -13,8 +13,8 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from divacli.backbones.transform import Preset
+from divacli.embed.feature_rows import batched
 from divacli.embed.images import UndecodableImage, decode_image, open_image
-from divacli.embed.store import batched
 
 _END = b"\xff\xd9"
 

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from divacli.backbones.backbone import Backbone
-    from divacli.embed.augmentation import NamedTransform
 
 
 class BackboneChoice:
@@ -86,25 +85,3 @@ class BackboneChoice:
             linearize=self.linearize,
             transform=self._transform,
         )
-
-    def augmented(self, named: NamedTransform, seed: int) -> BackboneChoice:
-        """The same network, loaded once for both, for transformed copies of the images.
-
-        Args:
-            named: The transform.
-            seed: Of what it draws.
-        """
-        return _AugmentedChoice(self, named, seed)
-
-
-class _AugmentedChoice(BackboneChoice):
-    def __init__(self, plain: BackboneChoice, named: NamedTransform, seed: int) -> None:
-        self._plain = plain
-        self._named = named
-        self._seed = seed
-
-    @cached_property
-    def backbone(self) -> Backbone:
-        from divacli.embed.augmentation import augmented
-
-        return augmented(self._plain.backbone, self._named, self._seed)

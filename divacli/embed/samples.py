@@ -11,9 +11,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from divacli.embed.feature_identity import require_same_space
 from divacli.embed.feature_rows import GatheredRows
 from divacli.embed.keys import KEY_BYTES, digest_of
-from divacli.embed.store import FeatureStore, require_same_space
+from divacli.embed.store import FeatureStore
 from divacli.errors import DataError, StoreError, listed
 from divacli.files.place import STORE_FILE, Place, place_of
 from divacli.files.remote import RemoteFile

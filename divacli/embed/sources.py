@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from divacli.embed.feature_rows import GatheredRows, whole
+from divacli.embed.feature_identity import require_same_identity
+from divacli.embed.feature_rows import GatheredRows, batched, whole
 from divacli.embed.keys import digest_of
 from divacli.embed.samples import Samples, failures_of, is_store, left_over, no_failures, read_store
-from divacli.embed.store import batched, require_same_identity
 from divacli.errors import DataError, listed
 from divacli.files.place import file_digest
 from divacli.manifest import ArrayFile, Manifest, read_manifest

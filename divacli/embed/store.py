@@ -11,16 +11,11 @@ only read, a damaged one is an error; in one that is written to, it is set aside
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import hashlib
 import json
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,26 +24,32 @@ from safetensors.numpy import load as decode_tensors
 from safetensors.numpy import save as encode_tensors
 from torch import Tensor
 
+from divacli.embed.feature_identity import identity_fingerprint, require_same_identity
 from divacli.embed.feature_rows import GatheredRows
 from divacli.embed.keys import KEY_BYTES, digest_of
+from divacli.embed.store_files import (
+    ASIDE,
+    FORMAT,
+    HEAD_FILE,
+    MEND,
+    NAME_LENGTH,
+    SHARDS,
+    DamagedDescription,
+    damage,
+    described,
+    is_whole,
+    open_shards,
+    set_aside,
+    tidy,
+)
 from divacli.errors import StoreError, listed
-from divacli.files.place import STORE_FILE, Place, read_range, read_whole, size_of
-from divacli.files.regular import DOCUMENT_BYTES, open_regular, reason
-from divacli.files.remote import RemoteFile
+from divacli.files.place import STORE_FILE, Place, read_whole
+from divacli.files.regular import reason
 from divacli.files.tar import MAX_BYTES
-from divacli.files.write import output_error, write_bytes, write_text
+from divacli.files.write import write_bytes, write_text
 from divacli.manifest import ArrayFile
 
-FORMAT = 1
-_NAME_LENGTH = 32  # hexadecimal digits of a digest
-_SHARD = f"shard-{'[0-9a-f]' * _NAME_LENGTH}.safetensors"
-_ASIDE = ".damaged"  # what the name of a shard that was set aside ends with
-_HEAD = "head.safetensors"
-_HEADER_BYTES = 1024  # the header of a shard is shorter, so that one request brings it
-_ABANDONED = 3600  # seconds since a temporary file was last written to
-_REQUESTS = 16  # shards at a URL that are opened side by side
 _NOT_ITS_NAME = "its content is not what its name was made from"
-_MEND = "run the diva embed command again that made this store: it makes again what is damaged"
 
 
 class FeatureStore:
@@ -69,7 +70,7 @@ class FeatureStore:
 
     def __init__(self, folder: Place, *, mends: bool = False) -> None:
         self.folder = folder
-        self.about = _described(folder)
+        self.about = described(folder)
         self.damaged: list[str] = []
         self._mends = mends
         self._blocks: list[ArrayFile] = []
@@ -78,7 +79,7 @@ class FeatureStore:
         self._row: np.ndarray = np.zeros(0, np.int64)
         self._order: np.ndarray = np.zeros(0, np.int64)
         self.written: list[str] = []
-        self._load(sorted(folder.glob(_SHARD)))
+        self._load(sorted(folder.glob(SHARDS)))
 
     @classmethod
     def create(cls, folder: Path, identity: dict[str, str], n_features: int) -> FeatureStore:
@@ -104,7 +105,7 @@ class FeatureStore:
             identity: Everything that the features depend on beside the images; the folder is named by it.
             n_features: d.
         """
-        folder = cache / "features" / identity_fingerprint(identity)[:_NAME_LENGTH]
+        folder = cache / "features" / identity_fingerprint(identity)[:NAME_LENGTH]
         return cls._opened(folder, identity, n_features, vouched=True)
 
     @classmethod
@@ -120,23 +121,23 @@ class FeatureStore:
             vouched: Whether the folder holds nothing but features of this identity, whatever its description
                 says. Else nobody knows what the shards beside a damaged one were computed with.
         """
-        _tidy(folder)
+        tidy(folder)
         file = folder / STORE_FILE
         wanted = {"format": FORMAT, "n_features": n_features, "identity": identity}
         damaged: list[str] = []
         if file.exists():
             try:
-                about = _described(folder)
+                about = described(folder)
                 if not vouched:
                     require_same_identity(identity, about["identity"], str(folder))
                 whole = about == wanted
-            except _DamagedDescription:
+            except DamagedDescription:
                 whole = False
             if not whole:
                 damaged.append(file.name)
                 if not vouched:
-                    for other in (*folder.glob(_SHARD), folder / _HEAD):
-                        damaged += _set_aside(other)
+                    for other in (*folder.glob(SHARDS), folder / HEAD_FILE):
+                        damaged += set_aside(other)
         if damaged or not file.exists():
             write_text(file, json.dumps(wanted, indent=2, sort_keys=True) + "\n")
         store = cls(folder, mends=True)
@@ -180,14 +181,14 @@ class FeatureStore:
         if (found < 0).any():
             # Their keys may be what is damaged.
             for block in self._damaged_blocks(np.arange(len(self._keys))):
-                raise _damage(self._blocks[block].path, _NOT_ITS_NAME)
+                raise damage(self._blocks[block].path, _NOT_ITS_NAME)
             raise StoreError(
                 f"{self.folder} lacks {int((found < 0).sum()):,} of {len(keys):,} images",
                 expected="all of them",
                 hint="embed the images again",
             )
         for block in self._damaged_blocks(found):
-            raise _damage(self._blocks[block].path, _NOT_ITS_NAME)
+            raise damage(self._blocks[block].path, _NOT_ITS_NAME)
         empty = np.zeros((0, int(self.about["n_features"])), np.float32)
         blocks: list[ArrayFile | np.ndarray] = [*self._blocks] or [empty]
         return GatheredRows(blocks, self._block[found], self._row[found])
@@ -201,7 +202,7 @@ class FeatureStore:
         # What one shard has lost, another one may have that is damaged, too.
         while damaged := self._damaged_blocks(self.positions(keys)):
             for block in damaged:
-                self.damaged += _set_aside(self._blocks[block].path)
+                self.damaged += set_aside(self._blocks[block].path)
             left = ~np.isin(self._block, damaged)
             self._index(self._keys[left], self._block[left], self._row[left])
 
@@ -213,13 +214,13 @@ class FeatureStore:
             damaged: Names of the files, where other processes may have found some, too.
         """
         found = set(self.damaged if damaged is None else damaged)
-        names = sorted(found, key=lambda name: (name not in (STORE_FILE, _HEAD), name))
+        names = sorted(found, key=lambda name: (name not in (STORE_FILE, HEAD_FILE), name))
         if names:
-            aside = names[-1] not in (STORE_FILE, _HEAD)
+            aside = names[-1] not in (STORE_FILE, HEAD_FILE)
             tell(
                 f"{len(names):,} damaged {'file' if len(names) == 1 else 'files'} in {self.folder}: "
                 f"{listed(names)}. What was lost is made again"
-                + (f"; the damaged shards are kept beside it as *{_ASIDE}" if aside else "")
+                + (f"; the damaged shards are kept beside it as *{ASIDE}" if aside else "")
             )
 
     def append(self, keys: np.ndarray, features: np.ndarray) -> None:
@@ -271,10 +272,10 @@ class FeatureStore:
         except StoreError:
             kept, whole = None, False
         if not whole:
-            self.damaged.append(_HEAD)
+            self.damaged.append(HEAD_FILE)
         if kept is None or not whole:
             content = encode_tensors({"weight": weight, "bias": bias}, metadata={"digest": digest})
-            write_bytes(self._writable / _HEAD, content)
+            write_bytes(self._writable / HEAD_FILE, content)
 
     def load_head(self) -> tuple[Tensor, Tensor] | None:
         """The network's own last layer, or None where its features feed no such layer.
@@ -282,7 +283,7 @@ class FeatureStore:
         Raises:
             StoreError: The file is damaged.
         """
-        source = self.folder / _HEAD
+        source = self.folder / HEAD_FILE
         if not source.exists():
             return None
         try:
@@ -298,7 +299,7 @@ class FeatureStore:
             raise StoreError(
                 f"{source} is damaged ({reason(error)})",
                 expected="the weight and bias of the network's last layer",
-                hint=_MEND,
+                hint=MEND,
             ) from error
 
     @property
@@ -308,12 +309,12 @@ class FeatureStore:
 
     def _load(self, shards: Sequence[Place]) -> None:
         keys, blocks, rows = [self._keys], [self._block], [self._row]
-        opened = _open_shards(shards, int(self.about["n_features"]))
+        opened = open_shards(shards, int(self.about["n_features"]))
         for shard, found in zip(shards, opened, strict=True):
             if isinstance(found, StoreError):
                 if not self._mends:
                     raise found
-                self.damaged += _set_aside(shard)
+                self.damaged += set_aside(shard)
                 continue
             features, shard_keys = found
             blocks.append(np.full(len(shard_keys), len(self._blocks), np.int32))
@@ -334,69 +335,8 @@ class FeatureStore:
         local = [(block, path) for block in wanted if isinstance(path := self._blocks[block].path, Path)]
         # Hashing releases the interpreter lock.
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            whole = pool.map(lambda one: _is_whole(one[1]), local)
+            whole = pool.map(lambda one: is_whole(one[1]), local)
             return [block for (block, _), good in zip(local, whole, strict=True) if not good]
-
-
-def identity_fingerprint(identity: dict[str, str]) -> str:
-    """Hexadecimal digest of what features depend on."""
-    return digest_of(json.dumps(identity, sort_keys=True).encode())
-
-
-def require_same_identity(wanted: dict[str, str], found: dict[str, str], name: str) -> None:
-    """Refuse to mix features of different networks.
-
-    Args:
-        wanted: What features are to depend on.
-        found: What those of `name` depend on.
-        name: A store or DATA.
-
-    Raises:
-        StoreError: What differs, by name.
-    """
-    different = [key for key in sorted({*wanted, *found}) if wanted.get(key) != found.get(key)]
-    if different:
-        differences = "; ".join(
-            f"{key} {found.get(key, 'nothing')!r} and not {wanted.get(key, 'nothing')!r}" for key in different
-        )
-        raise StoreError(
-            f"{name} holds features computed otherwise: {differences}",
-            expected="the same network, weights, layer and transform",
-            hint="embed the images again with the same options, in another folder",
-        )
-
-
-def require_same_space(wanted: dict[str, str], found: dict[str, str], name: str) -> None:
-    """Refuse to mix embeddings that do not lie in one space.
-
-    Images and texts of one CLIP model do: their identities agree in the entry `space`. Where neither has that
-    entry, they must be features of one network. Embeddings without identity came without a network, so that
-    there is nothing to compare.
-
-    Args:
-        wanted: What the one kind of embeddings depends on.
-        found: What those of `name` depend on.
-        name: A store or DATA.
-
-    Raises:
-        StoreError: They are of different models.
-    """
-    if not wanted or not found:
-        return
-    if "space" not in wanted and "space" not in found:
-        require_same_identity(wanted, found, name)
-    elif wanted.get("space") != found.get("space"):
-        spaces = [identity.get("space", "none")[:12] for identity in (found, wanted)]
-        raise StoreError(
-            f"{name} holds embeddings of another model: space {spaces[0]} and not {spaces[1]}",
-            expected="images and texts that one CLIP model has embedded",
-            hint="give the same --model clip:NAME for both",
-        )
-
-
-def batched(n: int, size: int) -> Iterator[slice]:
-    """Slices of at most `size` that cover `n` rows."""
-    return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
 def _prefix(keys: np.ndarray) -> np.ndarray:
@@ -404,124 +344,5 @@ def _prefix(keys: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(keys[:, :8]).view(np.uint64)[:, 0]
 
 
-def _tidy(folder: Path) -> None:
-    """Remove the temporary files of processes that were killed; others may be writing theirs just now."""
-    for file in folder.glob(".diva-*.tmp"):
-        with contextlib.suppress(OSError):
-            if time.time() - file.stat().st_mtime > _ABANDONED:
-                file.unlink()
-
-
-def _is_whole(shard: Path) -> bool:
-    """Whether the content of a shard is what its name was made from; it is read once in a process."""
-    try:
-        found = shard.stat()
-        return _has_its_name(shard, (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino))
-    except OSError:  # such as a shard that another process has set aside
-        return False
-
-
-@functools.cache
-def _has_its_name(shard: Path, state: tuple[int, ...]) -> bool:
-    """Whether a shard in this state, of which the first number is its size, has the content that names it."""
-    with open_regular(shard) as stream:
-        # As `digest_of` does it with a content in memory.
-        total = hashlib.file_digest(stream, lambda: hashlib.sha256(state[0].to_bytes(8, "little")))
-    return shard.name == f"shard-{total.hexdigest()[:_NAME_LENGTH]}.safetensors"
-
-
-def _set_aside(file: Place) -> list[str]:
-    """Rename a file, so that nobody takes it for a part of the store; its name, where it was there.
-
-    It is not deleted: what has damaged it may matter to its owner, and nothing of theirs is ever removed.
-    """
-    assert isinstance(file, Path)
-    try:
-        file.replace(file.with_name(file.name + _ASIDE))
-    except FileNotFoundError:  # another process was first
-        return []
-    except OSError as error:
-        raise output_error(str(file), error) from error
-    return [file.name]
-
-
 def _head_digest(weight: np.ndarray, bias: np.ndarray) -> str:
     return digest_of(repr((weight.shape, bias.shape)).encode(), weight.tobytes(), bias.tobytes())
-
-
-def _open_shards(
-    shards: Sequence[Place], n_features: int
-) -> Iterator[tuple[ArrayFile, np.ndarray] | StoreError]:
-    """Features (where they lie) and keys of each shard, or what is wrong with it."""
-    if not any(isinstance(shard, RemoteFile) for shard in shards):
-        for shard in shards:
-            yield _open_shard(shard, n_features)
-        return
-    with ThreadPoolExecutor(_REQUESTS) as pool:
-        yield from pool.map(lambda shard: _open_shard(shard, n_features), shards)
-
-
-def _open_shard(path: Place, n_features: int) -> tuple[ArrayFile, np.ndarray] | StoreError:
-    """Features (where they lie) and keys of one shard, or what is wrong with it."""
-    try:
-        beginning = read_range(path, 0, _HEADER_BYTES)
-        start = 8 + int.from_bytes(beginning[:8], "little")
-        if not 8 < start <= len(beginning):
-            raise ValueError("no header")
-        header = json.loads(beginning[8:start])
-        spans = {name: header[name]["data_offsets"] for name in ("features", "keys")}
-        m, d = header["features"]["shape"]
-        if (
-            header["features"]["dtype"] != "F32"
-            or d != n_features
-            or header["keys"]["shape"] != [m, KEY_BYTES]
-            or [stop - start for start, stop in spans.values()] != [4 * m * d, m * KEY_BYTES]
-        ):
-            raise ValueError(f"features {header['features']}, keys {header['keys']}")
-        if size_of(path) != start + max(stop for _, stop in spans.values()):
-            raise ValueError("truncated")
-        features = ArrayFile(path, start + spans["features"][0], (m, d), np.dtype(np.float32))
-        keys = ArrayFile(path, start + spans["keys"][0], (m, KEY_BYTES), np.dtype(np.uint8))
-        return features, keys[:]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return _damage(path, reason(error), f"a whole file with {n_features} features a row")
-
-
-def _damage(path: Place, reason: str, expected: str = "the file as it was written") -> StoreError:
-    return StoreError(f"{path} is damaged ({reason})", expected=expected, hint=_MEND)
-
-
-class _DamagedDescription(StoreError):
-    """What should describe a store does not."""
-
-
-def _described(folder: Place) -> dict[str, Any]:
-    """The description of a store.
-
-    Raises:
-        StoreError: One of a later format; a `_DamagedDescription` where there is none.
-    """
-    path = folder / STORE_FILE
-    try:
-        content = json.loads(read_whole(path, DOCUMENT_BYTES))
-    except (OSError, ValueError, RecursionError) as error:
-        raise _DamagedDescription(
-            f"{path} cannot be read: {reason(error)}",
-            expected="the description of a feature store",
-            hint=_MEND,
-        ) from error
-    if not isinstance(content, dict):
-        raise _DamagedDescription(
-            f"{path} holds no description of a feature store", expected="a JSON object", hint=_MEND
-        )
-    if content.get("format") != FORMAT:
-        raise StoreError(
-            f"{folder} is a feature store of format {content.get('format')!r}",
-            expected=f"format {FORMAT}",
-            hint="embed the images again with this version",
-        )
-    if not isinstance(content.get("n_features"), int) or not isinstance(content.get("identity"), dict):
-        raise _DamagedDescription(
-            f"{path} lacks n_features or identity", expected="the description of a feature store", hint=_MEND
-        )
-    return content

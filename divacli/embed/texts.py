@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from divacli.embed.feature_rows import batched
 from divacli.embed.keys import KEY_BYTES, digest_of
 from divacli.embed.options import ExtractOptions
 from divacli.embed.samples import Samples, no_failures
-from divacli.embed.store import FeatureStore, batched
+from divacli.embed.store import FeatureStore
 from divacli.errors import DataError, ModelError, listed
 from divacli.files.place import Place, place_of
 from divacli.files.urls import suffix_of

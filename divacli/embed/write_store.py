@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from divacli.embed.feature_rows import batched
 from divacli.embed.samples import SAMPLES_FILE, Samples
-from divacli.embed.store import FeatureStore, batched
+from divacli.embed.store import FeatureStore
 from divacli.errors import DataError
 from divacli.manifest import relocate, write_table
 

@@ -14,17 +14,13 @@ import re
 import stat
 import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 from divacli.errors import DataError
 from divacli.files.regular import LARGEST, open_regular, read_regular
 from divacli.files.remote import RemoteFile
 from divacli.files.tar import MAX_BYTES, members, read_member, through_tar
 from divacli.files.urls import is_url, local_path
-
-if TYPE_CHECKING:
-    pass
-
 
 STORE_FILE = "store.json"
 """What a folder is a feature store by."""
@@ -39,16 +35,6 @@ COMMIT = "commit.json"
 """The note in it that says that they are there, and are being put into place."""
 
 _MOMENTS = 20  # looks at a note, a twentieth of a second apart: a command that runs takes it away
-
-# With the caches of fsspec before it, if any: filecache::s3://bucket/features.npz
-
-# What URLs are read by. Whoever writes a table chooses them, and others that fsspec knows do more than
-# read the bytes of a file: references are templates, which may tell what the environment holds.
-
-# User and password before the host; a signature or a token in the query or fragment.
-
-# What to install for a protocol that fsspec leaves to another package.
-
 
 Place = Path | RemoteFile
 """Where a file is."""

@@ -18,7 +18,6 @@ KINDS = (
 )
 """What DATA may be on this machine."""
 
-
 _BRACES = re.compile(r"\{(?:(?P<start>\d+)\.\.(?P<stop>\d+)|(?P<words>[^{}]*,[^{}]*))\}", re.ASCII)
 
 

@@ -18,7 +18,6 @@ _NO_LENGTH = "a file that states no length and has content, as the system makes 
 LARGEST = 1 << 46
 """Bytes. What states more is no file, but a window on all memory."""
 
-
 _PART = 1 << 20  # bytes
 
 DOCUMENT_BYTES = 64 << 20

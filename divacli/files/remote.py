@@ -19,16 +19,15 @@ from divacli.files.urls import LOCAL, URL, path_of_url
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-
+# What URLs are read by. Whoever writes a table chooses them, and others that fsspec knows do more than
+# read the bytes of a file: references are templates, which may tell what the environment holds.
 _PROTOCOLS = (
     *("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "hf", "http", "https", "ftp", "sftp"),
     *("ssh", "hdfs", "webhdfs", "memory", *LOCAL),
 )
-
-
 _CACHES = ("filecache", "simplecache", "blockcache")
 
-
+# What to install for a protocol that fsspec leaves to another package.
 _PACKAGES = {
     **dict.fromkeys(("s3", "s3a"), "s3fs"),
     **dict.fromkeys(("gs", "gcs"), "gcsfs"),
@@ -37,14 +36,8 @@ _PACKAGES = {
     "hf": "huggingface_hub",
     **dict.fromkeys(("sftp", "ssh"), "paramiko"),
 }
-
-
 _DOWNLOAD = "download the file and give its path"
-
-
 _BLOCK = 1 << 20  # of what is read in sequence, bytes
-
-
 _PIECE = 16 << 20  # the longest range asked for at once: pieces of a longer one come side by side
 
 

@@ -5,15 +5,25 @@ In cleanlab a score lies in [0, 1] and a low one means an issue; `is_..._issue` 
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 
 from divacli.curate.suspects import mislabelled, outliers, require_judged
 from divacli.errors import DataError, listed
+from divacli.files.urls import is_url
 from divacli.manifest import Manifest
+from divacli.manifest.bounded import read_table
 from divacli.manifest.columns import row_numbers
+from divacli.manifest.tabular import FORMATS, parse
+from divacli.results.write import ResultFiles
 from divacli.review.decisions import DROP, RELABEL
+
+FILES = ("cleanlab",)
+"""What is written for cleanlab."""
 
 LabelIssues = Literal["drop", "relabel"]
 """What becomes of a sample with a label issue: it goes, or gets the predicted label."""
@@ -54,6 +64,38 @@ def issues_of(scores: Manifest, copies: set[str] | None = None) -> pd.DataFrame:
     if "feature_source" in table:
         made["feature_source"] = table["feature_source"]
     return made
+
+
+def write_issues(target: ResultFiles, scores: Manifest, copies: set[str] | None = None) -> None:
+    """Write the table of issues; its arguments and errors are those of `issues_of`."""
+    target.table(FILES[0], issues_of(scores, copies), scores.folder, main=True)
+
+
+def copies_beside(table: str, scores: Manifest, warn: Callable[[str], None]) -> set[str] | None:
+    """Paths in the table of duplicates that lies beside a table of scores; None where there is none of these.
+
+    Args:
+        table: The table of scores, as DATA.
+        scores: What it holds.
+        warn: Told where the duplicates are of other samples.
+
+    Raises:
+        DataError: The table of duplicates cannot be read.
+    """
+    beside = [Path(table).with_name(f"duplicates.{format}") for format in FORMATS]
+    found = [] if table == "-" or is_url(table) else [file for file in beside if os.path.lexists(file)]
+    if not found:
+        return None
+    format = found[0].suffix[1:]
+    try:
+        copies = parse(read_table(found[0], format, str(found[0])), format, str(found[0]))
+    except OSError as error:
+        raise DataError(f"{found[0]} cannot be read: {error.strerror}", hint="remove it") from error
+    paths = set(copies["path"]) if "path" in copies else set()
+    if not paths <= set(scores.table["path"]):
+        warn(f"{found[0]} is of other samples than {table}: the column is_near_duplicate_issue is left out")
+        return None
+    return paths
 
 
 def decisions_of_issues(

@@ -12,9 +12,11 @@ import pandas as pd
 from divacli.curate.suspects import mislabelled
 from divacli.interchange.scored import require_images
 from divacli.manifest import Manifest
+from divacli.results.write import ResultFiles
 
-TABLE = "fiftyone"
-SCRIPT = "import_fiftyone.py"
+TABLE, SCRIPT = "fiftyone", "import_fiftyone.py"
+FILES = (f"{TABLE}.jsonl", SCRIPT)
+"""What is written for FiftyOne."""
 
 _FIELDS = (
     "suggested_label",
@@ -45,6 +47,12 @@ def fields_of(scores: Manifest) -> pd.DataFrame:
     if "mislabel_probability" in table:
         fields["mislabelled"] = mislabelled(table)
     return fields
+
+
+def write_fields(target: ResultFiles, scores: Manifest) -> None:
+    """Write the table of fields and the script; its arguments and errors are those of `fields_of`."""
+    target.table(TABLE, fields_of(scores), scores.folder, format="jsonl")
+    target.text(SCRIPT, script())
 
 
 def script() -> str:

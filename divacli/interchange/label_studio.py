@@ -17,8 +17,12 @@ from divacli.errors import DataError, listed
 from divacli.files.urls import is_url
 from divacli.interchange.scored import column, require_images
 from divacli.manifest import Manifest
+from divacli.results.write import ResultFiles
 from divacli.review.decisions import DECISION_COLUMNS, DROP, KEEP, RELABEL
 from divacli.version import __version__
+
+FILES = TASKS, INTERFACE = "tasks.json", "labeling_config.xml"
+"""What is written for Label Studio."""
 
 LOCAL_FILES = "/data/local-files/?d="
 """Where Label Studio serves files below its document root."""
@@ -103,6 +107,17 @@ def interface_of(classes: list[str]) -> str:
   </Choices>
 </View>
 """
+
+
+def write_tasks(
+    target: ResultFiles, scores: Manifest, classes: list[str], image_root: str | None, url_prefix: str | None
+) -> Tasks:
+    """Write tasks and interface; its arguments and errors are those of `tasks_of` and `interface_of`."""
+    made = tasks_of(scores, image_root, url_prefix)
+    interface = interface_of(classes)
+    target.text(TASKS, json.dumps(made.tasks, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    target.text(INTERFACE, interface)
+    return made
 
 
 def decisions_of_export(content: bytes, name: str) -> tuple[pd.DataFrame, list[str]]:

@@ -22,7 +22,6 @@ Way = Literal["symlink", "hardlink", "copy"]
 _THREADS = 8  # that copy and wait for the disk
 _PART = 1 << 20  # bytes read at once
 
-
 State = tuple[int, ...]
 """Device, inode, length and times of last change of a file: what differs in none of them is the same file."""
 

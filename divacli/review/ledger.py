@@ -25,7 +25,6 @@ DECISIONS = "decisions.csv"
 SET_ASIDE = "decisions-set-aside.csv"
 """Name of the file that takes decisions which do not fit the samples."""
 
-
 _LOCK = ".diva-review.lock"
 
 

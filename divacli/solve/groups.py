@@ -12,7 +12,6 @@ from divacli.manifest import Manifest
 DEFAULT_GROUP = "group"
 """The column that names groups where no other is asked for."""
 
-
 DUPLICATES_GROUP = "duplicates"
 """The column that names the sets of copies, where samples have copies and they were searched for."""
 

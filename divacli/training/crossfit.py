@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from divacli.curate.reweight import problem_of
 from divacli.embed import Samples
 from divacli.embed.feature_rows import whole
 from divacli.embed.samples import order_by_path
@@ -16,6 +15,7 @@ from divacli.ridge import Problem, choose_steps, differentiate, left_out, steppe
 from divacli.ridge.fit.folds import split_in_folds
 from divacli.solve.groups import group_numbers
 from divacli.solve.pose import SolveOptions, class_numbers, pose
+from divacli.solve.weight_problem import problem_of
 
 
 @dataclass(frozen=True)

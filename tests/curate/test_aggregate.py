@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from divacli.curate.aggregate import FEATURES, WEIGHTS, aggregate, aligned, features_file
-from divacli.curate.extend import ExtendOptions, extend
+from divacli.curate.extend import extend
+from divacli.curate.pool_rule import ExtendOptions
 from divacli.embed import joined
 from divacli.embed.feature_rows import whole
 from divacli.errors import DataError, StoreError

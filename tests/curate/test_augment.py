@@ -12,23 +12,17 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from divacli.curate.augment import (
-    AUGMENTING,
-    EQUAL,
-    AugmentOptions,
-    AugmentResult,
-    _walked,
-    augment,
-    merge,
-    pose_merged,
-    walk,
-)
+from divacli.curate.augment import AugmentOptions, AugmentResult, augment, walk
+from divacli.curate.augment_forecast import AUGMENTING, EQUAL
 from divacli.curate.augmentation_file import UNTOUCHED, snippet
 from divacli.embed import Samples
-from divacli.embed.augmentation import NamedTransform, parse_transform
+from divacli.embed.augmentation import NamedTransform
 from divacli.embed.feature_rows import whole
+from divacli.embed.transform_names import parse_transform
 from divacli.report.terminal.augment import augment_verdict
 from divacli.ridge import NOTHING, RANDOM, decompose, ridge_path, share_weights
+from divacli.ridge.weights.shares import walk_shares
+from divacli.solve.copies import merge, pose_merged
 from divacli.solve.pose import SolveOptions, pose
 
 OPTIONS = SolveOptions(loss="robust-cross-entropy", dtype=torch.float64)
@@ -381,7 +375,7 @@ def test_the_walk_of_a_fold_is_that_of_all_where_the_fold_is_empty(draw: Draw) -
     problem = pose_merged(images, merge(images, [draw(1), draw(2, shift=1)]), OPTIONS)
     for sizes in ((), (0.1, 0.3)):
         shares = walk(problem, sizes)[0]
-        np.testing.assert_allclose(_walked(problem, sizes), shares, rtol=1e-9)
+        np.testing.assert_allclose(walk_shares(problem, sizes), shares, rtol=1e-9)
 
 
 def test_too_few_images_for_folds_are_no_error(draw: Draw) -> None:

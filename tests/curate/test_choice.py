@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from divacli.curate.extend import ExtendOptions, extend
+from divacli.curate.extend import extend
+from divacli.curate.pool_rule import ExtendOptions
 from divacli.curate.pool_tables import barred_samples
 from divacli.errors import DataError
 from divacli.solve.pose import SolveOptions

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from divacli.curate.extend import ExtendOptions, extend
+from divacli.curate.extend import extend
+from divacli.curate.pool_rule import ExtendOptions
 from divacli.curate.prune_rules import choose_kept
 from divacli.curate.sample_scores import score
 from divacli.embed import joined

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from divacli.curate.extend import ExtendOptions, extend, shared_classes
+from divacli.curate.extend import extend
+from divacli.curate.pool_rule import ExtendOptions
 from divacli.embed.feature_rows import whole
 from divacli.errors import DataError, ModelError
+from divacli.solve.pool import shared_classes
 from divacli.solve.pose import SolveOptions
 
 WIDE = SolveOptions(dtype=torch.float64)

@@ -15,7 +15,7 @@ from divacli.curate.sample_scores import score
 from divacli.curate.score_table import Scores
 from divacli.progress import silent
 from divacli.ridge import NOTHING, RANDOM, Forecast, Rest, Training, moments
-from divacli.ridge.forecast import _Ridges
+from divacli.ridge.leave_out.ridge_search import RidgeSearch
 from divacli.ridge.weights.kfold import without_fold
 from divacli.solve.pose import SolveOptions
 
@@ -99,7 +99,7 @@ def test_what_is_seen_without_a_fold_is_not_of_the_fold(judge):
     # The folds are drawn by label, so the same ones are asked for again by their rows.
     changed = replace(found.problem, task=replace(task, labels=labels))
     without = without_fold(changed, inside)
-    ridges = _Ridges(found.order, fixed=False)
+    ridges = RidgeSearch(found.order, fixed=False)
     sums = moments(without.task)
     rest = Rest(without, inside, ridges.fit(without.task, sums, changed.ridge), 0, sums, ridges)
     again = [found.wrong(rest), found.losses(rest), rest.rows]
@@ -110,7 +110,7 @@ def test_what_is_seen_without_a_fold_is_not_of_the_fold(judge):
 def test_the_loss_is_that_of_the_table_where_nothing_is_left_out(judge):
     found, scores = judge(SolveOptions(dtype=torch.float64, loss="cross-entropy", ridge=0.4))
     everyone = torch.zeros(60, dtype=torch.bool)
-    ridges, sums = _Ridges(found.order, fixed=True), moments(found.problem.task)
+    ridges, sums = RidgeSearch(found.order, fixed=True), moments(found.problem.task)
     rest = Rest(found.problem, everyone, sums.fit(0.4), 0, sums, ridges)
     assert found.losses(rest).numpy() == pytest.approx(scores.table["loo_loss"].to_numpy(), abs=1e-6)
     assert found.wrong(rest).numpy() == pytest.approx(

@@ -35,7 +35,8 @@ from divacli.errors import DataError
 from divacli.progress import silent
 from divacli.report.terminal.relabel import relabel_verdict
 from divacli.ridge import NOTHING, RANDOM, Change, Rest, moments
-from divacli.ridge.forecast import Forecast, _Ridges
+from divacli.ridge.forecast import Forecast
+from divacli.ridge.leave_out.ridge_search import RidgeSearch
 from divacli.solve.pose import SolveOptions
 
 CLASSES = np.array(["cat", "dog", "owl"])
@@ -365,7 +366,7 @@ def test_without_a_fold_the_decision_is_that_of_the_table(overlapping, threshold
     problem = judge.problem
     sums = moments(problem.task)
     nobody = torch.zeros(len(problem.task), dtype=torch.bool)
-    rest = Rest(problem, nobody, sums.fit(problem.ridge), 0, sums, _Ridges(judge.order, fixed=True))
+    rest = Rest(problem, nobody, sums.fit(problem.ridge), 0, sums, RidgeSearch(judge.order, fixed=True))
     share = None if budget is None else budget / len(scores.table)
     found = _without_fold(judge, scores.table, threshold, share)(rest)
     decision = relabel(scores.table, threshold, budget)

@@ -8,19 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from divacli.curate.reweight import (
-    REWEIGHTING,
-    ReweightOptions,
-    _dealt,
-    _dealt_among,
-    label_trust,
-    pose_problem,
-    reweight,
-)
+from divacli.curate.label_trust import label_trust
+from divacli.curate.reweight import ReweightOptions, reweight
+from divacli.curate.reweight_forecast import REWEIGHTING, _dealt, _dealt_among
 from divacli.errors import DataError, SolveError
 from divacli.report.terminal.reweight import reweight_verdict
 from divacli.ridge import NOTHING, RANDOM, Oracle, SquaredLoss
 from divacli.solve.pose import SolveOptions, balanced
+from divacli.solve.weight_problem import pose_problem
 
 SQUARED = SolveOptions(ridge=0.5, loss="squared", dtype=torch.float64)
 ROBUST = replace(SQUARED, loss="robust-cross-entropy")
@@ -417,5 +412,5 @@ def test_labels_of_very_many_classes_are_all_trusted(gaussian, monkeypatch):
     problem = pose_problem(gaussian(n=90), ROBUST)
     trust = label_trust(problem.task, problem.ridge, problem.order, 0)
     assert 0 <= float(trust.min()) < 0.9 < float(trust.max()) <= 1
-    monkeypatch.setattr("divacli.curate.reweight._MOST_JUDGED", 2)
+    monkeypatch.setattr("divacli.curate.label_trust._MOST_JUDGED", 2)
     assert label_trust(problem.task, problem.ridge, problem.order, 0).tolist() == [1] * 90

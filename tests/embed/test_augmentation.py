@@ -14,8 +14,9 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
-from divacli.embed.augmentation import named_apart, parse_transform
+from divacli.embed.augmentation import named_apart
 from divacli.embed.images import FailedCopy
+from divacli.embed.transform_names import parse_transform
 from divacli.errors import ModelError
 
 # As typed, and the expression that a user is to get for it.

@@ -24,7 +24,8 @@ from divacli.embed import (
     samples_of,
     write_store,
 )
-from divacli.embed.augmentation import augmented, parse_transform
+from divacli.embed.augmentation import augmented
+from divacli.embed.transform_names import parse_transform
 from divacli.errors import DataError
 from divacli.manifest import Manifest, read_manifest
 
@@ -188,7 +189,7 @@ def test_notes_tell_of_the_network_and_of_the_transform(
 
 def test_network_is_loaded_once_and_keeps_its_own_transform(choice: BackboneChoice) -> None:
     named = parse_transform("hflip")
-    one, other = (choice.augmented(named, seed).backbone for seed in range(2))
+    one, other = (augmented(choice.backbone, named, seed) for seed in range(2))
     plain = choice.backbone
     assert plain._extractor is one._extractor is other._extractor
     assert "augment" not in plain.identity

@@ -26,8 +26,8 @@ from divacli.embed import (
     write_store,
 )
 from divacli.embed import extract as extract_module
-from divacli.embed.augmentation import parse_transform
 from divacli.embed.extract import feature_identity
+from divacli.embed.transform_names import parse_transform
 from divacli.errors import StoreError
 from divacli.manifest import read_manifest
 from divacli.solve.pose import SolveOptions

@@ -15,7 +15,8 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from divacli.embed.store import FeatureStore, batched
+from divacli.embed.feature_rows import batched
+from divacli.embed.store import FeatureStore
 from divacli.errors import OutputError, StoreError
 from divacli.files.place import size_of
 

@@ -14,7 +14,7 @@ import torch
 
 from divacli.backbones.clip import TextEncoder, load_text_encoder
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, load_samples
-from divacli.embed.store import require_same_space
+from divacli.embed.feature_identity import require_same_space
 from divacli.embed.texts import embed_texts, is_text_table, read_texts, text_samples
 from divacli.errors import DataError, ModelError, StoreError
 from divacli.manifest import write_table

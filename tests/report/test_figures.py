@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from divacli.errors import DataError
-from divacli.report.figures import figures
+from divacli.report.figures import classes, derivatives, histories
 from divacli.report.figures.drawing import GRID, INK, SERIES, page_svg, rendered
 from divacli.report.terminal.plain import plain
 
@@ -91,15 +91,15 @@ REWEIGHTING = {
 def every_figure():
     table, wrong = scores()
     return {
-        "histogram": figures.derivative_histogram(table, wrong),
-        "loss": figures.derivative_against_loss(table, wrong),
-        "classes": figures.class_bars(table),
-        "groups": figures.group_bars(harm(["a", "b"]), "annotator"),
-        "confusions": figures.confusions(table),
-        "ridge": figures.ridge_path(SUMMARY),
-        "choice": figures.choice_curve(HISTORY),
-        "steps": figures.steps_curve(REWEIGHTING),
-        "training": figures.training_curve(TRAINING),
+        "histogram": derivatives.derivative_histogram(table, wrong),
+        "loss": derivatives.derivative_against_loss(table, wrong),
+        "classes": classes.class_bars(table),
+        "groups": classes.group_bars(harm(["a", "b"]), "annotator"),
+        "confusions": classes.confusions(table),
+        "ridge": histories.ridge_path(SUMMARY),
+        "choice": histories.choice_curve(HISTORY),
+        "steps": histories.steps_curve(REWEIGHTING),
+        "training": histories.training_curve(TRAINING),
     }
 
 
@@ -109,7 +109,7 @@ def texts(svg: str) -> list[str]:
 
 def test_every_sample_is_in_one_bin_of_the_histogram_and_zero_is_an_edge():
     table, wrong = scores(5000)
-    everything, flips = figures.derivative_histogram(table, wrong).axes[0].patches
+    everything, flips = derivatives.derivative_histogram(table, wrong).axes[0].patches
     counts, edges, _ = everything.get_data()
     assert counts.sum() == 5000
     assert flips.get_data().values.sum() == wrong.sum()
@@ -121,7 +121,7 @@ def test_every_sample_is_in_one_bin_of_the_histogram_and_zero_is_an_edge():
 def test_the_tails_are_cut_nowhere_and_do_not_crush_the_rest():
     table, _ = scores(5000)
     table.loc[0, "derivative"] = 1e6
-    [everything] = figures.derivative_histogram(table).axes[0].patches
+    [everything] = derivatives.derivative_histogram(table).axes[0].patches
     counts, edges, _ = everything.get_data()
     assert counts[-1] == 1
     assert edges[-1] >= 1e6
@@ -131,18 +131,18 @@ def test_the_tails_are_cut_nowhere_and_do_not_crush_the_rest():
 @pytest.mark.parametrize("values", [[0.0, 0.0], [1.0, 1.0], [-1e-12, 1e9], [0.0, -3.0], [2.0, np.nan]])
 def test_any_values_have_a_histogram(values):
     table = pd.DataFrame({"derivative": values, "loo_loss": np.abs(values)})
-    [everything] = figures.derivative_histogram(table).axes[0].patches
+    [everything] = derivatives.derivative_histogram(table).axes[0].patches
     assert everything.get_data().values.sum() == np.isfinite(values).sum()
-    rendered(figures.derivative_against_loss(table), "svg")
+    rendered(derivatives.derivative_against_loss(table), "svg")
 
 
 def test_few_samples_are_points_and_many_are_cells():
     table, wrong = scores(300)
-    few = figures.derivative_against_loss(table, wrong).axes[0]
+    few = derivatives.derivative_against_loss(table, wrong).axes[0]
     assert sum(len(line.get_xdata()) for line in few.lines[:2]) == 300
     assert not few.patches
     table, wrong = scores(20_000)
-    many = figures.derivative_against_loss(table, wrong).axes[0]
+    many = derivatives.derivative_against_loss(table, wrong).axes[0]
     assert sum(len(line.get_xdata()) for line in many.lines[:2]) < 300
     cells = sum(len(patch.get_path().vertices) // 5 for patch in many.patches)
     assert 50 < cells < 900
@@ -153,9 +153,9 @@ def test_few_samples_are_points_and_many_are_cells():
 def test_a_hundred_thousand_samples_are_a_small_file():
     table, wrong = scores(100_000)
     for figure in (
-        figures.derivative_against_loss(table, wrong),
-        figures.derivative_histogram(table, wrong),
-        figures.class_bars(table),
+        derivatives.derivative_against_loss(table, wrong),
+        derivatives.derivative_histogram(table, wrong),
+        classes.class_bars(table),
     ):
         assert len(rendered(figure, "svg")) < 150_000
         assert len(page_svg(figure, "a-")) < 150_000
@@ -165,7 +165,7 @@ def test_the_worst_cloud_is_a_small_file_too():
     rng = np.random.default_rng(0)
     for n in (600, 1500, 100_000):
         table = pd.DataFrame({"derivative": rng.uniform(-1, 1, n), "loo_loss": rng.uniform(0, 1, n)})
-        assert len(rendered(figures.derivative_against_loss(table, rng.random(n) < 0.5), "svg")) < 150_000
+        assert len(rendered(derivatives.derivative_against_loss(table, rng.random(n) < 0.5), "svg")) < 150_000
 
 
 def test_bars_are_shares_of_each_class_the_largest_first():
@@ -176,7 +176,7 @@ def test_bars_are_shares_of_each_class_the_largest_first():
             "mislabel_probability": [0.9, 0.9, 0.1, 0.1, 0.5, 0.6],
         }
     )
-    panel = figures.class_bars(table).axes[0]
+    panel = classes.class_bars(table).axes[0]
     widths = [bar.get_width() for bar in panel.patches]
     assert widths == [100, 25, 50, 50]
     assert [label.get_text() for label in panel.get_yticklabels()] == ["b (2)", "a (4)"]
@@ -184,24 +184,24 @@ def test_bars_are_shares_of_each_class_the_largest_first():
 
 def test_a_plot_says_how_many_classes_it_leaves_out():
     table, _ = scores(3000, classes=200)
-    figure = figures.class_bars(table)
+    figure = classes.class_bars(table)
     assert len(figure.axes[0].patches) == 60
     assert "30 of 200 classes; 170 left out" in "".join(texts(page_svg(figure, "")))
-    assert "left out" not in "".join(texts(page_svg(figures.class_bars(scores()[0]), "")))
+    assert "left out" not in "".join(texts(page_svg(classes.class_bars(scores()[0]), "")))
 
 
 def test_sums_stand_beside_exact_changes_and_the_largest_are_shown():
-    figure = figures.group_bars(harm(["ann", "ben", "", "dora"]), "annotator")
+    figure = classes.group_bars(harm(["ann", "ben", "", "dora"]), "annotator")
     panel = figure.axes[0]
     assert [bar.get_width() for bar in panel.patches] == [3, 2, 1, 0]
     exact = panel.lines[0].get_xdata()
     assert exact[1::2] == pytest.approx([2.5, 0.5])
     assert np.isnan(exact[::2]).all()
     assert [label.get_text() for label in panel.get_yticklabels()][2] == "(empty) (10)"
-    many = figures.group_bars(harm([f"v{i}" for i in range(100)]), "annotator")
+    many = classes.group_bars(harm([f"v{i}" for i in range(100)]), "annotator")
     assert len(many.axes[0].patches) == 30
     with pytest.raises(DataError, match="no sums by source"):
-        figures.group_bars(harm(["a"]), "source")
+        classes.group_bars(harm(["a"]), "source")
 
 
 def test_confusions_count_labels_called_wrong_only():
@@ -212,7 +212,7 @@ def test_confusions_count_labels_called_wrong_only():
             "mislabel_probability": [0.9, 0.8, 0.7, 0.5],
         }
     )
-    figure = figures.confusions(table)
+    figure = classes.confusions(table)
     panel = figure.axes[0]
     names = [label.get_text() for label in panel.get_xticklabels()]
     cells = {
@@ -220,33 +220,33 @@ def test_confusions_count_labels_called_wrong_only():
         for text in panel.texts
     }
     assert cells == {("a", "b"): "2", ("b", "c"): "1"}
-    none = figures.confusions(table.assign(mislabel_probability=0.1))
+    none = classes.confusions(table.assign(mislabel_probability=0.1))
     assert "no label is called wrong" in texts(page_svg(none, ""))
-    many = figures.confusions(scores(3000, classes=100)[0])
+    many = classes.confusions(scores(3000, classes=100)[0])
     assert len(many.axes[0].get_xticks()) == 20
 
 
 def test_the_path_marks_the_chosen_ridge():
-    panel = figures.ridge_path(SUMMARY).axes[0]
+    panel = histories.ridge_path(SUMMARY).axes[0]
     path, chosen = panel.lines
     assert path.get_xdata().tolist() == [0.1, 1.0, 10.0]
     assert chosen.get_xdata()[0] == 1.0
     with pytest.raises(DataError, match="ridge was given"):
-        figures.ridge_path(SUMMARY | {"ridge_path": None})
+        histories.ridge_path(SUMMARY | {"ridge_path": None})
 
 
 def test_curves_show_what_was_written():
-    loss, error = figures.choice_curve(HISTORY).axes
+    loss, error = histories.choice_curve(HISTORY).axes
     assert loss.lines[0].get_ydata().tolist() == [0.5, 0.25]
     assert error.lines[0].get_ydata().tolist() == [20.0, 12.5]
-    losses, errors = figures.training_curve(TRAINING).axes
+    losses, errors = histories.training_curve(TRAINING).axes
     assert [line.get_ydata().tolist() for line in losses.lines] == [[0.5], [0.9, 0.7]]
     assert [line.get_ydata().tolist() for line in errors.lines] == [[20.0, 10.0]]
-    walk, trials = figures.steps_curve(REWEIGHTING).axes
+    walk, trials = histories.steps_curve(REWEIGHTING).axes
     assert walk.lines[0].get_ydata().tolist() == [0.5, 0.4]
     rings = [line for line in trials.lines if line.get_markersize() == 9]
     assert [list(ring.get_xdata()) for ring in rings] == [[0.1], [], []]
-    assert len(figures.steps_curve(REWEIGHTING | {"trials": None}).axes) == 1
+    assert len(histories.steps_curve(REWEIGHTING | {"trials": None}).axes) == 1
 
 
 @pytest.mark.parametrize("format", ["svg", "png", "pdf"])
@@ -289,9 +289,9 @@ def test_text_of_users_appears_as_itself_and_is_nothing_else(text):
     table["label"] = table["label"].replace("class 0", text)
     table["suggested_label"] = table["suggested_label"].replace("class 0", text)
     for figure in (
-        figures.class_bars(table),
-        figures.confusions(table),
-        figures.group_bars(harm([text, "b"], by=text), text),
+        classes.class_bars(table),
+        classes.confusions(table),
+        classes.group_bars(harm([text, "b"], by=text), text),
     ):
         shown = plain(text).plain
         for svg in (rendered(figure, "svg").decode(), page_svg(figure, "x-")):

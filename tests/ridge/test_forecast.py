@@ -28,11 +28,12 @@ from divacli.ridge import (
     validation_derivative,
 )
 from divacli.ridge.dropping import BALANCED, COVERAGE, EASY, RULES, Evidence
-from divacli.ridge.forecast import _few, _Ridges
+from divacli.ridge.leave_out.ridge_search import RidgeSearch, _few
 from divacli.ridge.weights.problem import predictions
 
 N, K, FOLDS = 60, 3, 4
 MODULE = sys.modules["divacli.ridge.forecast"]
+RIDGE_SEARCH = sys.modules["divacli.ridge.leave_out.ridge_search"]
 """The package has the function under this name."""
 
 
@@ -312,14 +313,16 @@ def test_the_nearby_ridge_is_that_of_a_dense_grid(groups, away):
 
     best = float(grid[torch.tensor([loss(float(ridge)) for ridge in grid]).argmin()])
     assert grid[5] < best < grid[-5]
-    found = _Ridges(torch.arange(60), fixed=False).fit(task, moments(task), best * away)
+    found = RidgeSearch(torch.arange(60), fixed=False).fit(task, moments(task), best * away)
     assert 0.5 <= found.ridge / best <= 2.0
-    assert _Ridges(torch.arange(60), fixed=True).fit(task, moments(task), best * away).ridge == best * away
+    assert (
+        RidgeSearch(torch.arange(60), fixed=True).fit(task, moments(task), best * away).ridge == best * away
+    )
 
 
 def test_the_search_for_a_ridge_ends():
     task = classes(60, 1, d=12, spread=2.0)
-    ridges = _Ridges(torch.arange(60), fixed=False)
+    ridges = RidgeSearch(torch.arange(60), fixed=False)
     assert ridges.fit(task, moments(task), 1e9).ridge == 1e9 / 4096
 
 
@@ -346,7 +349,7 @@ def test_a_ridge_below_which_nothing_is_determined_is_not_left():
     ridge = 1.0
     while usable(sums, ridge / 2):
         ridge /= 2
-    found = _Ridges(torch.arange(30), fixed=False).fit(task, sums, ridge)
+    found = RidgeSearch(torch.arange(30), fixed=False).fit(task, sums, ridge)
     assert found.ridge == ridge
 
 
@@ -367,13 +370,13 @@ def test_from_a_ridge_that_leaves_a_leverage_of_one_the_way_is_up():
     while usable(sums, ridge, task):
         ridge /= 2
     assert usable(sums, ridge), "only the sample itself is not determined"
-    found = _Ridges(everyone, fixed=False).fit(task, sums, ridge)
+    found = RidgeSearch(everyone, fixed=False).fit(task, sums, ridge)
     assert found.ridge > ridge
     loo_predictions(task, found, everyone)
     # From far below no ridge near has a loss; the head is that of the ridge it was given.
     below = ridge / 2**20
     if usable(sums, below):
-        assert _Ridges(everyone, fixed=False).fit(task, sums, below).ridge == below
+        assert RidgeSearch(everyone, fixed=False).fit(task, sums, below).ridge == below
 
 
 @pytest.mark.parametrize("groups", [False, True])
@@ -381,11 +384,11 @@ def test_no_sample_at_all_has_no_ridge(groups):
     task = replace(classes(30, 0), weights=torch.zeros(30).double())
     task = replace(task, groups=torch.arange(30) // 2) if groups else task
     with pytest.raises(SolveError, match="every sample weight is zero"):
-        _Ridges(torch.arange(30), fixed=False).fit(task, moments(task), 1.0)
+        RidgeSearch(torch.arange(30), fixed=False).fit(task, moments(task), 1.0)
 
 
 def test_many_samples_are_judged_by_some(monkeypatch):
-    monkeypatch.setattr(MODULE, "_RIDGE_ROWS", 10)
+    monkeypatch.setattr(RIDGE_SEARCH, "_RIDGE_ROWS", 10)
     task = classes(100, 0)
     weights = torch.where(torch.arange(100) % 3 == 0, 0.0, 1.0).double()
     task, order = (
@@ -400,7 +403,7 @@ def test_many_samples_are_judged_by_some(monkeypatch):
 
 
 def test_many_samples_are_judged_by_whole_groups(monkeypatch, make_groups):
-    monkeypatch.setattr(MODULE, "_RIDGE_ROWS", 30)
+    monkeypatch.setattr(RIDGE_SEARCH, "_RIDGE_ROWS", 30)
     groups = make_groups(*[4] * 50)
     weights = torch.where(drawn(200, 0) < 0.2, 0.0, 1.0).double()
     task = replace(classes(200, 0), groups=groups, weights=weights)
@@ -486,7 +489,7 @@ def by_rules(task, keep, rules=RULES, doubt=0.9):
 def head_of_all(problem, decide):
     """The same decision made by all samples, and the heads that it and doing nothing lead to."""
     everyone = torch.zeros(len(problem.task), dtype=torch.bool)
-    ridges = _Ridges(problem.order, fixed=False)
+    ridges = RidgeSearch(problem.order, fixed=False)
     sums = moments(problem.task)
     fit = ridges.fit(problem.task, sums, problem.ridge)
     rest = Rest(problem, everyone, fit, 0, sums, ridges)

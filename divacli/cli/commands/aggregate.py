@@ -62,7 +62,7 @@ def register(app: typer.Typer) -> None:
         from divacli.cli.output import Output
         from divacli.cli.session import loader_of, solve_options
         from divacli.curate.aggregate import FEATURES, FILES, aggregate_data, named_modalities
-        from divacli.curate.extend import ExtendOptions
+        from divacli.curate.pool_rule import ExtendOptions
         from divacli.report.terminal.extend import aggregate_summary
 
         target = Output(output, *FILES)

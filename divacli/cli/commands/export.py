@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,14 +12,7 @@ from divacli.cli.command import command
 from divacli.cli.console import say, warn
 from divacli.cli.options import FrameOptions, OutputOptions
 from divacli.cli.values import path_value
-from divacli.errors import DataError
 from divacli.files.present import require_present
-from divacli.files.urls import is_url
-
-if TYPE_CHECKING:
-    from divacli.cli.output import Output
-    from divacli.interchange.label_studio import Tasks
-    from divacli.manifest import Manifest
 
 
 class Tool(StrEnum):
@@ -29,14 +21,6 @@ class Tool(StrEnum):
     cleanlab = "cleanlab"
     label_studio = "label-studio"
     fiftyone = "fiftyone"
-
-
-_FILES = {
-    Tool.cleanlab: ("cleanlab",),
-    Tool.label_studio: ("tasks.json", "labeling_config.xml"),
-    Tool.fiftyone: ("fiftyone.jsonl", "import_fiftyone.py"),
-}
-"""What is written for each."""
 
 
 def register(app: typer.Typer) -> None:
@@ -104,70 +88,26 @@ def register(app: typer.Typer) -> None:
 
         from divacli.cli.deliver import WROTE, say_written
         from divacli.cli.output import Output
+        from divacli.interchange import cleanlab, fiftyone, label_studio
         from divacli.interchange.scored import read_scores
 
         scores = read_scores(table)
-        classes = scores.classes
         shown = scores if limit is None else scores.select(np.arange(min(limit, len(scores.table))))
-        target = Output(output, *_FILES[to])
+        files = {
+            Tool.cleanlab: cleanlab.FILES,
+            Tool.label_studio: label_studio.FILES,
+            Tool.fiftyone: fiftyone.FILES,
+        }
+        target = Output(output, *files[to])
         if to is Tool.cleanlab:
-            _cleanlab(target, shown, _copies(table, scores))
+            cleanlab.write_issues(target, shown, cleanlab.copies_beside(table, scores, warn))
         elif to is Tool.fiftyone:
-            _fiftyone(target, shown)
+            fiftyone.write_fields(target, shown)
         else:
             root = None if image_root is None else str(image_root)
-            made = _label_studio(target, shown, classes, root, url_prefix)
+            made = label_studio.write_tasks(target, shown, scores.classes, root, url_prefix)
             if made.root is not None and not frame.quiet:
                 say(f"Label Studio's document root: {made.root}", f"its source storage: {made.storage}")
         target.done(whole=False)
         if not frame.quiet:
             say_written(target, f"{WROTE} ({len(shown.table):,} samples)")
-
-
-def _cleanlab(target: Output, scores: Manifest, copies: set[str] | None) -> None:
-    from divacli.interchange.cleanlab import issues_of
-
-    target.table("cleanlab", issues_of(scores, copies), scores.folder, main=True)
-
-
-def _copies(table: str, scores: Manifest) -> set[str] | None:
-    """Paths in the table of duplicates that lies beside the scores, if there is one."""
-    from divacli.manifest.bounded import read_table
-    from divacli.manifest.tabular import FORMATS, parse
-
-    beside = [Path(table).with_name(f"duplicates.{format}") for format in FORMATS]
-    found = [] if table == "-" or is_url(table) else [file for file in beside if os.path.lexists(file)]
-    if not found:
-        return None
-    format = found[0].suffix[1:]
-    try:
-        copies = parse(read_table(found[0], format, str(found[0])), format, str(found[0]))
-    except OSError as error:
-        raise DataError(f"{found[0]} cannot be read: {error.strerror}", hint="remove it") from error
-    paths = set(copies["path"]) if "path" in copies else set()
-    if not paths <= set(scores.table["path"]):
-        warn(f"{found[0]} is of other samples than {table}: the column is_near_duplicate_issue is left out")
-        return None
-    return paths
-
-
-def _fiftyone(target: Output, scores: Manifest) -> None:
-    from divacli.interchange.fiftyone import SCRIPT, TABLE, fields_of, script
-
-    target.table(TABLE, fields_of(scores), scores.folder, format="jsonl")
-    target.text(SCRIPT, script())
-
-
-def _label_studio(
-    target: Output, scores: Manifest, classes: list[str], root: str | None, url_prefix: str | None
-) -> Tasks:
-    """Write tasks and interface."""
-    import json
-
-    from divacli.interchange.label_studio import interface_of, tasks_of
-
-    made = tasks_of(scores, root, url_prefix)
-    interface = interface_of(classes)
-    target.text("tasks.json", json.dumps(made.tasks, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    target.text("labeling_config.xml", interface)
-    return made

@@ -89,7 +89,8 @@ def register(app: typer.Typer) -> None:
         from divacli.cli.deliver import deliver
         from divacli.cli.output import Output
         from divacli.cli.session import loader_of, solve_options
-        from divacli.curate.extend import FILES, ExtendOptions, extend_data
+        from divacli.curate.extend import FILES, extend_data
+        from divacli.curate.pool_rule import ExtendOptions
         from divacli.report.terminal.extend import extend_summary
 
         target = Output(output, *FILES, sources=(data, pool))

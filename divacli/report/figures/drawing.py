@@ -11,9 +11,14 @@ from typing import Any, Literal
 from xml.etree import ElementTree
 
 import matplotlib
+import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
+from matplotlib.ticker import FuncFormatter
 
 from divacli.report.terminal.plain import plain
 
@@ -61,6 +66,11 @@ _METADATA: dict[str, dict[str, None]] = {
 }
 _SVG = "{http://www.w3.org/2000/svg}"
 _LINK = "{http://www.w3.org/1999/xlink}href"
+_LEVELS = 6
+_FAINTEST, _STRONGEST = 0.12, 0.6
+
+PLAIN_NUMBERS = FuncFormatter(lambda value, _: f"{value:g}".replace("-", "\N{MINUS SIGN}"))
+"""Writes a tick without exponent."""
 
 
 class Plot(Figure):
@@ -108,6 +118,35 @@ def label_text(label: object, width: int) -> str:
     """A user's text for a plot: on one line, cut at its end."""
     text = plain(str(label)).plain
     return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def numeric(table: pd.DataFrame, *names: str) -> pd.DataFrame:
+    """The table with numbers in some columns, whose cells may be text still; NaN where there is none."""
+    return table.assign(**{name: pd.to_numeric(table[name], errors="coerce") for name in names})
+
+
+def density(panel: Axes, boxes: np.ndarray, counts: np.ndarray, largest: int, colour: str) -> None:
+    """Boxes that are the stronger the more there is in them, on a logarithmic scale of few levels.
+
+    All boxes of a level are one path: a file would be several times as large with one for each.
+
+    Args:
+        panel: Where.
+        boxes: (m, 4) left, right, bottom, top.
+        counts: (m,) in each.
+        largest: That has the strongest colour.
+        colour: Of all.
+    """
+    share = np.log1p(counts) / np.log1p(largest)
+    levels = np.ceil(share * _LEVELS).astype(int)
+    for level in np.unique(levels):
+        left, right, bottom, top = boxes[levels == level].T
+        corners = np.stack([left, bottom, right, bottom, right, top, left, top, left, bottom], axis=1)
+        codes = [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY] * len(left)
+        alpha = _FAINTEST + (_STRONGEST - _FAINTEST) * (level - 1) / (_LEVELS - 1)
+        panel.add_patch(
+            PathPatch(Path(corners.reshape(-1, 2), codes), facecolor=colour, alpha=alpha, linewidth=0)
+        )
 
 
 def rendered(figure: Figure, format: PlotFormat) -> bytes:

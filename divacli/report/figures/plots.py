@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from divacli.errors import DataError, listed
-from divacli.report.figures import figures
+from divacli.report.figures import classes, derivatives, histories
 from divacli.report.figures.curves import curve_figure, evaluation_figure
 from divacli.results.read import Results
 
@@ -76,15 +76,15 @@ def _scored(results: Results) -> bool:
 
 
 def _histogram(results: Results, wrong: np.ndarray | None) -> Iterator[tuple[str, Figure]]:
-    yield "histogram", figures.derivative_histogram(_scores(results), wrong)
+    yield "histogram", derivatives.derivative_histogram(_scores(results), wrong)
 
 
 def _loss(results: Results, wrong: np.ndarray | None) -> Iterator[tuple[str, Figure]]:
-    yield "loss", figures.derivative_against_loss(_scores(results), wrong)
+    yield "loss", derivatives.derivative_against_loss(_scores(results), wrong)
 
 
 def _classes(results: Results, wrong: np.ndarray | None) -> Iterator[tuple[str, Figure]]:
-    yield "classes", figures.class_bars(_scores(results))
+    yield "classes", classes.class_bars(_scores(results))
 
 
 def _groups(results: Results, wrong: np.ndarray | None) -> Iterator[tuple[str, Figure]]:
@@ -95,25 +95,25 @@ def _groups(results: Results, wrong: np.ndarray | None) -> Iterator[tuple[str, F
         if name in names:
             name += f"-{len(names) + 1}"
         names.add(name)
-        yield name, figures.group_bars(harm, by)
+        yield name, classes.group_bars(harm, by)
 
 
 def _confusions(results: Results, wrong: np.ndarray | None) -> Iterator[tuple[str, Figure]]:
-    yield "confusions", figures.confusions(_scores(results))
+    yield "confusions", classes.confusions(_scores(results))
 
 
 def _ridge(results: Results, wrong: np.ndarray | None) -> Iterator[tuple[str, Figure]]:
-    yield "ridge", figures.ridge_path(results.summaries["summary"])
+    yield "ridge", histories.ridge_path(results.summaries["summary"])
 
 
 def _curves(results: Results, wrong: np.ndarray | None) -> Iterator[tuple[str, Figure]]:
     history, about = results.records.get("history"), results.summaries.get("evaluation", {})
     if history is not None and "n_selected" in history:
-        yield "choice", figures.choice_curve(history)
+        yield "choice", histories.choice_curve(history)
     if history is not None and "kfold_loss" in history:
-        yield "training", figures.training_curve(history)
+        yield "training", histories.training_curve(history)
     if "reweight" in results.summaries:
-        yield "steps", figures.steps_curve(results.summaries["reweight"])
+        yield "steps", histories.steps_curve(results.summaries["reweight"])
     if "curve" in about:
         yield "curve", curve_figure(about["curve"]["of"], _rows(about["curve"]["results"]), about["n_test"])
     if "evaluation" in about and "evaluation" in results.records:

@@ -8,7 +8,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from divacli.curate.augment import EQUAL, AugmentResult
+from divacli.curate.augment import AugmentResult
+from divacli.curate.augment_forecast import EQUAL
 from divacli.curate.augmentation_file import UNTOUCHED
 from divacli.report.outlook import Deed, outlook_sentence
 from divacli.report.terminal.tables import add_numbers, add_words, cell, groups_line, listing

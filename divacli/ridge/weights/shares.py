@@ -104,6 +104,34 @@ def choose_shares(
     return walked(problem, rows, folds, most, sizes, tried)
 
 
+def equal_shares(problem: Problem) -> Tensor:
+    """Shares (K,) float64 of 1.
+
+    Args:
+        problem: With the kinds as its `shared`.
+    """
+    return torch.ones(int(_kind(problem).max()) + 1, dtype=torch.float64)
+
+
+def walk_shares(problem: Problem, sizes: Sequence[float]) -> Tensor:
+    """Shares (K,) float64 after some steps from equal ones; the samples are summed but once.
+
+    Args:
+        problem: With the kinds as its `shared`, at shares of 1.
+        sizes: Of the steps, in units of the mean absolute derivative over kinds.
+
+    Raises:
+        SolveError: As `differentiate`, or every share would become zero.
+    """
+    shares = equal_shares(problem)
+    if sizes:
+        parts = _by_kind(problem, problem.task.weights)
+    for size in sizes:
+        fit = _at_shares(parts, shares).fit(problem.ridge)
+        shares = stepped(shares, differentiate_shares(problem, shares, fit).mean, size)
+    return shares
+
+
 class _Fold:
     """A fold's walk on shares, from equal ones.
 
@@ -123,7 +151,7 @@ class _Fold:
             absent = torch.where(inside, problem.task.weights, 0.0)
             parts = _by_kind(problem, absent, whole[0].shift)
             self._moments = [every - part for every, part in zip(whole, parts, strict=True)]
-        self._walk_to(torch.ones(len(whole), dtype=torch.float64))
+        self._walk_to(equal_shares(problem))
 
     def direction(self) -> Tensor:
         """The derivative (K,) at the present shares."""
@@ -141,8 +169,13 @@ class _Fold:
 
     def _walk_to(self, shares: Tensor) -> None:
         self._shares = shares
-        parts = [part.times(share) for part, share in zip(self._moments, shares.tolist(), strict=True)]
-        self._fit = functools.reduce(operator.add, parts).fit(self._rest.ridge)
+        self._fit = _at_shares(self._moments, shares).fit(self._rest.ridge)
+
+
+def _at_shares(parts: list[Moments], shares: Tensor) -> Moments:
+    """Moments of all samples from those of each kind, at shares (K,)."""
+    parts = [part.times(share) for part, share in zip(parts, shares.tolist(), strict=True)]
+    return functools.reduce(operator.add, parts)
 
 
 def _by_kind(problem: Problem, weights: Tensor, shift: Tensor | None = None) -> list[Moments]:
