@@ -30,13 +30,14 @@ from benchmarks.machine import save
 from benchmarks.reweight import weighted
 from divacli.cli.command import command
 from divacli.cli.options import ComputeOptions, FrameOptions, NetworkOptions
-from divacli.cli.session import Session
+from divacli.cli.session import loader_of
 from divacli.curate.pool_rule import ExtendOptions
 from divacli.curate.reweight import ReweightOptions, reweight
 from divacli.curate.sample_scores import score
 from divacli.embed import Samples, read_data
 from divacli.embed.transform_names import parse_transform
 from divacli.manifest import Manifest
+from divacli.solve.loader import Loader
 from divacli.solve.pose import SolveOptions
 
 MODEL, WEIGHTS = "resnet34", "DEFAULT"
@@ -153,12 +154,12 @@ def main(
         )
     if has_images and network.model is None and network.checkpoint is None:
         network = replace(network, model=MODEL, weights=network.weights or WEIGHTS)
-    session, paper, draws = Session(network, compute, frame), PAPER.get(name, Figures()), range(seeds)
-    options = SolveOptions(device=session.device)
+    loader, paper, draws = loader_of(network, compute, frame), PAPER.get(name, Figures()), range(seeds)
+    options = SolveOptions(device=loader.device)
     page, rows = [f"# The DIVA paper's experiments: {name}"], []
     experiments: dict[str, Callable[[], Part]] = {}
     if opened is not None and wanted != ["modalities"]:
-        training, held_out = session.load_both(opened, test)
+        training, held_out = loader.load_both(opened, test)
         assert held_out is not None
         page.append(described(training, held_out, network))
         rows.append({"part": "data", "description": page[-1]})
@@ -166,7 +167,7 @@ def main(
             "detect": lambda: detect(training, draws, options, paper),
             "reweight": lambda: reweighting(training, held_out, options, paper),
             "extend": lambda: extension(training, held_out, draws, options),
-            "augment": lambda: augmentation(training, held_out, session, limit, paper),
+            "augment": lambda: augmentation(training, held_out, loader, limit, paper),
         }
     if images is not None and texts is not None:
         experiments["modalities"] = lambda: modalities(images, texts, draws)
@@ -265,13 +266,13 @@ def extension(training: Samples, test: Samples, seeds: Sequence[int], options: S
     return Part("Extension", note, table, rows)
 
 
-def augmentation(training: Samples, test: Samples, session: Session, limit: int, paper: Figures) -> Part:
+def augmentation(training: Samples, test: Samples, loader: Loader, limit: int, paper: Figures) -> Part:
     """Find how often to flip."""
     images = training
     if limit < len(training):
         images = training.select(share_of_classes(training, limit / len(training), 0))
     transforms = [parse_transform(flip) for flip in FLIPS]
-    copies = [(named, session.copies(images, named, 0)) for named in transforms]
+    copies = [(named, loader.copies(images, named, 0)) for named in transforms]
     row = compare(images, copies, test, 0, logistic=False)
     probabilities = zip(row["transforms"], row["probability"], row["probability_each"], strict=True)
     table = [

@@ -48,7 +48,7 @@ def deliver(
         also: Warnings that are not the result's own.
         wrote: As for `say_written`.
     """
-    result.write(target)
+    result.write(target.files)
     target.done()
     for warning in (*result.warnings(), *also):
         warn(warning)
@@ -70,7 +70,7 @@ def say_written(target: Output, wrote: str = WROTE) -> None:
         wrote: The sentence, with `{files}` and `{folder}`.
     """
     if target.folder is not None:
-        sentence = wrote.format(files=", ".join(target.written), folder=target.folder)
+        sentence = wrote.format(files=", ".join(target.files.written), folder=target.folder)
         console().print(sentence, markup=False)
 
 

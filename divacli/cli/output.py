@@ -6,7 +6,8 @@ Of several processes that share the work, the first one writes.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from divacli.cli.command import page_command
@@ -16,14 +17,14 @@ from divacli.cli.processes import leads
 from divacli.errors import OutputError, listed
 from divacli.files.place import RUN_FILE, place_of
 from divacli.files.urls import is_url
-from divacli.results.write import FAILED, ResultFiles, in_any_format
+from divacli.results.write import FAILED, ResultFiles, TakenError, in_any_format
 from divacli.run import current
 
 _ARGUMENTS = ("data", "decisions", "table")
 """What is given without the name of an option."""
 
 
-class Output(ResultFiles):
+class Output:
     """Where a command's tables go: files in a folder, or its main table to standard output.
 
     Args:
@@ -39,6 +40,7 @@ class Output(ResultFiles):
 
     Attributes:
         options: As given.
+        files: What takes the result.
     """
 
     def __init__(
@@ -58,33 +60,38 @@ class Output(ResultFiles):
         self.options = options
         self._sources = sources
         require_no_input(options.out, (*makes, FAILED, f"{FAILED}-{current().command}"))
-        super().__init__(
-            None if options.out == "-" else Path(options.out),
-            options.format.value,
-            makes,
-            command=command,
-            overwrite=options.overwrite,
-            recorded=recorded,
-            writes=leads(),
-        )
-        current().ending.callback(self.close)
+        with self._page_told(command or current().command):
+            self.files = ResultFiles(
+                None if options.out == "-" else Path(options.out),
+                options.format.value,
+                makes,
+                command=command,
+                overwrite=options.overwrite,
+                recorded=recorded,
+                writes=leads(),
+            )
+        current().ending.callback(self.files.close)
         if options.report:
             from divacli.report.page.write import REPORT
 
-            self.require_free([REPORT], "report")
+            self.files.require_free([REPORT], "report")
 
-    def require_free(self, names: Iterable[str], command: str) -> None:
-        """As of `ResultFiles`; says how to make a page that is missing beside results of this command."""
-        names = list(names)
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the files; None for standard output."""
+        return self.files.folder
+
+    @contextmanager
+    def _page_told(self, command: str) -> Iterator[None]:
+        """Say how to make a page that is missing beside results of this command, which are not replaced."""
         try:
-            super().require_free(names, command)
-        except OutputError as error:
+            yield
+        except TakenError as error:
             from divacli.report.page.write import REPORT
 
-            assert self.folder is not None
-            makers = {maker for name in names for maker in self._record().makers_of(name)}
-            if self.options.report and command in makers and not os.path.lexists(self.folder / REPORT):
-                error.hint = f"{page_command(self.folder)} makes the page of them; or {error.hint}"
+            there = os.path.lexists(Path(self.options.out, REPORT))
+            if self.options.report and command in error.makers and not there:
+                error.hint = f"{page_command(Path(self.options.out))} makes the page of them; or {error.hint}"
             raise
 
     def required_folder(self, why: str, hint: str = "leave --out out for diva-out") -> Path:
@@ -102,15 +109,16 @@ class Output(ResultFiles):
         return self.folder
 
     def done(self, *, whole: bool = True) -> None:
-        """As `finish`, of the command that is running, with the samples that it has read."""
+        """As `ResultFiles.finish`, of the command that is running, with the samples that it has read."""
         # Which of those that not every run makes are written is known now.
-        require_no_input(self.options.out, (*self.written, RUN_FILE))
+        require_no_input(self.options.out, (*self.files.written, RUN_FILE))
         read = [current().manifest(source) for source in self._sources]
-        self.finish(read=read, whole=whole)
-        if self.outdated:
+        with self._page_told(current().command):
+            self.files.finish(read=read, whole=whole)
+        if self.files.outdated:
             warn(
-                f"{listed(self.outdated)} in {self.options.out} were made from what is replaced now: make "
-                "them anew, or remove them"
+                f"{listed(self.files.outdated)} in {self.options.out} were made from what is replaced now: "
+                "make them anew, or remove them"
             )
 
 

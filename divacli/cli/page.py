@@ -59,7 +59,7 @@ def write_page(
         recorded=target.parent.resolve() == folder.resolve(),
     )
     page, notes = report_page(results, target.parent.resolve(), limit, cache, RichProgress(frame), known)
-    file.text(target.name, page)
+    file.files.text(target.name, page)
     file.done()
     if not frame.quiet:
         for sentence in notes:

@@ -118,7 +118,7 @@ def read_ballots(data: str | Manifest, annotator: str | None = None) -> Ballots:
             hint="write the votes into a table; its column feature_source may name an .npz file or a store",
         )
     ballots = collected(read, annotator)
-    current().read(read.name, ballots.images)
+    current().read(data if isinstance(data, str) else data.name, ballots.images)
     return ballots
 
 

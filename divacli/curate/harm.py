@@ -16,11 +16,17 @@ import torch
 
 from divacli.curate.sample_scores import ScoreResult
 from divacli.curate.suspects import mislabelled
-from divacli.errors import SolveError
+from divacli.errors import DataError, SolveError, listed
+from divacli.manifest import Manifest
 from divacli.progress import Progress, silent
 from divacli.ridge import Removal
 from divacli.solve.groups import group_names
-from divacli.solve.loader import BY_CLASS, BY_PAIR
+
+BY_CLASS = "class"
+"""Sums over the given labels."""
+
+BY_PAIR = "pair"
+"""Sums over given label and suggested label of the samples whose label is called wrong."""
 
 EXACT = 50
 """Values of a column whose removal is refitted, at the most: those that would change the loss most."""
@@ -68,6 +74,22 @@ class HarmResult:
     columns: tuple[str, ...]
     loss: float
     ridge: float
+
+
+def require_columns(manifest: Manifest, columns: Sequence[str]) -> None:
+    """Refuse samples that lack a column to sum derivatives by.
+
+    Raises:
+        DataError: There is no such column.
+    """
+    for column in columns:
+        if column not in (BY_CLASS, BY_PAIR, *manifest.table):
+            raise DataError(
+                f"{manifest.name} has no column {column} for --by; its columns are: "
+                + listed(manifest.table.columns.tolist(), limit=12),
+                expected=f"{BY_CLASS}, {BY_PAIR}, or a column of DATA, such as annotator or source",
+                hint="name one of these, or add the column",
+            )
 
 
 def harm_by(result: ScoreResult, columns: Sequence[str], progress: Progress = silent) -> HarmResult:

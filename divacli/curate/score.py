@@ -8,7 +8,7 @@ from typing import Any
 
 from divacli.backbones.linearised.expression import UNCHANGED
 from divacli.curate import sample_scores as score
-from divacli.curate.harm import HarmResult, harm_by
+from divacli.curate.harm import HarmResult, harm_by, require_columns
 from divacli.curate.score_note import save_record
 from divacli.curate.score_table import Scores
 from divacli.curate.verify import Verification, verify
@@ -18,7 +18,7 @@ from divacli.errors import OutputError
 from divacli.manifest import Manifest, read_manifest
 from divacli.results.result import Target
 from divacli.solve.duplicates import Duplicates
-from divacli.solve.loader import Given, Loader, opened
+from divacli.solve.loader import Given, Loader, manifest_in, opened
 from divacli.solve.options import Problem
 from divacli.solve.pose import SolveOptions
 from divacli.solve.provenance import left_out
@@ -127,7 +127,8 @@ def score_data(
         DivaError: The samples cannot be used, or the problem has no answer.
     """
     training = opened(data)
-    loader.use(training, by)
+    require_columns(manifest_in(training), by)
+    loader.use(by)
     samples, judged = loader.load_both(training, validation)
     result = score.score(samples, options, judged, loader.progress)
     harm = harm_by(result, by, loader.progress) if by else None

@@ -106,12 +106,12 @@ def load_given(loader: Loader, names: Names, warn: Callable[[str], None], *, ima
         trained_on.append(pool)
     require_known_labels(read[test], [read[name] for name in trained_on])
     for name in trained_on:
-        loader.check_groups(read[name])
-    column = None if loader.searches_copies(read[data]) else loader.group_column
+        loader.groups.check(read[name])
+    column = None if loader.groups.searches_copies(read[data]) else loader.groups.column
     _warn_of_other_groups([read[name] for name in trained_on], column, warn)
     for name in judged:
         if "origin" in read[name].table:
-            loader.use(read[name], ["origin"])
+            loader.use(["origin"])
     if pool is None:
         _warn_of_pools([read[name] for name in judged], warn)
     truth = read_manifest(names.truth, labels="optional") if isinstance(names.truth, str) else names.truth
@@ -156,7 +156,7 @@ def _shared(
                 f"{shared[name]:,} of the {len(test):,} test samples are also in {name}: "
                 "the test flatters what is trained on them"
             )
-        loader.warned_of_kin(samples.manifest, test.manifest)
+        loader.groups.warn_of_kin(samples.manifest, test.manifest)
     return shared
 
 

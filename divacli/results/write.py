@@ -32,6 +32,16 @@ FAILED = "failed"
 _FORMATS = ("csv", "jsonl", "parquet")
 
 
+class TakenError(OutputError):
+    """Files of the same names are there already.
+
+    Attributes:
+        makers: The commands that wrote them.
+    """
+
+    makers: frozenset[str] = frozenset()
+
+
 class ResultFiles:
     """Where the tables of a result go: files in a folder, or the main table to standard output.
 
@@ -287,7 +297,7 @@ class ResultFiles:
             command: That would.
 
         Raises:
-            OutputError: Some are there.
+            TakenError: Some are there.
         """
         assert self.folder is not None
         record = self._record()
@@ -301,7 +311,7 @@ class ResultFiles:
         named = foreign or there
         known = dict.fromkeys(maker for name in named for maker in makers[name])
         of = f" of diva {', '.join(known)}" if known else ""
-        raise OutputError(
+        error = TakenError(
             f"{self.folder} holds {listed(named)}{of} already",
             expected="a folder without such files: results are not replaced unless that is asked for"
             if not foreign
@@ -310,6 +320,8 @@ class ResultFiles:
             if foreign
             else "replace them with --overwrite, or choose another folder with --out",
         )
+        error.makers = frozenset(maker for found in makers.values() for maker in found)
+        raise error
 
 
 def in_any_format(names: Iterable[str]) -> list[str]:

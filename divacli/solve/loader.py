@@ -27,14 +27,10 @@ from divacli.solve.duplicates import (
     find_duplicates,
     with_sets,
 )
+from divacli.solve.group_checks import GroupChecks
 from divacli.solve.groups import (
-    DEFAULT_GROUP,
     DUPLICATES_GROUP,
-    group_numbers,
-    require_group_column,
-    required_groups,
 )
-from divacli.solve.overlap import present_kin
 
 if TYPE_CHECKING:
     from divacli.embed.augmentation import NamedTransform
@@ -77,20 +73,15 @@ class Loader:
         self.progress = progress
         self._extract = extract
         self._strict = strict
-        self._group = group
+        self.groups = GroupChecks(group, warn)
         self.warn = warn
         self._note = note
         self._used = {group}
         self._noted: set[str] = set()
         self._found: Duplicates | None = None
 
-    def use(self, data: Manifest | Samples, columns: Sequence[str]) -> None:
-        """Refuse samples without columns to sum derivatives by; those are not among the unused ones.
-
-        Raises:
-            DataError: There is no such column.
-        """
-        require_columns(manifest_in(data), columns)
+    def use(self, columns: Sequence[str]) -> None:
+        """Count columns among those that are used."""
         self._used.update(columns)
 
     def load(self, data: Given) -> Samples:
@@ -111,11 +102,11 @@ class Loader:
         """As `load_both`, with further sets that need no check."""
         training = opened(data)
         manifest = manifest_in(training)
-        self.check_groups(manifest)
+        self.groups.check(manifest)
         held_out = None if validation is None else opened(validation)
         if held_out is not None:
             manifest_in(held_out).class_numbers(manifest.classes)
-            self.warned_of_kin(manifest, manifest_in(held_out))
+            self.groups.warn_of_kin(manifest, manifest_in(held_out))
         self.warned_of_alike(manifest, *map(manifest_in, others))
         return self._with_copies(
             self.embedded(training),
@@ -148,7 +139,9 @@ class Loader:
             known = {*manifest.classes, *manifest_in(candidates).classes}
             manifest_in(held_out).class_numbers(sorted(known))
         self.warned_of_alike(manifest, manifest_in(candidates))
-        self._check_kin(manifest, [manifest_in(candidates)], held_out)
+        self.groups.check_all(
+            manifest, [manifest_in(candidates)], None if held_out is None else manifest_in(held_out)
+        )
         core, [chosen_from], judged = self._with_copies(
             self.embedded(training),
             [self.embedded(candidates)],
@@ -212,7 +205,7 @@ class Loader:
             known = {label for one in (manifest, *candidates) for label in one.classes}
             manifest_in(held_out).class_numbers(sorted(known))
         self.warned_of_alike(manifest, *candidates)
-        self._check_kin(manifest, candidates, held_out)
+        self.groups.check_all(manifest, candidates, None if held_out is None else manifest_in(held_out))
         # A network that embeds no texts is refused before any image is embedded.
         embedded = self._text_embedder() if texts else None
         core = self.embedded(training)
@@ -235,35 +228,6 @@ class Loader:
         encoder = load_text_encoder(model if isinstance(model, str) else None)
         return lambda texts: text_samples(texts, encoder, self._extract, self.cache, progress=self.progress)
 
-    @property
-    def group_column(self) -> str | None:
-        """The column of groups that left-out samples are taken out with, whether it is there or not."""
-        return {None: DEFAULT_GROUP, "none": None}.get(self._group, self._group)
-
-    def check_groups(self, training: Manifest) -> None:
-        """Refuse samples in which the column that was named tells no groups; warn where none has two members.
-
-        Raises:
-            DataError: There is no such column, or it has one value only.
-        """
-        column = self.group_column
-        if self._group is None or column is None or self.searches_copies(training):
-            return
-        required_groups(training, column)
-        if group_numbers(training, column) is None:
-            self.warn(f"{training.name}: no two samples are of one {column}: every one is left out by itself")
-
-    def warned_of_kin(self, training: Manifest, judged: Manifest) -> None:
-        """Say how many samples that a loss or error is over are kin of those that are trained on."""
-        column = self.group_column
-        n_kin, n = present_kin(training, judged, column)
-        if n_kin:
-            what = "have copies" if column == DUPLICATES_GROUP else f"are of a {column} that is also"
-            self.warn(
-                f"{n_kin:,} of the {n:,} samples of {judged.name} {what} in "
-                f"{training.name}: they are predicted from their own kin, which flatters"
-            )
-
     def warned_of_alike(self, training: Manifest, *others: Manifest) -> None:
         """Say which labels of other samples are those of the training samples but for case or spaces."""
         for other in others:
@@ -273,10 +237,6 @@ class Loader:
                     f"labels of {other.name} and {training.name} that differ only by case, spaces or "
                     f"Unicode form count as different: {listed(pairs)}"
                 )
-
-    def searches_copies(self, training: Manifest) -> bool:
-        """Whether the groups are the sets of copies: `--group duplicates`, and no such column of DATA."""
-        return self._group == DUPLICATES_GROUP and DUPLICATES_GROUP not in training.table
 
     def duplicates_of(self, samples: Samples, *, asked: bool = False) -> Duplicates:
         """The copies among some samples, searched for unless they are known.
@@ -305,8 +265,8 @@ class Loader:
         """
         manifests = [manifest_in(part) for part in read]
         core, *tested = manifests
-        self.check_groups(core)
-        if self.searches_copies(core):
+        self.groups.check(core)
+        if self.groups.searches_copies(core):
             for manifest in tested:
                 manifest.class_numbers(core.classes)
             found, others, _ = self._with_copies(
@@ -320,7 +280,7 @@ class Loader:
             for manifest in manifests:
                 self.warned(manifest)
         for manifest in manifests[1:]:
-            self.warned_of_kin(manifests[0], manifest)
+            self.groups.warn_of_kin(manifests[0], manifest)
         return manifests
 
     def _with_copies(
@@ -333,7 +293,7 @@ class Loader:
             others: Further samples.
             judged: Those that a loss is over; copies of the core among them are told of.
         """
-        if not self.searches_copies(core.manifest):
+        if not self.groups.searches_copies(core.manifest):
             return core, others, judged
         held_out = [] if judged is None else [judged]
         sets = [core, *others, *held_out]
@@ -350,32 +310,8 @@ class Loader:
             self._found = replace(found, samples=core)
         if judged is not None:
             judged = rest.pop()
-            self.warned_of_kin(core.manifest, judged.manifest)
+            self.groups.warn_of_kin(core.manifest, judged.manifest)
         return core, rest, judged
-
-    def _check_kin(
-        self, core: Manifest, pools: list[Manifest], validation: Manifest | Samples | None
-    ) -> None:
-        """Check the groups of a core, and that those of all who must not be its kin are known.
-
-        Raises:
-            DataError: A set lacks the column that was named, or the core has one value only in it.
-        """
-        self.check_groups(core)
-        judged = [] if validation is None else [manifest_in(validation)]
-        column = self.group_column
-        if self.searches_copies(core):
-            return
-        for other in (*pools, *judged):
-            if self._group is not None and column is not None:
-                require_group_column(other, column)
-            elif group_numbers(core, column) is not None and column not in other.table:
-                self.warn(
-                    f"{other.name} has no column {column}, which {core.name} has: "
-                    "who of a pool is kin of those that judge it cannot be told"
-                )
-        for manifest in judged:
-            self.warned_of_kin(core, manifest)
 
     def embedded(self, data: Manifest | Samples) -> Samples:
         """Samples with their features."""
@@ -463,27 +399,3 @@ def check_one_table(core: Manifest, pool: Manifest) -> None:
             expected="both with features or both as images, to stand in one table",
             hint="make a store of the images with diva embed, and give that",
         )
-
-
-BY_CLASS = "class"
-"""Sums over the given labels."""
-
-
-BY_PAIR = "pair"
-"""Sums over given label and suggested label of the samples whose label is called wrong."""
-
-
-def require_columns(manifest: Manifest, columns: Sequence[str]) -> None:
-    """Refuse samples that lack a column to sum derivatives by.
-
-    Raises:
-        DataError: There is no such column.
-    """
-    for column in columns:
-        if column not in (BY_CLASS, BY_PAIR, *manifest.table):
-            raise DataError(
-                f"{manifest.name} has no column {column} for --by; its columns are: "
-                + listed(manifest.table.columns.tolist(), limit=12),
-                expected=f"{BY_CLASS}, {BY_PAIR}, or a column of DATA, such as annotator or source",
-                hint="name one of these, or add the column",
-            )

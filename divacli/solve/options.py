@@ -167,7 +167,7 @@ class Problem:
             loss=loss,
             scaling=self.scaling,
             around_head=self.around_head,
-            group=loader.group_column,
+            group=loader.groups.column,
             balanced=self.validation == "balanced",
             dtype=getattr(torch, self.dtype),
             device=loader.device,

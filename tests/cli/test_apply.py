@@ -368,7 +368,7 @@ def test_the_same_samples_for_torch(images, decisions, done):
     table, folder = ManifestDataset("made/applied.csv"), ImageFolder("made/images")
     assert table.classes == folder.classes
     samples = [(str(Path(file).absolute()), number) for file, number in folder.samples]
-    assert sorted(zip(table._files, table.targets, strict=True)) == sorted(samples)
+    assert sorted(zip(table.files, table.targets, strict=True)) == sorted(samples)
     by_file = {file: row for row, (file, _) in enumerate(samples)}
-    for row, file in enumerate(table._files):
+    for row, file in enumerate(table.files):
         assert (np.asarray(table[row][0]) == np.asarray(folder[by_file[file]][0])).all()

@@ -34,8 +34,7 @@ from divacli.curate.reweight import ReweightResult
 from divacli.curate.score import Scoring
 from divacli.curate.votes import Consensus
 from divacli.evaluation.run import EvaluateResult
-from divacli.results.result import Result
-from divacli.results.write import ResultFiles
+from divacli.results.result import Result, Target
 from divacli.review.apply import ApplyResult
 from divacli.training.train import TrainResult
 
@@ -97,7 +96,7 @@ def test_every_result_has_one_shape(module):
     fields = {field.name for field in dataclasses.fields(kind)}
     assert all(name in fields or hasattr(kind, name) for name in members)
     assert list(inspect.signature(kind.write).parameters) == list(inspect.signature(Result.write).parameters)
-    assert inspect.signature(kind.write).parameters["target"].annotation == ResultFiles.__name__
+    assert inspect.signature(kind.write).parameters["target"].annotation == Target.__name__
 
 
 def test_what_was_written_is_said_in_one_place():

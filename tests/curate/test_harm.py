@@ -11,12 +11,11 @@ import pytest
 import torch
 
 from divacli.curate import harm
-from divacli.curate.harm import HARM_COLUMNS, far_off, harm_by
+from divacli.curate.harm import HARM_COLUMNS, far_off, harm_by, require_columns
 from divacli.curate.sample_scores import ScoreResult, score
 from divacli.embed import Samples
 from divacli.errors import DataError
 from divacli.ridge import decompose, leave_one_out
-from divacli.solve.loader import require_columns
 from divacli.solve.pose import SolveOptions, pose
 
 DOUBLE = SolveOptions(dtype=torch.float64)

@@ -213,11 +213,11 @@ def test_readers_of_class_folders_see_the_same(photos, tmp_path):
     found = {file: folder.classes[number] for file, number in folder.samples}
     assert found == expected
     for dataset in (ours, from_table):
-        read = {dataset._files[row]: dataset.classes[dataset.targets[row]] for row in range(len(dataset))}
+        read = {dataset.files[row]: dataset.classes[dataset.targets[row]] for row in range(len(dataset))}
         assert read == expected
     by_file = {file: np.asarray(folder[row][0]) for row, (file, _) in enumerate(folder.samples)}
     for row in range(len(from_table)):
-        assert (np.asarray(from_table[row][0]) == by_file[from_table._files[row]]).all()
+        assert (np.asarray(from_table[row][0]) == by_file[from_table.files[row]]).all()
 
 
 @pytest.mark.parametrize("format", ["csv", "jsonl", "parquet"])

@@ -22,7 +22,8 @@ from divacli.manifest import Manifest, manifest_of, read_manifest
 from divacli.solve.pose import SolveOptions
 from divacli.training import crossfit
 from divacli.training.joint import JointTraining
-from divacli.training.train import HISTORY, TrainOptions, TrainResult, classes_beside, train
+from divacli.training.run import classes_beside
+from divacli.training.train import HISTORY, TrainOptions, TrainResult, train
 from divacli.training.trainee import StepOptions, Trainee
 
 N = 60

@@ -103,5 +103,5 @@ def register(app: typer.Typer) -> None:
             require_apart(manifest, Path(output.out) / FOLDER)
         target = Output(output, *FILES)
         if materialize is not None:
-            result = with_images(result, target, materialize.value, RichProgress(frame))
+            result = with_images(result, target.files, materialize.value, RichProgress(frame))
         deliver(result, target, apply_summary, frame)

@@ -180,7 +180,7 @@ def register(app: typer.Typer) -> None:
         if LearnerName.finetune not in learners and (trainable is not None or epochs is not None):
             warn("--trainable and --epochs are without effect without --learner finetune")
         result = evaluate_data(loader, names, options, how)
-        draw_evaluation(result, target)
+        draw_evaluation(result, target.files)
         deliver(result, target, evaluate_summary, frame, cache=compute.cache)
 
 

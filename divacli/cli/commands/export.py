@@ -100,12 +100,12 @@ def register(app: typer.Typer) -> None:
         }
         target = Output(output, *files[to])
         if to is Tool.cleanlab:
-            cleanlab.write_issues(target, shown, cleanlab.copies_beside(table, scores, warn))
+            cleanlab.write_issues(target.files, shown, cleanlab.copies_beside(table, scores, warn))
         elif to is Tool.fiftyone:
-            fiftyone.write_fields(target, shown)
+            fiftyone.write_fields(target.files, shown)
         else:
             root = None if image_root is None else str(image_root)
-            made = label_studio.write_tasks(target, shown, scores.classes, root, url_prefix)
+            made = label_studio.write_tasks(target.files, shown, scores.classes, root, url_prefix)
             if made.root is not None and not frame.quiet:
                 say(f"Label Studio's document root: {made.root}", f"its source storage: {made.storage}")
         target.done(whole=False)

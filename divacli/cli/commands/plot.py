@@ -107,8 +107,8 @@ def register(app: typer.Typer) -> None:
         target = Output(OutputOptions(out=str(out or folder), overwrite=overwrite))
         for name, (_, figure) in zip(names, plots, strict=True):
             # diva evaluate draws its own: they are left alone where nobody asked for another one.
-            if kind or not target.is_of_others(name):
-                target.bytes(name, rendered(figure, format.value))
+            if kind or not target.files.is_of_others(name):
+                target.files.bytes(name, rendered(figure, format.value))
         target.done(whole=False)
         if not frame.quiet:
             say_written(target)
