@@ -25,7 +25,8 @@ from divacli.embed.feature_rows import whole
 from divacli.embed.samples import order_by_path
 from divacli.errors import DataError
 from divacli.manifest import relocate
-from divacli.manifest.columns import stacked
+from divacli.manifest.columns import MODALITY
+from divacli.manifest.typed import stacked
 from divacli.progress import Progress, silent
 from divacli.results.accounting import account
 from divacli.results.write import ResultFiles
@@ -152,7 +153,7 @@ def aggregate(
     chosen, left = (rows.get_indexer(table["path"]) for table in (choice.selected, choice.remaining))
     with progress("weighing the modalities", 0):
         weights, tried, ridge = _modality_weights(core, pool, chosen, options, validation)
-    factors = choice.selected["modality"].map(weights).to_numpy(float)
+    factors = choice.selected[MODALITY].map(weights).to_numpy(float)
     selected = choice.selected.assign(weight=choice.selected["weight"] * factors)
     # From now on each path is a name among the features.
     extended = choice.extended.assign(feature_source=FEATURES)
@@ -163,7 +164,7 @@ def aggregate(
         "modalities": {
             name: {
                 "n_pool": len(samples),
-                "n_selected": int((selected["modality"] == name).sum()),
+                "n_selected": int((selected[MODALITY] == name).sum()),
                 "weight": weights[name],
                 "tried": tried[name],
             }
@@ -213,7 +214,7 @@ def _modality_weights(
     posed = pose_pool(task, pool, classes, options)
     held_out = None if validation is None else pose_validation(task, core, validation, options, classes)
     order = order_by_path(core if validation is None else validation)
-    modality = pool.manifest.table["modality"].to_numpy(str)
+    modality = pool.manifest.table[MODALITY].to_numpy(str)
     base = torch.zeros_like(posed.weights)
     base[torch.from_numpy(chosen)] = posed.weights[torch.from_numpy(chosen)]
     weights = dict.fromkeys(modality.tolist(), 1.0)

@@ -24,6 +24,7 @@ from divacli.curate.prune_rules import CRITERIA, Automatic, Choice, choose_autom
 from divacli.curate.score_table import Scores
 from divacli.curate.suspects import MORE_LIKELY_WRONG, doubtful, outliers
 from divacli.errors import DataError, SolveError
+from divacli.manifest.columns import MISLABEL_PROBABILITY, OUTLIER_SCORE
 from divacli.progress import Progress, silent
 from divacli.results.write import ResultFiles
 from divacli.ridge import Forecast, dropping_order
@@ -140,14 +141,14 @@ def prune_automatically(
     found, unknown = _forecast(scores, judge, unknown, decisions, progress)
     doubt = _benefit_of_doubt(scores.table, auto.choice.kept)
     outlook = None if found is None else Outlook(found, AUTOMATIC, doubt)
-    order = _largest_first(scores.table, "mislabel_probability")
+    order = _largest_first(scores.table, MISLABEL_PROBABILITY)
     written = _is_written(outlook, force)
     return Pruning(
         scores,
         auto.choice,
         written,
         auto,
-        "mislabel_probability",
+        MISLABEL_PROBABILITY,
         auto.rule,
         auto.reasons(),
         order,
@@ -230,7 +231,7 @@ def _forecast(
     if judge is None:
         return None, unknown
     outlying = torch.zeros(len(scores.table), dtype=torch.bool)
-    if "outlier_score" in scores.table:
+    if OUTLIER_SCORE in scores.table:
         outlying = torch.from_numpy(outliers(scores.table).copy())
     try:
         return judge.forecast(without_fold(judge, outlying, decisions), progress), ""
@@ -244,15 +245,15 @@ def _is_written(outlook: Outlook | None, force: bool) -> bool:
 
 def _benefit_of_doubt(table: pd.DataFrame, kept: np.ndarray) -> float:
     """1 where most of the samples that go have a label that is called wrong."""
-    if "mislabel_probability" not in table or kept.all():
+    if MISLABEL_PROBABILITY not in table or kept.all():
         return 0.0
-    wrong = table["mislabel_probability"].to_numpy(float)[~kept] > MORE_LIKELY_WRONG
+    wrong = table[MISLABEL_PROBABILITY].to_numpy(float)[~kept] > MORE_LIKELY_WRONG
     return float(2 * wrong.sum() >= len(wrong))
 
 
 def _reasons(table: pd.DataFrame, kept: np.ndarray, rule: str) -> np.ndarray:
     """Why each sample is dropped, (n,) text: "label", "outlier", or the rule; "" for those that stay."""
-    wrong = table["mislabel_probability"].to_numpy(float) > MORE_LIKELY_WRONG
+    wrong = table[MISLABEL_PROBABILITY].to_numpy(float) > MORE_LIKELY_WRONG
     reasons = np.where(wrong, "label", np.where(outliers(table), "outlier", rule)).astype(object)
     reasons[kept] = ""
     return reasons

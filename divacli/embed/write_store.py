@@ -12,6 +12,7 @@ from divacli.embed.samples import SAMPLES_FILE, Samples
 from divacli.embed.store import FeatureStore
 from divacli.errors import DataError
 from divacli.manifest import relocate, write_table
+from divacli.manifest.columns import FEATURE_SOURCE
 
 _SHARD_ROWS = 8192
 
@@ -66,5 +67,5 @@ def write_features(samples: Samples, folder: Path, tell: Callable[[str], None] =
         missing = store.positions(samples.keys[part]) < 0
         if missing.any():
             store.append(samples.keys[part][missing], samples.features[part][missing].numpy())
-    table = samples.manifest.table.drop(columns="feature_source", errors="ignore")
+    table = samples.manifest.table.drop(columns=FEATURE_SOURCE, errors="ignore")
     return table.assign(image_sha256=[key.tobytes().hex() for key in samples.keys])

@@ -18,13 +18,14 @@ from divacli.files.remote import RemoteFile
 from divacli.files.urls import suffix_of
 from divacli.manifest.arrayfile import ArrayFile
 from divacli.manifest.bounded import read_stream, read_table
-from divacli.manifest.columns import typed
+from divacli.manifest.columns import FEATURE_SOURCE
 from divacli.manifest.folder import has_images, read_folder
 from divacli.manifest.imagefolder import read_imagefolder
 from divacli.manifest.npz import read_npz
 from divacli.manifest.shards import is_shard, read_shards, shards_in
 from divacli.manifest.table import Manifest
 from divacli.manifest.tabular import FORMATS, parse, recognise
+from divacli.manifest.typed import typed
 from divacli.manifest.validate import leaving, validate
 from divacli.run import current
 
@@ -203,9 +204,9 @@ def _confined(manifest: Manifest, folder: Place) -> tuple[str, ...]:
 
 def _located(table: pd.DataFrame, folder: RemoteFile) -> pd.DataFrame:
     """A table from a URL, with URLs in place of relative paths; names in an `.npz` file stay."""
-    if "feature_source" not in table:
+    if FEATURE_SOURCE not in table:
         return table.assign(path=[joined(folder, path) if path else "" for path in table["path"]])
-    sources = [joined(folder, source) if source else "" for source in table["feature_source"]]
+    sources = [joined(folder, source) if source else "" for source in table[FEATURE_SOURCE]]
     paths = [
         path if not path or suffix_of(source) == "npz" else joined(folder, path)
         for path, source in zip(table["path"], sources, strict=True)

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from divacli.errors import DataError
 from divacli.manifest.bounded import LONGEST_LINE, most_unpacked, require_room, too_dense
-from divacli.manifest.columns import require_different
 from divacli.manifest.formulas import PATH_COLUMNS, restored, restored_path
+from divacli.manifest.typed import require_different
 
 FORMATS = ("csv", "tsv", "jsonl", "parquet")
 

@@ -21,8 +21,9 @@ from divacli.files.urls import is_url, suffix_of
 from divacli.files.write import output_error, write_bytes
 from divacli.manifest.bounded import LONGEST_LINE
 from divacli.manifest.cells import NotPlainError, is_nested, plain, to_json
-from divacli.manifest.columns import is_missing
+from divacli.manifest.columns import FEATURE_SOURCE
 from divacli.manifest.formulas import PATH_COLUMNS, harmless, harmless_path
+from divacli.manifest.typed import is_missing
 
 Format = Literal["csv", "jsonl", "parquet"]
 
@@ -107,9 +108,9 @@ def relocate(table: pd.DataFrame, folder: Path, target: Path) -> pd.DataFrame:
         return joined(prefix, path) if climbs else posixpath.normpath(joined(prefix, path))
 
     paths = table["path"]
-    if "feature_source" not in table:
+    if FEATURE_SOURCE not in table:
         return table.assign(path=paths.map(moved))
-    sources = table["feature_source"].fillna("")
+    sources = table[FEATURE_SOURCE].fillna("")
     names = sources.map(suffix_of) == "npz"
     return table.assign(path=paths.where(names, paths.map(moved)), feature_source=sources.map(moved))
 

@@ -17,6 +17,7 @@ from divacli.files.place import require_finished
 from divacli.files.regular import DOCUMENT_BYTES, read_regular
 from divacli.manifest import Manifest, manifest_of
 from divacli.manifest.bounded import read_table
+from divacli.manifest.columns import DERIVATIVE, LOO_LOSS
 from divacli.manifest.tabular import parse
 from divacli.run import current
 
@@ -111,7 +112,7 @@ def read_results(folder: Path) -> Results:
         for name, table in tables.items()
         if name in SAMPLE_TABLES and len(table)
     }
-    if "scores" in samples and not {"derivative", "loo_loss"} <= set(samples["scores"].table):
+    if "scores" in samples and not {DERIVATIVE, LOO_LOSS} <= set(samples["scores"].table):
         raise DataError(
             f"{folder} holds a table called scores without derivative and loo_loss",
             expected="scores.csv as diva score writes it",

@@ -16,6 +16,7 @@ from divacli.errors import DataError, DivaError, OutputError
 from divacli.files.lock import InUse, locked
 from divacli.manifest import Manifest, write_table
 from divacli.manifest.bounded import read_stream, read_table
+from divacli.manifest.columns import GIVEN_LABEL
 from divacli.manifest.tabular import parse
 from divacli.review.decisions import ACTIONS, DECISION_COLUMNS, RELABEL, decisions_of, matched_rows
 
@@ -143,7 +144,7 @@ class Ledger:
         rows = matched_rows(found, self._samples)
         table = found.table
         has = self._samples.table["label"].to_numpy(object)[rows]
-        given, wanted = table["given_label"].to_numpy(object), table["label"].to_numpy(object)
+        given, wanted = table[GIVEN_LABEL].to_numpy(object), table["label"].to_numpy(object)
         relabelled = (table["decision"] == RELABEL).to_numpy()
         judged = (given == "") | (given == has) | (wanted == has)
         differ = table.assign(row=rows).groupby("row")[["decision", "label"]].transform("nunique") > 1

@@ -12,12 +12,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from divacli.errors import DataError, listed
+from divacli.manifest.columns import DERIVATIVE, LOO_LOSS, MISLABEL_PROBABILITY, SUGGESTED_LABEL
 from divacli.report.figures import classes, derivatives, histories
 from divacli.report.figures.curves import curve_figure, evaluation_figure
 from divacli.results.read import Results
 
 _Draw = Callable[[Results, np.ndarray | None], Iterator[tuple[str, Figure]]]
-_SCORED = ("derivative", "loo_loss", "mislabel_probability", "suggested_label")
+_SCORED = (DERIVATIVE, LOO_LOSS, MISLABEL_PROBABILITY, SUGGESTED_LABEL)
 
 
 @dataclass(frozen=True)

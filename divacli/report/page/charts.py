@@ -11,6 +11,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from divacli.curate.suspects import mislabelled
+from divacli.manifest.columns import MISLABEL_PROBABILITY, SUGGESTED_LABEL
 from divacli.report.figures.drawing import page_svg
 from divacli.report.figures.plots import kinds_of, plots_of
 from divacli.results.read import Results
@@ -88,13 +89,13 @@ def page_tables(results: Results) -> list[PageTable]:
 
 def _confusions(results: Results) -> Iterator[PageTable]:
     scores = results.samples.get("scores")
-    if scores is None or not {"mislabel_probability", "suggested_label"} <= set(scores.table):
+    if scores is None or not {MISLABEL_PROBABILITY, SUGGESTED_LABEL} <= set(scores.table):
         return
     called = scores.table[mislabelled(scores.table)]
     if called.empty:
         return
-    pairs = called.groupby(["label", "suggested_label"]).size().rename("n").reset_index()
-    pairs = pairs.sort_values(["n", "label", "suggested_label"], ascending=[False, True, True], kind="stable")
+    pairs = called.groupby(["label", SUGGESTED_LABEL]).size().rename("n").reset_index()
+    pairs = pairs.sort_values(["n", "label", SUGGESTED_LABEL], ascending=[False, True, True], kind="stable")
     shown = pairs.head(_ROWS)
     more = f" The {len(shown)} most frequent of {len(pairs):,} pairs." if len(pairs) > len(shown) else ""
     yield PageTable(
@@ -103,7 +104,7 @@ def _confusions(results: Results) -> Iterator[PageTable]:
         "Labels called wrong, given → suggested",
         f"{len(called):,} labels are more likely wrong than right.{more}",
         ("given", "suggested", "samples"),
-        [(one["label"], one["suggested_label"], f"{one['n']:,}") for one in shown.to_dict("records")],
+        [(one["label"], one[SUGGESTED_LABEL], f"{one['n']:,}") for one in shown.to_dict("records")],
         frozenset({2}),
     )
 
