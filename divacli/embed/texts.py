@@ -19,12 +19,12 @@ from divacli.embed.options import ExtractOptions
 from divacli.embed.samples import Samples, no_failures
 from divacli.embed.store import FeatureStore
 from divacli.errors import DataError, ModelError, listed
+from divacli.files.formats import TABLE_FORMATS
 from divacli.files.place import place_of
 from divacli.files.urls import suffix_of
 from divacli.manifest import Manifest, manifest_of
-from divacli.manifest.bounded import read_table
 from divacli.manifest.columns import TEXT
-from divacli.manifest.tabular import FORMATS, parse
+from divacli.manifest.tabular import parse_file
 from divacli.manifest.typed import row_numbers
 from divacli.progress import Progress, silent
 
@@ -181,9 +181,9 @@ def text_samples(
 
 def _parsed(data: str) -> pd.DataFrame:
     suffix = suffix_of(data)
-    if suffix not in FORMATS:
+    if suffix not in TABLE_FORMATS:
         raise DataError(f"{data} is no table of texts", expected=_EXPECTED)
-    return parse(read_table(place_of(data), suffix, data), suffix, data)
+    return parse_file(place_of(data), suffix, data)
 
 
 def _holds_texts(table: pd.DataFrame) -> bool:

@@ -6,7 +6,7 @@ import os
 
 import pandas as pd
 
-from divacli.files.urls import suffix_of
+from divacli.files.formats import is_npz
 from divacli.manifest import Manifest
 from divacli.manifest.columns import FEATURE_SOURCE
 
@@ -26,4 +26,4 @@ def sample_names(manifest: Manifest) -> list[str]:
 def npz_sources(manifest: Manifest) -> list[str]:
     """The `.npz` file of each row whose path is a name in one; "" of the others, whose path is a file."""
     sources = manifest.table.get(FEATURE_SOURCE, pd.Series("", manifest.table.index))
-    return [source if suffix_of(source) == "npz" else "" for source in sources.fillna("")]
+    return [source if is_npz(source) else "" for source in sources.fillna("")]

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from divacli.errors import DataError, listed
+from divacli.files.formats import is_npz
 from divacli.files.place import Place, joined, place_of
-from divacli.files.urls import suffix_of
 from divacli.manifest.arrayfile import ArrayFile
 from divacli.manifest.columns import FEATURE_SOURCE
 
@@ -70,7 +70,7 @@ class Manifest:
         """Which paths are names in an `.npz` file and lead to no file, (n,) bool."""
         if FEATURE_SOURCE not in self.table:
             return np.zeros(len(self.table), bool)
-        return (self.table[FEATURE_SOURCE].map(suffix_of) == "npz").to_numpy(bool)
+        return self.table[FEATURE_SOURCE].map(is_npz).to_numpy(bool)
 
     def class_numbers(self, classes: list[str]) -> np.ndarray:
         """Number of each sample's class, (n,) int64.

@@ -11,8 +11,9 @@ from pathlib import Path
 import pandas as pd
 
 from divacli.errors import DivaError, listed
+from divacli.files.formats import is_npz
 from divacli.files.place import joined
-from divacli.files.urls import is_url, suffix_of
+from divacli.files.urls import is_url
 from divacli.manifest import Manifest
 from divacli.manifest.columns import FEATURE_SOURCE
 
@@ -58,7 +59,7 @@ def _samples(table: pd.DataFrame, folder: Path, *, labels: bool) -> Iterator[tup
         sources = [""] * len(table)
     else:
         written = table[FEATURE_SOURCE].fillna("")
-        names = (written.map(suffix_of) == "npz").to_numpy()
+        names = written.map(is_npz).to_numpy(bool)
         # A name in a file of embeddings is no path; a store's rows are known by their files.
         files = [path if name else file for path, file, name in zip(table["path"], files, names, strict=True)]
         sources = [

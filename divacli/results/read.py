@@ -13,12 +13,12 @@ from typing import Any
 import pandas as pd
 
 from divacli.errors import DataError
+from divacli.files.formats import WRITTEN_FORMATS
 from divacli.files.place import require_finished
 from divacli.files.regular import DOCUMENT_BYTES, read_regular
 from divacli.manifest import Manifest, manifest_of
-from divacli.manifest.bounded import read_table
 from divacli.manifest.columns import DERIVATIVE, LOO_LOSS
-from divacli.manifest.tabular import parse
+from divacli.manifest.tabular import parse_file
 from divacli.run import current
 
 SAMPLE_TABLES = ("scores", "dropped", "changes", "reweighted", "selected", "remaining")
@@ -38,8 +38,6 @@ SUMMARIES = (
     "train",
     "evaluation",
 )
-
-_FORMATS = ("csv", "jsonl", "parquet")
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def read_results(folder: Path) -> Results:
     require_finished(folder)
     try:
         tables = {
-            name: parse(read_table(file, file.suffix[1:], str(file)), file.suffix[1:], str(file))
+            name: parse_file(file, file.suffix[1:], str(file))
             for name in (*SAMPLE_TABLES, *RECORDS)
             # JSON lines without a row are an empty file.
             if (file := newest(folder, name)) is not None and not (file.is_file() and not file.stat().st_size)
@@ -126,7 +124,7 @@ def read_results(folder: Path) -> Results:
 
 def newest(folder: Path, name: str) -> Path | None:
     """The table of a name in a folder, in whichever format was written last; None where there is none."""
-    found = [file for suffix in _FORMATS if os.path.lexists(file := folder / f"{name}.{suffix}")]
+    found = [file for suffix in WRITTEN_FORMATS if os.path.lexists(file := folder / f"{name}.{suffix}")]
     return max(found, key=lambda file: file.lstat().st_mtime_ns, default=None)
 
 

@@ -15,9 +15,9 @@ import pandas as pd
 from divacli.errors import DataError, DivaError, OutputError
 from divacli.files.lock import InUse, locked
 from divacli.manifest import Manifest, write_table
-from divacli.manifest.bounded import read_stream, read_table
+from divacli.manifest.bounded import read_stream
 from divacli.manifest.columns import GIVEN_LABEL
-from divacli.manifest.tabular import parse
+from divacli.manifest.tabular import parse, parse_file
 from divacli.review.decisions import ACTIONS, DECISION_COLUMNS, RELABEL, decisions_of, matched_rows
 
 DECISIONS = "decisions.csv"
@@ -215,7 +215,7 @@ def _parsed(file: Path) -> pd.DataFrame:
         DataError: It is no table, or cannot be read.
     """
     try:
-        return parse(read_table(file, "csv", str(file)), "csv", str(file))
+        return parse_file(file, "csv", str(file))
     except OSError as error:
         raise DataError(
             f"{file} cannot be read: {error.strerror}",
