@@ -29,6 +29,7 @@ from divacli.manifest.columns import MODALITY
 from divacli.manifest.typed import stacked
 from divacli.progress import Progress, silent
 from divacli.results.accounting import account
+from divacli.results.names import AGGREGATE
 from divacli.results.write import ResultFiles
 from divacli.ridge import Problem, RidgeTask, Scaling, differentiate, merged
 from divacli.solve.loader import Loader
@@ -39,7 +40,7 @@ from divacli.solve.weight_problem import leave_one_out_ridge
 FEATURES = "features.npz"
 """The file that holds the features of an aggregated set."""
 
-FILES = (*TABLES, FEATURES, "aggregate.json")
+FILES = (*TABLES, FEATURES, f"{AGGREGATE}.json")
 """What is always written."""
 
 POOLS_IN, POOLS_OUT = "pools in, harmful members dropped", "pools out"
@@ -85,7 +86,7 @@ class AggregateResult:
     def write(self, target: ResultFiles) -> None:
         """Write the features, all tables and the summary."""
         target.bytes(FEATURES, features_file(self))
-        self.choice.write_choice(target, "aggregate.json", self.summary, target.base)
+        self.choice.write_choice(target, f"{AGGREGATE}.json", self.summary, target.base)
 
 
 def aggregate_data(

@@ -32,6 +32,7 @@ from divacli.embed.open import require_images
 from divacli.errors import SolveError
 from divacli.manifest import Manifest
 from divacli.progress import Progress, silent
+from divacli.results.names import AUGMENT, FAILED
 from divacli.results.write import ResultFiles
 from divacli.ridge import (
     Problem,
@@ -48,7 +49,7 @@ from divacli.solve.loader import Loader
 from divacli.solve.pose import SolveOptions
 from divacli.solve.provenance import provenance
 
-FILES = ("augmentation.yaml", "augment.json")
+FILES = ("augmentation.yaml", f"{AUGMENT}.json")
 """What is always written."""
 
 SIZES = (0.1, 0.2, 0.4)
@@ -141,8 +142,8 @@ class AugmentResult:
 
     def write(self, target: ResultFiles) -> None:
         """Write the probabilities, the failed images and the summary."""
-        target.table("failed", self.failed, self.origin)
-        target.json("augment.json", self.summary)
+        target.table(FAILED, self.failed, self.origin)
+        target.json(f"{AUGMENT}.json", self.summary)
         target.text("augmentation.yaml", as_yaml(self.document))
 
 

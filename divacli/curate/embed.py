@@ -8,6 +8,7 @@ from typing import Any
 
 from divacli.embed import Samples, write_features
 from divacli.embed.samples import SAMPLES
+from divacli.results.names import FAILED
 from divacli.results.write import ResultFiles
 from divacli.solve.loader import Loader
 
@@ -50,7 +51,7 @@ class EmbedResult:
         if target.writes:
             table = write_features(samples, target.folder, self.tell)
             target.table(SAMPLES, table, origin, part=True, format="parquet")
-        target.table("failed", samples.failed, origin, part=True)
+        target.table(FAILED, samples.failed, origin, part=True)
 
 
 def embed_data(loader: Loader, data: str) -> EmbedResult:

@@ -26,11 +26,12 @@ from divacli.curate.suspects import MORE_LIKELY_WRONG, doubtful, outliers
 from divacli.errors import DataError, SolveError
 from divacli.manifest.columns import MISLABEL_PROBABILITY, OUTLIER_SCORE
 from divacli.progress import Progress, silent
+from divacli.results.names import DROPPED, FAILED, KEPT, PRUNE
 from divacli.results.write import ResultFiles
 from divacli.ridge import Forecast, dropping_order
 from divacli.ridge.dropping import COVERAGE, RULES
 
-FILES = ("kept", "dropped", "prune.json")
+FILES = (KEPT, DROPPED, f"{PRUNE}.json")
 """What is always written."""
 
 BY_FORECAST = "auto"
@@ -111,10 +112,10 @@ class Pruning:
         """Write all tables and the summary."""
         kept, dropped = self.tables
         if self.scores.failed is not None:
-            target.table("failed", self.scores.failed, self.scores.origin, part=True)
-        target.table("dropped", dropped, self.scores.origin, part=True)
-        target.json("prune.json", self.summary)
-        target.table("kept", kept, self.scores.origin, main=True, part=True)
+            target.table(FAILED, self.scores.failed, self.scores.origin, part=True)
+        target.table(DROPPED, dropped, self.scores.origin, part=True)
+        target.json(f"{PRUNE}.json", self.summary)
+        target.table(KEPT, kept, self.scores.origin, main=True, part=True)
 
 
 def prune_automatically(

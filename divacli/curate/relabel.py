@@ -38,10 +38,11 @@ from divacli.manifest.columns import (
 )
 from divacli.manifest.labels import with_labels
 from divacli.progress import Progress, silent
+from divacli.results.names import CHANGES, FAILED, RELABEL, RELABELLED
 from divacli.results.write import ResultFiles
 from divacli.ridge import RANDOM, Change, Decide, Kept, Rest, Training, predictable
 
-FILES = ("relabelled", "changes", "relabel.json")
+FILES = (RELABELLED, CHANGES, f"{RELABEL}.json")
 """What is always written."""
 
 CORRECTING, DROPPING = "correcting", "dropping"
@@ -226,10 +227,10 @@ class Relabelling:
     def write(self, target: ResultFiles) -> None:
         """Write all tables and the summary."""
         if self.scores.failed is not None:
-            target.table("failed", self.scores.failed, self.scores.origin, part=True)
-        target.table("changes", self.changes, self.scores.origin)
-        target.json("relabel.json", self.summary)
-        target.table("relabelled", self.table, self.scores.origin, main=True, part=True, relabelled=True)
+            target.table(FAILED, self.scores.failed, self.scores.origin, part=True)
+        target.table(CHANGES, self.changes, self.scores.origin)
+        target.json(f"{RELABEL}.json", self.summary)
+        target.table(RELABELLED, self.table, self.scores.origin, main=True, part=True, relabelled=True)
 
 
 def relabel_scored(

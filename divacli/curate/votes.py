@@ -19,6 +19,7 @@ from divacli.embed import Samples
 from divacli.embed.samples import order_by_path
 from divacli.errors import listed
 from divacli.progress import Progress, silent
+from divacli.results.names import FAILED
 from divacli.results.write import ResultFiles
 from divacli.ridge import (
     RidgeTask,
@@ -124,7 +125,7 @@ class Consensus:
     def write(self, target: ResultFiles) -> None:
         """Write all tables and the summary."""
         origin = self.samples.manifest.folder
-        target.table("failed", self.samples.failed, origin, part=True)
+        target.table(FAILED, self.samples.failed, origin, part=True)
         if self.ballots.column is not None:
             target.records("annotators", self.annotators)
         target.table("again", self.again, origin)

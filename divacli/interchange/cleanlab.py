@@ -20,6 +20,7 @@ from divacli.manifest import Manifest
 from divacli.manifest.columns import FEATURE_SOURCE, MISLABEL_PROBABILITY, OUTLIER_SCORE, SUGGESTED_LABEL
 from divacli.manifest.tabular import parse_file
 from divacli.manifest.typed import row_numbers
+from divacli.results.names import DUPLICATES
 from divacli.results.write import ResultFiles
 from divacli.review.decisions import DROP, RELABEL
 
@@ -83,7 +84,7 @@ def copies_beside(table: str, scores: Manifest, warn: Callable[[str], None]) -> 
     Raises:
         DataError: The table of duplicates cannot be read.
     """
-    beside = [Path(table).with_name(f"duplicates.{format}") for format in TABLE_FORMATS]
+    beside = [Path(table).with_name(f"{DUPLICATES}.{format}") for format in TABLE_FORMATS]
     found = [] if table == "-" or is_url(table) else [file for file in beside if os.path.lexists(file)]
     if not found:
         return None

@@ -19,24 +19,45 @@ from divacli.files.regular import DOCUMENT_BYTES, read_regular
 from divacli.manifest import Manifest, manifest_of
 from divacli.manifest.columns import DERIVATIVE, LOO_LOSS
 from divacli.manifest.tabular import parse_file
+from divacli.results.names import (
+    AGGREGATE,
+    AUGMENT,
+    CHANGES,
+    CURVE,
+    DROPPED,
+    DUPLICATES,
+    EVALUATION,
+    EXTEND,
+    HARM,
+    HISTORY,
+    PRUNE,
+    RELABEL,
+    REMAINING,
+    REWEIGHT,
+    REWEIGHTED,
+    SCORES,
+    SELECTED,
+    SUMMARY,
+    TRAIN,
+)
 from divacli.run import current
 
-SAMPLE_TABLES = ("scores", "dropped", "changes", "reweighted", "selected", "remaining")
+SAMPLE_TABLES = (SCORES, DROPPED, CHANGES, REWEIGHTED, SELECTED, REMAINING)
 """Tables with a row for each sample that the page knows how to show."""
 
-RECORDS = ("harm", "duplicates", "history", "evaluation", "curve")
+RECORDS = (HARM, DUPLICATES, HISTORY, EVALUATION, CURVE)
 """Tables of something else, or that repeat samples."""
 
 SUMMARIES = (
-    "summary",
-    "prune",
-    "relabel",
-    "reweight",
-    "augment",
-    "extend",
-    "aggregate",
-    "train",
-    "evaluation",
+    SUMMARY,
+    PRUNE,
+    RELABEL,
+    REWEIGHT,
+    AUGMENT,
+    EXTEND,
+    AGGREGATE,
+    TRAIN,
+    EVALUATION,
 )
 
 
@@ -110,7 +131,7 @@ def read_results(folder: Path) -> Results:
         for name, table in tables.items()
         if name in SAMPLE_TABLES and len(table)
     }
-    if "scores" in samples and not {DERIVATIVE, LOO_LOSS} <= set(samples["scores"].table):
+    if SCORES in samples and not {DERIVATIVE, LOO_LOSS} <= set(samples[SCORES].table):
         raise DataError(
             f"{folder} holds a table called scores without derivative and loo_loss",
             expected="scores.csv as diva score writes it",

@@ -17,6 +17,7 @@ from divacli.files.formats import TABLE_FORMATS, WRITTEN_FORMATS, Format
 from divacli.files.lock import locked
 from divacli.files.place import RUN_FILE
 from divacli.files.staging import Stage, is_plain
+from divacli.results.names import FAILED
 from divacli.results.runfile import RunFile, described, recorded_output
 from divacli.run import current
 
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from divacli.manifest import Manifest
 
 _LOGGER = logging.getLogger(__name__)
-
-FAILED = "failed"
-"""The table of samples that could not be used."""
 
 
 class ResultFiles:

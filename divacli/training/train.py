@@ -32,6 +32,7 @@ from divacli.machine.allocator import keep_freed_memory
 from divacli.manifest import Manifest
 from divacli.manifest.columns import without_scores
 from divacli.progress import Progress, silent
+from divacli.results.names import FAILED, HISTORY, REWEIGHTED, TRAIN
 from divacli.results.write import ResultFiles
 from divacli.solve.groups import group_numbers
 from divacli.solve.loader import Loader
@@ -40,7 +41,7 @@ from divacli.solve.pose import SolveOptions, class_numbers
 from divacli.solve.provenance import provenance
 from divacli.training.held_out import TestSet
 from divacli.training.image_batches import ImageBatches
-from divacli.training.joint import HISTORY, JointTraining, TrainOptions
+from divacli.training.joint import HISTORY_COLUMNS, JointTraining, TrainOptions
 from divacli.training.resume import (
     SafeStop,
     discard_checkpoint,
@@ -52,9 +53,9 @@ from divacli.training.resume import (
 from divacli.training.trainable import head_of, trained_names
 from divacli.training.trainee import Trainee, set_outputs
 
-__all__ = ["HISTORY", "TrainOptions", "TrainResult", "classes_beside", "train", "training_data"]
+__all__ = ["TrainOptions", "TrainResult", "classes_beside", "train", "training_data"]
 
-FILES = ("model.pt", "model.json", "reweighted", "history", "train.json")
+FILES = ("model.pt", "model.json", REWEIGHTED, HISTORY, f"{TRAIN}.json")
 """What is always written."""
 
 CHECKPOINT = "checkpoint.pt"
@@ -95,12 +96,12 @@ class TrainResult:
 
     def write(self, target: ResultFiles) -> None:
         """Write the network, all tables and the summary."""
-        target.table("failed", self.failed, self.origin, part=True)
-        target.records("history", self.history)
+        target.table(FAILED, self.failed, self.origin, part=True)
+        target.records(HISTORY, self.history)
         target.bytes("model.pt", packed(self.state_dict))
         target.json("model.json", {"model": self.summary["model"], "classes": self.classes})
-        target.json("train.json", self.summary)
-        target.table("reweighted", self.table, self.origin, main=True, part=True)
+        target.json(f"{TRAIN}.json", self.summary)
+        target.table(REWEIGHTED, self.table, self.origin, main=True, part=True)
 
 
 def training_data(loader: Loader, data: str, test: str | None) -> tuple[Manifest, Manifest | None]:
@@ -252,7 +253,7 @@ def train(
         table,
         {name: tensor.cpu().clone() for name, tensor in backbone.network.state_dict().items()},
         classes,
-        pd.DataFrame(run.history, columns=list(HISTORY)),
+        pd.DataFrame(run.history, columns=list(HISTORY_COLUMNS)),
         samples.failed,
         {**run.summary(table["weight"].to_numpy()), **about_model, **provenance(samples, solve)},
         manifest.folder,

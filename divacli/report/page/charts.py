@@ -14,6 +14,7 @@ from divacli.curate.suspects import mislabelled
 from divacli.manifest.columns import MISLABEL_PROBABILITY, SUGGESTED_LABEL
 from divacli.report.figures.drawing import page_svg
 from divacli.report.figures.plots import kinds_of, plots_of
+from divacli.results.names import AUGMENT, EVALUATION, SCORES
 from divacli.results.read import Results
 
 _ROWS = 60
@@ -88,7 +89,7 @@ def page_tables(results: Results) -> list[PageTable]:
 
 
 def _confusions(results: Results) -> Iterator[PageTable]:
-    scores = results.samples.get("scores")
+    scores = results.samples.get(SCORES)
     if scores is None or not {MISLABEL_PROBABILITY, SUGGESTED_LABEL} <= set(scores.table):
         return
     called = scores.table[mislabelled(scores.table)]
@@ -110,7 +111,7 @@ def _confusions(results: Results) -> Iterator[PageTable]:
 
 
 def _transforms(results: Results) -> Iterator[PageTable]:
-    found = results.summaries.get("augment", {}).get("transforms")
+    found = results.summaries.get(AUGMENT, {}).get("transforms")
     if found:
         yield PageTable(
             "transforms",
@@ -124,7 +125,7 @@ def _transforms(results: Results) -> Iterator[PageTable]:
 
 
 def _errors(results: Results) -> Iterator[PageTable]:
-    table = results.records.get("evaluation")
+    table = results.records.get(EVALUATION)
     if table is None:
         return
     errors = table.assign(test_error=pd.to_numeric(table["test_error"], errors="coerce"))

@@ -19,6 +19,7 @@ from divacli.manifest.columns import (
     POOL_DERIVATIVE,
     PREDICTED_LABEL,
 )
+from divacli.results.names import CHANGES, DROPPED, DUPLICATES, REWEIGHTED, SCORES, SELECTED
 from divacli.results.read import Results
 
 WORTH_A_LOOK = 0.2
@@ -93,10 +94,10 @@ def galleries(results: Results, samples: Manifest, limit: int | None) -> list[Ga
 
 def _of_scores(results: Results, samples: Manifest) -> Iterator[Gallery]:
     """Lists by the scores of all samples, where these are there."""
-    if "scores" not in results.samples:
+    if SCORES not in results.samples:
         return
     # The samples of scores come first, in the order of that table.
-    scores = results.samples["scores"].table
+    scores = results.samples[SCORES].table
     derivative = scores[DERIVATIVE].to_numpy(float)
     if MISLABEL_PROBABILITY in scores:
         probability = scores[MISLABEL_PROBABILITY].to_numpy(float)
@@ -131,7 +132,7 @@ def _of_scores(results: Results, samples: Manifest) -> Iterator[Gallery]:
         yield _gallery(
             "outliers", "Outliers", "Like nothing else in the set: the oddest first.", odd[found[odd]]
         )
-    copies = results.records.get("duplicates")
+    copies = results.records.get(DUPLICATES)
     if copies is not None and len(copies):
         conflict = copies["conflict"].astype(str).str.lower() == "true"
         place = pd.Index(samples.table["path"]).get_indexer(pd.Index(copies["path"][conflict].astype(str)))
@@ -152,23 +153,21 @@ def _of_decisions(results: Results, samples: Manifest) -> Iterator[Gallery]:
             return np.array([], dtype=int)
         return paths.get_indexer(pd.Index(results.samples[name].table["path"]))
 
-    yield _gallery(
-        "dropped", "Dropped by prune", "What diva prune left out, the worst first.", rows("dropped")
-    )
+    yield _gallery("dropped", "Dropped by prune", "What diva prune left out, the worst first.", rows(DROPPED))
     yield _gallery(
         "changes",
         "Called wrong by relabel",
         "The most probable error first: corrected, or left as they are because no single class is more "
         "probable (unclear) or none may be right (outlier).",
-        rows("changes"),
+        rows(CHANGES),
     )
     yield _gallery(
-        "selected", "Chosen by extend", "What was chosen from the pool, the first first.", rows("selected")
+        "selected", "Chosen by extend", "What was chosen from the pool, the first first.", rows(SELECTED)
     )
-    if "reweighted" in results.samples:
-        weight = results.samples["reweighted"].table["weight"].to_numpy(float)
+    if REWEIGHTED in results.samples:
+        weight = results.samples[REWEIGHTED].table["weight"].to_numpy(float)
         order = np.argsort(weight, kind="stable")
-        place = rows("reweighted")
+        place = rows(REWEIGHTED)
         usual = float(np.median(weight))
         yield _gallery(
             "lowered",

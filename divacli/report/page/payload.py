@@ -29,6 +29,7 @@ from divacli.progress import Progress
 from divacli.report.page.galleries import Gallery
 from divacli.report.page.neighbours import Neighbours
 from divacli.report.page.thumbnails import SIDE, SMALL_SIDE, thumbnails
+from divacli.results.names import SUMMARY
 from divacli.results.read import Results
 
 _NUMBERS = {
@@ -167,7 +168,7 @@ def lists(galleries: Sequence[Gallery], position: np.ndarray | None = None) -> l
 
 def key_of(results: Results, places: Sequence[str]) -> str:
     """What a browser keeps decisions under: the same for every page of the same scores of the same files."""
-    fingerprint = str(results.summaries.get("summary", {}).get("fingerprint", ""))
+    fingerprint = str(results.summaries.get(SUMMARY, {}).get("fingerprint", ""))
     parts = (fingerprint, common_folder(places)) if fingerprint else places
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
 
