@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from divacli.manifest.tabular import FORMATS
+from divacli.files.formats import TABLE_FORMATS
 from fuzz.targets import SEPARATOR, written
 
 _TABLE = pd.DataFrame(
@@ -31,7 +31,7 @@ _TABLE = pd.DataFrame(
 
 def seeds(target: str) -> list[bytes]:
     """Whole files, and damaged ones that take other ways through the reader."""
-    if target in FORMATS:
+    if target in TABLE_FORMATS:
         return _tables(target)
     made = {
         "npz": _npz,

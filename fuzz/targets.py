@@ -21,8 +21,9 @@ from typing import Any
 import pandas as pd
 
 from divacli.errors import DivaError
+from divacli.files.formats import TABLE_FORMATS, WRITTEN_FORMATS
 from divacli.manifest import Manifest, manifest_of, read_manifest, write_table
-from divacli.manifest.tabular import FORMATS, parse, recognise
+from divacli.manifest.tabular import parse, recognise
 
 Target = Callable[[bytes], None]
 
@@ -30,14 +31,13 @@ SEPARATOR = b"\n--8<--\n"
 """Between the files of a target that reads several."""
 
 FOLDER = Path("/nowhere")
-_FORMATS = ("csv", "jsonl", "parquet")
 
 
 def table(format: str) -> Target:
     """A table in one format."""
 
     def read(data: bytes) -> None:
-        assert recognise(data) in FORMATS
+        assert recognise(data) in TABLE_FORMATS
         require_same_again(manifest_of(parse(data, format, "table"), FOLDER, labels="optional"))
 
     return refusing(read)
@@ -220,7 +220,7 @@ def require_same_again(manifest: Manifest) -> None:
 
     In one format, which varies from table to table: all of them take three times as long.
     """
-    format = _FORMATS[sum(map(len, manifest.table["path"])) % len(_FORMATS)]
+    format = WRITTEN_FORMATS[sum(map(len, manifest.table["path"])) % len(WRITTEN_FORMATS)]
     first = written(manifest.table, format)
     again = manifest_of(parse(first, format, "written"), FOLDER, labels="optional")
     for column in ("path", "label", "weight"):
@@ -251,7 +251,7 @@ class scratch:
 
 
 TARGETS: dict[str, Target] = {
-    **{format: table(format) for format in FORMATS},
+    **{format: table(format) for format in TABLE_FORMATS},
     "npz": npz,
     "store": store,
     "tar": tar,

@@ -17,7 +17,8 @@ from divacli.cli.processes import leads
 from divacli.errors import OutputError, listed
 from divacli.files.place import RUN_FILE, place_of
 from divacli.files.urls import is_url
-from divacli.results.write import FAILED, ResultFiles, TakenError, in_any_format
+from divacli.results.names import FAILED
+from divacli.results.write import ResultFiles, TakenError, in_any_format
 from divacli.run import current
 
 _ARGUMENTS = ("data", "decisions", "table")

@@ -26,9 +26,11 @@ from divacli.embed.feature_rows import whole
 from divacli.embed.samples import order_by_path
 from divacli.errors import DataError
 from divacli.manifest import relocate
-from divacli.manifest.columns import stacked
+from divacli.manifest.columns import MODALITY
+from divacli.manifest.typed import stacked
 from divacli.progress import Progress, silent
 from divacli.results.accounting import account
+from divacli.results.names import AGGREGATE
 from divacli.results.result import Target
 from divacli.ridge import Problem, RidgeTask, Scaling, differentiate, merged
 from divacli.solve.loader import Given, Loader
@@ -39,7 +41,7 @@ from divacli.solve.weight_problem import leave_one_out_ridge
 FEATURES = "features.npz"
 """The file that holds the features of an aggregated set."""
 
-FILES = (*TABLES, FEATURES, "aggregate.json")
+FILES = (*TABLES, FEATURES, f"{AGGREGATE}.json")
 """What is always written."""
 
 POOLS_IN, POOLS_OUT = "pools in, harmful members dropped", "pools out"
@@ -85,7 +87,7 @@ class AggregateResult:
     def write(self, target: Target) -> None:
         """Write the features, all tables and the summary."""
         target.bytes(FEATURES, features_file(self))
-        self.choice.write_choice(target, "aggregate.json", self.summary, target.base)
+        self.choice.write_choice(target, f"{AGGREGATE}.json", self.summary, target.base)
 
 
 def named_modalities(pools: Sequence[str]) -> dict[str, str]:
@@ -162,7 +164,7 @@ def aggregate(
     chosen, left = (rows.get_indexer(table["path"]) for table in (choice.selected, choice.remaining))
     with progress("weighing the modalities", 0):
         weights, tried, ridge = _modality_weights(core, pool, chosen, options, validation)
-    factors = choice.selected["modality"].map(weights).to_numpy(float)
+    factors = choice.selected[MODALITY].map(weights).to_numpy(float)
     selected = choice.selected.assign(weight=choice.selected["weight"] * factors)
     # From now on each path is a name among the features.
     extended = choice.extended.assign(feature_source=FEATURES)
@@ -173,7 +175,7 @@ def aggregate(
         "modalities": {
             name: {
                 "n_pool": len(samples),
-                "n_selected": int((selected["modality"] == name).sum()),
+                "n_selected": int((selected[MODALITY] == name).sum()),
                 "weight": weights[name],
                 "tried": tried[name],
             }
@@ -227,7 +229,7 @@ def _modality_weights(
     posed = pose_pool(task, pool, classes, options)
     held_out = None if validation is None else pose_validation(task, core, validation, options, classes)
     order = order_by_path(core if validation is None else validation)
-    modality = pool.manifest.table["modality"].to_numpy(str)
+    modality = pool.manifest.table[MODALITY].to_numpy(str)
     base = torch.zeros_like(posed.weights)
     base[torch.from_numpy(chosen)] = posed.weights[torch.from_numpy(chosen)]
     weights = dict.fromkeys(modality.tolist(), 1.0)

@@ -31,6 +31,7 @@ from divacli.embed.augmentation import NamedTransform
 from divacli.embed.open import require_images
 from divacli.errors import SolveError
 from divacli.progress import Progress, silent
+from divacli.results.names import AUGMENT, FAILED
 from divacli.results.result import Target
 from divacli.ridge import (
     Problem,
@@ -47,7 +48,7 @@ from divacli.solve.loader import Given, Loader, manifest_in, opened
 from divacli.solve.pose import SolveOptions
 from divacli.solve.provenance import provenance
 
-FILES = ("augmentation.yaml", "augment.json")
+FILES = ("augmentation.yaml", f"{AUGMENT}.json")
 """What is always written."""
 
 SIZES = (0.1, 0.2, 0.4)
@@ -140,8 +141,8 @@ class AugmentResult:
 
     def write(self, target: Target) -> None:
         """Write the probabilities, the failed images and the summary."""
-        target.table("failed", self.failed, self.origin)
-        target.json("augment.json", self.summary)
+        target.table(FAILED, self.failed, self.origin)
+        target.json(f"{AUGMENT}.json", self.summary)
         target.text("augmentation.yaml", as_yaml(self.document))
 
 

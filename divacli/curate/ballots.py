@@ -10,8 +10,8 @@ import pandas as pd
 from divacli.embed import is_store
 from divacli.errors import DataError, listed
 from divacli.manifest import Manifest, read_manifest
-from divacli.manifest.columns import row_numbers
 from divacli.manifest.table import alike
+from divacli.manifest.typed import row_numbers
 from divacli.manifest.validate import sample_keys
 from divacli.run import current
 from divacli.solve.groups import group_names

@@ -14,6 +14,7 @@ from torch import Tensor
 from divacli.curate.outlook import Judge, kept_weights, random_kept
 from divacli.curate.score_table import Scores
 from divacli.curate.suspects import MORE_LIKELY_WRONG, outliers, require_judged
+from divacli.manifest.columns import LOO_LOSS, MISLABEL_PROBABILITY, OUTLIER_SCORE
 from divacli.ridge import (
     RANDOM,
     Decide,
@@ -101,13 +102,13 @@ class SeenInTable:
     def evidence(self, threshold: float, rule: str = "") -> Evidence:
         """See `Seen`."""
         table = self.scores.table
-        require_judged(table, ("mislabel_probability", "outlier_score", "loo_loss"))
-        wrong = self.values("mislabel_probability")
+        require_judged(table, (MISLABEL_PROBABILITY, OUTLIER_SCORE, LOO_LOSS))
+        wrong = self.values(MISLABEL_PROBABILITY)
         return Evidence(
             self.labels,
             wrong,
             (wrong > threshold) | torch.from_numpy(outliers(table)[self.rows]),
-            self.values("loo_loss"),
+            self.values(LOO_LOSS),
             self._leverage if rule == COVERAGE else None,
             self.place,
         )
@@ -175,7 +176,7 @@ class SeenWithoutFold:
 
     def values(self, column: str) -> Tensor:
         """See `Seen`."""
-        return self.judge.losses(self.rest) if column == "loo_loss" else self.rest.derivative(self.judge.loss)
+        return self.judge.losses(self.rest) if column == LOO_LOSS else self.rest.derivative(self.judge.loss)
 
 
 def by_rule(rule: str, keep: float, *, stratify: bool) -> Decision:

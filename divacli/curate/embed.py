@@ -9,6 +9,7 @@ from typing import Any
 from divacli.embed import Samples, write_features
 from divacli.embed.samples import SAMPLES
 from divacli.embed.write_store import samples_table
+from divacli.results.names import FAILED
 from divacli.results.result import Target
 from divacli.solve.loader import Given, Loader
 
@@ -51,7 +52,7 @@ class EmbedResult:
         if target.folder is not None and target.writes:
             write_features(samples, target.folder, self.tell)
         target.table(SAMPLES, table, origin, main=True, part=True, format="parquet")
-        target.table("failed", samples.failed, origin, part=True)
+        target.table(FAILED, samples.failed, origin, part=True)
 
 
 def embed_data(loader: Loader, data: Given) -> EmbedResult:

@@ -24,6 +24,7 @@ from divacli.curate.pool_tables import (
 from divacli.embed import Samples
 from divacli.manifest import relocate
 from divacli.progress import Progress, silent
+from divacli.results.names import EXTEND, EXTENDED, FAILED, HISTORY, REMAINING, SELECTED
 from divacli.results.result import Target
 from divacli.ridge import Candidates, PoolWalk, Reduction, batch_size, started
 from divacli.ridge.pool.choice import BALANCED, DERIVATIVE, RANDOM
@@ -32,10 +33,10 @@ from divacli.solve.pool import check_pool, pose_choice, shared_classes, with_pos
 from divacli.solve.pose import SolveOptions
 from divacli.solve.provenance import left_out, provenance
 
-TABLES = ("extended", "selected", "remaining", "history")
+TABLES = (EXTENDED, SELECTED, REMAINING, HISTORY)
 """Tables that are always written, and by diva aggregate too."""
 
-FILES = (*TABLES, "extend.json")
+FILES = (*TABLES, f"{EXTEND}.json")
 """What is always written."""
 
 
@@ -84,7 +85,7 @@ class ExtendResult:
 
     def write(self, target: Target) -> None:
         """Write all tables and the summary."""
-        self.write_choice(target, "extend.json", self.summary)
+        self.write_choice(target, f"{EXTEND}.json", self.summary)
 
     def write_choice(
         self, target: Target, name: str, summary: dict[str, Any], folder: Path | None = None
@@ -99,13 +100,13 @@ class ExtendResult:
         """
         origin, pool_origin = self.core.manifest.folder, self.pool.manifest.folder
         failed = pd.concat([self.core.failed, relocate(self.pool.failed, pool_origin, origin)])
-        target.table("failed", failed, origin, part=True)
-        target.table("selected", self.selected, folder or pool_origin)
-        target.table("remaining", self.remaining, folder or pool_origin, part=True)
-        target.records("history", self.history)
+        target.table(FAILED, failed, origin, part=True)
+        target.table(SELECTED, self.selected, folder or pool_origin)
+        target.table(REMAINING, self.remaining, folder or pool_origin, part=True)
+        target.records(HISTORY, self.history)
         target.json(name, summary)
         predicted = not self.summary["labelled"]
-        target.table("extended", self.extended, folder or origin, main=True, part=True, relabelled=predicted)
+        target.table(EXTENDED, self.extended, folder or origin, main=True, part=True, relabelled=predicted)
 
 
 def extend_data(

@@ -18,6 +18,7 @@ from divacli.curate.sample_scores import ScoreResult
 from divacli.curate.suspects import mislabelled
 from divacli.errors import DataError, SolveError, listed
 from divacli.manifest import Manifest
+from divacli.manifest.columns import DERIVATIVE, MISLABEL_PROBABILITY, SUGGESTED_LABEL
 from divacli.progress import Progress, silent
 from divacli.ridge import Removal
 from divacli.solve.groups import group_names
@@ -38,10 +39,10 @@ HARM_COLUMNS = (
     "by",
     "value",
     "label",
-    "suggested_label",
+    SUGGESTED_LABEL,
     "n_samples",
     "weight",
-    "derivative",
+    DERIVATIVE,
     "harmful",
     "mislabelled",
     "loss_change_predicted",
@@ -49,7 +50,7 @@ HARM_COLUMNS = (
 )
 """Columns of a table of harm, in order."""
 
-_KEYS = ["value", "label", "suggested_label"]
+_KEYS = ["value", "label", SUGGESTED_LABEL]
 
 
 @dataclass(frozen=True)
@@ -134,18 +135,18 @@ def _summed(scores: pd.DataFrame, by: str) -> tuple[pd.DataFrame, dict[int, np.n
     amounts = keys.assign(
         n_samples=1,
         weight=rows["weight"],
-        derivative=rows["weight"] * rows["derivative"],
-        harmful=(rows["derivative"] > 0).astype(int),
-        mislabelled=rows["mislabel_probability"],
+        derivative=rows["weight"] * rows[DERIVATIVE],
+        harmful=(rows[DERIVATIVE] > 0).astype(int),
+        mislabelled=rows[MISLABEL_PROBABILITY],
     )
     groups = amounts.groupby(_KEYS)
     table = groups.sum().reset_index()
     # Stable: the values are sorted.
-    order = np.argsort(-table["derivative"].to_numpy(), kind="stable")
+    order = np.argsort(-table[DERIVATIVE].to_numpy(), kind="stable")
     table = table.iloc[order].reset_index(drop=True)
-    table = table.assign(by=by, loss_change_predicted=0.0 - table["derivative"], loss_change_exact=np.nan)
+    table = table.assign(by=by, loss_change_predicted=0.0 - table[DERIVATIVE], loss_change_exact=np.nan)
     number = groups.ngroup()
-    largest = np.argsort(-table["derivative"].abs().to_numpy(), kind="stable")[:EXACT]
+    largest = np.argsort(-table[DERIVATIVE].abs().to_numpy(), kind="stable")[:EXACT]
     members = {int(row): number.index[number == order[row]].to_numpy() for row in largest}
     return table[list(HARM_COLUMNS)], members
 
@@ -153,13 +154,11 @@ def _summed(scores: pd.DataFrame, by: str) -> tuple[pd.DataFrame, dict[int, np.n
 def _keys(scores: pd.DataFrame, by: str) -> pd.DataFrame:
     """`_KEYS` of the samples that are summed, all text, by row of the scores."""
     if by == BY_PAIR:
-        label, suggested = scores["label"], scores["suggested_label"]
-        keys = pd.DataFrame(
-            {"value": label + " -> " + suggested, "label": label, "suggested_label": suggested}
-        )
+        label, suggested = scores["label"], scores[SUGGESTED_LABEL]
+        keys = pd.DataFrame({"value": label + " -> " + suggested, "label": label, SUGGESTED_LABEL: suggested})
         return keys[mislabelled(scores)]
     value = group_names(scores["label" if by == BY_CLASS else by])
-    return pd.DataFrame({"value": value, "label": "", "suggested_label": ""})
+    return pd.DataFrame({"value": value, "label": "", SUGGESTED_LABEL: ""})
 
 
 def _exact(removal: Removal, rows: np.ndarray) -> float:

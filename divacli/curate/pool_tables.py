@@ -9,8 +9,19 @@ import torch
 from divacli.embed import Samples
 from divacli.errors import DataError, listed
 from divacli.manifest import relocate
-from divacli.manifest.columns import stacked, without_scores
+from divacli.manifest.columns import (
+    BATCH,
+    EXPECTED_DERIVATIVE,
+    FEATURE_SOURCE,
+    LABEL_PROBABILITY,
+    LABEL_SOURCE,
+    POOL_DERIVATIVE,
+    PREDICTED_LABEL,
+    REASON,
+    without_scores,
+)
 from divacli.manifest.identity import sample_names
+from divacli.manifest.typed import stacked
 from divacli.ridge import Candidates
 from divacli.solve.overlap import kin_of
 from divacli.solve.pose import SolveOptions
@@ -66,18 +77,18 @@ def described(
     candidates: Candidates, rows: torch.Tensor, classes: list[str], batch: int, labelled: bool
 ) -> pd.DataFrame:
     """Why these were chosen now."""
-    return pd.DataFrame({"batch": batch, **_opinion(candidates, rows, classes, labelled)})
+    return pd.DataFrame({BATCH: batch, **_opinion(candidates, rows, classes, labelled)})
 
 
 def _opinion(
     candidates: Candidates, rows: torch.Tensor, classes: list[str], labelled: bool
 ) -> dict[str, np.ndarray]:
-    derivative = "pool_derivative" if labelled else "expected_derivative"
+    derivative = POOL_DERIVATIVE if labelled else EXPECTED_DERIVATIVE
     probability = candidates.trust if labelled else candidates.confidence
     return {
         derivative: candidates.derivative[rows].numpy(),
-        "label_probability": probability[rows].numpy(),
-        "predicted_label": np.array(classes, dtype=object)[candidates.predicted[rows].numpy()],
+        LABEL_PROBABILITY: probability[rows].numpy(),
+        PREDICTED_LABEL: np.array(classes, dtype=object)[candidates.predicted[rows].numpy()],
     }
 
 
@@ -98,11 +109,11 @@ def selected_samples(
     why = pd.concat(batches or [described(candidates, nobody, classes, 0, labelled)], ignore_index=True)
     table = _without_old(pool.manifest.table, why).iloc[rows].reset_index(drop=True)
     if not labelled:
-        table["label"] = why["predicted_label"]
-        table["label_source"] = "predicted"
+        table["label"] = why[PREDICTED_LABEL]
+        table[LABEL_SOURCE] = "predicted"
     first = ["path", "label", "weight"]
     others = [name for name in table if name not in first]
-    return pd.concat([why[["batch"]], table[first], why.drop(columns="batch"), table[others]], axis=1)
+    return pd.concat([why[[BATCH]], table[first], why.drop(columns=BATCH), table[others]], axis=1)
 
 
 def remaining_samples(
@@ -143,7 +154,7 @@ def remaining_samples(
         stopped,
     )
     first = ["path", "label", "weight"]
-    others = [name for name in table if name not in (*first, "reason")]
+    others = [name for name in table if name not in (*first, REASON)]
     return pd.concat([table[first], opinion, table[others]], axis=1).assign(reason=reason)
 
 
@@ -151,7 +162,7 @@ def extended_samples(core: Samples, pool: Samples, selected: pd.DataFrame) -> pd
     """Core and chosen samples in one table, whose relative paths start from the core's folder."""
     mine = without_scores(core.manifest.table)
     chosen = selected.drop(
-        columns=["batch", "pool_derivative", "expected_derivative", "label_probability", "predicted_label"],
+        columns=[BATCH, POOL_DERIVATIVE, EXPECTED_DERIVATIVE, LABEL_PROBABILITY, PREDICTED_LABEL],
         errors="ignore",
     )
     chosen = relocate(chosen, pool.manifest.folder, core.manifest.folder)
@@ -167,7 +178,7 @@ def _holds_text(column: pd.Series) -> bool:
     return isinstance(column.dtype, pd.StringDtype)
 
 
-_TEXTS = ("group", "split", "id", "feature_source", "label_source")
+_TEXTS = ("group", "split", "id", FEATURE_SOURCE, LABEL_SOURCE)
 
 
 def _without_old(table: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:

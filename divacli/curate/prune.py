@@ -24,12 +24,14 @@ from divacli.curate.prune_rules import CRITERIA, Automatic, Choice, choose_autom
 from divacli.curate.score_table import Scores
 from divacli.curate.suspects import MORE_LIKELY_WRONG, doubtful, outliers
 from divacli.errors import DataError, SolveError
+from divacli.manifest.columns import MISLABEL_PROBABILITY, OUTLIER_SCORE
 from divacli.progress import Progress, silent
+from divacli.results.names import DROPPED, FAILED, KEPT, PRUNE
 from divacli.results.result import Target
 from divacli.ridge import Forecast, dropping_order
 from divacli.ridge.dropping import COVERAGE, RULES
 
-FILES = ("kept", "dropped", "prune.json")
+FILES = (KEPT, DROPPED, f"{PRUNE}.json")
 """What is always written."""
 
 BY_FORECAST = "auto"
@@ -110,10 +112,10 @@ class Pruning:
         """Write all tables and the summary."""
         kept, dropped = self.tables
         if self.scores.failed is not None:
-            target.table("failed", self.scores.failed, self.scores.origin, part=True)
-        target.table("dropped", dropped, self.scores.origin, part=True)
-        target.json("prune.json", self.summary)
-        target.table("kept", kept, self.scores.origin, main=True, part=True)
+            target.table(FAILED, self.scores.failed, self.scores.origin, part=True)
+        target.table(DROPPED, dropped, self.scores.origin, part=True)
+        target.json(f"{PRUNE}.json", self.summary)
+        target.table(KEPT, kept, self.scores.origin, main=True, part=True)
 
 
 def prune_automatically(
@@ -140,14 +142,14 @@ def prune_automatically(
     found, unknown = _forecast(scores, judge, unknown, decisions, progress)
     doubt = _benefit_of_doubt(scores.table, auto.choice.kept)
     outlook = None if found is None else Outlook(found, AUTOMATIC, doubt)
-    order = _largest_first(scores.table, "mislabel_probability")
+    order = _largest_first(scores.table, MISLABEL_PROBABILITY)
     written = _is_written(outlook, force)
     return Pruning(
         scores,
         auto.choice,
         written,
         auto,
-        "mislabel_probability",
+        MISLABEL_PROBABILITY,
         auto.rule,
         auto.reasons(),
         order,
@@ -230,7 +232,7 @@ def _forecast(
     if judge is None:
         return None, unknown
     outlying = torch.zeros(len(scores.table), dtype=torch.bool)
-    if "outlier_score" in scores.table:
+    if OUTLIER_SCORE in scores.table:
         outlying = torch.from_numpy(outliers(scores.table).copy())
     try:
         return judge.forecast(without_fold(judge, outlying, decisions), progress), ""
@@ -244,15 +246,15 @@ def _is_written(outlook: Outlook | None, force: bool) -> bool:
 
 def _benefit_of_doubt(table: pd.DataFrame, kept: np.ndarray) -> float:
     """1 where most of the samples that go have a label that is called wrong."""
-    if "mislabel_probability" not in table or kept.all():
+    if MISLABEL_PROBABILITY not in table or kept.all():
         return 0.0
-    wrong = table["mislabel_probability"].to_numpy(float)[~kept] > MORE_LIKELY_WRONG
+    wrong = table[MISLABEL_PROBABILITY].to_numpy(float)[~kept] > MORE_LIKELY_WRONG
     return float(2 * wrong.sum() >= len(wrong))
 
 
 def _reasons(table: pd.DataFrame, kept: np.ndarray, rule: str) -> np.ndarray:
     """Why each sample is dropped, (n,) text: "label", "outlier", or the rule; "" for those that stay."""
-    wrong = table["mislabel_probability"].to_numpy(float) > MORE_LIKELY_WRONG
+    wrong = table[MISLABEL_PROBABILITY].to_numpy(float) > MORE_LIKELY_WRONG
     reasons = np.where(wrong, "label", np.where(outliers(table), "outlier", rule)).astype(object)
     reasons[kept] = ""
     return reasons

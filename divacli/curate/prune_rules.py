@@ -17,10 +17,17 @@ from divacli.curate.suspects import (
     outliers,
     require_judged,
 )
-from divacli.manifest.columns import without_scores
+from divacli.manifest.columns import (
+    DERIVATIVE,
+    LOO_LOSS,
+    MISLABEL_PROBABILITY,
+    OUTLIER_SCORE,
+    REASON,
+    without_scores,
+)
 from divacli.ridge import Kept, kept_fraction
 
-CRITERIA = ("derivative", "loo_loss")
+CRITERIA = (DERIVATIVE, LOO_LOSS)
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ def choose_kept(
     *,
     keep: float | None = None,
     threshold: float | None = None,
-    by: str = "derivative",
+    by: str = DERIVATIVE,
     stratify: bool = False,
 ) -> Choice:
     """Decide which samples stay.
@@ -146,14 +153,14 @@ def choose_automatically(
     Raises:
         DataError: The table has no such columns.
     """
-    require_judged(table, ("mislabel_probability", "outlier_score"))
+    require_judged(table, (MISLABEL_PROBABILITY, OUTLIER_SCORE))
     threshold = MORE_LIKELY_WRONG if threshold is None else threshold
     wrong, odd = mislabelled(table, threshold), outliers(table)
     paths = table["path"].to_numpy(str)
-    probability = table["mislabel_probability"].to_numpy(float)
+    probability = table[MISLABEL_PROBABILITY].to_numpy(float)
     dropped = wrong | odd
     if budget is not None:
-        oddest_first = np.lexsort((paths, -table["outlier_score"].to_numpy(float).round(6)))
+        oddest_first = np.lexsort((paths, -table[OUTLIER_SCORE].to_numpy(float).round(6)))
         likeliest_first = errors_first(table)
         only_odd = odd & ~wrong
         first_to_go = np.concatenate(
@@ -181,5 +188,5 @@ def split(table: pd.DataFrame, kept: np.ndarray, order: np.ndarray) -> tuple[pd.
         kept: (n,) bool.
         order: (n,) row numbers, those that go first coming first.
     """
-    stays = without_scores(table[kept]).drop(columns="reason", errors="ignore").reset_index(drop=True)
+    stays = without_scores(table[kept]).drop(columns=REASON, errors="ignore").reset_index(drop=True)
     return stays, table.iloc[order[~kept[order]]].reset_index(drop=True)

@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 
 from divacli.curate.outlook import Judge, Outlook, kept_weights, random_kept
-from divacli.curate.sample_scores import JUDGED_COLUMNS, SCORE_COLUMNS
 from divacli.curate.score_table import Scores
 from divacli.curate.suspects import (
     BALANCED,
@@ -28,12 +27,22 @@ from divacli.curate.suspects import (
     threshold_of,
 )
 from divacli.errors import SolveError, listed
+from divacli.manifest.columns import (
+    JUDGED_COLUMNS,
+    MISLABEL_PROBABILITY,
+    OUTLIER_SCORE,
+    PREDICTED_LABEL,
+    SCORE_COLUMNS,
+    SUGGESTED_LABEL,
+    SUGGESTED_PROBABILITY,
+)
 from divacli.manifest.labels import with_labels
 from divacli.progress import Progress, silent
+from divacli.results.names import CHANGES, FAILED, RELABEL, RELABELLED
 from divacli.results.result import Target
 from divacli.ridge import RANDOM, Change, Decide, Kept, Rest, Training, predictable
 
-FILES = ("relabelled", "changes", "relabel.json")
+FILES = (RELABELLED, CHANGES, f"{RELABEL}.json")
 """What is always written."""
 
 CORRECTING, DROPPING = "correcting", "dropping"
@@ -42,11 +51,11 @@ CORRECTING, DROPPING = "correcting", "dropping"
 CHANGE_COLUMNS = (
     "path",
     "label",
-    "suggested_label",
-    "suggested_probability",
-    "mislabel_probability",
+    SUGGESTED_LABEL,
+    SUGGESTED_PROBABILITY,
+    MISLABEL_PROBABILITY,
     "action",
-    "predicted_label",
+    PREDICTED_LABEL,
 )
 """First columns of the table of changes, in order; the other scores follow, then the user's own columns."""
 
@@ -96,22 +105,20 @@ def relabel(table: pd.DataFrame, threshold: Threshold = LIKELY, budget: int | No
     Raises:
         DataError: The scores lack a column that labels are judged by, or a value in it.
     """
-    require_judged(
-        table, ("mislabel_probability", "suggested_label", "suggested_probability", "outlier_score")
-    )
-    wrong = table["mislabel_probability"].to_numpy(float)
-    suggested = table["suggested_probability"].to_numpy(float)
+    require_judged(table, (MISLABEL_PROBABILITY, SUGGESTED_LABEL, SUGGESTED_PROBABILITY, OUTLIER_SCORE))
+    wrong = table[MISLABEL_PROBABILITY].to_numpy(float)
+    suggested = table[SUGGESTED_PROBABILITY].to_numpy(float)
     given = table["label"].to_numpy(object)
     above = threshold_of(wrong, threshold)
     called, actions = _decided(table, outliers(table), above, budget)
     corrected = called & (actions == ACTIONS[0])
-    labels = np.where(corrected, table["suggested_label"].to_numpy(object), given)
+    labels = np.where(corrected, table[SUGGESTED_LABEL].to_numpy(object), given)
 
     order = errors_first(table)
     changes = table.assign(action=actions).iloc[order[called[order]]].reset_index(drop=True)
     first = [*CHANGE_COLUMNS, *(name for name in (*SCORE_COLUMNS, *JUDGED_COLUMNS) if name in changes)]
     columns = list(dict.fromkeys([*first, *changes]))
-    pairs = changes[changes["action"] == ACTIONS[0]].value_counts(["label", "suggested_label"], sort=False)
+    pairs = changes[changes["action"] == ACTIONS[0]].value_counts(["label", SUGGESTED_LABEL], sort=False)
     # Sorted by the pair already; a stable sort keeps that order among equals.
     pairs = pairs.sort_values(ascending=False, kind="stable")
     summary = {
@@ -220,10 +227,10 @@ class Relabelling:
     def write(self, target: Target) -> None:
         """Write all tables and the summary."""
         if self.scores.failed is not None:
-            target.table("failed", self.scores.failed, self.scores.origin, part=True)
-        target.table("changes", self.changes, self.scores.origin)
-        target.json("relabel.json", self.summary)
-        target.table("relabelled", self.table, self.scores.origin, main=True, part=True, relabelled=True)
+            target.table(FAILED, self.scores.failed, self.scores.origin, part=True)
+        target.table(CHANGES, self.changes, self.scores.origin)
+        target.json(f"{RELABEL}.json", self.summary)
+        target.table(RELABELLED, self.table, self.scores.origin, main=True, part=True, relabelled=True)
 
 
 def relabel_scored(
@@ -271,7 +278,7 @@ def _doubt(decision: RelabelResult) -> str | None:
 
     The balanced decision lists most labels where none stands out. That is no reason to doubt the features.
     """
-    called, n = decision.changes["mislabel_probability"], len(decision.table)
+    called, n = decision.changes[MISLABEL_PROBABILITY], len(decision.table)
     if decision.summary["decide"] == BALANCED and (called > MORE_LIKELY_WRONG).sum() <= n / 2:
         return None
     return doubtful(len(called), n)
@@ -288,8 +295,8 @@ def _decided(
         threshold: Probability above which a label is called wrong.
         budget: As of `relabel`.
     """
-    wrong = table["mislabel_probability"].to_numpy(float)
-    suggested = table["suggested_probability"].to_numpy(float)
+    wrong = table[MISLABEL_PROBABILITY].to_numpy(float)
+    suggested = table[SUGGESTED_PROBABILITY].to_numpy(float)
     actions = np.where(suggested > 1 - wrong, ACTIONS[0], ACTIONS[1]).astype(object)
     actions[odd] = ACTIONS[2]
     return mislabelled(table, threshold, budget), actions
@@ -318,8 +325,8 @@ def _without_fold(judge: Judge, table: pd.DataFrame, threshold: Threshold, share
         seen = pd.DataFrame(
             {
                 "path": paths[rows.numpy()],
-                "mislabel_probability": wrong,
-                "suggested_probability": other.values.numpy(),
+                MISLABEL_PROBABILITY: wrong,
+                SUGGESTED_PROBABILITY: other.values.numpy(),
             }
         )
         budget = None if share is None else round(share * len(rows))

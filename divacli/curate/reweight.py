@@ -16,6 +16,7 @@ from divacli.embed import Samples
 from divacli.errors import SolveError
 from divacli.manifest.columns import without_scores
 from divacli.progress import Progress, silent
+from divacli.results.names import FAILED, REWEIGHT, REWEIGHTED
 from divacli.results.result import Target
 from divacli.ridge import SIZES, Problem, StepChoice, choose_steps, differentiate, stepped
 from divacli.solve.loader import Given, Loader
@@ -23,7 +24,7 @@ from divacli.solve.pose import SolveOptions
 from divacli.solve.provenance import provenance
 from divacli.solve.weight_problem import Sharing, pose_problem
 
-FILES = ("reweighted", "reweight.json")
+FILES = (REWEIGHTED, f"{REWEIGHT}.json")
 """What is always written."""
 
 
@@ -93,9 +94,9 @@ class ReweightResult:
     def write(self, target: Target) -> None:
         """Write all tables and the summary."""
         origin = self.samples.manifest.folder
-        target.table("failed", self.samples.failed, origin, part=True)
-        target.json("reweight.json", self.summary)
-        target.table("reweighted", self.table, origin, main=True, part=True)
+        target.table(FAILED, self.samples.failed, origin, part=True)
+        target.json(f"{REWEIGHT}.json", self.summary)
+        target.table(REWEIGHTED, self.table, origin, main=True, part=True)
 
 
 def reweight_data(

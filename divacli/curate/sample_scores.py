@@ -21,7 +21,16 @@ from divacli.curate.suspects import (
 )
 from divacli.embed import Samples
 from divacli.embed.samples import order_by_path
-from divacli.manifest.columns import RESULTS
+from divacli.manifest.columns import (
+    DERIVATIVE,
+    JUDGED_COLUMNS,
+    MISLABEL_PROBABILITY,
+    RANK,
+    RESULTS,
+    SCORE_COLUMNS,
+    SIGNIFICANT,
+    SUGGESTED_LABEL,
+)
 from divacli.parallel import world
 from divacli.progress import Progress, silent
 from divacli.ridge import (
@@ -44,19 +53,6 @@ from divacli.ridge import (
 from divacli.solve.pose import SolveOptions
 from divacli.solve.provenance import provenance
 from divacli.solve.solution import Solution, solve
-
-SCORE_COLUMNS = ("rank", "path", "label", "weight", "derivative", "loo_loss", "predicted_label")
-"""First columns of a table of scores, in order."""
-
-JUDGED_COLUMNS = (
-    "mislabel_probability",
-    "suggested_label",
-    "suggested_probability",
-    "outlier_score",
-    "derivative_se",
-    "significant",
-)
-"""Columns that follow them, in order; the user's own come after these."""
 
 LEARNED, SUSPECTED = "learned", "suspected"
 """Whether the network knows these labels: the labels show it, or the features look like it."""
@@ -142,7 +138,7 @@ def score(
         "n_failed": len(samples.failed),
         "n_embedded": samples.embedded,
         "n_harmful": int((derivative > 0).sum()),
-        "n_significant": int((table["significant"] & (table["derivative"] > 0)).sum()),
+        "n_significant": int((table[SIGNIFICANT] & (table[DERIVATIVE] > 0)).sum()),
         "ridge": solution.ridge,
         "ridge_path": _path(solution),
         "scaling": options.scaling,
@@ -251,8 +247,8 @@ def _label_summary(
         "noise_prior": noise.strength if math.isfinite(noise.strength) else None,
         "labels_known": known,
         "confused": noise.confused,
-        "mislabelled": Expectation.of(table["mislabel_probability"].to_numpy(float), called).as_dict(),
-        "first": first[["path", "label", "suggested_label", "mislabel_probability"]].to_dict("records"),
+        "mislabelled": Expectation.of(table[MISLABEL_PROBABILITY].to_numpy(float), called).as_dict(),
+        "first": first[["path", "label", SUGGESTED_LABEL, MISLABEL_PROBABILITY]].to_dict("records"),
         "confusions": most_confused(diagnosis.confusions, classes),
         "n_outliers": int(outliers(table).sum()),
         "n_unjudged": n_unjudged,
@@ -283,7 +279,7 @@ def _ranked(
     )
     order = np.lexsort((table["path"].to_numpy(str), -derivative.numpy()))
     table = table.iloc[order].reset_index(drop=True)
-    table.insert(0, "rank", np.arange(1, len(table) + 1))
+    table.insert(0, RANK, np.arange(1, len(table) + 1))
     first = (*SCORE_COLUMNS, *JUDGED_COLUMNS)
     others = [name for name in table if name not in first]
     return table[[*first, *others]], order

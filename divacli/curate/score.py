@@ -16,6 +16,7 @@ from divacli.embed import is_store, read_data
 from divacli.embed.open import check_images
 from divacli.errors import OutputError
 from divacli.manifest import Manifest, read_manifest
+from divacli.results.names import DUPLICATES, FAILED, HARM, SCORES, SUMMARY
 from divacli.results.result import Target
 from divacli.solve.duplicates import Duplicates
 from divacli.solve.loader import Given, Loader, manifest_in, opened
@@ -23,7 +24,7 @@ from divacli.solve.options import Problem
 from divacli.solve.pose import SolveOptions
 from divacli.solve.provenance import left_out
 
-FILES = ("scores", "duplicates", "summary.json")
+FILES = (SCORES, DUPLICATES, f"{SUMMARY}.json")
 """What is always written."""
 
 
@@ -73,11 +74,11 @@ class Scoring:
         """Write all tables and the summary."""
         origin = self.result.samples.manifest.folder
         if self.harm is not None:
-            target.records("harm", self.harm.table)
-        target.table("failed", self.result.samples.failed, origin, part=True)
-        target.table("duplicates", self.copies.table, origin)
-        target.json("summary.json", self.summary)
-        target.table("scores", self.result.table, origin, main=True, part=True)
+            target.records(HARM, self.harm.table)
+        target.table(FAILED, self.result.samples.failed, origin, part=True)
+        target.table(DUPLICATES, self.copies.table, origin)
+        target.json(f"{SUMMARY}.json", self.summary)
+        target.table(SCORES, self.result.table, origin, main=True, part=True)
 
 
 def of_known_labels(summary: Mapping[str, Any]) -> Iterator[str]:

@@ -27,6 +27,7 @@ from divacli.files.place import Place, place_of
 from divacli.files.regular import DOCUMENT_BYTES, read_regular
 from divacli.files.write import write_text
 from divacli.manifest import Manifest
+from divacli.manifest.columns import DERIVATIVE, FEATURE_SOURCE, LOO_LOSS
 from divacli.progress import Progress, silent
 from divacli.ridge import (
     Calibration,
@@ -172,7 +173,7 @@ def recorded_samples(record: ScoreRecord, manifest: Manifest, cache: Path, progr
     Raises:
         DivaError: They are gone, or they or the images have changed.
     """
-    if "feature_source" in manifest.table:
+    if FEATURE_SOURCE in manifest.table:
         nothing = BackboneChoice()
         # A row less would not be those that were scored.
         return samples_of(manifest, nothing, ExtractOptions(torch.device("cpu")), cache, strict=True)
@@ -187,10 +188,10 @@ def recorded_samples(record: ScoreRecord, manifest: Manifest, cache: Path, progr
 
 def _sources(manifest: Manifest, cache: Path) -> list[str]:
     """Digests of the `.npz` files and of the stores' sample tables that the rows name as their source."""
-    if "feature_source" not in manifest.table:
+    if FEATURE_SOURCE not in manifest.table:
         return []
     named = [
-        manifest.source(source) for source in manifest.table["feature_source"].fillna("").unique() if source
+        manifest.source(source) for source in manifest.table[FEATURE_SOURCE].fillna("").unique() if source
     ]
     files = [source / SAMPLES_FILE if is_store(source) else source for source in named]
     keys, _ = content_keys([str(file) for file in files], silent, cache)
@@ -203,8 +204,8 @@ def _place(table: pd.DataFrame, sources: list[str], cache: Path) -> Path:
         f"{label}\0{derivative:.9g}\0{loss:.9g}".encode()
         for label, derivative, loss in zip(
             table["label"],
-            table["derivative"].to_numpy(float),
-            table["loo_loss"].to_numpy(float),
+            table[DERIVATIVE].to_numpy(float),
+            table[LOO_LOSS].to_numpy(float),
             strict=True,
         )
     )

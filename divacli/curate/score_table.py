@@ -19,6 +19,7 @@ from divacli.embed import Samples
 from divacli.embed.samples import order_by_path
 from divacli.errors import DataError, DivaError
 from divacli.manifest import Manifest
+from divacli.manifest.columns import MISLABEL_PROBABILITY
 from divacli.parallel import world
 from divacli.progress import Progress
 from divacli.ridge import Problem, Span, moments
@@ -118,7 +119,7 @@ class Scores:
                 "network instead"
             )
         try:
-            require_judged(self.table, ("mislabel_probability",))
+            require_judged(self.table, (MISLABEL_PROBABILITY,))
         except DataError as error:
             return None, error.got
         order = order_by_path(samples)
@@ -133,7 +134,7 @@ class Scores:
             with progress("estimating label noise", 0):
                 noise = label_noise(task, moments(task).fit(record.ridge), order, record.options.seed).model
         if held_out is None:
-            trust = 1 - torch.from_numpy(self.table["mislabel_probability"].to_numpy(float, copy=True))
+            trust = 1 - torch.from_numpy(self.table[MISLABEL_PROBABILITY].to_numpy(float, copy=True))
             judges = order
         else:
             trust = torch.ones(len(held_out), dtype=torch.float64)

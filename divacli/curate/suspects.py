@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from divacli.errors import DataError
+from divacli.manifest.columns import MISLABEL_PROBABILITY, OUTLIER_SCORE
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +84,7 @@ def mislabelled(
         threshold: Probability in [0, 1].
         budget: Samples at the most; of equals, the path that comes first stays on the list.
     """
-    found = table["mislabel_probability"].to_numpy(float) > threshold
+    found = table[MISLABEL_PROBABILITY].to_numpy(float) > threshold
     if budget is not None:
         first = errors_first(table)
         found[first[found[first]][budget:]] = False
@@ -134,7 +135,7 @@ def errors_first(table: pd.DataFrame) -> np.ndarray:
     Args:
         table: Scores with `mislabel_probability`.
     """
-    probability = table["mislabel_probability"].to_numpy(float).round(6)
+    probability = table[MISLABEL_PROBABILITY].to_numpy(float).round(6)
     return np.lexsort((table["path"].to_numpy(str), -probability))
 
 
@@ -162,7 +163,7 @@ def outliers(table: pd.DataFrame) -> np.ndarray:
     Args:
         table: Scores with `label` and `outlier_score`.
     """
-    scores = table["outlier_score"].astype(float)
+    scores = table[OUTLIER_SCORE].astype(float)
     of_label = scores.groupby(table["label"].astype(object)).transform(_fence, _OWN_FENCE)
     return (scores > np.maximum(outlier_threshold(scores.to_numpy()), of_label)).to_numpy()
 

@@ -21,6 +21,7 @@ from divacli.embed.samples import order_by_path
 from divacli.errors import listed
 from divacli.manifest import Manifest
 from divacli.progress import Progress, silent
+from divacli.results.names import FAILED
 from divacli.results.result import Target
 from divacli.ridge import (
     RidgeTask,
@@ -127,7 +128,7 @@ class Consensus:
     def write(self, target: Target) -> None:
         """Write all tables and the summary."""
         origin = self.samples.manifest.folder
-        target.table("failed", self.samples.failed, origin, part=True)
+        target.table(FAILED, self.samples.failed, origin, part=True)
         if self.ballots.column is not None:
             target.records("annotators", self.annotators)
         target.table("again", self.again, origin)

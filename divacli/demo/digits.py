@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 from divacli.demo import network
 from divacli.files.write import write_bytes
 from divacli.manifest import write_table
+from divacli.manifest.columns import TRUE_LABEL
 from divacli.progress import Progress, silent
 
 FLIPPED = 0.1
@@ -77,7 +78,7 @@ def make_digits(folder: Path, seed: int = 0, progress: Progress = silent) -> Dig
         write_bytes(folder / path, encoded.getvalue())
     labels = folder / "labels.csv"
     write_table(pd.DataFrame({"path": paths, "label": given.astype(str)}), labels, "csv")
-    write_table(pd.DataFrame({"path": paths, "true_label": truth.astype(str)}), folder / "truth.csv", "csv")
+    write_table(pd.DataFrame({"path": paths, TRUE_LABEL: truth.astype(str)}), folder / "truth.csv", "csv")
     return DigitSet(labels, factory, checkpoint, flipped)
 
 

@@ -13,6 +13,7 @@ from divacli.embed.samples import Samples, is_store, read_store
 from divacli.errors import DataError
 from divacli.files.place import place_of
 from divacli.manifest import Labels, Manifest, check_files, read_manifest
+from divacli.manifest.columns import FEATURE_SOURCE
 from divacli.parallel import world
 from divacli.progress import Progress
 
@@ -67,9 +68,9 @@ def require_images(manifest: Manifest) -> None:
 
 def stored_sources(manifest: Manifest) -> pd.Series | None:
     """The column that names where embeddings lie, "" for none; None where no row names one."""
-    if "feature_source" not in manifest.table:
+    if FEATURE_SOURCE not in manifest.table:
         return None
-    sources = manifest.table["feature_source"].fillna("")
+    sources = manifest.table[FEATURE_SOURCE].fillna("")
     return sources if (sources != "").any() else None
 
 

@@ -20,7 +20,8 @@ from divacli.files.place import STORE_FILE, Place, place_of
 from divacli.files.remote import RemoteFile
 from divacli.files.urls import suffix_of
 from divacli.manifest import Labels, Manifest, read_manifest, relocate
-from divacli.manifest.columns import stacked
+from divacli.manifest.columns import FEATURE_SOURCE, IMAGE_SHA256, REASON
+from divacli.manifest.typed import stacked
 from divacli.run import current
 
 SAMPLES = "samples"
@@ -91,21 +92,21 @@ def joined(first: Samples, second: Samples) -> Samples:
 
 def no_failures() -> pd.DataFrame:
     """The table of samples without features, empty."""
-    return pd.DataFrame({"path": [], "label": [], "reason": []}, dtype=str)
+    return pd.DataFrame({"path": [], "label": [], REASON: []}, dtype=str)
 
 
 def failures_of(manifest: Manifest, failed: dict[int, str]) -> pd.DataFrame:
     """path, label, any feature_source, and reason of the samples (by position) without features."""
     positions = sorted(failed)
-    columns = [name for name in ("path", "label", "feature_source") if name in manifest.table]
+    columns = [name for name in ("path", "label", FEATURE_SOURCE) if name in manifest.table]
     failures = manifest.table.iloc[positions][columns].reset_index(drop=True)
-    failures["reason"] = pd.Series([failed[position] for position in positions], dtype=str)
+    failures[REASON] = pd.Series([failed[position] for position in positions], dtype=str)
     return failures
 
 
 def undecodable(failures: pd.DataFrame, subject: str) -> DataError:
     """The error that names the images that cannot be decoded, with their reasons."""
-    named = [f"{path} ({reason})" for path, reason in zip(failures["path"], failures["reason"], strict=True)]
+    named = [f"{path} ({reason})" for path, reason in zip(failures["path"], failures[REASON], strict=True)]
     return DataError(
         f"{subject} cannot be decoded: {listed(named)}",
         expected="images that Pillow can read",
@@ -207,7 +208,7 @@ def read_store(folder: Place, name: str, *, labels: Labels = "required") -> Samp
     manifest = read_manifest(str(folder / SAMPLES_FILE), labels=labels)
     keys = _keys(manifest.table, f"{name}/{SAMPLES_FILE}")
     source = str(folder) if isinstance(folder, RemoteFile) else "."
-    table = manifest.table.drop(columns="image_sha256").assign(feature_source=source)
+    table = manifest.table.drop(columns=IMAGE_SHA256).assign(feature_source=source)
     manifest = replace(manifest, name=name, kind="store", table=table, notes=())
     current().read(name, manifest)
     return replace(samples_in(store, manifest, keys, {}), seconds=time.monotonic() - start)
@@ -215,7 +216,7 @@ def read_store(folder: Place, name: str, *, labels: Labels = "required") -> Samp
 
 def _keys(table: pd.DataFrame, name: str) -> np.ndarray:
     """The keys of a store's samples, (n, 32) uint8, from their column in hexadecimal."""
-    written = table.get("image_sha256", pd.Series("", index=table.index))
+    written = table.get(IMAGE_SHA256, pd.Series("", index=table.index))
     # Each for itself: together, one that is too short would shift all others.
     if not written.str.fullmatch(f"[0-9a-f]{{{2 * KEY_BYTES}}}").all():
         raise StoreError(

@@ -15,6 +15,7 @@ from divacli.embed.samples import Samples, failures_of, is_store, left_over, no_
 from divacli.errors import DataError, listed
 from divacli.files.place import file_digest
 from divacli.manifest import ArrayFile, Manifest, read_manifest
+from divacli.manifest.columns import FEATURE_SOURCE
 from divacli.parallel import world
 
 _CHECKED_ROWS = 1024
@@ -22,7 +23,7 @@ _CHECKED_ROWS = 1024
 
 def of_arrays(manifest: Manifest, embeddings: ArrayFile | np.ndarray) -> Samples:
     """Samples of an `.npz` file; `finite_samples` are those whose embeddings are of use."""
-    file = manifest.source(str(manifest.table["feature_source"].iloc[0]))
+    file = manifest.source(str(manifest.table[FEATURE_SOURCE].iloc[0]))
     return Samples(manifest, whole(embeddings), no_failures(), file_digest(file).hex())
 
 

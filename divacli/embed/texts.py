@@ -19,12 +19,13 @@ from divacli.embed.options import ExtractOptions
 from divacli.embed.samples import Samples, no_failures
 from divacli.embed.store import FeatureStore
 from divacli.errors import DataError, ModelError, listed
+from divacli.files.formats import TABLE_FORMATS
 from divacli.files.place import Place, place_of
 from divacli.files.urls import suffix_of
 from divacli.manifest import Manifest, manifest_of
-from divacli.manifest.bounded import read_table
-from divacli.manifest.columns import row_numbers
-from divacli.manifest.tabular import FORMATS, parse
+from divacli.manifest.columns import TEXT
+from divacli.manifest.tabular import parse_file
+from divacli.manifest.typed import row_numbers
 from divacli.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def texts_of(raw: pd.DataFrame, folder: Place, name: str) -> Manifest:
     if not manifest.labelled:
         raise DataError(f"{name} has no labels", expected=_EXPECTED, hint="fill in the column label")
     table = manifest.table
-    no_text = [not isinstance(text, str) or not text.strip() for text in table["text"]]
+    no_text = [not isinstance(text, str) or not text.strip() for text in table[TEXT]]
     if any(no_text):
         raise DataError(
             f"{name}: text is empty in {row_numbers(no_text)}",
@@ -102,7 +103,7 @@ def texts_of(raw: pd.DataFrame, folder: Place, name: str) -> Manifest:
     if again.any():
         raise DataError(
             f"{name}: the same text with the same label more than once, again in {row_numbers(again)}: "
-            + listed(table["text"][again].unique().tolist()),
+            + listed(table[TEXT][again].unique().tolist()),
             expected="one row for each",
             hint="leave the repeated rows out; to count a text twice, give it weight 2",
         )
@@ -169,7 +170,7 @@ def text_samples(
     start = time.monotonic()
     identity = {**encoder.identity, "precision": options.precision}
     store = FeatureStore.in_cache(cache, identity, encoder.n_features)
-    contents = texts.table["text"].tolist()
+    contents = texts.table[TEXT].tolist()
     keys = _keys(contents)
     store.mend(keys)
     store.told(options.tell)
@@ -200,20 +201,20 @@ def text_samples(
 
 def _parsed(data: str) -> pd.DataFrame:
     suffix = suffix_of(data)
-    if suffix not in FORMATS:
+    if suffix not in TABLE_FORMATS:
         raise DataError(f"{data} is no table of texts", expected=_EXPECTED)
-    return parse(read_table(place_of(data), suffix, data), suffix, data)
+    return parse_file(place_of(data), suffix, data)
 
 
 def holds_texts(table: pd.DataFrame) -> bool:
     """Whether a table is one of texts: with a column text and without path."""
-    return "text" in table and "path" not in table
+    return TEXT in table and "path" not in table
 
 
 def _names(table: pd.DataFrame) -> pd.Series:
     """A readable name for each text, its own but for those that stand there with several labels."""
-    with_label = table["text"] + " [" + table["label"] + "]"
-    return table["text"].where(~table["text"].duplicated(keep=False), with_label)
+    with_label = table[TEXT] + " [" + table["label"] + "]"
+    return table[TEXT].where(~table[TEXT].duplicated(keep=False), with_label)
 
 
 def _keys(texts: Sequence[str]) -> np.ndarray:
@@ -225,5 +226,5 @@ def _keys(texts: Sequence[str]) -> np.ndarray:
 def _cut(texts: Manifest, encoder: TextEncoder) -> list[str]:
     """The warning of texts that are longer than the encoder takes, if there are such."""
     limit = encoder.context_length
-    n = sum(len(row) > limit for row in encoder.tokens(texts.table["text"].tolist()))
+    n = sum(len(row) > limit for row in encoder.tokens(texts.table[TEXT].tolist()))
     return [f"{texts.name}: {n:,} of {len(texts.table):,} texts were cut after {limit} tokens."] if n else []

@@ -12,6 +12,7 @@ from divacli.embed.samples import SAMPLES_FILE, Samples
 from divacli.embed.store import FeatureStore
 from divacli.errors import DataError
 from divacli.manifest import relocate, write_table
+from divacli.manifest.columns import FEATURE_SOURCE
 
 _SHARD_ROWS = 8192
 
@@ -54,7 +55,7 @@ def samples_table(samples: Samples) -> pd.DataFrame:
             expected="images to embed",
             hint="give it to the other commands as it is",
         )
-    table = samples.manifest.table.drop(columns="feature_source", errors="ignore")
+    table = samples.manifest.table.drop(columns=FEATURE_SOURCE, errors="ignore")
     return table.assign(image_sha256=[key.tobytes().hex() for key in samples.keys])
 
 

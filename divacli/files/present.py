@@ -9,13 +9,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from divacli.errors import DataError
+from divacli.files.formats import TABLE_SUFFIXES
 from divacli.files.place import require_finished
 from divacli.files.urls import is_url, local_path
 
-KINDS = (
-    "a folder with one sub-folder a class, a .csv .tsv .jsonl .parquet .npz or .tar file, "
-    "or - for standard input"
-)
+KINDS = f"a folder with one sub-folder a class, a {TABLE_SUFFIXES} .npz or .tar file, or - for standard input"
 """What DATA may be on this machine."""
 
 _BRACES = re.compile(r"\{(?:(?P<start>\d+)\.\.(?P<stop>\d+)|(?P<words>[^{}]*,[^{}]*))\}", re.ASCII)

@@ -14,11 +14,13 @@ import pandas as pd
 
 from divacli.curate.suspects import mislabelled, outliers, require_judged
 from divacli.errors import DataError, listed
+from divacli.files.formats import TABLE_FORMATS
 from divacli.files.urls import is_url
 from divacli.manifest import Manifest
-from divacli.manifest.bounded import read_table
-from divacli.manifest.columns import row_numbers
-from divacli.manifest.tabular import FORMATS, parse
+from divacli.manifest.columns import FEATURE_SOURCE, MISLABEL_PROBABILITY, OUTLIER_SCORE, SUGGESTED_LABEL
+from divacli.manifest.tabular import parse_file
+from divacli.manifest.typed import row_numbers
+from divacli.results.names import DUPLICATES
 from divacli.results.write import ResultFiles
 from divacli.review.decisions import DROP, RELABEL
 
@@ -47,22 +49,22 @@ def issues_of(scores: Manifest, copies: set[str] | None = None) -> pd.DataFrame:
         DataError: The scores lack a column.
     """
     table = scores.table
-    require_judged(table, ("mislabel_probability", "suggested_label", "outlier_score"))
+    require_judged(table, (MISLABEL_PROBABILITY, SUGGESTED_LABEL, OUTLIER_SCORE))
     made = pd.DataFrame(
         {
             "path": table["path"],
             "given_label": table["label"],
             "predicted_label": table["suggested_label"],
             IS_ISSUE: mislabelled(table),
-            "label_score": 1 - table["mislabel_probability"],
+            "label_score": 1 - table[MISLABEL_PROBABILITY],
             "is_outlier_issue": outliers(table),
             "outlier_score": 1 / (1 + table["outlier_score"].clip(lower=0)),
         }
     )
     if copies is not None:
         made["is_near_duplicate_issue"] = table["path"].isin(copies)
-    if "feature_source" in table:
-        made["feature_source"] = table["feature_source"]
+    if FEATURE_SOURCE in table:
+        made[FEATURE_SOURCE] = table[FEATURE_SOURCE]
     return made
 
 
@@ -82,13 +84,12 @@ def copies_beside(table: str, scores: Manifest, warn: Callable[[str], None]) -> 
     Raises:
         DataError: The table of duplicates cannot be read.
     """
-    beside = [Path(table).with_name(f"duplicates.{format}") for format in FORMATS]
+    beside = [Path(table).with_name(f"{DUPLICATES}.{format}") for format in TABLE_FORMATS]
     found = [] if table == "-" or is_url(table) else [file for file in beside if os.path.lexists(file)]
     if not found:
         return None
-    format = found[0].suffix[1:]
     try:
-        copies = parse(read_table(found[0], format, str(found[0])), format, str(found[0]))
+        copies = parse_file(found[0], found[0].suffix[1:], str(found[0]))
     except OSError as error:
         raise DataError(f"{found[0]} cannot be read: {error.strerror}", hint="remove it") from error
     paths = set(copies["path"]) if "path" in copies else set()

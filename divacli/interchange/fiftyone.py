@@ -12,6 +12,15 @@ import pandas as pd
 from divacli.curate.suspects import mislabelled
 from divacli.interchange.scored import require_images
 from divacli.manifest import Manifest
+from divacli.manifest.columns import (
+    DERIVATIVE,
+    LOO_LOSS,
+    MISLABEL_PROBABILITY,
+    OUTLIER_SCORE,
+    PREDICTED_LABEL,
+    SUGGESTED_LABEL,
+    SUGGESTED_PROBABILITY,
+)
 from divacli.results.write import ResultFiles
 
 TABLE, SCRIPT = "fiftyone", "import_fiftyone.py"
@@ -19,13 +28,13 @@ FILES = (f"{TABLE}.jsonl", SCRIPT)
 """What is written for FiftyOne."""
 
 _FIELDS = (
-    "suggested_label",
-    "suggested_probability",
-    "predicted_label",
-    "derivative",
-    "loo_loss",
-    "mislabel_probability",
-    "outlier_score",
+    SUGGESTED_LABEL,
+    SUGGESTED_PROBABILITY,
+    PREDICTED_LABEL,
+    DERIVATIVE,
+    LOO_LOSS,
+    MISLABEL_PROBABILITY,
+    OUTLIER_SCORE,
 )
 
 
@@ -44,7 +53,7 @@ def fields_of(scores: Manifest) -> pd.DataFrame:
     for name in _FIELDS:
         if name in table:
             fields[name] = table[name]
-    if "mislabel_probability" in table:
+    if MISLABEL_PROBABILITY in table:
         fields["mislabelled"] = mislabelled(table)
     return fields
 

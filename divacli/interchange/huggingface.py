@@ -19,7 +19,19 @@ from divacli.files.place import is_file, read_bytes
 from divacli.files.regular import read_regular
 from divacli.files.write import write_bytes
 from divacli.manifest import manifest_of, read_manifest, write_table
-from divacli.manifest.columns import KINDS, row_numbers
+from divacli.manifest.columns import (
+    FEATURE_SOURCE,
+    GIVEN_LABEL,
+    GROUP,
+    ID,
+    IMAGE_SHA256,
+    KINDS,
+    MODALITY,
+    SPLIT,
+    TEXT,
+    TRUE_LABEL,
+)
+from divacli.manifest.typed import row_numbers
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -31,9 +43,9 @@ _IMAGES = "images"
 _BATCH = 256  # images in memory at a time
 
 # Columns that diva reads and leaves as they are; those it knows and does not read here are its own results.
-_LEFT = frozenset({"group", "split", "true_label", "given_label", "text", "modality"})
+_LEFT = frozenset({GROUP, SPLIT, TRUE_LABEL, GIVEN_LABEL, TEXT, MODALITY})
 # Columns of a table that say where an image lies, which the data set knows itself.
-_PLACES = frozenset({"path", "label", "id", "feature_source", "image_sha256"})
+_PLACES = frozenset({"path", "label", ID, FEATURE_SOURCE, IMAGE_SHA256})
 
 
 def from_dataset(
@@ -82,7 +94,7 @@ def from_dataset(
     columns: dict[str, Any] = {"path": paths}
     if label is not None:
         columns["label"] = _texts(datasets, dataset, label)
-    columns["id"] = np.arange(len(dataset))
+    columns[ID] = np.arange(len(dataset))
     for name, feature in dataset.features.items():
         if name in (image, label) or (name in KINDS and name not in _LEFT and name != "weight"):
             continue
@@ -245,13 +257,13 @@ def _texts(datasets: ModuleType, dataset: Dataset, column: str) -> list[str]:
 
 def _rows(table: pd.DataFrame, n: int, name: str) -> np.ndarray:
     """Numbers of the data set's rows that a table names, (m,) int64, all different."""
-    if "id" not in table:
+    if ID not in table:
         raise DataError(
             f"{name} has no column id",
             expected="the number of a row of the data set in each row, as from_dataset writes it",
             hint="make the table from the manifest that from_dataset wrote",
         )
-    ids = table["id"].str.strip()
+    ids = table[ID].str.strip()
     whole = ids.str.fullmatch("[0-9]{1,18}")
     rows = pd.to_numeric(ids.where(whole, "-1")).to_numpy(np.int64)
     wrong = (rows < 0) | (rows >= n)

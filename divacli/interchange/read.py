@@ -9,13 +9,14 @@ from typing import BinaryIO
 import pandas as pd
 
 from divacli.errors import DataError
+from divacli.files.formats import TABLE_FORMATS
 from divacli.files.place import Place, place_of
 from divacli.files.present import require_present
 from divacli.files.urls import suffix_of
 from divacli.interchange.cleanlab import IS_ISSUE, LabelIssues, decisions_of_issues
 from divacli.interchange.label_studio import decisions_of_export
 from divacli.manifest.bounded import read_stream, read_table
-from divacli.manifest.tabular import FORMATS, parse, parse_delimited, recognise
+from divacli.manifest.tabular import parse, parse_delimited, recognise
 from divacli.review.decisions import Decisions, decisions_of
 
 _KINDS = (
@@ -88,7 +89,7 @@ def _read(source: str, stdin: BinaryIO | None) -> tuple[str, Place, bytes, str]:
         is_json = content.lstrip()[:1] == b"["
         return "standard input", Path.cwd(), content, "json" if is_json else recognise(content)
     place, format = place_of(source), suffix_of(source)
-    if format not in (*FORMATS, "json"):
+    if format not in (*TABLE_FORMATS, "json"):
         raise DataError(f"{source} is no kind of decisions", expected=_KINDS)
     try:
         return source, place.parent.resolve(), read_table(place, format, source), format

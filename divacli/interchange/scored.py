@@ -10,6 +10,7 @@ from divacli.errors import DataError, listed
 from divacli.files.tar import through_tar
 from divacli.files.urls import is_url
 from divacli.manifest import Manifest, read_manifest
+from divacli.manifest.columns import DERIVATIVE
 
 
 def read_scores(table: str, *, stdin: BinaryIO | None = None) -> Manifest:
@@ -23,7 +24,7 @@ def read_scores(table: str, *, stdin: BinaryIO | None = None) -> Manifest:
         DataError: It cannot be read, or holds no scores.
     """
     manifest = read_manifest(table, stdin=stdin, labels="optional")
-    derivative = manifest.table.get("derivative")
+    derivative = manifest.table.get(DERIVATIVE)
     if derivative is None or derivative.isna().any():
         raise DataError(
             f"{manifest.name} has no scores{'' if derivative is None else ' in some rows'}",

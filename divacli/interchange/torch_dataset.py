@@ -16,6 +16,7 @@ from divacli.embed.images import UndecodableImage, decode_image
 from divacli.errors import DataError
 from divacli.files.place import read_bytes
 from divacli.manifest import Labels, Manifest, check_files, manifest_of, read_manifest
+from divacli.manifest.columns import FEATURE_SOURCE
 
 
 class ManifestDataset(Dataset[tuple[Any, int]]):
@@ -60,7 +61,7 @@ class ManifestDataset(Dataset[tuple[Any, int]]):
             raise ValueError(f"classes={list(classes)}: expected different labels")
         read = _read(manifest, folder, some_classes=classes is not None)
         # Images are loaded here, also those whose features lie in a store.
-        check_files(replace(read, table=read.table.drop(columns="feature_source", errors="ignore")))
+        check_files(replace(read, table=read.table.drop(columns=FEATURE_SOURCE, errors="ignore")))
         self.table = read.table
         self.transform = transform
         self.classes = read.classes if classes is None else list(classes)

@@ -1,10 +1,11 @@
 """The sample table: read it from any kind of DATA, check it, and write it back whole."""
 
+from divacli.files.formats import Format
 from divacli.manifest.arrayfile import ArrayFile
 from divacli.manifest.read import Labels, manifest_of, read_manifest
 from divacli.manifest.table import Manifest, alike_between
 from divacli.manifest.validate import check_files
-from divacli.manifest.write import Format, relocate, write_table
+from divacli.manifest.write import relocate, write_table
 
 __all__ = [
     "ArrayFile",

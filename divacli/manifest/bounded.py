@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import IO
 
 from divacli.errors import DataError
+from divacli.files.formats import LINE_FORMATS
 from divacli.files.place import Place, opened
 
 LONGEST_LINE = 4 << 20
@@ -37,7 +38,7 @@ def read_table(place: Place, format: str, name: str) -> bytes:
 
     Args:
         place: The file.
-        format: "csv", "tsv", "jsonl", or one without lines.
+        format: One of `TABLE_FORMATS`, or another one without lines.
         name: How messages call it.
 
     Raises:
@@ -45,7 +46,7 @@ def read_table(place: Place, format: str, name: str) -> bytes:
         DataError: A line is too long.
     """
     with opened(place, TABLE_BYTES) as stream:
-        return _read(stream, name, has_lines=format in ("csv", "tsv", "jsonl"))
+        return _read(stream, name, has_lines=format in LINE_FORMATS)
 
 
 def read_stream(stream: IO[bytes], name: str) -> bytes:

@@ -1,144 +1,154 @@
-"""The columns of a sample table: which ones diva knows, and how their cells become typed values."""
+"""The columns that diva knows: their names, their types, and which of them are its own results.
+
+Any other column belongs to the user and is carried along untouched. `path`, `label` and `weight`, which every
+table of samples has, are written out where they are used; all others are called by the names below.
+"""
 
 from __future__ import annotations
 
-import difflib
-from collections import Counter
-from collections.abc import Iterable, Sequence
-
-import numpy as np
 import pandas as pd
 
-from divacli.errors import DataError, listed
+GROUP = "group"
+"""Text: samples of one value are left out together."""
+
+SPLIT = "split"
+"""Text: the part of a data set that a sample is from; no command uses it."""
+
+ID = "id"
+"""Text: another name of the sample; no command uses it."""
+
+FEATURE_SOURCE = "feature_source"
+"""Text: the `.npz` file that has the sample's features, from the table's folder on; "" for an image."""
+
+IMAGE_SHA256 = "image_sha256"
+"""Text: digest of the image's content, by which a store finds its features."""
+
+RANK = "rank"
+"""Integer from 1: place among the scored samples, the most harmful first."""
+
+DERIVATIVE = "derivative"
+"""Number: dL/d(weight) of the summed validation loss; positive = harmful."""
+
+LOO_LOSS = "loo_loss"
+"""Number >= 0: loss of the sample's leave-one-out prediction."""
+
+PREDICTED_LABEL = "predicted_label"
+"""Text: class with the largest leave-one-out prediction."""
+
+MISLABEL_PROBABILITY = "mislabel_probability"
+"""Number in [0, 1]: probability that the given label is wrong."""
+
+SUGGESTED_LABEL = "suggested_label"
+"""Text: most probable class other than the given label."""
+
+SUGGESTED_PROBABILITY = "suggested_probability"
+"""Number in [0, 1]: probability that the suggested label is right."""
+
+OUTLIER_SCORE = "outlier_score"
+"""Number: distance and unexpected residual together; 1 = as far as the average sample."""
+
+DERIVATIVE_SE = "derivative_se"
+"""Number >= 0: standard error of the derivative."""
+
+SIGNIFICANT = "significant"
+"""Truth: whether the derivative differs from zero by more than chance."""
+
+REASON = "reason"
+"""Text: why a sample failed, was dropped or was not chosen."""
+
+GIVEN_LABEL = "given_label"
+"""Text: the label before any correction."""
+
+TRUE_LABEL = "true_label"
+"""Text: the right label, where it is known; for judging decisions alone."""
+
+EXPECTED_LABEL = "expected_label"
+"""Text; no command uses it."""
+
+LABEL_SOURCE = "label_source"
+"""Text: "predicted" where the label of a chosen sample is no given one."""
+
+BATCH = "batch"
+"""Integer from 1: between which refits a pool sample was chosen."""
+
+POOL_DERIVATIVE = "pool_derivative"
+"""Number: derivative of a labelled pool sample at weight zero; negative = worth adding. Not read back."""
+
+EXPECTED_DERIVATIVE = "expected_derivative"
+"""Number: the same of an unlabelled one, over the predicted probabilities of its label."""
+
+LABEL_PROBABILITY = "label_probability"
+"""Number in [0, 1]: probability that a pool sample's label is right. Not read back."""
+
+MODALITY = "modality"
+"""Text: the pool of another modality that a sample is from."""
+
+TEXT = "text"
+"""Text: a sample that is a text and no image."""
+
+COPY_OF = "copy_of"
+"""Text; no command uses it."""
 
 REQUIRED = ("path", "label")
-OPTIONAL = ("group", "split", "id", "feature_source")
+"""Columns that a table of samples cannot do without."""
 
-# Every column diva reads or writes; any other one belongs to the user and is carried along untouched.
+OPTIONAL = (GROUP, SPLIT, ID, FEATURE_SOURCE)
+"""Columns that follow path, label and weight, in order, where a table has them."""
+
 KINDS = {
     "path": "text",
     "label": "text",
     "weight": "number",
-    "group": "text",
-    "split": "text",
-    "id": "text",
-    "feature_source": "text",
-    "rank": "integer",
-    "derivative": "number",
-    "loo_loss": "number",
-    "predicted_label": "text",
-    "mislabel_probability": "number",
-    "suggested_label": "text",
-    "suggested_probability": "number",
-    "outlier_score": "number",
-    "derivative_se": "number",
-    "significant": "truth",
-    "reason": "text",
-    "image_sha256": "text",
-    "given_label": "text",
-    "true_label": "text",
-    "expected_label": "text",
-    "label_source": "text",
-    "expected_derivative": "number",
-    "batch": "integer",
-    "modality": "text",
-    "text": "text",
-    "copy_of": "text",
+    GROUP: "text",
+    SPLIT: "text",
+    ID: "text",
+    FEATURE_SOURCE: "text",
+    RANK: "integer",
+    DERIVATIVE: "number",
+    LOO_LOSS: "number",
+    PREDICTED_LABEL: "text",
+    MISLABEL_PROBABILITY: "number",
+    SUGGESTED_LABEL: "text",
+    SUGGESTED_PROBABILITY: "number",
+    OUTLIER_SCORE: "number",
+    DERIVATIVE_SE: "number",
+    SIGNIFICANT: "truth",
+    REASON: "text",
+    IMAGE_SHA256: "text",
+    GIVEN_LABEL: "text",
+    TRUE_LABEL: "text",
+    EXPECTED_LABEL: "text",
+    LABEL_SOURCE: "text",
+    EXPECTED_DERIVATIVE: "number",
+    BATCH: "integer",
+    MODALITY: "text",
+    TEXT: "text",
+    COPY_OF: "text",
 }
+"""How the cells of each column that diva reads are typed: "text", "number", "integer" or "truth"."""
 
-RESULTS = (
-    "rank",
-    "derivative",
-    "loo_loss",
-    "predicted_label",
-    "mislabel_probability",
-    "suggested_label",
-    "suggested_probability",
-    "outlier_score",
-    "derivative_se",
-    "significant",
+SCORE_COLUMNS = (RANK, "path", "label", "weight", DERIVATIVE, LOO_LOSS, PREDICTED_LABEL)
+"""First columns of a table of scores, in order."""
+
+JUDGED_COLUMNS = (
+    MISLABEL_PROBABILITY,
+    SUGGESTED_LABEL,
+    SUGGESTED_PROBABILITY,
+    OUTLIER_SCORE,
+    DERIVATIVE_SE,
+    SIGNIFICANT,
 )
-"""Columns that scoring makes, in order beside path, label and weight."""
+"""Columns that follow them, in order; the user's own come after these."""
 
-# Known only beside a derivative: in a table without one they are the user's own.
-_BESIDE_DERIVATIVE = frozenset({*RESULTS, "expected_derivative", "batch"})
+RESULTS = tuple(name for name in (*SCORE_COLUMNS, *JUDGED_COLUMNS) if name not in ("path", "label", "weight"))
+"""Columns that scoring makes, in order."""
 
-# Names that are common for columns of other kinds too: cells not of the kind stated above make such a column
-# the user's own, and are no reason to refuse the table.
-_COMMON = frozenset({"batch", "modality", "reason", "text", "given_label", "significant"})
+BESIDE_DERIVATIVE = frozenset({*RESULTS, EXPECTED_DERIVATIVE, BATCH})
+"""Known only beside a derivative: in a table without one they are the user's own."""
 
-# What other tools call the two columns diva cannot do without.
-_ALIASES = {
-    "path": (
-        "file",
-        "filename",
-        "file_name",
-        "filepath",
-        "file_path",
-        "image",
-        "image_path",
-        "img",
-        "img_path",
-    ),
-    "label": ("class", "class_name", "target", "category", "labels", "y"),
-}
-
-_WHOLE = 2**53
-"""From here on float64 does not hold every whole number."""
-
-
-def typed(
-    raw: pd.DataFrame, name: str, *, labels_required: bool = True
-) -> tuple[pd.DataFrame, list[str], list[str]]:
-    """Give every known column its type and the table its order of columns.
-
-    Text columns hold str, with "" for a missing cell; numbers are float64 with NaN for a missing cell; `rank`
-    and `batch` are nullable Int64 and `significant` nullable boolean, for tables of which only some rows were
-    ranked. A column named like one of
-    diva's results is taken for it only beside a derivative: otherwise it is the user's own.
-
-    Args:
-        raw: The table as its format gave it, n rows.
-        name: How messages call it.
-        labels_required: Whether the column label must be there; else it holds "" where it is not, and where
-            every cell of it is blank.
-
-    Returns:
-        The table (n rows, RangeIndex; path, label, weight, then the optional columns, then the others in
-        the order found), the columns that no command uses of itself, and the warnings.
-
-    Raises:
-        DataError: No rows, a column missing or twice, or a cell that is not of its column's type.
-    """
-    found = [str(column) for column in raw.columns]
-    _check_header(found, name, REQUIRED if labels_required else ("path",))
-    if raw.empty:
-        raise DataError(f"{name} has a header and no rows", expected="one row for each sample")
-    read = {"text": _texts, "number": _numbers, "integer": _integers, "truth": _truths}
-    own = frozenset() if "derivative" in found else _BESIDE_DERIVATIVE
-    columns: dict[str, pd.Series] = {}
-    unknown: list[str] = []
-    for position, column in enumerate(found):
-        columns[column] = raw.iloc[:, position].reset_index(drop=True)
-        if column not in KINDS or column in own:
-            unknown.append(column or "(unnamed)")
-            continue
-        try:
-            columns[column] = read[KINDS[column]](columns[column], f"{name}: column '{column}'")
-        except DataError:
-            if column not in _COMMON:
-                raise
-            unknown.append(column)
-    warnings = []
-    if not labels_required and ("label" not in columns or (columns["label"].str.strip() == "").all()):
-        columns["label"] = pd.Series([""] * len(raw), dtype="str")
-        close = _closest("label", found)
-        if "label" not in found and close is not None and close not in KINDS:
-            warnings.append(f"{name}: no column label; rename '{close}' if that holds the labels.")
-    columns.setdefault("weight", pd.Series(np.ones(len(raw))))
-    first = [column for column in (*REQUIRED, "weight", *OPTIONAL) if column in columns]
-    table = pd.DataFrame({column: columns[column] for column in dict.fromkeys([*first, *found])})
-    return table, unknown, warnings
+COMMON = frozenset({BATCH, MODALITY, REASON, TEXT, GIVEN_LABEL, SIGNIFICANT})
+"""Names that are common for columns of other kinds too: cells not of the kind stated above make such a column
+the user's own, and are no reason to refuse the table."""
 
 
 def without_scores(table: pd.DataFrame) -> pd.DataFrame:
@@ -146,169 +156,3 @@ def without_scores(table: pd.DataFrame) -> pd.DataFrame:
     if "derivative" not in table:
         return table
     return table.drop(columns=[name for name in table if name in RESULTS])
-
-
-def is_missing(cell: object) -> bool:
-    """Tell whether a cell holds no value: None, NaN, or what pandas has for it."""
-    return (
-        cell is None
-        or cell is pd.NA
-        or cell is pd.NaT
-        or (isinstance(cell, (float, np.floating)) and cell != cell)
-    )
-
-
-def stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Put tables of samples below one another, with every cell of the user's columns as it was.
-
-    pandas alone would make floating numbers of whole ones where a table lacks a column, and numbers of truth
-    values beside them.
-
-    Args:
-        tables: Of n samples together.
-
-    Returns:
-        (n rows, RangeIndex) all columns in their order; None where a table lacks one of the user's.
-    """
-    types: dict[object, set[object]] = {}
-    for table in tables:
-        for name in table:
-            types.setdefault(name, set()).add(table[name].dtype)
-    mixed = [
-        name
-        for name, found in types.items()
-        if name not in KINDS and (len(found) > 1 or not all(name in table for table in tables))
-    ]
-    parts = []
-    for table in tables:
-        part = table.copy()
-        for name in mixed:
-            lacking = pd.Series([None] * len(part), part.index, object)
-            part[name] = part[name].astype(object) if name in part else lacking
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True)
-
-
-def row_numbers(wrong: Iterable[bool]) -> str:
-    """Name the rows where `wrong` holds as a person counts them: 1 is the first row below the header."""
-    numbers = np.flatnonzero(np.asarray(wrong, bool)) + 1
-    return f"data row{'s' if len(numbers) > 1 else ''} " + listed([f"{n}" for n in numbers[:5]], len(numbers))
-
-
-def require_different(columns: list[str], name: str) -> None:
-    """Refuse a table in which columns have the same name.
-
-    Raises:
-        DataError: Which name.
-    """
-    if twice := sorted(column for column, count in Counter(columns).items() if count > 1):
-        raise DataError(f"{name} has more than one column named {listed(twice)}", expected="different names")
-
-
-def _check_header(found: list[str], name: str, required: tuple[str, ...]) -> None:
-    require_different(found, name)
-    missing = [column for column in required if column not in found]
-    if not missing:
-        return
-    hints = [f"rename '{close}' to '{column}'" for column in missing if (close := _closest(column, found))]
-    raise DataError(
-        f"{name} has no column {' and no column '.join(missing)}; its columns are: {listed(found, limit=12)}",
-        expected=f"a first line that names the columns, among them {' and '.join(required)}",
-        hint="; ".join(hints)
-        or f"add the header {','.join(required)}, or rename the columns that hold these",
-    )
-
-
-def _closest(column: str, found: list[str]) -> str | None:
-    """The column the user most likely meant, if any."""
-    plain = {other.strip().strip("\ufeff").lower(): other for other in found if other not in REQUIRED}
-    for alias in (column, *_ALIASES[column]):
-        if alias in plain:
-            return plain[alias]
-    close = difflib.get_close_matches(column, list(plain), n=1, cutoff=0.6)
-    return plain[close[0]] if close else None
-
-
-def _texts(cells: pd.Series, where: str) -> pd.Series:
-    if isinstance(cells.dtype, pd.StringDtype):
-        return cells.fillna("")
-    try:
-        return pd.Series([_text(cell) for cell in cells.astype(object)], dtype="str")
-    except (TypeError, UnicodeError) as error:
-        raise DataError(f"{where} has {error}", expected="text or whole numbers") from error
-
-
-def _text(cell: object) -> str:
-    """One cell as text; a whole float loses its fraction: integers beside missing cells became floats."""
-    if isinstance(cell, str):
-        return cell
-    if is_missing(cell):
-        return ""
-    if isinstance(cell, bytes):
-        return cell.decode()
-    if isinstance(cell, (dict, list, tuple, np.ndarray)):
-        raise TypeError(f"a cell of type {type(cell).__name__}: {str(cell)[:40]}")
-    if isinstance(cell, (float, np.floating)) and float(cell).is_integer():
-        return str(int(cell))
-    return str(cell)
-
-
-def _numbers(cells: pd.Series, where: str) -> pd.Series:
-    # Of a complex number pandas would drop the imaginary part.
-    if pd.api.types.is_numeric_dtype(cells.dtype) and not pd.api.types.is_complex_dtype(cells.dtype):
-        return pd.Series(cells.to_numpy(np.float64, na_value=np.nan))
-    # float() and not pandas.to_numeric, whose parser may miss the nearest double in the last place.
-    numbers = [_number(cell) for cell in cells]
-    wrong = [number is None for number in numbers]
-    if any(wrong):
-        first = cells[wrong.index(True)]
-        raise DataError(
-            f"{where} is not a number in {row_numbers(wrong)}: '{str(first)[:40]}'",
-            expected="a number such as 0.5 in every row",
-        )
-    return pd.Series(numbers, dtype=np.float64)
-
-
-def _number(cell: object) -> float | None:
-    """One cell as a float, NaN where it is missing, None where it is no number."""
-    if is_missing(cell):
-        return np.nan
-    try:
-        text = cell.decode() if isinstance(cell, bytes) else cell
-        if isinstance(text, str):
-            if not text.strip():
-                return np.nan
-            # These two float() takes and no other reader of tables: 1_000, and digits of other scripts.
-            if "_" in text or not text.isascii():
-                return None
-        return float(text)  # type: ignore[arg-type]  # refused just below
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
-def _integers(cells: pd.Series, where: str) -> pd.Series:
-    numbers = _numbers(cells, where)
-    wrong = numbers.notna() & ((numbers % 1 != 0) | (numbers.abs() >= _WHOLE))  # also true of infinities
-    wrong |= cells.map(_is_code).astype(bool)
-    if wrong.any():
-        raise DataError(
-            f"{where} is not a whole number in {row_numbers(wrong)}",
-            expected=f"whole numbers below {_WHOLE:,}",
-        )
-    return numbers.astype("Int64")
-
-
-def _truths(cells: pd.Series, where: str) -> pd.Series:
-    if pd.api.types.is_bool_dtype(cells.dtype):
-        return cells.astype("boolean")
-    named = {"true": True, "false": False, "": None}
-    words = ["" if is_missing(cell) else str(cell).strip().lower() for cell in cells]
-    wrong = [word not in named for word in words]
-    if any(wrong):
-        raise DataError(f"{where} is neither True nor False in {row_numbers(wrong)}")
-    return pd.Series([named[word] for word in words], dtype="boolean")
-
-
-def _is_code(cell: object) -> bool:
-    """Whether a cell looks like a whole number and would not come back as it is: "007" is a name."""
-    return isinstance(cell, str) and len(cell.strip()) > 1 and cell.strip().startswith("0")

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 
-PATH_COLUMNS = frozenset({"path", "file_name", "feature_source"})
+from divacli.manifest.columns import FEATURE_SOURCE
+
+PATH_COLUMNS = frozenset({"path", "file_name", FEATURE_SOURCE})
 """Columns that name files, in which `./` before a name changes nothing for whoever reads them."""
 
 # The full-width forms count as well where Chinese, Japanese or Korean is written.

@@ -13,12 +13,13 @@ from pathlib import Path
 import pandas as pd
 
 from divacli.errors import DataError, listed
+from divacli.files.formats import TABLE_FORMATS
 from divacli.manifest.bounded import read_table
-from divacli.manifest.tabular import FORMATS, parse
+from divacli.manifest.tabular import parse
 
 FILE_NAME = "file_name"
 
-_METADATA = tuple(f"metadata.{format}" for format in FORMATS if format != "tsv")
+_METADATA = tuple(f"metadata.{format}" for format in TABLE_FORMATS if format != "tsv")
 
 
 def read_imagefolder(folder: Path, name: str) -> tuple[pd.DataFrame, str] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from divacli.manifest.columns import without_scores
+from divacli.manifest.columns import GIVEN_LABEL, without_scores
 
 
 def with_labels(table: pd.DataFrame, labels: np.ndarray) -> pd.DataFrame:
@@ -19,9 +19,9 @@ def with_labels(table: pd.DataFrame, labels: np.ndarray) -> pd.DataFrame:
         labels: (n,) text, the labels from now on.
     """
     given = table["label"]
-    if "given_label" in table:
-        known = table["given_label"]
+    if GIVEN_LABEL in table:
+        known = table[GIVEN_LABEL]
         given = known.where(known != "", given)
-    manifest = without_scores(table).drop(columns="given_label", errors="ignore").assign(label=labels)
-    manifest.insert(list(manifest).index("label") + 1, "given_label", given)
+    manifest = without_scores(table).drop(columns=GIVEN_LABEL, errors="ignore").assign(label=labels)
+    manifest.insert(list(manifest).index("label") + 1, GIVEN_LABEL, given)
     return manifest

@@ -16,6 +16,7 @@ from divacli.files.place import Place, opened
 from divacli.files.regular import reason
 from divacli.manifest.arrayfile import ArrayFile, read_npy_header
 from divacli.manifest.bounded import require_room
+from divacli.manifest.columns import FEATURE_SOURCE
 
 _PER_SAMPLE = ("label", "path", "weight", "group")
 _KNOWN = ("embedding", "class_name", *_PER_SAMPLE)
@@ -108,7 +109,7 @@ def read_npz(
     arrays.setdefault("path", np.arange(n))
     cells = {member: _cells(array, f"{name}: array {member}") for member, array in arrays.items()}
     columns = {member: pd.Series(values, dtype=object) for member, values in cells.items()}
-    columns["feature_source"] = pd.Series([file.name] * n)
+    columns[FEATURE_SOURCE] = pd.Series([file.name] * n)
     unused = [entry for entry in entries if not entry.endswith(".npy")]
     for member in members:
         if member not in _KNOWN:

@@ -12,19 +12,21 @@ import numpy as np
 import pandas as pd
 
 from divacli.errors import DataError, listed
+from divacli.files.formats import TABLE_FORMATS, TABLE_SUFFIXES, is_npz
 from divacli.files.place import Place, joined, place_of
 from divacli.files.present import KINDS, require_present, shard_names
 from divacli.files.remote import RemoteFile
 from divacli.files.urls import suffix_of
 from divacli.manifest.arrayfile import ArrayFile
-from divacli.manifest.bounded import read_stream, read_table
-from divacli.manifest.columns import typed
+from divacli.manifest.bounded import read_stream
+from divacli.manifest.columns import FEATURE_SOURCE
 from divacli.manifest.folder import has_images, read_folder
 from divacli.manifest.imagefolder import read_imagefolder
 from divacli.manifest.npz import read_npz
 from divacli.manifest.shards import is_shard, read_shards, shards_in
 from divacli.manifest.table import Manifest
-from divacli.manifest.tabular import FORMATS, parse, recognise
+from divacli.manifest.tabular import parse, parse_file, recognise
+from divacli.manifest.typed import typed
 from divacli.manifest.validate import leaving, validate
 from divacli.run import current
 
@@ -32,7 +34,7 @@ Labels = Literal["required", "optional"]
 """Whether samples must have labels, of two classes at least, or may lack them as those of a pool may."""
 
 _STDIN = "standard input"
-_KINDS_AT_URL = "an .npz file, a .csv .tsv .jsonl .parquet table, or a feature store made by: diva embed"
+_KINDS_AT_URL = f"an .npz file, a {TABLE_SUFFIXES} table, or a feature store made by: diva embed"
 
 
 def read_manifest(
@@ -72,11 +74,11 @@ def _read(data: str, stdin: BinaryIO | None, required: bool, repeated: bool) -> 
             return _read_pattern(path, data, required)
         folder = path.parent.resolve()
         suffix = suffix_of(data)
-        if suffix == "npz":
+        if is_npz(data):
             raw, embeddings, warnings = read_npz(path, data, labels_required=required)
             return _checked(data, "npz", raw, folder, required, warnings, embeddings)
-        if suffix in FORMATS:
-            table = parse(read_table(path, suffix, data), suffix, data)
+        if suffix in TABLE_FORMATS:
+            table = parse_file(path, suffix, data)
             return _checked(data, "table", table, folder, required, repeated=repeated)
     except OSError as error:
         raise DataError(f"{data} cannot be read: {error.strerror}", hint="make it readable") from error
@@ -210,11 +212,11 @@ def _confined(manifest: Manifest, folder: Place) -> tuple[str, ...]:
 
 def _located(table: pd.DataFrame, folder: RemoteFile) -> pd.DataFrame:
     """A table from a URL, with URLs in place of relative paths; names in an `.npz` file stay."""
-    if "feature_source" not in table:
+    if FEATURE_SOURCE not in table:
         return table.assign(path=[joined(folder, path) if path else "" for path in table["path"]])
-    sources = [joined(folder, source) if source else "" for source in table["feature_source"]]
+    sources = [joined(folder, source) if source else "" for source in table[FEATURE_SOURCE]]
     paths = [
-        path if not path or suffix_of(source) == "npz" else joined(folder, path)
+        path if not path or is_npz(source) else joined(folder, path)
         for path, source in zip(table["path"], sources, strict=True)
     ]
     return table.assign(path=paths, feature_source=sources)

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from divacli.errors import DataError, listed
+from divacli.files.formats import is_npz
 from divacli.files.place import Place, joined, place_of
-from divacli.files.urls import suffix_of
 from divacli.manifest.arrayfile import ArrayFile
+from divacli.manifest.columns import FEATURE_SOURCE
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,9 @@ class Manifest:
     @property
     def names_only(self) -> np.ndarray:
         """Which paths are names in an `.npz` file and lead to no file, (n,) bool."""
-        if "feature_source" not in self.table:
+        if FEATURE_SOURCE not in self.table:
             return np.zeros(len(self.table), bool)
-        return (self.table["feature_source"].map(suffix_of) == "npz").to_numpy(bool)
+        return self.table[FEATURE_SOURCE].map(is_npz).to_numpy(bool)
 
     def class_numbers(self, classes: list[str]) -> np.ndarray:
         """Number of each sample's class, (n,) int64.

@@ -14,11 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from divacli.errors import DataError
-from divacli.manifest.bounded import LONGEST_LINE, most_unpacked, require_room, too_dense
-from divacli.manifest.columns import require_different
+from divacli.files.place import Place
+from divacli.manifest.bounded import LONGEST_LINE, most_unpacked, read_table, require_room, too_dense
 from divacli.manifest.formulas import PATH_COLUMNS, restored, restored_path
-
-FORMATS = ("csv", "tsv", "jsonl", "parquet")
+from divacli.manifest.typed import require_different
 
 # By default a cell ends at 131,072 characters, and what diva wrote could not be read again.
 csv.field_size_limit(LONGEST_LINE)
@@ -37,7 +36,7 @@ def parse(data: bytes, format: str, name: str) -> pd.DataFrame:
 
     Args:
         data: The whole file.
-        format: One of `FORMATS`.
+        format: One of `TABLE_FORMATS`.
         name: How messages call it.
 
     Returns:
@@ -55,6 +54,16 @@ def parse(data: bytes, format: str, name: str) -> pd.DataFrame:
     if format == "jsonl":
         return _parse_jsonl(data, name)
     return parse_delimited(data, "\t" if format == "tsv" else ",", name)
+
+
+def parse_file(place: Place, format: str, name: str) -> pd.DataFrame:
+    """As `parse`, of a file.
+
+    Raises:
+        OSError: It cannot be read, is no regular file, or is too large.
+        DataError: As `parse`, or a line is too long.
+    """
+    return parse(read_table(place, format, name), format, name)
 
 
 def recognise(data: bytes) -> str:

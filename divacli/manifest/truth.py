@@ -9,9 +9,8 @@ import pandas as pd
 
 from divacli.errors import DataError, listed
 from divacli.manifest import Manifest
+from divacli.manifest.columns import TRUE_LABEL
 from divacli.manifest.identity import npz_sources
-
-TRUE_LABEL = "true_label"
 
 
 def right_labels(manifest: Manifest, truth: Manifest | None) -> np.ndarray | None:

@@ -15,8 +15,9 @@ from divacli.files.place import Place, is_file, is_special, joined
 from divacli.files.regular import NO_REGULAR_FILE
 from divacli.files.remote import RemoteFile
 from divacli.files.urls import is_url
-from divacli.manifest.columns import row_numbers
+from divacli.manifest.columns import FEATURE_SOURCE
 from divacli.manifest.table import Manifest, alike
+from divacli.manifest.typed import row_numbers
 
 _LOOKED_AT = 100  # of the files that are missing
 
@@ -88,8 +89,8 @@ def leaving(manifest: Manifest, folder: Place) -> list[str]:
     """
     table = manifest.table
     cells = table["path"][~manifest.names_only].tolist()
-    if "feature_source" in table:
-        cells += [source for source in table["feature_source"] if source]
+    if FEATURE_SOURCE in table:
+        cells += [source for source in table[FEATURE_SOURCE] if source]
     cells = list(dict.fromkeys(cells))
     if isinstance(folder, RemoteFile):
         return [cell for cell in cells if not cell.startswith(folder.url.rstrip("/") + "/")]
@@ -118,7 +119,7 @@ def check_files(manifest: Manifest) -> None:
         DataError: A path that is not a regular file, a link to one, or a member of a tar file; or a URL.
     """
     table = manifest.table
-    wanted = table["feature_source"] == "" if "feature_source" in table else np.ones(len(table), bool)
+    wanted = table[FEATURE_SOURCE] == "" if FEATURE_SOURCE in table else np.ones(len(table), bool)
     files = [file for file, want in zip(manifest.files(), wanted, strict=True) if want]
     remote = [file for file in files if is_url(file)]
     if remote:
@@ -193,8 +194,8 @@ def _check_weights(weights: pd.Series, name: str) -> None:
 def sample_keys(manifest: Manifest) -> pd.Series:
     """What tells the samples of a table apart, (n,) text: the file, and the source of its embedding."""
     keys = pd.Series([posixpath.normpath(file) for file in manifest.files()], dtype="str")
-    if "feature_source" in manifest.table:
-        keys = manifest.table["feature_source"].map(posixpath.normpath) + "\0" + keys
+    if FEATURE_SOURCE in manifest.table:
+        keys = manifest.table[FEATURE_SOURCE].map(posixpath.normpath) + "\0" + keys
     return keys
 
 

@@ -9,22 +9,22 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from divacli.errors import OutputError
+from divacli.files.formats import Format, is_npz
 from divacli.files.place import joined
-from divacli.files.urls import is_url, suffix_of
+from divacli.files.urls import is_url
 from divacli.files.write import output_error, write_bytes
 from divacli.manifest.bounded import LONGEST_LINE
 from divacli.manifest.cells import NotPlainError, is_nested, plain, to_json
-from divacli.manifest.columns import is_missing
+from divacli.manifest.columns import FEATURE_SOURCE
 from divacli.manifest.formulas import PATH_COLUMNS, harmless, harmless_path
-
-Format = Literal["csv", "jsonl", "parquet"]
+from divacli.manifest.typed import is_missing
 
 _BLOCK_ROWS = 16_384
 _QUOTED = re.compile('[,"\\n\\r]')
@@ -107,10 +107,10 @@ def relocate(table: pd.DataFrame, folder: Path, target: Path) -> pd.DataFrame:
         return joined(prefix, path) if climbs else posixpath.normpath(joined(prefix, path))
 
     paths = table["path"]
-    if "feature_source" not in table:
+    if FEATURE_SOURCE not in table:
         return table.assign(path=paths.map(moved))
-    sources = table["feature_source"].fillna("")
-    names = sources.map(suffix_of) == "npz"
+    sources = table[FEATURE_SOURCE].fillna("")
+    names = sources.map(is_npz)
     return table.assign(path=paths.where(names, paths.map(moved)), feature_source=sources.map(moved))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from divacli.results.names import AGGREGATE, EXTEND, PRUNE, RELABEL, REWEIGHT, SUMMARY
 from divacli.solve.provenance import left_out
 
 UNTOLD = 0.5
@@ -123,32 +124,32 @@ def sentences(summaries: Mapping[str, Mapping[str, Any]]) -> Iterator[Sentence]:
     Args:
         summaries: Content of the JSON files by name.
     """
-    if "summary" in summaries:
-        yield from score_sentences(summaries["summary"])
-        if summaries["summary"]["confusions"]:
+    if SUMMARY in summaries:
+        yield from score_sentences(summaries[SUMMARY])
+        if summaries[SUMMARY]["confusions"]:
             yield Sentence(
                 "", f"most frequent, given → suggested: {most_confused_words(summaries['summary'])}"
             )
-    if "prune" in summaries:
-        yield from _prune(summaries["prune"])
-    if "relabel" in summaries:
-        found = summaries["relabel"]
+    if PRUNE in summaries:
+        yield from _prune(summaries[PRUNE])
+    if RELABEL in summaries:
+        found = summaries[RELABEL]
         yield Sentence(
             f"{found['n_corrected']:,} labels corrected by diva relabel",
             f"; {found['n_unclear']:,} stay because no single class is more probable, and "
             f"{found['n_outliers']:,} as outliers; wrong labels expected: {found['noise_rate']:.1%} before, "
             f"{found['noise_rate_after']:.1%} after",
         )
-    if "reweight" in summaries:
-        yield _reweight(summaries["reweight"])
-    for name in ("extend", "aggregate"):
+    if REWEIGHT in summaries:
+        yield _reweight(summaries[REWEIGHT])
+    for name in (EXTEND, AGGREGATE):
         if name in summaries:
             yield _choice(name, summaries[name])
 
 
 def tiles(summaries: Mapping[str, Mapping[str, Any]]) -> list[Tile]:
     """The figures to see first."""
-    summary = summaries.get("summary")
+    summary = summaries.get(SUMMARY)
     if summary is None:
         return []
     low, high = summary["noise_interval"]

@@ -11,9 +11,11 @@ from pathlib import Path
 import pandas as pd
 
 from divacli.errors import DivaError, listed
+from divacli.files.formats import is_npz
 from divacli.files.place import joined
-from divacli.files.urls import is_url, suffix_of
+from divacli.files.urls import is_url
 from divacli.manifest import Manifest
+from divacli.manifest.columns import FEATURE_SOURCE
 
 
 def account(
@@ -53,11 +55,11 @@ def _samples(table: pd.DataFrame, folder: Path, *, labels: bool) -> Iterator[tup
     """What each row is known by: file or name, source, and label."""
     base = str(folder.resolve())
     files = [_normal(joined(base, path)) for path in table["path"]]
-    if "feature_source" not in table:
+    if FEATURE_SOURCE not in table:
         sources = [""] * len(table)
     else:
-        written = table["feature_source"].fillna("")
-        names = (written.map(suffix_of) == "npz").to_numpy()
+        written = table[FEATURE_SOURCE].fillna("")
+        names = written.map(is_npz).to_numpy(bool)
         # A name in a file of embeddings is no path; a store's rows are known by their files.
         files = [path if name else file for path, file, name in zip(table["path"], files, names, strict=True)]
         sources = [

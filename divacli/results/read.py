@@ -13,32 +13,52 @@ from typing import Any
 import pandas as pd
 
 from divacli.errors import DataError
+from divacli.files.formats import WRITTEN_FORMATS
 from divacli.files.place import require_finished
 from divacli.files.regular import DOCUMENT_BYTES, read_regular
 from divacli.manifest import Manifest, manifest_of
-from divacli.manifest.bounded import read_table
-from divacli.manifest.tabular import parse
+from divacli.manifest.columns import DERIVATIVE, LOO_LOSS
+from divacli.manifest.tabular import parse_file
+from divacli.results.names import (
+    AGGREGATE,
+    AUGMENT,
+    CHANGES,
+    CURVE,
+    DROPPED,
+    DUPLICATES,
+    EVALUATION,
+    EXTEND,
+    HARM,
+    HISTORY,
+    PRUNE,
+    RELABEL,
+    REMAINING,
+    REWEIGHT,
+    REWEIGHTED,
+    SCORES,
+    SELECTED,
+    SUMMARY,
+    TRAIN,
+)
 from divacli.run import current
 
-SAMPLE_TABLES = ("scores", "dropped", "changes", "reweighted", "selected", "remaining")
+SAMPLE_TABLES = (SCORES, DROPPED, CHANGES, REWEIGHTED, SELECTED, REMAINING)
 """Tables with a row for each sample that the page knows how to show."""
 
-RECORDS = ("harm", "duplicates", "history", "evaluation", "curve")
+RECORDS = (HARM, DUPLICATES, HISTORY, EVALUATION, CURVE)
 """Tables of something else, or that repeat samples."""
 
 SUMMARIES = (
-    "summary",
-    "prune",
-    "relabel",
-    "reweight",
-    "augment",
-    "extend",
-    "aggregate",
-    "train",
-    "evaluation",
+    SUMMARY,
+    PRUNE,
+    RELABEL,
+    REWEIGHT,
+    AUGMENT,
+    EXTEND,
+    AGGREGATE,
+    TRAIN,
+    EVALUATION,
 )
-
-_FORMATS = ("csv", "jsonl", "parquet")
 
 
 @dataclass(frozen=True)
@@ -90,7 +110,7 @@ def read_results(folder: Path) -> Results:
     require_finished(folder)
     try:
         tables = {
-            name: parse(read_table(file, file.suffix[1:], str(file)), file.suffix[1:], str(file))
+            name: parse_file(file, file.suffix[1:], str(file))
             for name in (*SAMPLE_TABLES, *RECORDS)
             # JSON lines without a row are an empty file.
             if (file := newest(folder, name)) is not None and not (file.is_file() and not file.stat().st_size)
@@ -111,7 +131,7 @@ def read_results(folder: Path) -> Results:
         for name, table in tables.items()
         if name in SAMPLE_TABLES and len(table)
     }
-    if "scores" in samples and not {"derivative", "loo_loss"} <= set(samples["scores"].table):
+    if SCORES in samples and not {DERIVATIVE, LOO_LOSS} <= set(samples[SCORES].table):
         raise DataError(
             f"{folder} holds a table called scores without derivative and loo_loss",
             expected="scores.csv as diva score writes it",
@@ -125,7 +145,7 @@ def read_results(folder: Path) -> Results:
 
 def newest(folder: Path, name: str) -> Path | None:
     """The table of a name in a folder, in whichever format was written last; None where there is none."""
-    found = [file for suffix in _FORMATS if os.path.lexists(file := folder / f"{name}.{suffix}")]
+    found = [file for suffix in WRITTEN_FORMATS if os.path.lexists(file := folder / f"{name}.{suffix}")]
     return max(found, key=lambda file: file.lstat().st_mtime_ns, default=None)
 
 

@@ -13,23 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from divacli.errors import OutputError, listed
+from divacli.files.formats import TABLE_FORMATS, WRITTEN_FORMATS, Format
 from divacli.files.lock import locked
 from divacli.files.place import RUN_FILE
 from divacli.files.staging import Stage, is_plain
+from divacli.results.names import FAILED
 from divacli.results.runfile import RunFile, described, recorded_output
 from divacli.run import current
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from divacli.manifest import Format, Manifest
+    from divacli.manifest import Manifest
 
 _LOGGER = logging.getLogger(__name__)
-
-FAILED = "failed"
-"""The table of samples that could not be used."""
-
-_FORMATS = ("csv", "jsonl", "parquet")
 
 
 class TakenError(OutputError):
@@ -329,7 +326,7 @@ def in_any_format(names: Iterable[str]) -> list[str]:
     return [
         full
         for name in names
-        for full in ([name] if "." in name else [f"{name}.{suffix}" for suffix in _FORMATS])
+        for full in ([name] if "." in name else [f"{name}.{suffix}" for suffix in WRITTEN_FORMATS])
     ]
 
 
@@ -343,7 +340,7 @@ def _prepare(folder: Path, held: ExitStack) -> None:
     Raises:
         OutputError: It is none, or cannot be written to.
     """
-    if folder.suffix.lower() in (".csv", ".tsv", ".jsonl", ".parquet"):
+    if folder.suffix.lower().removeprefix(".") in TABLE_FORMATS:
         raise OutputError(
             f"--out {folder}",
             expected="a folder: results are several files",

@@ -14,13 +14,14 @@ from divacli.errors import DataError, listed
 from divacli.files.place import Place, joined
 from divacli.files.urls import is_url
 from divacli.manifest import Manifest
-from divacli.manifest.columns import row_numbers, typed
+from divacli.manifest.columns import GIVEN_LABEL
+from divacli.manifest.typed import row_numbers, typed
 
 KEEP, DROP, RELABEL = "keep", "drop", "relabel"
 ACTIONS = (KEEP, DROP, RELABEL)
 """What may be decided: the sample stays as it is, leaves the set, or stays with another label."""
 
-DECISION_COLUMNS = ("path", "decision", "label", "given_label")
+DECISION_COLUMNS = ("path", "decision", "label", GIVEN_LABEL)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def decisions_of(raw: pd.DataFrame, name: str, folder: Place, warnings: Iterable
         )
     typed_in = _text(read["decision"]).str.strip()
     table = pd.DataFrame({"path": read["path"], "decision": typed_in.str.lower()})
-    for column in ("label", "given_label"):
+    for column in ("label", GIVEN_LABEL):
         table[column] = _text(read[column]) if column in read else ""
     unknown = ~table["decision"].isin(["", *ACTIONS])
     if unknown.any():
@@ -131,7 +132,7 @@ def verdicts_of(decisions: Decisions, manifest: Manifest) -> Verdicts:
     table, name = decisions.table, decisions.name
     rows = _rows(decisions, manifest)
     decision = table["decision"].to_numpy(object)
-    wanted, given = table["label"].to_numpy(object), table["given_label"].to_numpy(object)
+    wanted, given = table["label"].to_numpy(object), table[GIVEN_LABEL].to_numpy(object)
     has = manifest.table["label"].to_numpy(object)[rows]
     paths = table["path"].to_numpy(object)
 

@@ -15,8 +15,9 @@ import pandas as pd
 from divacli.errors import DataError, DivaError, OutputError
 from divacli.files.lock import InUse, locked
 from divacli.manifest import Manifest, write_table
-from divacli.manifest.bounded import read_stream, read_table
-from divacli.manifest.tabular import parse
+from divacli.manifest.bounded import read_stream
+from divacli.manifest.columns import GIVEN_LABEL
+from divacli.manifest.tabular import parse, parse_file
 from divacli.review.decisions import ACTIONS, DECISION_COLUMNS, RELABEL, decisions_of, matched_rows
 
 DECISIONS = "decisions.csv"
@@ -143,7 +144,7 @@ class Ledger:
         rows = matched_rows(found, self._samples)
         table = found.table
         has = self._samples.table["label"].to_numpy(object)[rows]
-        given, wanted = table["given_label"].to_numpy(object), table["label"].to_numpy(object)
+        given, wanted = table[GIVEN_LABEL].to_numpy(object), table["label"].to_numpy(object)
         relabelled = (table["decision"] == RELABEL).to_numpy()
         judged = (given == "") | (given == has) | (wanted == has)
         differ = table.assign(row=rows).groupby("row")[["decision", "label"]].transform("nunique") > 1
@@ -214,7 +215,7 @@ def _parsed(file: Path) -> pd.DataFrame:
         DataError: It is no table, or cannot be read.
     """
     try:
-        return parse(read_table(file, "csv", str(file)), "csv", str(file))
+        return parse_file(file, "csv", str(file))
     except OSError as error:
         raise DataError(
             f"{file} cannot be read: {error.strerror}",

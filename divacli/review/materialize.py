@@ -24,6 +24,7 @@ from divacli.files.staging import sync_folder
 from divacli.files.tar import through_tar
 from divacli.files.urls import is_url
 from divacli.manifest import Format, Manifest, write_table
+from divacli.manifest.columns import FEATURE_SOURCE
 from divacli.manifest.folder import IMAGE_SUFFIXES
 from divacli.manifest.validate import leaving, require_files
 from divacli.review.image_files import State, Way, bring_in, state_of
@@ -168,7 +169,7 @@ def materialize(
     table = manifest.table
     places = laid_out(table["label"], map(_image_name, files), files)
     metadata = table.drop(columns=["path", "label"]).drop(
-        columns=[name for name in table if name in ("feature_source", "image") or _names_files(name)]
+        columns=[name for name in table if name in (FEATURE_SOURCE, "image") or _names_files(name)]
     )
     metadata.insert(0, "file_name", places)
     metadata.insert(1, "label", table["label"])
@@ -179,7 +180,7 @@ def materialize(
         write_table(metadata, listing, format)
         misread = _misread(listing, table["label"]) if format == "csv" else []
     paths = [posixpath.join(folder.name, place) for place in places]
-    moved = table.assign(path=paths).drop(columns="feature_source", errors="ignore")
+    moved = table.assign(path=paths).drop(columns=FEATURE_SOURCE, errors="ignore")
     return moved, [*outside, *_warnings(folder, places), *misread]
 
 

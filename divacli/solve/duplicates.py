@@ -12,6 +12,7 @@ import torch
 
 from divacli.embed import Samples, joined
 from divacli.embed.samples import order_by_path, require_same_features
+from divacli.manifest.columns import FEATURE_SOURCE
 from divacli.manifest.identity import sample_names
 from divacli.parallel import world
 from divacli.progress import Progress, silent
@@ -74,7 +75,7 @@ class Duplicates:
             similarity=self.similarity[rows],
             conflict=self.conflicts[numbers - 1],
         )
-        return table[[*DUPLICATE_COLUMNS, *(name for name in ("feature_source",) if name in given)]]
+        return table[[*DUPLICATE_COLUMNS, *(name for name in (FEATURE_SOURCE,) if name in given)]]
 
     def warning(self, groups: torch.Tensor | None) -> str | None:
         """What to tell whoever had copies in training when their losses were computed.
@@ -176,8 +177,8 @@ def all_together(sets: list[Samples]) -> Samples:
         require_same_features(sets[0], other)
     whole = reduce(joined, sets)
     table = whole.manifest.table
-    if "feature_source" in table:  # of some of the sets, it may be
-        table = table.fillna({"feature_source": ""})
+    if FEATURE_SOURCE in table:  # of some of the sets, it may be
+        table = table.fillna({FEATURE_SOURCE: ""})
     return replace(whole, manifest=replace(whole.manifest, table=table))
 
 

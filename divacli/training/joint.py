@@ -28,7 +28,7 @@ from divacli.training.trainee import (
     learning_rate_share,
 )
 
-HISTORY = (
+HISTORY_COLUMNS = (
     *("step", "epoch", "lr", "train_loss", "kfold_loss", "loo_error"),
     *("step_size", "zero", "test_error", "test_class_error", "seconds"),
 )

@@ -30,6 +30,7 @@ from divacli.machine.allocator import keep_freed_memory
 from divacli.manifest import Manifest
 from divacli.manifest.columns import without_scores
 from divacli.progress import Progress, silent
+from divacli.results.names import FAILED, HISTORY, REWEIGHTED, TRAIN
 from divacli.results.result import Target
 from divacli.solve.groups import group_numbers
 from divacli.solve.overlap import shared_samples
@@ -37,7 +38,7 @@ from divacli.solve.pose import SolveOptions, class_numbers
 from divacli.solve.provenance import provenance
 from divacli.training.held_out import TestSet
 from divacli.training.image_batches import ImageBatches
-from divacli.training.joint import HISTORY, JointTraining, TrainOptions
+from divacli.training.joint import HISTORY_COLUMNS, JointTraining, TrainOptions
 from divacli.training.resume import (
     SafeStop,
     discard_checkpoint,
@@ -49,7 +50,7 @@ from divacli.training.resume import (
 from divacli.training.trainable import head_of, trained_names
 from divacli.training.trainee import Trainee, set_outputs
 
-FILES = ("model.pt", "model.json", "reweighted", "history", "train.json")
+FILES = ("model.pt", "model.json", REWEIGHTED, HISTORY, f"{TRAIN}.json")
 """What is always written."""
 
 CHECKPOINT = "checkpoint.pt"
@@ -90,12 +91,12 @@ class TrainResult:
 
     def write(self, target: Target) -> None:
         """Write the network, all tables and the summary."""
-        target.table("failed", self.failed, self.origin, part=True)
-        target.records("history", self.history)
+        target.table(FAILED, self.failed, self.origin, part=True)
+        target.records(HISTORY, self.history)
         target.bytes("model.pt", packed(self.state_dict))
         target.json("model.json", {"model": self.summary["model"], "classes": self.classes})
-        target.json("train.json", self.summary)
-        target.table("reweighted", self.table, self.origin, main=True, part=True)
+        target.json(f"{TRAIN}.json", self.summary)
+        target.table(REWEIGHTED, self.table, self.origin, main=True, part=True)
 
 
 def train(
@@ -229,7 +230,7 @@ def train(
         table,
         {name: tensor.cpu().clone() for name, tensor in backbone.network.state_dict().items()},
         classes,
-        pd.DataFrame(run.history, columns=list(HISTORY)),
+        pd.DataFrame(run.history, columns=list(HISTORY_COLUMNS)),
         samples.failed,
         {**run.summary(table["weight"].to_numpy()), **about_model, **provenance(samples, solve)},
         manifest.folder,

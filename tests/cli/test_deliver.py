@@ -102,5 +102,7 @@ def test_every_result_has_one_shape(module):
 def test_what_was_written_is_said_in_one_place():
     folder = Path(inspect.getfile(score)).parents[1]
     saying = [path.name for path in folder.rglob("*.py") if '"wrote {files}' in path.read_text()]
-    listing = [path.name for path in folder.rglob("*.py") if '", ".join(target.files.written)' in path.read_text()]
+    listing = [
+        path.name for path in folder.rglob("*.py") if '", ".join(target.files.written)' in path.read_text()
+    ]
     assert saying == listing == ["deliver.py"]

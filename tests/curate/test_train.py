@@ -21,9 +21,9 @@ from divacli.errors import DataError, DivaError, ModelError, StoreError
 from divacli.manifest import Manifest, manifest_of, read_manifest
 from divacli.solve.pose import SolveOptions
 from divacli.training import crossfit
-from divacli.training.joint import JointTraining
+from divacli.training.joint import HISTORY_COLUMNS, JointTraining
 from divacli.training.run import classes_beside
-from divacli.training.train import HISTORY, TrainOptions, TrainResult, train
+from divacli.training.train import TrainOptions, TrainResult, train
 from divacli.training.trainee import StepOptions, Trainee
 
 N = 60
@@ -75,7 +75,7 @@ def assert_same(first: TrainResult, second: TrainResult) -> None:
 
 def test_the_result_is_a_network_and_weights(trained, photos, net, tmp_path):
     result = trained(test=read_manifest(str(photos)))
-    assert list(result.history) == list(HISTORY)
+    assert list(result.history) == list(HISTORY_COLUMNS)
     assert result.history["step"].tolist() == [0, 4, 8]
     assert result.history["epoch"].tolist() == [0, 1, 2]
     assert result.history["lr"].tolist() == pytest.approx([0.005, 0.00293, 0], abs=1e-5)

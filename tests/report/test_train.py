@@ -9,7 +9,8 @@ import torch
 from rich.console import Console
 
 from divacli.report.terminal.train import train_summary
-from divacli.training.train import HISTORY, TrainResult
+from divacli.training.joint import HISTORY_COLUMNS
+from divacli.training.train import TrainResult
 
 
 def shown(result: TrainResult) -> str:
@@ -26,7 +27,7 @@ def result(*, tested: bool, stopped: bool = False, size: float | None = None) ->
         (96, 1.0, 0.003, 1.25, 1.4, 0.35, 0.0, 0.02, 0.25 if tested else None, None, 2.0),
         (1200, 2.0, 0.0, 0.75, 1.45, 0.36, 0.0, 0.02, 0.26 if tested else None, None, 3.0),
     ]
-    history = pd.DataFrame(rows, columns=list(HISTORY))
+    history = pd.DataFrame(rows, columns=list(HISTORY_COLUMNS))
     summary = {
         "best": history.iloc[1].to_dict(),
         "stopped_early": stopped,

@@ -13,6 +13,7 @@ from divacli.cli.console import RichProgress, console
 from divacli.cli.options import FrameOptions, Overwrite
 from divacli.cli.values import path_value
 from divacli.errors import OutputError
+from divacli.manifest.columns import MISLABEL_PROBABILITY
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +83,7 @@ def register(app: typer.Typer) -> None:
         scores = read_manifest(str(out / "scores" / "scores.csv"))
         found = scores.table.assign(
             flipped=[truth[str(Path(file).resolve())] for file in scores.files()],
-            called=scores.table["mislabel_probability"] > 0.5,
+            called=scores.table[MISLABEL_PROBABILITY] > 0.5,
         )
         dropped = {
             Path(file).resolve() for file in read_manifest(str(out / "pruned" / "dropped.csv")).files()

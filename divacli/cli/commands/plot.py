@@ -12,6 +12,7 @@ from divacli.cli.command import command
 from divacli.cli.options import FrameOptions, OutputOptions, Overwrite, ResultsFolder, TrueLabels
 from divacli.cli.values import path_value
 from divacli.files.present import require_present
+from divacli.results.names import SCORES
 
 
 class KindName(StrEnum):
@@ -93,7 +94,7 @@ def register(app: typer.Typer) -> None:
                 expected=f"what one of these needs: {', '.join(KINDS)}",
                 hint="name one with --kind to learn what it needs",
             )
-        scores = results.samples.get("scores")
+        scores = results.samples.get(SCORES)
         if truth is not None and scores is None:
             raise DataError(
                 f"--truth {truth} without scores in {folder}",

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from divacli.curate.suspects import mislabelled
 from divacli.errors import DataError
+from divacli.manifest.columns import DERIVATIVE, SUGGESTED_LABEL
 from divacli.report.figures.drawing import (
     INK,
     SERIES,
@@ -41,7 +42,7 @@ def class_bars(scores: pd.DataFrame, most: int = MOST_BARS) -> Figure:
         pd.DataFrame(
             {
                 "label": scores["label"].astype("str"),
-                "harmful": scores["derivative"] > 0,
+                "harmful": scores[DERIVATIVE] > 0,
                 "called": mislabelled(scores),
             }
         )
@@ -78,18 +79,18 @@ def group_bars(harm: pd.DataFrame, by: str, most: int = MOST_BARS) -> Figure:
     Raises:
         DataError: The table has no such sums.
     """
-    rows = numeric(harm[harm["by"] == by], "n_samples", "derivative", "loss_change_exact")
+    rows = numeric(harm[harm["by"] == by], "n_samples", DERIVATIVE, "loss_change_exact")
     if rows.empty:
         raise DataError(
             f"no sums by {by}",
             expected=f"one of {', '.join(map(str, harm['by'].unique())) or 'those of diva score --by'}",
             hint=f"run diva score with --by {by}",
         )
-    largest = rows["derivative"].abs().nlargest(most, keep="all").index[:most]
-    shown = rows[rows.index.isin(largest)].sort_values("derivative", ascending=False, kind="stable")
+    largest = rows[DERIVATIVE].abs().nlargest(most, keep="all").index[:most]
+    shown = rows[rows.index.isin(largest)].sort_values(DERIVATIVE, ascending=False, kind="stable")
     places = np.arange(len(shown))
     figure, [panel] = panels(1, 6.4, 1.4 + 0.22 * len(shown))
-    values = shown["derivative"].to_numpy(float)
+    values = shown[DERIVATIVE].to_numpy(float)
     panel.barh(places, values, 0.66, color=[SERIES[1] if value > 0 else SERIES[0] for value in values])
     exact = -shown["loss_change_exact"].to_numpy(float)
     if np.isfinite(exact).any():
@@ -116,7 +117,7 @@ def confusions(scores: pd.DataFrame, most: int = MOST_CONFUSED) -> Figure:
         most: Classes shown at the most: those with most such samples, given or suggested.
     """
     called = scores[mislabelled(scores)]
-    given, suggested = called["label"].astype("str"), called["suggested_label"].astype("str")
+    given, suggested = called["label"].astype("str"), called[SUGGESTED_LABEL].astype("str")
     numbers = pd.concat([given, suggested]).value_counts()
     order = sorted(numbers.index, key=lambda name: (-numbers[name], name))
     names = sorted(order[:most])

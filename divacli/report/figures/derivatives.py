@@ -8,6 +8,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
+from divacli.manifest.columns import DERIVATIVE, LOO_LOSS
 from divacli.report.figures.drawing import (
     INK,
     PLAIN_NUMBERS,
@@ -34,8 +35,8 @@ def derivative_histogram(scores: pd.DataFrame, flipped: np.ndarray | None = None
         scores: (n) rows with `derivative`.
         flipped: (n,) bool, samples whose label is known to be wrong.
     """
-    values = _finite(scores, "derivative")
-    wrong = _known(flipped, scores)[np.isfinite(scores["derivative"].to_numpy(float))]
+    values = _finite(scores, DERIVATIVE)
+    wrong = _known(flipped, scores)[np.isfinite(scores[DERIVATIVE].to_numpy(float))]
     figure, [panel] = panels(1, 6.4, 3.4)
     width = _linear_width(values)
     edges = _edges(values, width)
@@ -72,7 +73,7 @@ def derivative_against_loss(scores: pd.DataFrame, flipped: np.ndarray | None = N
         scores: (n) rows with `derivative` and `loo_loss`.
         flipped: (n,) bool, samples whose label is known to be wrong.
     """
-    loss, derivative = (scores[name].to_numpy(float) for name in ("loo_loss", "derivative"))
+    loss, derivative = (scores[name].to_numpy(float) for name in (LOO_LOSS, DERIVATIVE))
     finite = np.isfinite(loss) & np.isfinite(derivative)
     loss, derivative = loss[finite], derivative[finite]
     wrong = _known(flipped, scores)[finite]

@@ -12,12 +12,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from divacli.errors import DataError, listed
+from divacli.manifest.columns import DERIVATIVE, LOO_LOSS, MISLABEL_PROBABILITY, SUGGESTED_LABEL
 from divacli.report.figures import classes, derivatives, histories
 from divacli.report.figures.curves import curve_figure, evaluation_figure
+from divacli.results.names import EVALUATION, HARM, HISTORY, REWEIGHT, SCORES, SUMMARY
 from divacli.results.read import Results
 
 _Draw = Callable[[Results, np.ndarray | None], Iterator[tuple[str, Figure]]]
-_SCORED = ("derivative", "loo_loss", "mislabel_probability", "suggested_label")
+_SCORED = (DERIVATIVE, LOO_LOSS, MISLABEL_PROBABILITY, SUGGESTED_LABEL)
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,11 @@ def plots_of(results: Results, kind: str, wrong: np.ndarray | None = None) -> li
 
 
 def _scores(results: Results) -> pd.DataFrame:
-    return results.samples["scores"].table
+    return results.samples[SCORES].table
 
 
 def _scored(results: Results) -> bool:
-    return "scores" in results.samples and set(_SCORED) <= set(_scores(results))
+    return SCORES in results.samples and set(_SCORED) <= set(_scores(results))
 
 
 def _histogram(results: Results, wrong: np.ndarray | None) -> Iterator[tuple[str, Figure]]:
@@ -88,7 +90,7 @@ def _classes(results: Results, wrong: np.ndarray | None) -> Iterator[tuple[str, 
 
 
 def _groups(results: Results, wrong: np.ndarray | None) -> Iterator[tuple[str, Figure]]:
-    harm = results.records["harm"]
+    harm = results.records[HARM]
     names: set[str] = set()
     for by in harm["by"].unique().tolist():
         name = "groups-" + (re.sub(r"[^\w]+", "-", by).strip("-") or "column")
@@ -103,21 +105,21 @@ def _confusions(results: Results, wrong: np.ndarray | None) -> Iterator[tuple[st
 
 
 def _ridge(results: Results, wrong: np.ndarray | None) -> Iterator[tuple[str, Figure]]:
-    yield "ridge", histories.ridge_path(results.summaries["summary"])
+    yield "ridge", histories.ridge_path(results.summaries[SUMMARY])
 
 
 def _curves(results: Results, wrong: np.ndarray | None) -> Iterator[tuple[str, Figure]]:
-    history, about = results.records.get("history"), results.summaries.get("evaluation", {})
+    history, about = results.records.get(HISTORY), results.summaries.get(EVALUATION, {})
     if history is not None and "n_selected" in history:
         yield "choice", histories.choice_curve(history)
     if history is not None and "kfold_loss" in history:
         yield "training", histories.training_curve(history)
-    if "reweight" in results.summaries:
-        yield "steps", histories.steps_curve(results.summaries["reweight"])
+    if REWEIGHT in results.summaries:
+        yield "steps", histories.steps_curve(results.summaries[REWEIGHT])
     if "curve" in about:
         yield "curve", curve_figure(about["curve"]["of"], _rows(about["curve"]["results"]), about["n_test"])
-    if "evaluation" in about and "evaluation" in results.records:
-        runs = results.records["evaluation"]
+    if "evaluation" in about and EVALUATION in results.records:
+        runs = results.records[EVALUATION]
         runs = runs.assign(test_error=pd.to_numeric(runs["test_error"]))
         yield "evaluation", evaluation_figure(runs, _rows(about["evaluation"]), about["n_test"])
 
@@ -128,10 +130,10 @@ def _rows(records: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _has_curve(results: Results) -> bool:
-    history, about = results.records.get("history"), results.summaries.get("evaluation", {})
+    history, about = results.records.get(HISTORY), results.summaries.get(EVALUATION, {})
     return (
         (history is not None and bool({"n_selected", "kfold_loss"} & set(history)))
-        or "reweight" in results.summaries
+        or REWEIGHT in results.summaries
         or bool({"curve", "evaluation"} & set(about))
     )
 
@@ -143,14 +145,14 @@ _KINDS = {
     "loss": _Kind(_scored, _SCORES, _SCORE, _loss),
     "classes": _Kind(_scored, _SCORES, _SCORE, _classes),
     "groups": _Kind(
-        lambda results: "harm" in results.records and len(results.records["harm"]) > 0,
+        lambda results: HARM in results.records and len(results.records[HARM]) > 0,
         "a table of sums (harm.csv)",
         "run diva score with --by class, --by pair or --by COLUMN",
         _groups,
     ),
     "confusions": _Kind(_scored, _SCORES, _SCORE, _confusions),
     "ridge": _Kind(
-        lambda results: bool(results.summaries.get("summary", {}).get("ridge_path")),
+        lambda results: bool(results.summaries.get(SUMMARY, {}).get("ridge_path")),
         "a summary.json with ridge_path, which is there where the ridge was chosen",
         "run diva score without --ridge NUMBER",
         _ridge,

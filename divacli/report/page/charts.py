@@ -11,8 +11,10 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from divacli.curate.suspects import mislabelled
+from divacli.manifest.columns import MISLABEL_PROBABILITY, SUGGESTED_LABEL
 from divacli.report.figures.drawing import page_svg
 from divacli.report.figures.plots import kinds_of, plots_of
+from divacli.results.names import AUGMENT, EVALUATION, SCORES
 from divacli.results.read import Results
 
 _ROWS = 60
@@ -87,14 +89,14 @@ def page_tables(results: Results) -> list[PageTable]:
 
 
 def _confusions(results: Results) -> Iterator[PageTable]:
-    scores = results.samples.get("scores")
-    if scores is None or not {"mislabel_probability", "suggested_label"} <= set(scores.table):
+    scores = results.samples.get(SCORES)
+    if scores is None or not {MISLABEL_PROBABILITY, SUGGESTED_LABEL} <= set(scores.table):
         return
     called = scores.table[mislabelled(scores.table)]
     if called.empty:
         return
-    pairs = called.groupby(["label", "suggested_label"]).size().rename("n").reset_index()
-    pairs = pairs.sort_values(["n", "label", "suggested_label"], ascending=[False, True, True], kind="stable")
+    pairs = called.groupby(["label", SUGGESTED_LABEL]).size().rename("n").reset_index()
+    pairs = pairs.sort_values(["n", "label", SUGGESTED_LABEL], ascending=[False, True, True], kind="stable")
     shown = pairs.head(_ROWS)
     more = f" The {len(shown)} most frequent of {len(pairs):,} pairs." if len(pairs) > len(shown) else ""
     yield PageTable(
@@ -103,13 +105,13 @@ def _confusions(results: Results) -> Iterator[PageTable]:
         "Labels called wrong, given → suggested",
         f"{len(called):,} labels are more likely wrong than right.{more}",
         ("given", "suggested", "samples"),
-        [(one["label"], one["suggested_label"], f"{one['n']:,}") for one in shown.to_dict("records")],
+        [(one["label"], one[SUGGESTED_LABEL], f"{one['n']:,}") for one in shown.to_dict("records")],
         frozenset({2}),
     )
 
 
 def _transforms(results: Results) -> Iterator[PageTable]:
-    found = results.summaries.get("augment", {}).get("transforms")
+    found = results.summaries.get(AUGMENT, {}).get("transforms")
     if found:
         yield PageTable(
             "transforms",
@@ -123,7 +125,7 @@ def _transforms(results: Results) -> Iterator[PageTable]:
 
 
 def _errors(results: Results) -> Iterator[PageTable]:
-    table = results.records.get("evaluation")
+    table = results.records.get(EVALUATION)
     if table is None:
         return
     errors = table.assign(test_error=pd.to_numeric(table["test_error"], errors="coerce"))

@@ -10,6 +10,16 @@ import pandas as pd
 
 from divacli.curate.suspects import MORE_LIKELY_WRONG, errors_first, outliers
 from divacli.manifest import Manifest
+from divacli.manifest.columns import (
+    DERIVATIVE,
+    FEATURE_SOURCE,
+    LABEL_PROBABILITY,
+    MISLABEL_PROBABILITY,
+    OUTLIER_SCORE,
+    POOL_DERIVATIVE,
+    PREDICTED_LABEL,
+)
+from divacli.results.names import CHANGES, DROPPED, DUPLICATES, REWEIGHTED, SCORES, SELECTED
 from divacli.results.read import Results
 
 WORTH_A_LOOK = 0.2
@@ -51,19 +61,19 @@ def all_samples(results: Results) -> Manifest:
         known = known.append(pd.Index(new["path"]))
     none = pd.DataFrame({"path": [], "label": [], "weight": []}, dtype=str)
     table = pd.concat([part for part in parts if len(part)] or [none], ignore_index=True)
-    if "feature_source" in table:
-        table["feature_source"] = table["feature_source"].fillna("")
+    if FEATURE_SOURCE in table:
+        table[FEATURE_SOURCE] = table[FEATURE_SOURCE].fillna("")
     return Manifest(results.folder.name, "table", table, results.folder, labels_required=False)
 
 
 def _with_scores(table: pd.DataFrame) -> pd.DataFrame:
     """Samples of a pool with what is known of them under the names that scores have."""
-    if "derivative" in table or "pool_derivative" not in table:
+    if DERIVATIVE in table or POOL_DERIVATIVE not in table:
         return table
     return table.assign(
-        derivative=table["pool_derivative"],
-        mislabel_probability=1 - pd.to_numeric(table["label_probability"], errors="coerce"),
-        suggested_label=table["predicted_label"],
+        derivative=table[POOL_DERIVATIVE],
+        mislabel_probability=1 - pd.to_numeric(table[LABEL_PROBABILITY], errors="coerce"),
+        suggested_label=table[PREDICTED_LABEL],
     )
 
 
@@ -84,13 +94,13 @@ def galleries(results: Results, samples: Manifest, limit: int | None) -> list[Ga
 
 def _of_scores(results: Results, samples: Manifest) -> Iterator[Gallery]:
     """Lists by the scores of all samples, where these are there."""
-    if "scores" not in results.samples:
+    if SCORES not in results.samples:
         return
     # The samples of scores come first, in the order of that table.
-    scores = results.samples["scores"].table
-    derivative = scores["derivative"].to_numpy(float)
-    if "mislabel_probability" in scores:
-        probability = scores["mislabel_probability"].to_numpy(float)
+    scores = results.samples[SCORES].table
+    derivative = scores[DERIVATIVE].to_numpy(float)
+    if MISLABEL_PROBABILITY in scores:
+        probability = scores[MISLABEL_PROBABILITY].to_numpy(float)
         first = errors_first(scores)
         called = int((probability > MORE_LIKELY_WRONG).sum())
         yield _gallery(
@@ -116,13 +126,13 @@ def _of_scores(results: Results, samples: Manifest) -> Iterator[Gallery]:
         "The most negative derivatives: removing such a sample raises the validation loss.",
         order[::-1][derivative[order[::-1]] < 0],
     )
-    if "outlier_score" in scores and len(scores):
+    if OUTLIER_SCORE in scores and len(scores):
         found = outliers(scores)
-        odd = np.argsort(-scores["outlier_score"].to_numpy(float), kind="stable")
+        odd = np.argsort(-scores[OUTLIER_SCORE].to_numpy(float), kind="stable")
         yield _gallery(
             "outliers", "Outliers", "Like nothing else in the set: the oddest first.", odd[found[odd]]
         )
-    copies = results.records.get("duplicates")
+    copies = results.records.get(DUPLICATES)
     if copies is not None and len(copies):
         conflict = copies["conflict"].astype(str).str.lower() == "true"
         place = pd.Index(samples.table["path"]).get_indexer(pd.Index(copies["path"][conflict].astype(str)))
@@ -143,23 +153,21 @@ def _of_decisions(results: Results, samples: Manifest) -> Iterator[Gallery]:
             return np.array([], dtype=int)
         return paths.get_indexer(pd.Index(results.samples[name].table["path"]))
 
-    yield _gallery(
-        "dropped", "Dropped by prune", "What diva prune left out, the worst first.", rows("dropped")
-    )
+    yield _gallery("dropped", "Dropped by prune", "What diva prune left out, the worst first.", rows(DROPPED))
     yield _gallery(
         "changes",
         "Called wrong by relabel",
         "The most probable error first: corrected, or left as they are because no single class is more "
         "probable (unclear) or none may be right (outlier).",
-        rows("changes"),
+        rows(CHANGES),
     )
     yield _gallery(
-        "selected", "Chosen by extend", "What was chosen from the pool, the first first.", rows("selected")
+        "selected", "Chosen by extend", "What was chosen from the pool, the first first.", rows(SELECTED)
     )
-    if "reweighted" in results.samples:
-        weight = results.samples["reweighted"].table["weight"].to_numpy(float)
+    if REWEIGHTED in results.samples:
+        weight = results.samples[REWEIGHTED].table["weight"].to_numpy(float)
         order = np.argsort(weight, kind="stable")
-        place = rows("reweighted")
+        place = rows(REWEIGHTED)
         usual = float(np.median(weight))
         yield _gallery(
             "lowered",

@@ -11,6 +11,7 @@ import torch
 from divacli.curate.score_table import Scores
 from divacli.embed import Samples
 from divacli.manifest import Manifest
+from divacli.manifest.columns import SUGGESTED_LABEL
 from divacli.progress import Progress
 from divacli.ridge.similar.nearest import nearest_of_classes
 from divacli.solve.pose import SolveOptions
@@ -71,6 +72,6 @@ def find_neighbours(
         return None, found.missing or "some of the images have changed since"
     numbers = torch.from_numpy(scores.class_numbers(classes))
     places = {label: number for number, label in enumerate(classes)}
-    wanted = scores.table.get("suggested_label", scores.table["label"])
+    wanted = scores.table.get(SUGGESTED_LABEL, scores.table["label"])
     suggested = torch.tensor([places.get(label, -1) for label in wanted])
     return Neighbours(found.samples, numbers, suggested), ""

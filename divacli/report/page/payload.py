@@ -15,19 +15,30 @@ import pandas as pd
 from divacli.files.tar import through_tar
 from divacli.files.urls import is_url, suffix_of
 from divacli.manifest import Manifest
+from divacli.manifest.columns import (
+    DERIVATIVE,
+    DERIVATIVE_SE,
+    LOO_LOSS,
+    MISLABEL_PROBABILITY,
+    OUTLIER_SCORE,
+    REASON,
+    SUGGESTED_LABEL,
+    SUGGESTED_PROBABILITY,
+)
 from divacli.progress import Progress
 from divacli.report.page.galleries import Gallery
 from divacli.report.page.neighbours import Neighbours
 from divacli.report.page.thumbnails import SIDE, SMALL_SIDE, thumbnails
+from divacli.results.names import SUMMARY
 from divacli.results.read import Results
 
 _NUMBERS = {
-    "derivative": "derivative",
-    "se": "derivative_se",
-    "loss": "loo_loss",
-    "wrong": "mislabel_probability",
-    "sure": "suggested_probability",
-    "outlier": "outlier_score",
+    "derivative": DERIVATIVE,
+    "se": DERIVATIVE_SE,
+    "loss": LOO_LOSS,
+    "wrong": MISLABEL_PROBABILITY,
+    "sure": SUGGESTED_PROBABILITY,
+    "outlier": OUTLIER_SCORE,
     "weight": "weight",
 }
 """Columns of numbers in the page, and in tables."""
@@ -40,7 +51,7 @@ _IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "gif", "webp", "bmp", "avif"}
 
 def class_names(table: pd.DataFrame) -> list[str]:
     """Every label that a table gives or suggests, sorted as classes are."""
-    labels = [table[name] for name in ("label", "suggested_label") if name in table]
+    labels = [table[name] for name in ("label", SUGGESTED_LABEL) if name in table]
     named = pd.DataFrame({"label": pd.concat(labels, ignore_index=True).fillna("")})
     return Manifest("labels", "table", named, Path()).classes
 
@@ -98,12 +109,12 @@ def columns(
         "place": [all_places[row] for row in rows],
         "label": index.get_indexer(pd.Index(table["label"])).tolist(),
     }
-    if "suggested_label" in table:
-        found["suggested"] = index.get_indexer(pd.Index(table["suggested_label"].fillna(""))).tolist()
+    if SUGGESTED_LABEL in table:
+        found["suggested"] = index.get_indexer(pd.Index(table[SUGGESTED_LABEL].fillna(""))).tolist()
     for name, column in _NUMBERS.items():
         if column in table:
             found[name] = _rounded(table[column])
-    reasons = [table[name].fillna("").astype(str) for name in ("reason", "action") if name in table]
+    reasons = [table[name].fillna("").astype(str) for name in (REASON, "action") if name in table]
     if reasons:
         found["reason"] = sum(reasons[1:], reasons[0]).tolist()
     return found
@@ -157,7 +168,7 @@ def lists(galleries: Sequence[Gallery], position: np.ndarray | None = None) -> l
 
 def key_of(results: Results, places: Sequence[str]) -> str:
     """What a browser keeps decisions under: the same for every page of the same scores of the same files."""
-    fingerprint = str(results.summaries.get("summary", {}).get("fingerprint", ""))
+    fingerprint = str(results.summaries.get(SUMMARY, {}).get("fingerprint", ""))
     parts = (fingerprint, common_folder(places)) if fingerprint else places
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
 

@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from divacli.report.page.charts import charts, page_tables
 from divacli.report.words import sentences, tiles
+from divacli.results.names import EXTENDED, SCORES, SELECTED
 from divacli.results.read import Results, newest
 from divacli.review.ledger import DECISIONS
 from divacli.version import __version__
@@ -62,9 +63,9 @@ def page(results: Results, payload: dict[str, Any], notes: list[str], wrong: np.
 
 def _decided_on(results: Results) -> str:
     """The DATA that decisions are about: of samples chosen from a pool the extended set, which has them."""
-    if "scores" in results.samples or "selected" not in results.samples:
+    if SCORES in results.samples or SELECTED not in results.samples:
         return "DATA"
-    return shlex.quote(str(newest(results.folder, "extended") or results.folder / "extended.csv"))
+    return shlex.quote(str(newest(results.folder, EXTENDED) or results.folder / "extended.csv"))
 
 
 def _part(name: str) -> str:

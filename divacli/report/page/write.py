@@ -13,6 +13,7 @@ from divacli.report.page.galleries import all_samples, galleries
 from divacli.report.page.neighbours import Neighbours, find_neighbours
 from divacli.report.page.payload import class_names, embedded
 from divacli.report.page.render import page
+from divacli.results.names import SCORES
 from divacli.results.read import Results
 
 REPORT = "report.html"
@@ -48,9 +49,9 @@ def neighbours_of(
     results: Results, classes: list[str], cache: Path, progress: Progress
 ) -> tuple[Neighbours | None, list[str]]:
     """The neighbours of the samples with scores, or a note on why there are none."""
-    if "scores" not in results.samples:
+    if SCORES not in results.samples:
         return None, []
-    found, missing = find_neighbours(results.samples["scores"], cache, classes, progress)
+    found, missing = find_neighbours(results.samples[SCORES], cache, classes, progress)
     if found is not None:
         return found, []
     return None, [
@@ -65,5 +66,5 @@ def wrong_labels(results: Results, truth: Manifest | None) -> np.ndarray | None:
     Raises:
         DataError: The truth has no label for some of them.
     """
-    scores = results.samples.get("scores")
+    scores = results.samples.get(SCORES)
     return None if scores is None else known_wrong(scores, truth)

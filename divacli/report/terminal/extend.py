@@ -10,6 +10,7 @@ from rich.text import Text
 
 from divacli.curate.aggregate import AggregateResult
 from divacli.curate.extend import ExtendResult
+from divacli.manifest.columns import MODALITY, REASON
 from divacli.report.outlook import Deed, candidates, outlook_sentence, these
 from divacli.report.terminal.plain import plain
 from divacli.report.terminal.tables import SHOWN, add_words, cell, groups_line, listing
@@ -43,7 +44,7 @@ def extend_summary(result: ExtendResult) -> Iterator[RenderableType]:
         yield Text()
         yield from candidates(result.outlook)
         yield Text(outlook_sentence(result.outlook, deed, written=True) + ".", style="bold")
-    counts = result.remaining["reason"].value_counts()
+    counts = result.remaining[REASON].value_counts()
     if len(counts):
         yield Text("\nwhy others were not chosen", style="bold")
         reasons = listing("")
@@ -59,7 +60,7 @@ def aggregate_summary(result: AggregateResult) -> Iterator[RenderableType]:
     yield from extend_summary(result.choice)
     yield Text("\nmodalities", style="bold")
     shown = listing("chosen", "of", "weight")
-    add_words(shown, "modality")
+    add_words(shown, MODALITY)
     for name, part in result.summary["modalities"].items():
         shown.add_row(
             f"{part['n_selected']:,}", f"{part['n_pool']:,}", f"{part['weight']:g}", cell(str(name))

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from divacli.curate.relabel import ACTIONS, DROPPING, Relabelling
 from divacli.curate.suspects import BALANCED, LIKELY
+from divacli.manifest.columns import SUGGESTED_LABEL
 from divacli.report.outlook import Deed, outlook_sentence
 from divacli.report.terminal.plain import plain
 from divacli.report.terminal.tables import SHOWN, PathCell, add_numbers, add_words, cell, groups_line, listing
@@ -111,7 +112,7 @@ def _changes(rows: pd.DataFrame) -> Table:
         shown.add_row(
             f"{row['mislabel_probability']:.1%}",
             cell(row["label"]),
-            cell(row["suggested_label"]),
+            cell(row[SUGGESTED_LABEL]),
             f"{row['suggested_probability']:.1%}",
             row["action"],
             PathCell(row["path"]),

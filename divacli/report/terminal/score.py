@@ -12,6 +12,7 @@ from rich.text import Text
 from divacli.curate.sample_scores import ScoreResult
 from divacli.curate.score import Scoring
 from divacli.curate.verify import Verification
+from divacli.manifest.columns import DERIVATIVE, PREDICTED_LABEL
 from divacli.report.terminal.harm import harm_summary
 from divacli.report.terminal.plain import plain
 from divacli.report.terminal.tables import SHOWN, PathCell, add_words, cell, listing, sentence_line
@@ -77,8 +78,8 @@ def _signed(derivative: float) -> str:
 
 
 def _classes(table: pd.DataFrame) -> Table:
-    harmful = table["derivative"] > 0
-    wrong = table["predicted_label"] != table["label"]
+    harmful = table[DERIVATIVE] > 0
+    wrong = table[PREDICTED_LABEL] != table["label"]
     classes = (
         pd.DataFrame({"label": table["label"], "harmful": harmful, "wrong": wrong})
         .groupby("label")
