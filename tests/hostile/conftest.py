@@ -90,16 +90,25 @@ def refused(run: Callable[..., Any]) -> Callable[..., str]:
     return invoke
 
 
+@pytest.fixture(scope="session")
+def write_photos() -> Callable[[Path], None]:
+    """Write twelve images into the class folders a, b and c."""
+
+    def write(folder: Path) -> None:
+        generator = np.random.default_rng(0)
+        for number in range(12):
+            target = folder / "abc"[number % 3] / f"{number:02d}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(generator.integers(0, 256, (6, 6, 3), dtype=np.uint8)).save(target)
+
+    return write
+
+
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
+def photos(tmp_path: Path, write_photos: Callable[[Path], None]) -> Path:
     """Twelve images in the class folders a, b and c."""
-    generator = np.random.default_rng(0)
-    folder = tmp_path / "photos"
-    for number in range(12):
-        target = folder / "abc"[number % 3] / f"{number:02d}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(generator.integers(0, 256, (6, 6, 3), dtype=np.uint8)).save(target)
-    return folder
+    write_photos(tmp_path / "photos")
+    return tmp_path / "photos"
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import subprocess
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
+from tests.hostile.conftest import NETWORK
 
 PICKLED = ["torch.save", "legacy torch.save", "pickle"]
 
@@ -58,37 +61,71 @@ def array_over_bytes() -> Call:
     return Call(list, (Call(np.ndarray, ((), disguised, b"A" * 8)),))
 
 
-@pytest.mark.parametrize("where", ["beside", "weight", "all", "key", "rebuilt", "wrapped"])
-@pytest.mark.parametrize("how", PICKLED[:2])
-def test_an_array_whose_pointers_are_bytes_of_the_file(
-    how: str, where: str, photos: Path, network: Path
-) -> None:
+def checkpoints() -> dict[str, Any]:
+    """Such an array in every place of a checkpoint, by the name of the place."""
     attack: Any = array_over_bytes()
     weights = {"fc.weight": torch.ones(3, 8)}
-    file = photos.parent / "w.pt"
-    contents = {
-        "beside": lambda: {"state_dict": weights, "x": attack},
-        "weight": lambda: {**weights, "x": attack},
-        "all": lambda: attack,
-        "key": lambda: {**weights, attack: torch.ones(1)},
-        "rebuilt": lambda: {**weights, "x": Call(torch._tensor._rebuild_from_type_v2, rebuilt)},
-        "wrapped": lambda: {**weights, "x": Call(torch._utils._rebuild_wrapper_subclass, wrapped)},
-    }
     rebuilt = (np.ndarray, np.ndarray, ((), array_over_bytes(), b"A" * 8), {"x": 1})
     wrapped = (np.ndarray, torch.float32, (1,), (1,), 0, torch.strided, torch.device("cpu"), False)
-    save(contents[where](), file, how)
-    command = ["score", photos, "--model", f"{network}:make", "--checkpoint", file]
-    result = subprocess.run(
-        [sys.executable, "-m", "divacli", *map(str, command)],
-        cwd=photos.parent,
-        capture_output=True,
-        text=True,
-        timeout=300,
+    return {
+        "beside": {"state_dict": weights, "x": attack},
+        "weight": {**weights, "x": attack},
+        "all": attack,
+        "key": {**weights, attack: torch.ones(1)},
+        "rebuilt": {**weights, "x": Call(torch._tensor._rebuild_from_type_v2, rebuilt)},
+        "wrapped": {**weights, "x": Call(torch._utils._rebuild_wrapper_subclass, wrapped)},
+    }
+
+
+FORKING = """
+import gc, json, os, sys
+import torchvision
+import divacli.cli.output, divacli.cli.session, divacli.curate.score, divacli.report.terminal.score
+from divacli.cli.app import main
+
+gc.freeze()  # or every child would copy what its collections look at
+
+for name, arguments in json.loads(sys.argv[1]):
+    child = os.fork()
+    if not child:
+        os.dup2(os.open(f"{name}.messages", os.O_WRONLY | os.O_CREAT), 2)
+        sys.argv = ["diva", *arguments]
+        main()
+        sys.exit(0)
+    print(json.dumps([name, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])]), flush=True)
+"""
+"""Each command in a process of its own, which a bad pointer ends, forked from one that has imported all."""
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory, write_photos: Callable) -> dict[str, tuple[int, str]]:
+    """The status and the messages of `diva score` with each of the checkpoints."""
+    folder = tmp_path_factory.mktemp("pointers")
+    write_photos(folder / "photos")
+    (folder / "net.py").write_text(NETWORK)
+    jobs = []
+    for how in PICKLED[:2]:
+        for where, content in checkpoints().items():
+            save(content, folder / f"{how} {where}.pt", how)
+            line = ("score", "photos", "--model", "net.py:make", "--checkpoint", f"{how} {where}.pt")
+            jobs.append((f"{how} {where}", (*line, "--out", f"{how} {where}")))
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING, json.dumps(jobs)],
+        **{"cwd": folder, "capture_output": True, "text": True, "timeout": 300},
     )
-    assert result.returncode == 1, result.stderr
-    assert result.stderr.count("error:") == 1, result.stderr
-    assert "Traceback" not in result.stderr
-    assert "may be a mistake" not in result.stderr
+    assert done.returncode == 0, done.stderr
+    statuses = dict(json.loads(line) for line in done.stdout.splitlines())
+    return {name: (status, (folder / f"{name}.messages").read_text()) for name, status in statuses.items()}
+
+
+@pytest.mark.parametrize("where", ["beside", "weight", "all", "key", "rebuilt", "wrapped"])
+@pytest.mark.parametrize("how", PICKLED[:2])
+def test_an_array_whose_pointers_are_bytes_of_the_file(how: str, where: str, ended: dict) -> None:
+    status, said = ended[f"{how} {where}"]
+    assert status == 1, said
+    assert said.count("error:") == 1, said
+    assert "Traceback" not in said
+    assert "may be a mistake" not in said
 
 
 @pytest.mark.parametrize("member", ["embedding", "label", "path", "group", "class_name"])
