@@ -16,6 +16,8 @@ import fsspec
 import pytest
 import typer.main
 
+from tests.made import Forks
+
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 LONGEST = (
@@ -79,6 +81,14 @@ def made_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("typer.testing._get_command", command_of)
     if request.path.parent.name != "ridge":
         monkeypatch.setattr("divacli.ridge.labels.noise_choice.fit_shape", remembering())
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Processes of `diva` that start in a fraction of a second."""
+    started = Forks()
+    yield started
+    started.close()
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.hostile.conftest import NETWORK
+from tests.made import Forks
 
 PICKLED = ["torch.save", "legacy torch.save", "pickle"]
 
@@ -38,7 +35,7 @@ def test_a_checkpoint(
     how: str, suffix: str, exploit: Any, created: Path, photos: Path, network: Path, refused: Callable
 ) -> None:
     file = photos.parent / f"w.{suffix}"
-    save({"state_dict": {"fc.weight": torch.ones(3, 8)}, "optimizer": exploit}, file, how)
+    save({"state_dict": {"fc.weight": torch.ones(3, 10)}, "optimizer": exploit}, file, how)
     said = refused("score", photos, "--model", f"{network}:make", "--checkpoint", file)
     assert re.search(r"refers to the code \S+, which reading it would run: refused", said)
     assert not created.exists()
@@ -64,7 +61,7 @@ def array_over_bytes() -> Call:
 def checkpoints() -> dict[str, Any]:
     """Such an array in every place of a checkpoint, by the name of the place."""
     attack: Any = array_over_bytes()
-    weights = {"fc.weight": torch.ones(3, 8)}
+    weights = {"fc.weight": torch.ones(3, 10)}
     rebuilt = (np.ndarray, np.ndarray, ((), array_over_bytes(), b"A" * 8), {"x": 1})
     wrapped = (np.ndarray, torch.float32, (1,), (1,), 0, torch.strided, torch.device("cpu"), False)
     return {
@@ -77,51 +74,18 @@ def checkpoints() -> dict[str, Any]:
     }
 
 
-FORKING = """
-import gc, json, os, sys
-import torchvision
-import divacli.cli.output, divacli.cli.session, divacli.curate.score, divacli.report.terminal.score
-from divacli.cli.app import main
-
-gc.freeze()  # or every child would copy what its collections look at
-
-for name, arguments in json.loads(sys.argv[1]):
-    child = os.fork()
-    if not child:
-        os.dup2(os.open(f"{name}.messages", os.O_WRONLY | os.O_CREAT), 2)
-        sys.argv = ["diva", *arguments]
-        main()
-        sys.exit(0)
-    print(json.dumps([name, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])]), flush=True)
-"""
-"""Each command in a process of its own, which a bad pointer ends, forked from one that has imported all."""
-
-
-@pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory, write_photos: Callable) -> dict[str, tuple[int, str]]:
-    """The status and the messages of `diva score` with each of the checkpoints."""
-    folder = tmp_path_factory.mktemp("pointers")
-    write_photos(folder / "photos")
-    (folder / "net.py").write_text(NETWORK)
-    jobs = []
-    for how in PICKLED[:2]:
-        for where, content in checkpoints().items():
-            save(content, folder / f"{how} {where}.pt", how)
-            line = ("score", "photos", "--model", "net.py:make", "--checkpoint", f"{how} {where}.pt")
-            jobs.append((f"{how} {where}", (*line, "--out", f"{how} {where}")))
-    done = subprocess.run(
-        [sys.executable, "-c", FORKING, json.dumps(jobs)],
-        **{"cwd": folder, "capture_output": True, "text": True, "timeout": 300},
-    )
-    assert done.returncode == 0, done.stderr
-    statuses = dict(json.loads(line) for line in done.stdout.splitlines())
-    return {name: (status, (folder / f"{name}.messages").read_text()) for name, status in statuses.items()}
-
-
 @pytest.mark.parametrize("where", ["beside", "weight", "all", "key", "rebuilt", "wrapped"])
 @pytest.mark.parametrize("how", PICKLED[:2])
-def test_an_array_whose_pointers_are_bytes_of_the_file(how: str, where: str, ended: dict) -> None:
-    status, said = ended[f"{how} {where}"]
+def test_an_array_whose_pointers_are_bytes_of_the_file(
+    how: str, where: str, photos: Path, network: Path, forks: Forks
+) -> None:
+    """In a process of its own, which a bad pointer would end."""
+    folder = photos.parent
+    save(checkpoints()[where], folder / "w.pt", how)
+    command = ("score", photos, "--model", f"{network}:make", "--checkpoint", "w.pt")
+    forks.start(*command, folder=folder, stderr=folder / "messages")
+    status = forks.wait()
+    said = (folder / "messages").read_text()
     assert status == 1, said
     assert said.count("error:") == 1, said
     assert "Traceback" not in said
