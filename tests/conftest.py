@@ -6,11 +6,17 @@ import os
 # Before torch is imported: its threads are not to spin while another process has the core.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import functools
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
+import typer.main
+
+from tests.made import Forks
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
@@ -43,6 +49,46 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     cache = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("DIVA_CACHE_DIR", str(cache))
     return cache
+
+
+command_of = functools.cache(typer.main.get_command)
+
+
+@functools.cache
+def remembering() -> Callable[..., Any]:
+    """`fit_shape` of the noise model, which does not fit to the same numbers again."""
+    from divacli.ridge.labels.noise_fit import Labelled, fit_shape
+
+    known: dict[tuple[object, ...], Any] = {}
+
+    def fit(samples: Labelled, *choice: object, **more: object) -> Any:
+        numbers = [tensor.cpu().numpy().tobytes() for tensor in (samples.predictions, samples.labels)]
+        key = *(hashlib.sha256(one).digest() for one in numbers), *choice, *sorted(more.items())
+        if key not in known:
+            known[key] = fit_shape(samples, *choice, **more)
+        return known[key]
+
+    return fit
+
+
+@pytest.fixture(autouse=True)
+def made_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Share between tests what is the same each time: most of the time of small commands goes there.
+
+    The command line is made of the options once a process, not once a run. A noise model is fitted once to
+    the same numbers; tests of the model itself, in `tests/ridge`, fit every time.
+    """
+    monkeypatch.setattr("typer.testing._get_command", command_of)
+    if request.path.parent.name != "ridge":
+        monkeypatch.setattr("divacli.ridge.labels.noise_choice.fit_shape", remembering())
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Processes of `diva` that start in a fraction of a second."""
+    started = Forks()
+    yield started
+    started.close()
 
 
 @pytest.fixture(scope="session")

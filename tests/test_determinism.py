@@ -16,32 +16,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
-FACTORY = """
+from tests.made import FACTORY, tinted
+
+AS_THE_USER_WRITES = """
 import locale
-import torch
-from torch import nn
-from torchvision.transforms import v2
 
 # As Qt, readline and others do: from here on C code writes and reads numbers as the user's language has them.
 try:
     locale.setlocale(locale.LC_ALL, "")
 except locale.Error:
     pass
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.hidden = nn.Linear(48, 10)
-        self.fc = nn.Linear(10, 3)
-
-    def forward(self, x):
-        return self.fc(self.hidden(x.flatten(1)).relu())
-
-def make():
-    return Net(), v2.Compose([v2.Resize((4, 4)), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
 """
 
 # In one process, for each start of Python and torch takes seconds.
@@ -84,9 +69,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             name = NAMES[number] if number < len(NAMES) and top == "photos" else f"{number:03d}.png"
             target = folder / top / ("I\u0131", "i\u0130", "\u00e7")[label] / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            pixels = np.eye(3)[label] * 60 + generator.integers(0, 190, (4, 4, 3))
-            Image.fromarray(pixels.astype(np.uint8)).save(target)
-    (folder / "net.py").write_text(FACTORY)
+            tinted(label, generator).save(target)
+    (folder / "net.py").write_text(AS_THE_USER_WRITES + FACTORY)
     (folder / "commands.py").write_text(COMMANDS)
     return folder
 

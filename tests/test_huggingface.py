@@ -17,35 +17,17 @@ from typer.testing import CliRunner
 from divacli.errors import DataError, DivaError, OutputError
 from divacli.interchange.huggingface import from_dataset, to_dataset
 from divacli.manifest import check_files, read_manifest, write_table
+from tests.made import FACTORY, tinted
 
 datasets = pytest.importorskip("datasets", reason="datasets is not installed")
 
 N = 36
 NAMES = ["cat", "=dog", "owl"]
-FACTORY = """
-import torch
-from torch import nn
-from torchvision.transforms import v2
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.hidden = nn.Linear(48, 10)
-        self.fc = nn.Linear(10, 3)
-
-    def forward(self, x):
-        return self.fc(self.hidden(x.flatten(1)).relu())
-
-def make():
-    return Net(), v2.Compose([v2.Resize((4, 4)), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
-"""
 
 
 def encoded(row: int, format: str) -> bytes:
-    pixels = np.random.default_rng(row).integers(0, 190, (4, 4, 3)) + np.eye(3)[row % 3] * 60
     stream = io.BytesIO()
-    Image.fromarray(pixels.astype(np.uint8)).save(stream, format)
+    tinted(row % 3, np.random.default_rng(row)).save(stream, format)
     return stream.getvalue()
 
 

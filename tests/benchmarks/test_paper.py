@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
-from PIL import Image
 from typer.testing import CliRunner
 
 from benchmarks import machine
 from benchmarks.paper import app, markdown, share_of_classes
 from divacli.embed import Samples, load_samples
+from tests.made import in_turn, write_images
 
 NETWORK = """
 import torch
@@ -87,12 +87,7 @@ def test_features_allow_all_but_augment(page: Page, tmp_path: Path) -> None:
 def test_images_also_allow_augment(page: Page, tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(NETWORK)
     for split, n in (("train", 36), ("test", 18)):
-        generator = np.random.default_rng(n)
-        for number in range(n):
-            target = tmp_path / split / "abc"[number % 3] / f"{number}.png"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            pixels = np.eye(3)[number % 3] * 60 + generator.integers(0, 190, (4, 4, 3))
-            Image.fromarray(pixels.astype(np.uint8)).save(target)
+        write_images(tmp_path / split, in_turn(n), seed=n)
     model = ("--model", f"{tmp_path / 'net.py'}:make")
     data = ("--data", tmp_path / "train", "--test", tmp_path / "test")
     text, rows = page("OxfordIIITPet", *data, *model, "--limit", 20)

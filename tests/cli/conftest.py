@@ -10,40 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 from typer.testing import CliRunner
 
-FACTORY = """
-from pathlib import Path
-import torch
-from torch import nn
-from torchvision.transforms import v2
-
-def note(event):
-    with Path(__file__).with_suffix(".log").open("a") as log:
-        log.write(event + "\\n")
-
-class Net(nn.Module):
-    def __init__(self, classes=3):
-        super().__init__()
-        torch.manual_seed(0)
-        self.hidden = nn.Linear(48, 10)
-        self.fc = nn.Linear(10, classes)
-
-    def forward(self, x):
-        note("forward")
-        return self.fc(self.hidden(x.flatten(1)).relu())
-
-TRANSFORM = v2.Compose([v2.Resize((4, 4)), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
-
-def make():
-    note("made")
-    return Net(), TRANSFORM
-
-def make_five():
-    return Net(5), TRANSFORM
-"""
-
+from tests.made import FACTORY, in_turn, write_images
 
 OVERWRITING = (
     *("score", "prune", "relabel", "reweight", "extend", "aggregate", "augment", "train", "evaluate"),
@@ -52,25 +21,11 @@ OVERWRITING = (
 """Commands with the option --overwrite."""
 
 
-def noisy_image(label: int, generator: np.random.Generator) -> Image.Image:
-    """A 4 x 4 image with a tint of its class and much noise."""
-    tint = np.eye(3)[label] * 60
-    return Image.fromarray((tint + generator.integers(0, 190, (4, 4, 3))).astype(np.uint8))
-
-
-def write_images(folder: Path, n: int, seed: int) -> None:
-    generator = np.random.default_rng(seed)
-    for number in range(n):
-        target = folder / "abc"[number % 3] / f"{number:03d}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        noisy_image(number % 3, generator).save(target)
-
-
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """36 images in the class folders a, b and c; not to be changed."""
     folder = tmp_path_factory.mktemp("images") / "photos"
-    write_images(folder, 36, seed=0)
+    write_images(folder, in_turn(36), seed=0)
     return folder
 
 
@@ -78,7 +33,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def more_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """70 images: enough for worker processes to start."""
     folder = tmp_path_factory.mktemp("more") / "photos"
-    write_images(folder, 70, seed=1)
+    write_images(folder, in_turn(70), seed=1)
     return folder
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -282,20 +280,3 @@ def test_a_full_disk_ends_the_log_and_not_the_command(blobs, done):
     assert result.stderr.count("No space left on device; the command goes on without a log") == 1
     assert "Traceback" not in result.stderr
     assert Path("diva-out/scores.csv").exists()
-
-
-def test_each_process_of_a_launcher_has_its_own_log(blobs, tmp_path):
-    data = blobs().file
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"),
-            *("-m", "divacli", "score", str(data), "--log-file", "diva.log"),
-        ],
-        cwd=tmp_path,
-        check=True,
-        capture_output=True,
-        timeout=300,
-    )
-    first, second = (read_log(str(tmp_path / name)) for name in ("diva.log", "diva.log.rank1"))
-    assert ("wrote diva-out/scores.csv" in first, "wrote diva-out/scores.csv" in second) == (True, False)
-    assert "ended with status 0" in second

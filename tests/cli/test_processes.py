@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from divacli.embed.store import FeatureStore
-from tests.cli.conftest import FACTORY, write_images
+from tests.cli.test_logs import read_log
+from tests.made import FACTORY, in_turn, write_images
 
 N_IMAGES = 300
 
@@ -43,7 +44,7 @@ def make_mortal():
 """
 
 LAUNCHER = """
-import json, os, sys, traceback
+import gc, json, os, sys, traceback
 
 import sklearn.linear_model, torchvision
 from torch.distributed import TCPStore
@@ -54,6 +55,11 @@ import divacli.curate.reweight, divacli.curate.sample_scores, divacli.curate.ver
 import divacli.parallel, divacli.report.terminal.extend, divacli.report.terminal.reweight
 import divacli.report.terminal.score
 from divacli.cli.app import main
+from divacli.ridge.fit import products, task
+from divacli.ridge.pool import coreset
+
+task.BATCH_ROWS, products.RUN_ROWS, coreset._STATE_ROWS = 256, 64, 512
+gc.freeze()  # or every process would copy what its collections look at
 
 def run(rank, size, arguments, messages, store):
     os.dup2(os.open(messages, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
@@ -84,7 +90,8 @@ for jobs in json.loads(sys.argv[1]):
         print(name, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 """As torchrun does, each job in a world of its own with a store beside it; but the processes are forked from
-one that has imported everything: a job takes a second, not five. Jobs of one list run side by side."""
+one that has imported everything: a job takes a second, not five. Jobs of one list run side by side. Batches
+are small, so that a thousand samples are several."""
 
 COMMANDS = {
     "score": "score set.npz --by class --dtype float64",
@@ -95,7 +102,7 @@ COMMANDS = {
     "images": "score photos --model net.py:make --group duplicates --workers 0",
     "embed": "embed photos --model net.py:make_mortal --workers 0 --batch-size 64",
 }
-"""What is run in one process and in several. All rows of embeddings are in several batches."""
+"""What is run in one process and in several. Embeddings are in several batches: see `LAUNCHER`."""
 
 FAILURES = {
     "missing": ("score none.npz", 1, "none.npz does not exist"),
@@ -126,10 +133,10 @@ def gaussians(n: int, seed: int, prefix: str) -> dict[str, np.ndarray]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with embeddings, images, some of them equal, and a network."""
     folder = tmp_path_factory.mktemp("processes")
-    np.savez(folder / "set.npz", **gaussians(4200, 1, "s"))
-    np.savez(folder / "core.npz", **gaussians(4300, 2, "c"), patient=np.arange(4300) // 3)
-    np.savez(folder / "pool.npz", **gaussians(4100, 3, "p"), patient=np.arange(4100) // 2 + 1400)
-    write_images(folder / "photos", N_IMAGES, seed=0)
+    np.savez(folder / "set.npz", **gaussians(1000, 1, "s"))
+    np.savez(folder / "core.npz", **gaussians(1020, 2, "c"), patient=np.arange(1020) // 3)
+    np.savez(folder / "pool.npz", **gaussians(980, 3, "p"), patient=np.arange(980) // 2 + 330)
+    write_images(folder / "photos", in_turn(N_IMAGES), seed=0)
     (folder / "photos/a/copy.png").write_bytes((folder / "photos/a/003.png").read_bytes())
     (folder / "photos/b/broken.png").write_bytes(b"none")
     (folder / "net.py").write_text(FACTORY + MORTAL)
@@ -151,6 +158,9 @@ def statuses(place: Path) -> dict[str, list[int]]:
     alone = [job(f"{name}-1", 1, line, "cache-1") for name, line in COMMANDS.items()]
     failing = [job(name, 2, line, "cache-2") for name, (line, _, _) in FAILURES.items()]
     shared = [job(f"{name}-2", 2, line, "cache-2") for name, line in COMMANDS.items()]
+    shared.append(
+        job("logged", 2, "score photos --model net.py:make --workers 0 --log-file diva.log", "cache-2")
+    )
     jobs = [alone, failing, *([one] for one in shared), [job("score-4", 4, COMMANDS["score"], "cache-4")]]
     done = subprocess.run(
         [sys.executable, "-c", LAUNCHER, json.dumps(jobs)],
@@ -217,6 +227,13 @@ def test_what_no_process_can_do_is_said_once(name, place, statuses):
     assert not content(place / f"{name}-out")
 
 
+def test_each_process_of_a_launcher_has_its_own_log(place, statuses):
+    assert statuses["logged"] == [0, 0]
+    first, second = (read_log(str(place / name)) for name in ("diva.log", "diva.log.rank1"))
+    assert ("wrote logged-out/scores.csv" in first, "wrote logged-out/scores.csv" in second) == (True, False)
+    assert "ended with status 0" in second
+
+
 def shards(cache: Path) -> list[Path]:
     return sorted(cache.glob("features/*/shard-*.safetensors"))
 
@@ -261,23 +278,17 @@ def test_a_restarted_job_goes_on_from_what_was_kept(place, statuses):
     assert content(place / "restarted") == content(place / "embed-1-out")
 
 
-def test_a_command_that_is_asked_to_end_keeps_what_it_embedded(place):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "divacli", "score", *EMBED[1:], "--out", "ended", "--cache-dir", "end"],
-        cwd=place,
-        env={**environment(), "TEST_SECONDS_AN_IMAGE": "0.02"},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def test_a_command_that_is_asked_to_end_keeps_what_it_embedded(place, forks):
+    run = ("score", *EMBED[1:], "--out", "ended", "--cache-dir", "end")
+    messages = place / "ended.messages"
+    process = forks.start(*run, folder=place, stderr=messages, TEST_SECONDS_AN_IMAGE="0.02", COLUMNS="200")
     deadline = time.monotonic() + 60
     while not shards(place / "end"):
-        assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 143, said
-    *before, last = said.splitlines()
+    os.kill(process, signal.SIGTERM)
+    assert forks.wait() == 143, messages.read_text()
+    *before, last = messages.read_text().splitlines()
     assert last == "terminated; features that were computed are kept, and the same command goes on from them"
     assert all(line.startswith("note: ") for line in before)
     assert 1 <= len(shards(place / "end")) < 300 // 64

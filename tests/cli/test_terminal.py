@@ -7,34 +7,43 @@ import re
 import select
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.made import Forks
 
 pty = pytest.importorskip("pty", reason="no pseudo-terminals on this system")
 
 COLOUR = re.compile(r"\x1b\[(?:[\d;]*;)?(?:3[0-7]|9[0-7]|38)[;\d]*m")
 
 
-def on_terminal(*arguments: object, columns: int = 80, **variables: str) -> str:
+OnTerminal = Callable[..., str]
+
+
+@pytest.fixture
+def on_terminal(forks: Forks, tmp_path: Path) -> OnTerminal:
     """What a command writes to standard error where that is a terminal."""
-    ours, its = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(columns), **variables}
-    command = [sys.executable, "-m", "divacli", *map(str, arguments)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=its, env=environment) as process:
-        os.close(its)
+
+    def run(*arguments: object, columns: int = 80, **variables: str) -> str:
+        ours, its = pty.openpty()
+        environment = {"TERM": "xterm-256color", "COLUMNS": str(columns), **variables}
+        forks.start(*arguments, folder=tmp_path, stderr=os.ttyname(its), **environment)
+        status: list[int] = []
+        waiting = threading.Thread(target=lambda: status.append(forks.wait()))
+        waiting.start()
         read = b""
-        while select.select([ours], [], [], 120)[0]:
-            try:
-                part = os.read(ours, 65_536)
-            except OSError:  # Linux says so at the end
-                break
-            if not part:
-                break
-            read += part
-    os.close(ours)
-    assert process.returncode == 0, read.decode()
-    return read.decode().replace("\r\n", "\n")
+        while waiting.is_alive() or select.select([ours], [], [], 0)[0]:
+            if select.select([ours], [], [], 0.05)[0]:
+                read += os.read(ours, 65_536)
+        os.close(its)
+        os.close(ours)
+        assert status == [0], read.decode()
+        return read.decode().replace("\r\n", "\n")
+
+    return run
 
 
 @pytest.fixture
@@ -46,7 +55,7 @@ def scored(blobs, tmp_path, monkeypatch) -> list[object]:
     return ["score", blobs(embedding=features, colour=["red"] * 150).file, "--by", "class", "--out", "scored"]
 
 
-def test_a_terminal_gets_colours_and_the_steps(scored):
+def test_a_terminal_gets_colours_and_the_steps(on_terminal, scored):
     text = on_terminal(*scored)
     assert COLOUR.search(text)
     for step in ("factorising the features", "differentiating the loss", "refitting without groups"):
@@ -56,13 +65,13 @@ def test_a_terminal_gets_colours_and_the_steps(scored):
     assert "differentiating" not in text[text.rindex("\x1b[2K") :]
 
 
-def test_no_color_is_respected(scored):
+def test_no_color_is_respected(on_terminal, scored):
     text = on_terminal(*scored, NO_COLOR="1")
     assert not COLOUR.search(text)
     assert "differentiating the loss" in text
 
 
-def test_a_dumb_terminal_gets_text_alone(scored):
+def test_a_dumb_terminal_gets_text_alone(on_terminal, scored):
     text = on_terminal(*scored, TERM="dumb")
     assert "\x1b" not in text
     assert "\r" not in text
@@ -79,7 +88,7 @@ def test_a_pipe_gets_text_alone(scored):
     assert "most harmful" in found.stderr
 
 
-def test_quiet_draws_nothing_on_a_terminal_either(scored):
+def test_quiet_draws_nothing_on_a_terminal_either(on_terminal, scored):
     text = on_terminal(*scored, "--quiet")
     assert "differentiating" not in text
     assert "most harmful" not in text
@@ -87,7 +96,7 @@ def test_quiet_draws_nothing_on_a_terminal_either(scored):
 
 
 @pytest.mark.parametrize("columns", [60, 80])
-def test_tables_fit_and_their_numbers_are_whole(columns, blobs, tmp_path, monkeypatch):
+def test_tables_fit_and_their_numbers_are_whole(on_terminal, columns, blobs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made = blobs()
     long = ["a label of many words " * 6 + letter for letter in "abc"]

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -113,22 +111,22 @@ def test_other_options_are_not_mixed_in(trained, run, images, model):
     trained("--lr", "0.02", "--overwrite")
 
 
-def test_an_interrupted_command_goes_on_from_there(images, factory, done, tmp_path):
+def test_an_interrupted_command_goes_on_from_there(images, factory, done, forks, tmp_path):
     """Ctrl-C in another process, as from a terminal; then the same command."""
     # Slow enough to be interrupted on the way.
     text = factory.read_text().replace('note("forward")', 'note("forward")\n        time.sleep(0.01)')
     factory.write_text(f"import time\n{text}")
     command = ["train", str(images), "--model", f"{factory}:make", *QUICK, "--epochs", "6", "--patience", "9"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "divacli", *command, "--out", "stopped"], stderr=subprocess.PIPE, text=True
-    )
+    messages = tmp_path / "messages"
+    process = forks.start(*command, "--out", "stopped", folder=tmp_path, stderr=messages)
     checkpoint = Path("stopped/checkpoint.pt")
     deadline = time.monotonic() + 60
     while not checkpoint.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    said = " ".join(process.communicate(timeout=60)[1].split())
-    assert process.returncode == 130, said
+    os.kill(process, signal.SIGINT)
+    status = forks.wait()
+    said = " ".join(messages.read_text().split())
+    assert status == 130, said
     assert "Traceback" not in said
     assert "stopped/checkpoint.pt keeps the progress, and the same command goes on from there" in said
     assert [file.name for file in checkpoint.parent.iterdir()] == ["checkpoint.pt"]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from divacli.backbones.backbone import Backbone, load_backbone
 from divacli.embed import BackboneChoice, ExtractOptions, Samples, load_samples
+from tests import made
 
 NET = """
 import torch
@@ -59,23 +60,14 @@ def make_deep():
 @pytest.fixture(scope="session")
 def write_images() -> Callable[..., None]:
     """Write images of three tints, which noise makes hard to tell apart, into class folders."""
-
-    def write(folder: Path, labels: list[int], seed: int, noise: int = 150) -> None:
-        generator = np.random.default_rng(seed)
-        for number, label in enumerate(labels):
-            pixels = np.eye(3)[label] * 50 + generator.integers(0, noise, (6, 6, 3))
-            target = folder / "abc"[label] / f"{number:03d}.png"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels.astype(np.uint8)).save(target)
-
-    return write
+    return partial(made.write_images, side=6, tint=50, noise=150)
 
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory, write_images: Callable[..., None]) -> Path:
     """Sixty of them; not to be changed."""
     folder = tmp_path_factory.mktemp("photos")
-    write_images(folder, [row % 3 for row in range(60)], seed=0)
+    write_images(folder, made.in_turn(60), seed=0)
     return folder
 
 

@@ -3,23 +3,18 @@
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-DRIVER = """
-from divacli.cli.app import main
-from divacli.embed import extract
+from tests.made import Forks
 
-extract.SHARD_ROWS = 16
-main()
-"""
+SMALL_SHARDS = "from divacli.embed import extract; extract.SHARD_ROWS = 16"
 
-Start = Callable[..., subprocess.Popen]
+Start = Callable[..., int]
+Finish = Callable[[], int]
 
 
 @pytest.fixture
@@ -32,44 +27,49 @@ def pictures(tmp_path: Path, save_noise: Callable) -> Path:
 
 
 @pytest.fixture
-def start(model: str, pictures: Path, tmp_path: Path) -> Start:
+def start(model: str, pictures: Path, tmp_path: Path, forks: Forks) -> Start:
     """Start `diva embed` in a process group of its own, with a cache and an output folder."""
-    driver = tmp_path / "driver.py"
-    driver.write_text(DRIVER)
 
-    def run(cache: str, out: str, seconds_a_forward: float = 0, *more: str) -> subprocess.Popen:
-        arguments = ["embed", str(pictures), "--model", model, "--device", "cpu", "--workers", "2"]
-        folders = ["--cache-dir", str(tmp_path / cache), "--out", str(tmp_path / out)]
-        return subprocess.Popen(
-            [sys.executable, str(driver), *arguments, *folders, *more],
-            env={**os.environ, "TEST_SECONDS_A_FORWARD": str(seconds_a_forward), "COLUMNS": "200"},
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
+    def run(cache: str, out: str, seconds_a_forward: float = 0, *more: str) -> int:
+        arguments = ["embed", pictures, "--model", model, "--device", "cpu", "--workers", "2"]
+        folders = ["--cache-dir", tmp_path / cache, "--out", tmp_path / out]
+        (tmp_path / "messages").unlink(missing_ok=True)
+        return forks.start(
+            *(*arguments, *folders, *more),
+            folder=tmp_path,
+            stderr=tmp_path / "messages",
+            before=SMALL_SHARDS,
+            TEST_SECONDS_A_FORWARD=str(seconds_a_forward),
+            COLUMNS="200",
         )
 
     return run
+
+
+@pytest.fixture
+def finish(tmp_path: Path, forks: Forks) -> Finish:
+    """Wait for the end of a command that is to succeed, and return how many images it embedded."""
+
+    def end() -> int:
+        status = forks.wait()
+        messages = (tmp_path / "messages").read_text()
+        assert status == 0, messages
+        found = re.search(r"(\d+) embedded now", messages)
+        assert found, messages
+        return int(found[1])
+
+    return end
 
 
 def shards(cache: Path) -> list[Path]:
     return sorted(cache.glob("features/*/shard-*.safetensors"))
 
 
-def wait_for_shard(cache: Path, process: subprocess.Popen) -> None:
+def wait_for_shard(cache: Path) -> None:
     deadline = time.monotonic() + 60
     while not shards(cache):
-        assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
-
-
-def finish(process: subprocess.Popen) -> int:
-    """Wait for the end of a command that is to succeed, and return how many images it embedded."""
-    _, messages = process.communicate(timeout=60)
-    assert process.returncode == 0, messages
-    found = re.search(r"(\d+) embedded now", messages)
-    assert found, messages
-    return int(found[1])
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -81,20 +81,22 @@ def content(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_killed_command_resumes_and_ends_with_the_same_bytes(start: Start, tmp_path: Path) -> None:
+def test_killed_command_resumes_and_ends_with_the_same_bytes(
+    start: Start, finish: Finish, forks: Forks, tmp_path: Path
+) -> None:
     # Batches of 5 put the images of the resumed run elsewhere in their batches than those of the other.
     killed = start("cache", "out", 0.1, "--batch-size", "5")
-    wait_for_shard(tmp_path / "cache", killed)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.communicate(timeout=60)
-    assert killed.returncode == -signal.SIGKILL
+    wait_for_shard(tmp_path / "cache")
+    os.killpg(killed, signal.SIGKILL)
+    assert forks.wait() == -signal.SIGKILL
     survived = content(tmp_path / "cache")
     assert len(shards(tmp_path / "cache")) >= 1
     assert not content(tmp_path / "out")
 
-    resumed, uninterrupted = start("cache", "out"), start("other cache", "other out")
-    embedded = finish(resumed)
-    assert finish(uninterrupted) == 149
+    start("cache", "out")
+    embedded = finish()
+    start("other cache", "other out")
+    assert finish() == 149
     assert 0 < embedded <= 149 - 16
     assert survived.items() <= content(tmp_path / "cache").items()
     expected = content(tmp_path / "other out")
@@ -102,16 +104,19 @@ def test_killed_command_resumes_and_ends_with_the_same_bytes(start: Start, tmp_p
     assert {"samples.parquet", "store.json", "failed.csv", "head.safetensors"} < set(expected)
 
 
-def test_interrupted_command_says_so_and_keeps_its_shards(start: Start, tmp_path: Path) -> None:
+def test_interrupted_command_says_so_and_keeps_its_shards(
+    start: Start, finish: Finish, forks: Forks, tmp_path: Path
+) -> None:
     interrupted = start("cache", "out", 0.1)
-    wait_for_shard(tmp_path / "cache", interrupted)
-    os.killpg(interrupted.pid, signal.SIGINT)
-    _, messages = interrupted.communicate(timeout=60)
-    assert interrupted.returncode == 130
+    wait_for_shard(tmp_path / "cache")
+    os.killpg(interrupted, signal.SIGINT)
+    assert forks.wait() == 130
+    messages = (tmp_path / "messages").read_text()
     assert messages.splitlines()[-1] == (
         "interrupted; features that were computed are kept, and the same command goes on from them"
     )
     assert "Traceback" not in messages
     assert len(shards(tmp_path / "cache")) >= 1
     assert not content(tmp_path / "out")
-    assert 0 < finish(start("cache", "out")) < 149
+    start("cache", "out")
+    assert 0 < finish() < 149

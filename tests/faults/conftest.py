@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import FACTORY, write_images
+from tests.made import FACTORY, in_turn, write_images
 
 N_IMAGES = 60
 
@@ -125,7 +125,7 @@ def server() -> Iterator[Server]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the images `photos` and the network `net.py`; commands run in folders beside them."""
     folder = tmp_path_factory.mktemp("faults")
-    write_images(folder / "photos", N_IMAGES, seed=0)
+    write_images(folder / "photos", in_turn(N_IMAGES), seed=0)
     (folder / "photos/a/broken.png").write_bytes(b"none")
     (folder / "net.py").write_text(FACTORY)
     return folder

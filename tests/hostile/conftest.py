@@ -13,30 +13,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-NETWORK = """
+from tests.made import FACTORY, in_turn, write_images
+
+NETWORK = f"""
 from pathlib import Path
-import torch
-from torch import nn
-from torchvision.transforms import functional
-
 Path(__file__).with_suffix(".ran").touch()
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.hidden = nn.Linear(48, 8)
-        self.fc = nn.Linear(8, 3)
-
-    def forward(self, x):
-        return self.fc(self.hidden(x.flatten(1)).tanh())
-
-def to_tensor(image):
-    return functional.to_tensor(image.resize((4, 4)))
-
-def make():
-    return Net(), to_tensor
-"""
+{FACTORY}"""
 
 
 class Exploit:
@@ -93,13 +75,8 @@ def refused(run: Callable[..., Any]) -> Callable[..., str]:
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """Twelve images in the class folders a, b and c."""
-    generator = np.random.default_rng(0)
-    folder = tmp_path / "photos"
-    for number in range(12):
-        target = folder / "abc"[number % 3] / f"{number:02d}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(generator.integers(0, 256, (6, 6, 3), dtype=np.uint8)).save(target)
-    return folder
+    write_images(tmp_path / "photos", in_turn(12), seed=0, side=6)
+    return tmp_path / "photos"
 
 
 @pytest.fixture

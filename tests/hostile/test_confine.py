@@ -91,7 +91,7 @@ def test_every_kind_of_table(name: str, received: Path) -> None:
         data = data.rename(data.with_suffix(".tsv"))
         data.write_text(data.read_text().replace(",", "\t"))
     if name == "photos/metadata.csv":
-        data.write_text("file_name,label\na/00.png,a\nb/01.png,b\n../../secret/a.png,a\n")
+        data.write_text("file_name,label\na/000.png,a\nb/001.png,b\n../../secret/a.png,a\n")
         data = data.parent
     assert len(read_manifest(str(data)).notes) == 1
     with running(Run(confined=True)), pytest.raises(DataError, match=r"1 paths lead out of"):
@@ -99,7 +99,7 @@ def test_every_kind_of_table(name: str, received: Path) -> None:
 
 
 def test_standard_input_is_confined_to_the_current_folder(received: Path, run: Callable) -> None:
-    rows = b"path,label\nreceived/photos/a/00.png,a\nreceived/photos/b/01.png,b\n"
+    rows = b"path,label\nreceived/photos/a/000.png,a\nreceived/photos/b/001.png,b\n"
     for more, status in ((b"", 0), (b"/etc/passwd,a\n", 1), (b"https://example.org/x.png,a\n", 1)):
         result = run("prune", "-", "--confine", "--threshold", "0", stdin=rows + more)
         assert ("lead out of" in result.stderr) == bool(status)

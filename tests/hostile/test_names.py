@@ -133,7 +133,7 @@ def test_links_that_wait_in_the_results(
     out = tmp_path / "out"
     (out / planted).parent.mkdir(parents=True)
     (out / planted).symlink_to(elsewhere)
-    (tmp_path / "d.csv").write_text("path,decision\na/00.png,drop\n")
+    (tmp_path / "d.csv").write_text("path,decision\na/000.png,drop\n")
     result = run("apply", photos, "d.csv", "--materialize", "copy", "--out", out, "--overwrite")
     assert "Traceback" not in result.stderr
     assert not list(elsewhere.iterdir())

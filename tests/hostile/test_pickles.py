@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pickle
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
+from tests.made import Forks
 
 PICKLED = ["torch.save", "legacy torch.save", "pickle"]
 
@@ -35,7 +35,7 @@ def test_a_checkpoint(
     how: str, suffix: str, exploit: Any, created: Path, photos: Path, network: Path, refused: Callable
 ) -> None:
     file = photos.parent / f"w.{suffix}"
-    save({"state_dict": {"fc.weight": torch.ones(3, 8)}, "optimizer": exploit}, file, how)
+    save({"state_dict": {"fc.weight": torch.ones(3, 10)}, "optimizer": exploit}, file, how)
     said = refused("score", photos, "--model", f"{network}:make", "--checkpoint", file)
     assert re.search(r"refers to the code \S+, which reading it would run: refused", said)
     assert not created.exists()
@@ -58,37 +58,38 @@ def array_over_bytes() -> Call:
     return Call(list, (Call(np.ndarray, ((), disguised, b"A" * 8)),))
 
 
+def checkpoints() -> dict[str, Any]:
+    """Such an array in every place of a checkpoint, by the name of the place."""
+    attack: Any = array_over_bytes()
+    weights = {"fc.weight": torch.ones(3, 10)}
+    rebuilt = (np.ndarray, np.ndarray, ((), array_over_bytes(), b"A" * 8), {"x": 1})
+    wrapped = (np.ndarray, torch.float32, (1,), (1,), 0, torch.strided, torch.device("cpu"), False)
+    return {
+        "beside": {"state_dict": weights, "x": attack},
+        "weight": {**weights, "x": attack},
+        "all": attack,
+        "key": {**weights, attack: torch.ones(1)},
+        "rebuilt": {**weights, "x": Call(torch._tensor._rebuild_from_type_v2, rebuilt)},
+        "wrapped": {**weights, "x": Call(torch._utils._rebuild_wrapper_subclass, wrapped)},
+    }
+
+
 @pytest.mark.parametrize("where", ["beside", "weight", "all", "key", "rebuilt", "wrapped"])
 @pytest.mark.parametrize("how", PICKLED[:2])
 def test_an_array_whose_pointers_are_bytes_of_the_file(
-    how: str, where: str, photos: Path, network: Path
+    how: str, where: str, photos: Path, network: Path, forks: Forks
 ) -> None:
-    attack: Any = array_over_bytes()
-    weights = {"fc.weight": torch.ones(3, 8)}
-    file = photos.parent / "w.pt"
-    contents = {
-        "beside": lambda: {"state_dict": weights, "x": attack},
-        "weight": lambda: {**weights, "x": attack},
-        "all": lambda: attack,
-        "key": lambda: {**weights, attack: torch.ones(1)},
-        "rebuilt": lambda: {**weights, "x": Call(torch._tensor._rebuild_from_type_v2, rebuilt)},
-        "wrapped": lambda: {**weights, "x": Call(torch._utils._rebuild_wrapper_subclass, wrapped)},
-    }
-    rebuilt = (np.ndarray, np.ndarray, ((), array_over_bytes(), b"A" * 8), {"x": 1})
-    wrapped = (np.ndarray, torch.float32, (1,), (1,), 0, torch.strided, torch.device("cpu"), False)
-    save(contents[where](), file, how)
-    command = ["score", photos, "--model", f"{network}:make", "--checkpoint", file]
-    result = subprocess.run(
-        [sys.executable, "-m", "divacli", *map(str, command)],
-        cwd=photos.parent,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 1, result.stderr
-    assert result.stderr.count("error:") == 1, result.stderr
-    assert "Traceback" not in result.stderr
-    assert "may be a mistake" not in result.stderr
+    """In a process of its own, which a bad pointer would end."""
+    folder = photos.parent
+    save(checkpoints()[where], folder / "w.pt", how)
+    command = ("score", photos, "--model", f"{network}:make", "--checkpoint", "w.pt")
+    forks.start(*command, folder=folder, stderr=folder / "messages")
+    status = forks.wait()
+    said = (folder / "messages").read_text()
+    assert status == 1, said
+    assert said.count("error:") == 1, said
+    assert "Traceback" not in said
+    assert "may be a mistake" not in said
 
 
 @pytest.mark.parametrize("member", ["embedding", "label", "path", "group", "class_name"])

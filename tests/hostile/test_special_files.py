@@ -59,7 +59,7 @@ def test_in_a_table(
 ) -> None:
     make(kind, photos / "x.jpg", monkeypatch)
     monkeypatch.chdir(photos.parent)
-    rows = ["path,label", "photos/a/00.png,a", "photos/b/01.png,b", "photos/x.jpg,a"]
+    rows = ["path,label", "photos/a/000.png,a", "photos/b/001.png,b", "photos/x.jpg,a"]
     Path("t.csv").write_text("\n".join(rows))
     assert "t.csv: 1 of 3 are no regular file" in refused("score", "t.csv", "--model", f"{network}:make")
 
@@ -112,7 +112,7 @@ def test_a_table_that_never_ends(name: str, photos: Path, network: Path, run: Ca
 
 def test_a_folder_called_as_an_image(photos: Path, network: Path, run: Callable) -> None:
     (photos / "a" / "folder.jpg").mkdir()
-    shutil.copy(photos / "a" / "00.png", photos / "a" / "folder.jpg" / "00.png")
+    shutil.copy(photos / "a" / "000.png", photos / "a" / "folder.jpg" / "00.png")
     assert run("score", photos, "--model", f"{network}:make").exit_code == 0
 
 
