@@ -22,9 +22,9 @@ from sklearn.metrics import roc_auc_score
 from benchmarks.machine import SHARED, require_shared, save
 from divacli.curate.aggregate import aggregate, aligned
 from divacli.curate.pool_rule import ExtendOptions
-from divacli.embed import Samples, joined, read_data, samples_of
-from divacli.embed.feature_rows import whole
 from divacli.evaluation.learners import RidgeLearner
+from divacli.features import Samples, joined, read_data, samples_of
+from divacli.features.feature_rows import whole
 from divacli.solve.pose import SolveOptions, pose
 from divacli.solve.weight_problem import leave_one_out_ridge
 

@@ -24,11 +24,11 @@ from benchmarks.machine import SHARED, save
 from divacli.curate.augment import AugmentOptions, augment
 from divacli.curate.reweight import walk
 from divacli.demo.digits import make_digits
-from divacli.embed import BackboneChoice, ExtractOptions, Samples, copies_of, read_data, samples_of
-from divacli.embed.augmentation import NamedTransform
-from divacli.embed.transform_names import parse_transform
 from divacli.evaluation.evaluate import present
 from divacli.evaluation.learners import LogisticLearner
+from divacli.features import BackboneChoice, ExtractOptions, Samples, copies_of, read_data, samples_of
+from divacli.features.augmentation import NamedTransform
+from divacli.features.transform_names import parse_transform
 from divacli.files.cache import default_cache
 from divacli.manifest import Manifest
 from divacli.ridge import Problem, RidgeTask, SquaredLoss, choose_steps, decompose, ridge_path, share_weights

@@ -20,7 +20,7 @@ from torch import Tensor
 from benchmarks.cost import Size, operations
 from benchmarks.embedding import Bench, enlarged, network, photos
 from benchmarks.machine import save
-from divacli.embed import ExtractOptions
+from divacli.features import ExtractOptions
 from divacli.ridge import (
     RidgeTask,
     Scaling,

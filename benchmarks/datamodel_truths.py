@@ -33,8 +33,8 @@ from divacli.backbones.linearised.expression import Linearize
 from divacli.backbones.parts import active_names
 from divacli.backbones.transform import probe_images
 from divacli.curate.sample_scores import score
-from divacli.embed import BackboneChoice, ExtractOptions, Samples, load_samples
-from divacli.embed.samples import order_by_path
+from divacli.features import BackboneChoice, ExtractOptions, Samples, load_samples
+from divacli.features.samples import order_by_path
 from divacli.files.write import write_text
 from divacli.manifest import write_table
 from divacli.progress import silent

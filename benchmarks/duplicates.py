@@ -21,7 +21,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from sklearn.datasets import load_digits
 
 from benchmarks.machine import SHARED, require_shared, save
-from divacli.embed import BackboneChoice, ExtractOptions, Samples, load_samples
+from divacli.features import BackboneChoice, ExtractOptions, Samples, load_samples
 from divacli.files.cache import default_cache
 from divacli.ridge import Rows, near_duplicates
 from divacli.ridge.similar.near_duplicates import neighbour_distances

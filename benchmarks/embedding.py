@@ -35,11 +35,11 @@ from torchvision.transforms._presets import ImageClassification
 from benchmarks.machine import SHARED, save
 from divacli.backbones.backbone import Backbone, load_backbone
 from divacli.backbones.transform import Preset, Transform
-from divacli.embed import ExtractOptions
-from divacli.embed.extract import extract
-from divacli.embed.image_loader import cores, load_batches
-from divacli.embed.keys import content_keys
-from divacli.embed.store import FeatureStore
+from divacli.features import ExtractOptions
+from divacli.features.extract import extract
+from divacli.features.image_loader import cores, load_batches
+from divacli.features.keys import content_keys
+from divacli.features.store import FeatureStore
 from divacli.machine.allocator import keep_freed_memory
 from divacli.progress import silent
 

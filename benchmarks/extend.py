@@ -19,8 +19,8 @@ from benchmarks.machine import require_shared, save
 from benchmarks.ridge_choice import features
 from divacli.curate.extend import extend
 from divacli.curate.pool_rule import ExtendOptions
-from divacli.embed import Samples
 from divacli.evaluation.learners import RidgeLearner, ridge_outputs
+from divacli.features import Samples
 from divacli.solve.pose import SolveOptions
 
 BUDGETS = (0.1, 0.2, 0.3, 0.4, 0.5)

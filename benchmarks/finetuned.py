@@ -21,7 +21,7 @@ from divacli.backbones.backbone import load_backbone
 from divacli.curate.prune import prune_automatically, prune_by
 from divacli.curate.sample_scores import score
 from divacli.curate.score_table import Scores
-from divacli.embed import Samples
+from divacli.features import Samples
 from divacli.solve.pose import SolveOptions
 from divacli.training.train import TrainOptions, train
 

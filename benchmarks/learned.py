@@ -29,7 +29,7 @@ from benchmarks.mislabel_cells import moved, unit
 from benchmarks.peers import run
 from divacli.curate.sample_scores import score
 from divacli.curate.suspects import mislabelled
-from divacli.embed import BackboneChoice, ExtractOptions, load_samples
+from divacli.features import BackboneChoice, ExtractOptions, load_samples
 from divacli.solve.pose import SolveOptions
 
 NOISE = (("none", 0.0), ("uniform", 0.05), ("uniform", 0.2), ("uniform", 0.4), ("pair", 0.2), ("pair", 0.4))

@@ -40,9 +40,9 @@ from benchmarks.machine import RESULTS, SHARED, require_shared, save
 from divacli.backbones.linearised.expression import Linearize
 from divacli.curate.prune_rules import choose_automatically, choose_kept
 from divacli.curate.suspects import mislabelled
-from divacli.embed import BackboneChoice, ExtractOptions, Samples, load_samples
-from divacli.embed.feature_rows import whole
-from divacli.embed.samples import order_by_path
+from divacli.features import BackboneChoice, ExtractOptions, Samples, load_samples
+from divacli.features.feature_rows import whole
+from divacli.features.samples import order_by_path
 from divacli.files.cache import default_cache
 from divacli.ridge import (
     RidgeFit,

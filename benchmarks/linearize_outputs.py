@@ -20,8 +20,8 @@ from torch.func import functional_call, jacrev, vmap
 
 from divacli.backbones.backbone import Backbone
 from divacli.backbones.linearised.sketch import Sketch
-from divacli.embed import Samples
-from divacli.embed.images import decode_image
+from divacli.features import Samples
+from divacli.features.images import decode_image
 
 N_TRAIN, N_TEST = 300, 700
 SIGNS = range(5)

@@ -12,7 +12,7 @@ import torch
 from benchmarks.machine import SHARED
 from benchmarks.reweight import annotated
 from benchmarks.ridge_choice import features, flip
-from divacli.embed import Samples
+from divacli.features import Samples
 
 RATES = {"uniform": (0.05, 0.1, 0.2, 0.4), "pair": (0.1, 0.2, 0.3)}
 ANNOTATED = {

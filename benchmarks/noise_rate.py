@@ -23,8 +23,8 @@ import torch
 from benchmarks.machine import SHARED, require_shared, save
 from benchmarks.mislabel_cells import ANNOTATED, labels_by_annotators, moved, rows_of, source, unit
 from divacli.curate.sample_scores import label_noise
-from divacli.embed import BackboneChoice, ExtractOptions, load_samples
-from divacli.embed.samples import order_by_path
+from divacli.features import BackboneChoice, ExtractOptions, load_samples
+from divacli.features.samples import order_by_path
 from divacli.files.cache import default_cache
 from divacli.solve.pose import SolveOptions
 from divacli.solve.solution import solve

@@ -34,8 +34,8 @@ from divacli.cli.session import loader_of
 from divacli.curate.pool_rule import ExtendOptions
 from divacli.curate.reweight import ReweightOptions, reweight
 from divacli.curate.sample_scores import score
-from divacli.embed import Samples, read_data
-from divacli.embed.transform_names import parse_transform
+from divacli.features import Samples, read_data
+from divacli.features.transform_names import parse_transform
 from divacli.manifest import Manifest
 from divacli.solve.loader import Loader
 from divacli.solve.pose import SolveOptions

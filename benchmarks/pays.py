@@ -40,9 +40,9 @@ from divacli.curate.relabel import relabel_scored
 from divacli.curate.reweight import ReweightOptions, reweight
 from divacli.curate.sample_scores import score
 from divacli.curate.score_table import Scores
-from divacli.embed import BackboneChoice, ExtractOptions, Samples, joined, load_samples
 from divacli.evaluation.evaluate import present
 from divacli.evaluation.learners import choose_penalty, fitted, stratified_folds
+from divacli.features import BackboneChoice, ExtractOptions, Samples, joined, load_samples
 from divacli.files.cache import default_cache
 from divacli.ridge import RidgeFit, RidgeTask, loo_predictions, moments
 from divacli.ridge.fit import factorisation as factor

@@ -101,7 +101,7 @@ def run(name: str, file: str, target: str, seed: int) -> None:
 def scored(data: Data) -> tuple[Any, Any]:
     """Our tool's table of scores in the order of the file, and its summary."""
     from divacli.curate.sample_scores import score
-    from divacli.embed import BackboneChoice, ExtractOptions, load_samples
+    from divacli.features import BackboneChoice, ExtractOptions, load_samples
     from divacli.solve.pose import SolveOptions
 
     options = SolveOptions(seed=data.seed)

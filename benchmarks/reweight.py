@@ -23,7 +23,7 @@ from benchmarks.extend import flipped, relabelled, test_errors
 from benchmarks.machine import SHARED, require_shared, save
 from benchmarks.ridge_choice import features
 from divacli.curate.reweight import ReweightOptions, reweight
-from divacli.embed import BackboneChoice, ExtractOptions, Samples, load_samples
+from divacli.features import BackboneChoice, ExtractOptions, Samples, load_samples
 from divacli.files.cache import default_cache
 from divacli.solve.pose import SolveOptions
 

@@ -14,7 +14,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.machine import SHARED, require_shared, save
-from divacli.embed import BackboneChoice, ExtractOptions, Samples, load_samples
+from divacli.features import BackboneChoice, ExtractOptions, Samples, load_samples
 from divacli.files.cache import default_cache
 from divacli.ridge import (
     SCALINGS,

@@ -27,7 +27,7 @@ from sklearn.model_selection import cross_val_predict
 from benchmarks.machine import SHARED, require_shared, save
 from divacli.curate.ballots import NO_ANNOTATOR, Ballots, collected, numbered, read_ballots
 from divacli.curate.votes import Consensus, find_consensus
-from divacli.embed import BackboneChoice, ExtractOptions, Samples, samples_of
+from divacli.features import BackboneChoice, ExtractOptions, Samples, samples_of
 from divacli.files.cache import default_cache
 from divacli.manifest import Manifest, read_manifest
 from divacli.solve.pose import SolveOptions

@@ -23,7 +23,7 @@ class Input:
         given: How it was named: a path, a URL, or "-".
         manifest: All of its samples, a `divacli.manifest.Manifest`.
         features: What their features are known by, where they have been looked for: `fingerprint` and
-            `identity`, as of `divacli.embed.Samples`.
+            `identity`, as of `divacli.features.Samples`.
     """
 
     given: str

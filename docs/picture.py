@@ -13,7 +13,7 @@ from divacli.cli.app import app
 from divacli.curate.sample_scores import score
 from divacli.curate.verify import verify
 from divacli.demo.digits import make_digits
-from divacli.embed import BackboneChoice, ExtractOptions, load_samples
+from divacli.features import BackboneChoice, ExtractOptions, load_samples
 from divacli.report.terminal.score import score_summary
 from divacli.solve.pose import SolveOptions
 

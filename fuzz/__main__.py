@@ -141,8 +141,8 @@ _MODULES = (
     "divacli.manifest",
     "divacli.interchange.read",
     "divacli.curate.score_note",
-    "divacli.embed.samples",
-    "divacli.embed.digests",
+    "divacli.features.samples",
+    "divacli.features.digests",
     "divacli.results.read",
     "divacli.cli.app",
 )

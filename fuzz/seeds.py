@@ -96,7 +96,7 @@ def _npz() -> list[bytes]:
 
 
 def _store() -> list[bytes]:
-    from divacli.embed.store import FeatureStore
+    from divacli.features.store import FeatureStore
 
     keys = np.arange(96, dtype=np.uint8).reshape(3, 32)
     table = pd.DataFrame({"path": ["1.png", "2.png", "3.png"], "label": ["a", "b", "b"]})

@@ -70,7 +70,7 @@ def _read_npz(name: bytes) -> None:
 
 def store(data: bytes) -> None:
     """A feature store: `store.json`, one shard (its header as JSON, then its content), the sample table."""
-    from divacli.embed.samples import read_store
+    from divacli.features.samples import read_store
 
     parts = [*data.split(SEPARATOR, 3), b"", b"", b""][:4]
     with scratch() as folder:
@@ -141,7 +141,7 @@ def decisions(data: bytes) -> None:
 
 def digests(data: bytes) -> None:
     """The remembered digests of files, under a checksum that is right: damaged ones are no digests."""
-    from divacli.embed.digests import KnownDigests
+    from divacli.features.digests import KnownDigests
 
     with scratch() as folder:
         files = [str(folder / "a.png"), str(folder / "b.png")]

@@ -24,7 +24,7 @@ LONGEST = (
     *("faults/test_kills.py", "test_determinism.py", "cli/test_demo.py", "ridge/test_properties.py"),
     *("fuzz/test_command_line.py", "fuzz/test_messages.py", "report/page/test_commands.py"),
     *("cli/test_pipelines.py", "cli/test_processes.py", "benchmarks/test_paper.py", "test_notebook.py"),
-    *("ridge/test_noise.py", "cli/test_terminal.py", "cli/test_mixing.py", "embed/test_resume.py"),
+    *("ridge/test_noise.py", "cli/test_terminal.py", "cli/test_mixing.py", "features/test_resume.py"),
 )
 """Files of tests that take longest. They begin, so that none of them is left when all others are done."""
 

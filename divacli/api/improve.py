@@ -14,7 +14,7 @@ from divacli.curate import aggregate as _aggregate
 from divacli.curate import augment as _augment
 from divacli.curate import extend as _extend
 from divacli.curate import reweight as _reweight
-from divacli.embed.transform_names import parse_transform, require_different
+from divacli.features.transform_names import parse_transform, require_different
 from divacli.report.terminal.augment import augment_summary
 from divacli.report.terminal.extend import aggregate_summary, extend_summary
 from divacli.report.terminal.reweight import reweight_summary

@@ -16,10 +16,10 @@ import torch
 from torch.utils.data import Dataset
 
 from divacli.api.report import Report
-from divacli.embed import Samples, is_store, read_data
-from divacli.embed.open import check_images
-from divacli.embed.texts import holds_texts, texts_of
 from divacli.errors import DataError
+from divacli.features import Samples, is_store, read_data
+from divacli.features.open import check_images
+from divacli.features.texts import holds_texts, texts_of
 from divacli.files.write import write_bytes
 from divacli.manifest import Labels, Manifest, manifest_of, read_manifest
 from divacli.progress import Progress

@@ -21,10 +21,10 @@ import torch
 
 from divacli.curate.extend import TABLES, ExtendResult, extend
 from divacli.curate.pool_rule import ExtendOptions
-from divacli.embed import Samples
-from divacli.embed.feature_rows import whole
-from divacli.embed.samples import order_by_path
 from divacli.errors import DataError
+from divacli.features import Samples
+from divacli.features.feature_rows import whole
+from divacli.features.samples import order_by_path
 from divacli.manifest import relocate
 from divacli.manifest.columns import MODALITY
 from divacli.manifest.typed import stacked

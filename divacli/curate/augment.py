@@ -26,10 +26,10 @@ from torch import Tensor
 from divacli.curate.augment_forecast import augment_outlook
 from divacli.curate.augmentation_file import UNTOUCHED, as_yaml, document_of
 from divacli.curate.outlook import Outlook
-from divacli.embed import Samples
-from divacli.embed.augmentation import NamedTransform
-from divacli.embed.open import require_images
 from divacli.errors import SolveError
+from divacli.features import Samples
+from divacli.features.augmentation import NamedTransform
+from divacli.features.open import require_images
 from divacli.progress import Progress, silent
 from divacli.results.names import AUGMENT, FAILED
 from divacli.results.result import Target
@@ -189,7 +189,7 @@ def augment(
 
     Args:
         samples: (n) images, at their weights.
-        copies: Each transform with its copies of them, as from `divacli.embed.copies_of`.
+        copies: Each transform with its copies of them, as from `divacli.features.copies_of`.
         options: How the problem is posed; its loss is "squared" or "robust-cross-entropy".
         how: Steps.
         validation: A separate validation set, whose loss is lowered in place of the leave-one-out loss.

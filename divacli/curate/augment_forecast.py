@@ -10,8 +10,8 @@ from torch import Tensor
 
 from divacli.curate.label_trust import label_trust
 from divacli.curate.outlook import Outlook, informed
-from divacli.embed import Samples
-from divacli.embed.samples import order_by_path
+from divacli.features import Samples
+from divacli.features.samples import order_by_path
 from divacli.progress import Progress
 from divacli.ridge import RANDOM, Decide, Problem, Rest, Training, forecast, share_weights
 from divacli.ridge.weights.shares import equal_shares, walk_shares

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from divacli.embed.augmentation import NamedTransform, named_apart
+from divacli.features.augmentation import NamedTransform, named_apart
 
 UNTOUCHED = "untouched"
 """What the images without a transform are called among the transforms."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from divacli.embed import is_store
 from divacli.errors import DataError, listed
+from divacli.features import is_store
 from divacli.manifest import Manifest, read_manifest
 from divacli.manifest.table import alike
 from divacli.manifest.typed import row_numbers

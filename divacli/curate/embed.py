@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from divacli.embed import Samples, write_features
-from divacli.embed.samples import SAMPLES
-from divacli.embed.write_store import samples_table
+from divacli.features import Samples, write_features
+from divacli.features.samples import SAMPLES
+from divacli.features.write_store import samples_table
 from divacli.results.names import FAILED
 from divacli.results.result import Target
 from divacli.solve.loader import Given, Loader

@@ -21,7 +21,7 @@ from divacli.curate.pool_tables import (
     remaining_samples,
     selected_samples,
 )
-from divacli.embed import Samples
+from divacli.features import Samples
 from divacli.manifest import relocate
 from divacli.progress import Progress, silent
 from divacli.results.names import EXTEND, EXTENDED, FAILED, HISTORY, REMAINING, SELECTED

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from divacli.curate.outlook import Outlook, informed, preferred
-from divacli.embed import Samples
 from divacli.errors import DataError, SolveError, listed
+from divacli.features import Samples
 from divacli.progress import Progress
 from divacli.ridge import (
     POOL_FOLDS,

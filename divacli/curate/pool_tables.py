@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from divacli.embed import Samples
 from divacli.errors import DataError, listed
+from divacli.features import Samples
 from divacli.manifest import relocate
 from divacli.manifest.columns import (
     BATCH,

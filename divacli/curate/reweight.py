@@ -12,8 +12,8 @@ import torch
 
 from divacli.curate.outlook import Outlook
 from divacli.curate.reweight_forecast import reweight_outlook
-from divacli.embed import Samples
 from divacli.errors import SolveError
+from divacli.features import Samples
 from divacli.manifest.columns import without_scores
 from divacli.progress import Progress, silent
 from divacli.results.names import FAILED, REWEIGHT, REWEIGHTED

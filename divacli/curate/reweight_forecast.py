@@ -9,8 +9,8 @@ import torch
 
 from divacli.curate.label_trust import label_trust
 from divacli.curate.outlook import Outlook, informed
-from divacli.embed import Samples
-from divacli.embed.samples import order_by_path
+from divacli.features import Samples
+from divacli.features.samples import order_by_path
 from divacli.progress import Progress
 from divacli.ridge import RANDOM, Decide, Problem, Rest, Training, forecast, left_out
 from divacli.ridge.weights.kfold import drawn

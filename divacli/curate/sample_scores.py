@@ -19,8 +19,8 @@ from divacli.curate.suspects import (
     most_confused,
     outliers,
 )
-from divacli.embed import Samples
-from divacli.embed.samples import order_by_path
+from divacli.features import Samples
+from divacli.features.samples import order_by_path
 from divacli.manifest.columns import (
     DERIVATIVE,
     JUDGED_COLUMNS,

@@ -12,9 +12,9 @@ from divacli.curate.harm import HarmResult, harm_by, require_columns
 from divacli.curate.score_note import save_record
 from divacli.curate.score_table import Scores
 from divacli.curate.verify import Verification, verify
-from divacli.embed import is_store, read_data
-from divacli.embed.open import check_images
 from divacli.errors import OutputError
+from divacli.features import is_store, read_data
+from divacli.features.open import check_images
 from divacli.manifest import Manifest, read_manifest
 from divacli.results.names import DUPLICATES, FAILED, HARM, SCORES, SUMMARY
 from divacli.results.result import Target

@@ -18,11 +18,11 @@ import pandas as pd
 import torch
 
 from divacli.curate.sample_scores import ScoreResult
-from divacli.embed import BackboneChoice, ExtractOptions, Samples, is_store, samples_of
-from divacli.embed.keys import content_keys, digest_of, digest_of_all
-from divacli.embed.samples import SAMPLES_FILE, samples_in
-from divacli.embed.store import FeatureStore
 from divacli.errors import StoreError
+from divacli.features import BackboneChoice, ExtractOptions, Samples, is_store, samples_of
+from divacli.features.keys import content_keys, digest_of, digest_of_all
+from divacli.features.samples import SAMPLES_FILE, samples_in
+from divacli.features.store import FeatureStore
 from divacli.files.place import Place, place_of
 from divacli.files.regular import DOCUMENT_BYTES, read_regular
 from divacli.files.write import write_text

@@ -15,9 +15,9 @@ from divacli.curate.outlook import Judge
 from divacli.curate.sample_scores import ScoreResult, label_noise
 from divacli.curate.score_note import ScoreRecord, find_record, recorded_samples
 from divacli.curate.suspects import require_judged
-from divacli.embed import Samples
-from divacli.embed.samples import order_by_path
 from divacli.errors import DataError, DivaError
+from divacli.features import Samples
+from divacli.features.samples import order_by_path
 from divacli.manifest import Manifest
 from divacli.manifest.columns import MISLABEL_PROBABILITY
 from divacli.parallel import world

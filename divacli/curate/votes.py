@@ -15,10 +15,10 @@ from torch import Tensor
 
 from divacli.curate.ballots import RESULT_COLUMNS, Ballots, numbered, read_ballots
 from divacli.curate.suspects import most_confused
-from divacli.embed import Samples
-from divacli.embed.open import check_images
-from divacli.embed.samples import order_by_path
 from divacli.errors import listed
+from divacli.features import Samples
+from divacli.features.open import check_images
+from divacli.features.samples import order_by_path
 from divacli.manifest import Manifest
 from divacli.progress import Progress, silent
 from divacli.results.names import FAILED

@@ -12,11 +12,11 @@ from divacli.curate.extend import extend
 from divacli.curate.pool_rule import ExtendOptions
 from divacli.curate.prune_rules import CRITERIA, choose_kept
 from divacli.curate.sample_scores import ScoreResult
-from divacli.embed import Samples, joined
-from divacli.embed.samples import require_same_features
 from divacli.errors import DataError
 from divacli.evaluation.evaluate import EVERYTHING, TrainingSet, measure, random_values, summarise
 from divacli.evaluation.learners import Learner, ridge_outputs
+from divacli.features import Samples, joined
+from divacli.features.samples import require_same_features
 from divacli.manifest import Manifest
 from divacli.progress import Progress, silent
 from divacli.solve.pose import SolveOptions

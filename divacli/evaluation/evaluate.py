@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from divacli.embed import Samples
 from divacli.errors import DataError, listed
 from divacli.evaluation.learners import Learner
 from divacli.evaluation.verdicts import Verdict, confidence_of, difference_interval
+from divacli.features import Samples
 from divacli.manifest import Manifest
 from divacli.progress import Progress, silent
 from divacli.solve.overlap import sample_places

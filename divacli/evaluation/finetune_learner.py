@@ -13,8 +13,8 @@ from torch import Tensor
 from divacli.backbones.backbone import Backbone
 from divacli.backbones.parts import active_names
 from divacli.backbones.transform import probe_images
-from divacli.embed import BackboneChoice, Samples
-from divacli.embed.samples import order_by_path
+from divacli.features import BackboneChoice, Samples
+from divacli.features.samples import order_by_path
 from divacli.progress import silent
 from divacli.solve.pose import SolveOptions, pose
 from divacli.training.image_batches import ImageBatches

@@ -12,8 +12,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from divacli.embed import Samples
-from divacli.embed.samples import order_by_path
+from divacli.features import Samples
+from divacli.features.samples import order_by_path
 from divacli.ridge import RidgeTask, Span, decompose, ridge_path
 from divacli.solve.pose import SolveOptions, pose
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from divacli.embed import Samples, joined
 from divacli.errors import DataError, listed
 from divacli.evaluation.evaluate import EVERYTHING, ORACLE, WHOLE_POOL, TrainingSet, random_values
+from divacli.features import Samples, joined
 from divacli.solve.overlap import which_shared
 
 

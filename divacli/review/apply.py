@@ -145,7 +145,7 @@ def rows_of(data: str) -> Manifest:
         store = os.path.exists(os.path.join(str(place_of(data)), STORE_FILE))  # noqa: PTH110, PTH118
     if not store:
         return read_manifest(data)
-    from divacli.embed import read_data
+    from divacli.features import read_data
 
     opened = read_data(data)
     return opened if isinstance(opened, Manifest) else opened.manifest

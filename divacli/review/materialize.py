@@ -254,7 +254,7 @@ def _image_name(file: str) -> str:
         return name
     from PIL import Image
 
-    from divacli.embed.images import open_image
+    from divacli.features.images import open_image
 
     try:
         with open_image(read_bytes(file)) as image:

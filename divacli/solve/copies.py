@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from divacli.embed import Samples, joined
-from divacli.embed.samples import order_by_path
+from divacli.features import Samples, joined
+from divacli.features.samples import order_by_path
 from divacli.ridge import Problem
 from divacli.solve.groups import group_numbers
 from divacli.solve.pose import SolveOptions, balanced, pose, pose_validation

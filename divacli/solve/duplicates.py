@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from divacli.embed import Samples, joined
-from divacli.embed.samples import order_by_path, require_same_features
+from divacli.features import Samples, joined
+from divacli.features.samples import order_by_path, require_same_features
 from divacli.manifest.columns import FEATURE_SOURCE
 from divacli.manifest.identity import sample_names
 from divacli.parallel import world

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from divacli.embed import (
+from divacli.errors import DataError, listed
+from divacli.features import (
     BackboneChoice,
     ExtractOptions,
     Samples,
@@ -16,7 +17,6 @@ from divacli.embed import (
     read_data,
     samples_of,
 )
-from divacli.errors import DataError, listed
 from divacli.manifest import Labels, Manifest, alike_between
 from divacli.progress import Progress, silent
 from divacli.run import current
@@ -33,7 +33,7 @@ from divacli.solve.groups import (
 )
 
 if TYPE_CHECKING:
-    from divacli.embed.augmentation import NamedTransform
+    from divacli.features.augmentation import NamedTransform
 
 
 Given = str | Manifest | Samples
@@ -186,7 +186,7 @@ class Loader:
             pools: Samples of another modality each, or a table of texts.
             validation: Of the core's modality.
         """
-        from divacli.embed.texts import TEXTS, is_text_table, read_texts
+        from divacli.features.texts import TEXTS, is_text_table, read_texts
 
         training = opened(data)
         manifest = manifest_in(training)
@@ -222,7 +222,7 @@ class Loader:
 
     def _text_embedder(self) -> Callable[[Manifest], Samples]:
         from divacli.backbones.clip import load_text_encoder
-        from divacli.embed.texts import text_samples
+        from divacli.features.texts import text_samples
 
         model = self.choice.model
         encoder = load_text_encoder(model if isinstance(model, str) else None)

@@ -200,7 +200,7 @@ def open_loader(
         warn: Told what the user should know, one sentence at a time.
         note: Told what is no warning.
     """
-    from divacli.embed import BackboneChoice, ExtractOptions
+    from divacli.features import BackboneChoice, ExtractOptions
     from divacli.solve.loader import Loader
 
     return Loader(

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pandas as pd
 import torch
 
-from divacli.embed import Samples
-from divacli.embed.samples import order_by_path, require_same_features
 from divacli.errors import ModelError
+from divacli.features import Samples
+from divacli.features.samples import order_by_path, require_same_features
 from divacli.ridge import PoolProblem, RidgeTask, Span, merged
 from divacli.solve.pose import SolveOptions, balanced, offset_of, pose, pose_validation
 

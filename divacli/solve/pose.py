@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from divacli.embed import Samples
-from divacli.embed.samples import require_same_features
 from divacli.errors import ModelError
+from divacli.features import Samples
+from divacli.features.samples import require_same_features
 from divacli.manifest import Manifest
 from divacli.ridge import LinearOutput, RidgeTask, fit_scaling
 from divacli.solve.groups import DEFAULT_GROUP, group_numbers

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from divacli.embed import Samples
-from divacli.embed.keys import digest_of_all
+from divacli.features import Samples
+from divacli.features.keys import digest_of_all
 from divacli.manifest import Manifest
 from divacli.solve.groups import group_count, group_names
 from divacli.solve.pose import SolveOptions

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from divacli.embed import Samples
-from divacli.embed.samples import order_by_path
 from divacli.errors import SolveError
+from divacli.features import Samples
+from divacli.features.samples import order_by_path
 from divacli.progress import Progress, silent
 from divacli.ridge import (
     CrossEntropyLoss,

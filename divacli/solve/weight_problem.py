@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 import torch
 
-from divacli.embed import Samples
-from divacli.embed.samples import order_by_path
 from divacli.errors import DataError
+from divacli.features import Samples
+from divacli.features.samples import order_by_path
 from divacli.ridge import Problem, RidgeTask, Span, decompose, ridge_path
 from divacli.solve.groups import group_numbers
 from divacli.solve.pose import SolveOptions, balanced, pose, pose_validation

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from divacli.embed import Samples
-from divacli.embed.feature_rows import whole
-from divacli.embed.samples import order_by_path
 from divacli.errors import DataError
+from divacli.features import Samples
+from divacli.features.feature_rows import whole
+from divacli.features.samples import order_by_path
 from divacli.ridge import Problem, choose_steps, differentiate, left_out, stepped
 from divacli.ridge.fit.folds import split_in_folds
 from divacli.solve.groups import group_numbers

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from divacli.embed.samples import failures_of, undecodable
+from divacli.features.samples import failures_of, undecodable
 from divacli.progress import Progress
 from divacli.training.image_batches import ImageBatches
 from divacli.training.trainee import Trainee

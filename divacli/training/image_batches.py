@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from divacli.backbones.backbone import Backbone
-from divacli.embed.image_loader import load_batches
-from divacli.embed.keys import content_keys, digest_of
-from divacli.embed.open import require_images
-from divacli.embed.samples import failures_of, undecodable
+from divacli.features.image_loader import load_batches
+from divacli.features.keys import content_keys, digest_of
+from divacli.features.open import require_images
+from divacli.features.samples import failures_of, undecodable
 from divacli.manifest import Manifest
 from divacli.progress import Progress
 

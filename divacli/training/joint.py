@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from divacli.embed import Samples
-from divacli.embed.samples import order_by_path
+from divacli.features import Samples
+from divacli.features.samples import order_by_path
 from divacli.progress import Progress
 from divacli.ridge import SIZES
 from divacli.solve.pose import SolveOptions, balanced, class_numbers, pose

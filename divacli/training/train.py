@@ -20,12 +20,12 @@ from torch import Tensor
 from divacli.backbones.backbone import Backbone
 from divacli.backbones.parts import active_names
 from divacli.backbones.transform import probe_images
-from divacli.embed import Samples
-from divacli.embed.feature_rows import whole
-from divacli.embed.keys import digest_of
-from divacli.embed.options import CPU_BLOCK
-from divacli.embed.samples import failures_of, undecodable
 from divacli.errors import ModelError, listed
+from divacli.features import Samples
+from divacli.features.feature_rows import whole
+from divacli.features.keys import digest_of
+from divacli.features.options import CPU_BLOCK
+from divacli.features.samples import failures_of, undecodable
 from divacli.machine.allocator import keep_freed_memory
 from divacli.manifest import Manifest
 from divacli.manifest.columns import without_scores

@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from divacli.backbones.backbone import Backbone
 from divacli.backbones.layer import inputs_of, pooled
-from divacli.embed.options import CPU_BLOCK
 from divacli.errors import DivaError, ModelError
+from divacli.features.options import CPU_BLOCK
 from divacli.ridge import RidgeTask, Span, calibrate, decompose, loo_predictions, ridge_path
 from divacli.ridge.leave_out.calibration import calibration_rows
 from divacli.ridge.weights.problem import predictions

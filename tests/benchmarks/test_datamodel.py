@@ -42,7 +42,7 @@ from benchmarks.datamodel_truths import (
     subsets,
 )
 from divacli.curate.sample_scores import score
-from divacli.embed import BackboneChoice
+from divacli.features import BackboneChoice
 from divacli.ridge import SquaredLoss, validation_sums
 from divacli.solve.pose import SolveOptions
 from divacli.solve.solution import solve

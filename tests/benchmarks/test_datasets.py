@@ -9,8 +9,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from benchmarks.datasets import CALTECH_TRAIN, SETS, manifests
-from divacli.embed import read_data
 from divacli.errors import DataError
+from divacli.features import read_data
 from divacli.manifest import Manifest
 
 Expected = dict[str, list[tuple[str, str]]]

@@ -18,10 +18,10 @@ from benchmarks.linearize_table import Row, missed, paired, report, share
 from divacli.backbones.linearised.expression import Linearize
 from divacli.curate.prune_rules import choose_automatically
 from divacli.curate.sample_scores import score
-from divacli.embed import BackboneChoice, Samples, load_samples
 from divacli.evaluation.evaluate import evaluate
 from divacli.evaluation.learners import RidgeLearner
 from divacli.evaluation.rivals import rivals
+from divacli.features import BackboneChoice, Samples, load_samples
 from divacli.solve.pose import SolveOptions
 from divacli.solve.solution import solve
 

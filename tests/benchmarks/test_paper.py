@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from benchmarks import machine
 from benchmarks.paper import app, markdown, share_of_classes
-from divacli.embed import Samples, load_samples
+from divacli.features import Samples, load_samples
 from tests.made import in_turn, write_images
 
 NETWORK = """

@@ -150,7 +150,7 @@ def refuse_to_compute(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
     def switch_on() -> None:
         loading = "backbones.backbone.load_backbone"
-        for name in ("curate.sample_scores.score", loading, "embed.extract.extract"):
+        for name in ("curate.sample_scores.score", loading, "features.extract.extract"):
             monkeypatch.setattr(f"divacli.{name}", refuse)
 
     return switch_on

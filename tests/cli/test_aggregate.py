@@ -112,8 +112,8 @@ def test_the_recipe_of_the_documentation(modalities, arrays, done):
     """It predicts new images as the package's own fit of the written set does."""
     import torch
 
-    from divacli.embed import BackboneChoice, ExtractOptions, load_samples
     from divacli.evaluation.learners import RidgeLearner
+    from divacli.features import BackboneChoice, ExtractOptions, load_samples
     from divacli.solve.pose import SolveOptions
 
     arrays("new.npz", 400, 9, noise=1.5)

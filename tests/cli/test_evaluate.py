@@ -341,7 +341,7 @@ def test_images_are_embedded_once(images, images_table, model, done, tmp_path, m
         target.write_bytes(file.read_bytes())
     images_table[::2].to_csv("kept.csv", index=False)
     done("score", images, *model)
-    monkeypatch.delattr("divacli.embed.extract.extract")
+    monkeypatch.delattr("divacli.features.extract.extract")
     result = done(
         *("evaluate", images, "--manifest", "kept.csv", "--test", held_out, "--learner", "ridge", *model)
     )

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from divacli.embed.store import FeatureStore
+from divacli.features.store import FeatureStore
 from tests.cli.test_logs import read_log
 from tests.made import FACTORY, in_turn, write_images
 
@@ -38,7 +38,7 @@ class Transform:
         return TRANSFORM(image)
 
 def make_mortal():
-    from divacli.embed import extract
+    from divacli.features import extract
     extract.SHARD_ROWS = 32
     return Net(), Transform()
 """

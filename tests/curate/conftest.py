@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from divacli.backbones.backbone import Backbone, load_backbone
-from divacli.embed import BackboneChoice, ExtractOptions, Samples, load_samples
+from divacli.features import BackboneChoice, ExtractOptions, Samples, load_samples
 from tests import made
 
 NET = """

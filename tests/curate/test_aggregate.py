@@ -11,10 +11,10 @@ import torch
 from divacli.curate.aggregate import FEATURES, WEIGHTS, aggregate, aligned, features_file
 from divacli.curate.extend import extend
 from divacli.curate.pool_rule import ExtendOptions
-from divacli.embed import joined
-from divacli.embed.feature_rows import whole
 from divacli.errors import DataError, StoreError
 from divacli.evaluation.learners import RidgeLearner
+from divacli.features import joined
+from divacli.features.feature_rows import whole
 from divacli.files.write import write_bytes
 from divacli.manifest import write_table
 from divacli.ridge import decompose, leave_one_out, ridge_path

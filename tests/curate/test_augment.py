@@ -15,10 +15,10 @@ from torchvision.transforms import v2
 from divacli.curate.augment import AugmentOptions, AugmentResult, augment, walk
 from divacli.curate.augment_forecast import AUGMENTING, EQUAL
 from divacli.curate.augmentation_file import UNTOUCHED, snippet
-from divacli.embed import Samples
-from divacli.embed.augmentation import NamedTransform
-from divacli.embed.feature_rows import whole
-from divacli.embed.transform_names import parse_transform
+from divacli.features import Samples
+from divacli.features.augmentation import NamedTransform
+from divacli.features.feature_rows import whole
+from divacli.features.transform_names import parse_transform
 from divacli.report.terminal.augment import augment_verdict
 from divacli.ridge import NOTHING, RANDOM, decompose, ridge_path, share_weights
 from divacli.ridge.weights.shares import walk_shares

@@ -13,11 +13,11 @@ from divacli.curate.extend import extend
 from divacli.curate.pool_rule import ExtendOptions
 from divacli.curate.prune_rules import choose_kept
 from divacli.curate.sample_scores import score
-from divacli.embed import joined
 from divacli.errors import DataError
 from divacli.evaluation.curve import additions, by_derivative, by_loss, measure_curve, removals
 from divacli.evaluation.evaluate import TrainingSet, measure
 from divacli.evaluation.learners import RidgeLearner, ridge_outputs
+from divacli.features import joined
 from divacli.progress import silent
 from divacli.solve.pose import SolveOptions
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from divacli.embed import BackboneChoice, ExtractOptions, load_samples
 from divacli.errors import DataError
+from divacli.features import BackboneChoice, ExtractOptions, load_samples
 from divacli.solve.duplicates import DUPLICATE_COLUMNS, all_together, find_duplicates, with_sets
 from divacli.solve.groups import DUPLICATES_GROUP, group_count, group_numbers
 

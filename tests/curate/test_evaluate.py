@@ -11,8 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from divacli.embed import Samples, joined
-from divacli.embed.samples import require_same_features
 from divacli.errors import DataError
 from divacli.evaluation.evaluate import (
     COLUMNS,
@@ -27,6 +25,8 @@ from divacli.evaluation.evaluate import (
 )
 from divacli.evaluation.learners import LEARNERS
 from divacli.evaluation.rivals import rivals
+from divacli.features import Samples, joined
+from divacli.features.samples import require_same_features
 from divacli.solve.overlap import shared_samples
 from divacli.solve.pose import SolveOptions
 from divacli.training.held_out import mean_over_groups

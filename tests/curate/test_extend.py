@@ -11,8 +11,8 @@ import torch
 
 from divacli.curate.extend import extend
 from divacli.curate.pool_rule import ExtendOptions
-from divacli.embed.feature_rows import whole
 from divacli.errors import DataError, ModelError
+from divacli.features.feature_rows import whole
 from divacli.solve.pool import shared_classes
 from divacli.solve.pose import SolveOptions
 

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from divacli.backbones.backbone import Backbone
-from divacli.embed import BackboneChoice, ExtractOptions, Samples, load_samples
 from divacli.errors import DataError, DivaError, ModelError
 from divacli.evaluation.evaluate import TrainingSet, measure
 from divacli.evaluation.finetune_learner import FinetuneLearner
+from divacli.features import BackboneChoice, ExtractOptions, Samples, load_samples
 from divacli.manifest import read_manifest
 from divacli.solve.pose import SolveOptions
 from divacli.training import crossfit

@@ -13,8 +13,8 @@ import torch
 from divacli.curate import harm
 from divacli.curate.harm import HARM_COLUMNS, far_off, harm_by, require_columns
 from divacli.curate.sample_scores import ScoreResult, score
-from divacli.embed import Samples
 from divacli.errors import DataError
+from divacli.features import Samples
 from divacli.ridge import decompose, leave_one_out
 from divacli.solve.pose import SolveOptions, pose
 

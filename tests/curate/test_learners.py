@@ -11,7 +11,6 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from divacli.embed import Samples
 from divacli.evaluation.learners import (
     FOLDS,
     LEARNERS,
@@ -22,6 +21,7 @@ from divacli.evaluation.learners import (
     ridge_outputs,
     stratified_folds,
 )
+from divacli.features import Samples
 from divacli.solve.pose import SolveOptions
 
 EXACT = SolveOptions(dtype=torch.float64)

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from divacli.embed import Samples, joined
 from divacli.errors import DataError
 from divacli.evaluation.rivals import Pool, rivals
+from divacli.features import Samples, joined
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import torch
 
 from divacli.curate.sample_scores import ScoreResult, score
 from divacli.curate.verify import verify
-from divacli.embed import Samples
+from divacli.features import Samples
 from divacli.ridge import RidgeTask, loo_derivative
 from divacli.solve.pose import SolveOptions
 

@@ -11,7 +11,7 @@ import torch
 
 from divacli.curate.ballots import collected
 from divacli.curate.votes import ANNOTATOR_COLUMNS, Consensus, find_consensus
-from divacli.embed import BackboneChoice, ExtractOptions, samples_of
+from divacli.features import BackboneChoice, ExtractOptions, samples_of
 from divacli.manifest import manifest_of, read_manifest
 from divacli.solve.pose import SolveOptions
 

@@ -22,7 +22,7 @@ OPTIONS = ("../photos", "--model", "../net.py:make", "--workers", "0", "--cache-
 """What is given to all commands that embed."""
 
 SMALL = """
-from divacli.embed import extract, write_store
+from divacli.features import extract, write_store
 extract.BLOCK_PIXELS, extract.SHARD_ROWS, write_store._SHARD_ROWS = 8 * 4 * 4, 8, 16
 """
 """What a process does first: passes of 8 images and as many rows a shard, so that there are many of both."""

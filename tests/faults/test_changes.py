@@ -27,7 +27,7 @@ CHANGES = {
 BEFORE = """
 import shutil
 from pathlib import Path
-from divacli.embed import data
+from divacli.features import data
 
 keys = data.stored_keys
 

@@ -8,14 +8,14 @@ from signal import SIGBUS, SIGKILL, SIGSEGV
 
 import pytest
 
-from divacli.embed.store import FeatureStore
+from divacli.features.store import FeatureStore
 from tests.faults.conftest import SMALL, Server, job_of, results, said_once
 
 # The system takes a process when memory is short by SIGKILL, when shared memory is full by SIGBUS.
 DYING = """
 import os
 import torch
-from divacli.embed import forward
+from divacli.features import forward
 
 torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.3
 compute = forward.OneCore.__call__

@@ -16,9 +16,9 @@ import torch
 from typer.testing import CliRunner
 
 from divacli.cli.app import app
-from divacli.embed.samples import read_store
-from divacli.embed.store import FeatureStore
 from divacli.errors import OutputError, StoreError
+from divacli.features.samples import read_store
+from divacli.features.store import FeatureStore
 from divacli.manifest import read_manifest
 from divacli.results.read import read_results
 from divacli.results.runfile import RunFile

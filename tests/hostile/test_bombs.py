@@ -24,8 +24,8 @@ import torch
 from PIL import Image
 
 from divacli.backbones.backbone import load_backbone
-from divacli.embed.images import MAX_PIXELS, UndecodableImage, decode_image
 from divacli.errors import DataError, ModelError
+from divacli.features.images import MAX_PIXELS, UndecodableImage, decode_image
 from divacli.files.place import file_digest, read_bytes
 from divacli.files.tar import MAX_BYTES, members, read_member
 from divacli.manifest import bounded, read_manifest

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from divacli.embed.images import UndecodableImage, decode_image
+from divacli.features.images import UndecodableImage, decode_image
 from divacli.manifest.folder import IMAGE_SUFFIXES
 
 NO_IMAGE = "^not an image, or of an unknown format$"

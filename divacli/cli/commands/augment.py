@@ -64,8 +64,8 @@ def register(app: typer.Typer) -> None:
         from divacli.cli.output import Output
         from divacli.cli.session import loader_of, solve_options
         from divacli.curate.augment import FILES, AugmentOptions, augment_data
-        from divacli.embed import read_data
-        from divacli.embed.transform_names import parse_transform, require_different, transform_note
+        from divacli.features import read_data
+        from divacli.features.transform_names import parse_transform, require_different, transform_note
         from divacli.report.terminal.augment import augment_summary
         from divacli.solve.options import ROBUST_CROSS_ENTROPY
 

@@ -64,7 +64,7 @@ def register(app: typer.Typer) -> None:
         from divacli.cli.output import Output
         from divacli.cli.session import loader_of, solve_options
         from divacli.curate.reweight import FILES, ReweightOptions, reweight_data
-        from divacli.embed import read_data
+        from divacli.features import read_data
         from divacli.report.terminal.reweight import reweight_summary
         from divacli.solve.options import ROBUST_CROSS_ENTROPY
 

@@ -64,7 +64,7 @@ def register(app: typer.Typer) -> None:
         from divacli.cli.output import Output
         from divacli.cli.session import loader_of, solve_options
         from divacli.curate.score import FILES, remember, score_data
-        from divacli.embed import read_data
+        from divacli.features import read_data
         from divacli.report.terminal.score import scoring_summary
 
         target = Output(output, *FILES, sources=(data,))

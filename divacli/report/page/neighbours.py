@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from divacli.curate.score_table import Scores
-from divacli.embed import Samples
+from divacli.features import Samples
 from divacli.manifest import Manifest
 from divacli.manifest.columns import SUGGESTED_LABEL
 from divacli.progress import Progress

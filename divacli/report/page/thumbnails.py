@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image
 
-from divacli.embed.images import UndecodableImage, decode_image
 from divacli.errors import DivaError
+from divacli.features.images import UndecodableImage, decode_image
 from divacli.files.place import read_bytes
 
 SIDE = 224
