@@ -13,6 +13,7 @@ import importlib
 import logging
 from typing import TYPE_CHECKING, Any
 
+from divacli.commands import COMMANDS
 from divacli.version import __version__
 
 if TYPE_CHECKING:
@@ -28,17 +29,17 @@ if TYPE_CHECKING:
 # Who uses the package says where its messages go; without that they go nowhere.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
-_PLACES = {
-    "divacli.api.decide": ("apply", "prune", "relabel", "score", "votes"),
-    "divacli.api.features": ("embed", "load"),
-    "divacli.api.improve": ("aggregate", "augment", "extend", "reweight"),
-    "divacli.api.train": ("evaluate", "train"),
-    "divacli.interchange.torch_dataset": ("ManifestDataset", "weighted_sampler"),
-    "divacli.ridge.leave_out.functional": ("loo_loss",),
-    "divacli.solve.options": ("Compute", "Network", "Problem"),
-    "divacli.training.run": ("Training",),
+_MODULES = {
+    **{name: f"divacli.api.{module}" for name, module in COMMANDS.items() if module is not None},
+    "Compute": "divacli.solve.options",
+    "ManifestDataset": "divacli.interchange.torch_dataset",
+    "Network": "divacli.solve.options",
+    "Problem": "divacli.solve.options",
+    "Training": "divacli.training.run",
+    "load": "divacli.api.features",
+    "loo_loss": "divacli.ridge.leave_out.functional",
+    "weighted_sampler": "divacli.interchange.torch_dataset",
 }
-_MODULES = {name: module for module, names in _PLACES.items() for name in names}
 
 __all__ = ["__version__", *sorted(_MODULES)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import sys
@@ -14,28 +15,9 @@ import typer
 from typer.core import TyperGroup
 
 from divacli.cli.command import unforeseen
-from divacli.cli.commands import (
-    aggregate,
-    apply,
-    augment,
-    demo,
-    doctor,
-    embed,
-    evaluate,
-    export,
-    extend,
-    plot,
-    prune,
-    relabel,
-    report,
-    review,
-    reweight,
-    score,
-    train,
-    votes,
-)
 from divacli.cli.console import say
 from divacli.cli.processes import launched, may_speak
+from divacli.commands import COMMANDS
 from divacli.errors import cut, shown
 from divacli.version import __version__
 
@@ -148,27 +130,8 @@ def _diva(
         typer.echo(GREETING)
 
 
-for module in (
-    score,
-    prune,
-    relabel,
-    votes,
-    apply,
-    export,
-    report,
-    review,
-    reweight,
-    extend,
-    augment,
-    aggregate,
-    train,
-    evaluate,
-    plot,
-    embed,
-    demo,
-    doctor,
-):
-    module.register(app)
+for name in COMMANDS:
+    importlib.import_module(f"divacli.cli.commands.{name}").register(app)
 
 
 def main() -> None:
