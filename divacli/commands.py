@@ -20,4 +20,4 @@ COMMANDS: dict[str, str | None] = {
     "demo": None,
     "doctor": None,
 }
-"""The name of each -> the module of `divacli.api` with its function; None where there is no result to return."""
+"""Name -> module of `divacli.api` with its function; None where there is no result to return."""
