@@ -22,10 +22,10 @@ from tests.made import Forks
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 LONGEST = (
-    *("faults/test_kills.py", "test_determinism.py", "cli/test_demo.py", "ridge/test_properties.py"),
-    *("fuzz/test_command_line.py", "fuzz/test_messages.py", "report/page/test_commands.py"),
-    *("cli/test_pipelines.py", "cli/test_processes.py", "benchmarks/test_paper.py", "test_notebook.py"),
-    *("ridge/test_noise.py", "cli/test_terminal.py", "cli/test_mixing.py", "embed/test_resume.py"),
+    *("faults/test_kills.py", "cli/test_processes.py", "test_determinism.py", "cli/test_numbers.py"),
+    *("fuzz/test_command_line.py", "report/page/test_browser.py", "cli/test_demo.py", "ridge/test_noise.py"),
+    *("ridge/test_device.py", "cli/test_prune.py", "cli/test_extend.py", "training/test_train.py"),
+    *("cli/test_pipelines.py", "test_notebook.py", "test_api.py", "ridge/test_properties.py"),
 )
 """Files of tests that take longest. They begin, so that none of them is left when all others are done."""
 
