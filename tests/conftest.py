@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import functools
 import hashlib
+import importlib.metadata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,10 @@ from tests.made import Forks
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 LONGEST = (
-    *("faults/test_kills.py", "test_determinism.py", "cli/test_demo.py", "ridge/test_properties.py"),
-    *("fuzz/test_command_line.py", "fuzz/test_messages.py", "report/page/test_commands.py"),
-    *("cli/test_pipelines.py", "cli/test_processes.py", "benchmarks/test_paper.py", "test_notebook.py"),
-    *("ridge/test_noise.py", "cli/test_terminal.py", "cli/test_mixing.py", "features/test_resume.py"),
+    *("faults/test_kills.py", "cli/test_processes.py", "test_determinism.py", "cli/test_numbers.py"),
+    *("fuzz/test_command_line.py", "report/page/test_browser.py", "cli/test_demo.py", "ridge/test_noise.py"),
+    *("ridge/test_device.py", "cli/test_prune.py", "cli/test_extend.py", "training/test_train.py"),
+    *("cli/test_pipelines.py", "test_notebook.py", "api/test_commands.py", "ridge/test_properties.py"),
 )
 """Files of tests that take longest. They begin, so that none of them is left when all others are done."""
 
@@ -52,6 +53,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 command_of = functools.cache(typer.main.get_command)
+version_of = functools.cache(importlib.metadata.version)
 
 
 @functools.cache
@@ -75,10 +77,12 @@ def remembering() -> Callable[..., Any]:
 def made_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Share between tests what is the same each time: most of the time of small commands goes there.
 
-    The command line is made of the options once a process, not once a run. A noise model is fitted once to
-    the same numbers; tests of the model itself, in `tests/ridge`, fit every time.
+    The command line is made of the options once a process, not once a run, and so is it looked up which
+    versions are installed. A noise model is fitted once to the same numbers; tests of the model itself, in
+    `tests/ridge`, fit every time.
     """
     monkeypatch.setattr("typer.testing._get_command", command_of)
+    monkeypatch.setattr("importlib.metadata.version", version_of)
     if request.path.parent.name != "ridge":
         monkeypatch.setattr("divacli.ridge.labels.noise_choice.fit_shape", remembering())
 
