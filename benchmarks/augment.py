@@ -61,7 +61,7 @@ def ridge_error(problem: Problem, weights: Tensor, test: RidgeTask) -> float:
     task = replace(problem.task, weights=weights)
     spectrum = decompose(task)
     path = ridge_path(task, spectrum)
-    _, found = validate(task, test, spectrum.fit(float(path.ridges[path.best])), SquaredLoss())
+    _, found = validate(task, test, spectrum.fit(path.ridge), SquaredLoss())
     return float((found.predicted != test.labels).double().mean())
 
 

@@ -5,7 +5,7 @@ Tensors in, tensors out: no files, no logging, no choice of device. The notation
     task = RidgeTask(features, labels, n_classes, weights)
     spectrum = decompose(task)
     path = ridge_path(task, spectrum)
-    fit = spectrum.fit(float(path.ridges[path.best]))
+    fit = spectrum.fit(path.ridge)
     result = loo_derivative(task, fit, SquaredLoss())
 """
 
