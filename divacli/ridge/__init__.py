@@ -43,13 +43,7 @@ from divacli.ridge.leave_out.oracle import Oracle
 from divacli.ridge.leave_out.path import RidgePath, ridge_grid, ridge_path
 from divacli.ridge.leave_out.removal import Removal
 from divacli.ridge.leave_out.uncertainty import derivative_errors, significant
-from divacli.ridge.pool.choice import (
-    RULES,
-    PoolProblem,
-    PoolWalk,
-    batch_size,
-    started,
-)
+from divacli.ridge.pool.choice import RULES, PoolProblem, PoolWalk, batch_size, started
 from divacli.ridge.pool.coreset import Coreset
 from divacli.ridge.pool.extension import Candidates, Extension, State
 from divacli.ridge.pool.forecast import POOL_FOLDS, TRUSTED, forecast_rules
