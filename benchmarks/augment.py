@@ -33,8 +33,8 @@ from divacli.files.cache import default_cache
 from divacli.manifest import Manifest
 from divacli.ridge import Problem, RidgeTask, SquaredLoss, choose_steps, decompose, ridge_path, share_weights
 from divacli.ridge import validation_derivative as validate
-from divacli.solve.copies import merge, pose_merged
 from divacli.solve.pose import SolveOptions
+from divacli.solve.transformed_copies import merge, pose_merged
 
 FLIPS = ("hflip", "vflip")
 MORE = (*FLIPS, "rotate:15", "benchmarks/transforms.py:shift")
@@ -61,7 +61,7 @@ def ridge_error(problem: Problem, weights: Tensor, test: RidgeTask) -> float:
     task = replace(problem.task, weights=weights)
     spectrum = decompose(task)
     path = ridge_path(task, spectrum)
-    _, found = validate(task, test, spectrum.fit(float(path.ridges[path.best])), SquaredLoss())
+    _, found = validate(task, test, spectrum.fit(path.ridge), SquaredLoss())
     return float((found.predicted != test.labels).double().mean())
 
 

@@ -108,7 +108,7 @@ def phases(task: RidgeTask) -> tuple[dict[str, float], int]:
     spectrum, turned, _ = in_eigenbasis(task, found["eigenbasis"])
     timed("path", lambda: ridge_path(turned, spectrum))
     path = found["path"]
-    best = float(path.ridges[path.best])
+    best = path.ridge
     fit = spectrum.fit(best)
     timed("derivative", lambda: loo_derivative(turned, fit, loss))
     rows = noise_rows(order, task.n_classes)

@@ -246,7 +246,7 @@ class Basis:
         posed = replace(task, weights=weights, validation_mask=weights)
         spectrum = decompose(posed)
         path = ridge_path(posed, spectrum, order=self.order)
-        return self.wrong(spectrum.fit(float(path.ridges[path.best])))
+        return self.wrong(spectrum.fit(path.ridge))
 
 
 def scored(basis: Basis, training: Samples, labels: Tensor) -> tuple[pd.DataFrame, RidgeTask, RidgeFit]:
@@ -260,7 +260,7 @@ def scored(basis: Basis, training: Samples, labels: Tensor) -> tuple[pd.DataFram
     loss, order = SquaredLoss(), basis.order
     task, spectrum = basis.labelled(labels)
     path = ridge_path(task, spectrum, order=order)
-    fit = spectrum.fit(float(path.ridges[path.best]))
+    fit = spectrum.fit(path.ridge)
     rows = noise_rows(order, task.n_classes)
     noise = fit_noise(loo_predictions(task, fit, rows), labels[rows])
     found = scores(task, fit, loss, noise.model, order)

@@ -68,8 +68,7 @@ def measure(task: RidgeTask, test: RidgeTask, wrong: torch.Tensor) -> dict[str, 
     loss = SquaredLoss()
     spectrum, task, [held_out] = in_eigenbasis(task, decompose(task), test)
     assert held_out is not None
-    path = ridge_path(task, spectrum)
-    best = float(path.ridges[path.best])
+    best = ridge_path(task, spectrum).ridge
     fit = spectrum.fit(best).to(task.dtype)
     rows = noise_rows(torch.arange(len(task)), task.n_classes)
     noise = fit_noise(loo_predictions(task, fit, rows), task.labels[rows])

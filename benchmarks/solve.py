@@ -80,7 +80,7 @@ def solve(task: RidgeTask) -> tuple[RidgePath, dict[str, float]]:
     spectrum, task, _ = in_eigenbasis(task, spectrum)
     path = ridge_path(task, spectrum)
     took("rotation and path")
-    best = float(path.ridges[path.best])
+    best = path.ridge
     loo_derivative(task, spectrum.fit(best), SquaredLoss())
     took("leave-one-out and derivative")
     return path, parts

@@ -20,15 +20,7 @@ from torch.export.passes import move_to_device_pass
 
 from divacli.backbones.checkpoint import check_finite, first_line
 from divacli.backbones.fingerprint import weights_digest
-from divacli.backbones.layer import (
-    Head,
-    as_head,
-    gives,
-    pooled,
-    run_network,
-    tensors_in,
-    unknown_layer,
-)
+from divacli.backbones.layer import Head, as_head, gives, pooled, run_network, tensors_in, unknown_layer
 from divacli.backbones.rezip import copied, member_names, open_checkpoint
 from divacli.backbones.untrusted import without_pickled_code
 from divacli.errors import ModelError, listed

@@ -43,10 +43,10 @@ from divacli.ridge import (
     stepped,
 )
 from divacli.ridge.weights.shares import equal_shares
-from divacli.solve.copies import merge, pose_merged, untouched_shares
 from divacli.solve.loader import Given, Loader, manifest_in, opened
 from divacli.solve.pose import SolveOptions
 from divacli.solve.provenance import provenance
+from divacli.solve.transformed_copies import merge, pose_merged, untouched_shares
 
 FILES = ("augmentation.yaml", f"{AUGMENT}.json")
 """What is always written."""

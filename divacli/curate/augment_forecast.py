@@ -15,8 +15,8 @@ from divacli.features.samples import order_by_path
 from divacli.progress import Progress
 from divacli.ridge import RANDOM, Decide, Problem, Rest, Training, forecast, share_weights
 from divacli.ridge.weights.shares import equal_shares, walk_shares
-from divacli.solve.copies import untouched_shares
 from divacli.solve.pose import SolveOptions
+from divacli.solve.transformed_copies import untouched_shares
 
 AUGMENTING, EQUAL = "augmenting", "equal"
 """What the probabilities found, and equal ones, are called in a forecast; "nothing" is untouched images."""

@@ -11,14 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from divacli.curate.dropping import (
-    Decision,
-    SeenInTable,
-    by_column,
-    by_label,
-    by_rule,
-    without_fold,
-)
+from divacli.curate.dropping import Decision, SeenInTable, by_column, by_label, by_rule, without_fold
 from divacli.curate.outlook import Judge, Outlook, preferred
 from divacli.curate.prune_rules import CRITERIA, Automatic, Choice, choose_automatically, split
 from divacli.curate.score_table import Scores

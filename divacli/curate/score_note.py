@@ -29,15 +29,7 @@ from divacli.files.write import write_text
 from divacli.manifest import Manifest
 from divacli.manifest.columns import DERIVATIVE, FEATURE_SOURCE, LOO_LOSS
 from divacli.progress import Progress, silent
-from divacli.ridge import (
-    Calibration,
-    CrossEntropyLoss,
-    Loss,
-    Mistakes,
-    NoiseModel,
-    Shape,
-    SquaredLoss,
-)
+from divacli.ridge import Calibration, CrossEntropyLoss, Loss, Mistakes, NoiseModel, Shape, SquaredLoss
 from divacli.solve.pose import SolveOptions
 
 FORMAT = 1

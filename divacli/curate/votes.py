@@ -244,8 +244,7 @@ def _asked(
     order = order_by_path(samples)
     ridge = options.ridge
     if ridge is None:
-        path = ridge_path(solved, spectrum, order=order)
-        ridge = float(path.ridges[path.best])
+        ridge = ridge_path(solved, spectrum, order=order).ridge
     predictions = loo_predictions(solved, spectrum.fit(ridge), torch.arange(len(solved))) - offset
     return _calibrated(solved, predictions, order, options.seed), ridge
 

@@ -13,6 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from divacli.demo import network
+from divacli.errors import OutputError
 from divacli.files.write import write_bytes
 from divacli.manifest import write_table
 from divacli.manifest.columns import TRUE_LABEL
@@ -86,6 +87,28 @@ def is_demo(folder: Path) -> bool:
     """Whether a folder was made by `make_digits`: the network's file in it is ours."""
     factory = folder / _FACTORY
     return factory.is_file() and factory.read_bytes() == Path(network.__file__).read_bytes()
+
+
+def require_empty(folder: Path, *, overwrite: bool) -> None:
+    """Refuse to write over what is there.
+
+    Args:
+        folder: Where the demonstration would be made.
+        overwrite: Whether one of an earlier run may be replaced.
+
+    Raises:
+        OutputError: The folder has something in it that may not.
+    """
+    if overwrite and is_demo(folder):
+        return
+    if folder.is_dir() and any(folder.iterdir()):
+        raise OutputError(
+            f"{folder} is not empty" + (", and was not made by diva demo" if overwrite else ""),
+            expected="a folder for the demonstration alone",
+            hint="choose another one with --out"
+            if overwrite
+            else "make it anew with --overwrite, or choose another folder with --out",
+        )
 
 
 def _png(image: np.ndarray) -> Image.Image:

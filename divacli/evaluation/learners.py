@@ -129,8 +129,7 @@ def ridge_outputs(training: Samples, others: Samples, options: SolveOptions) -> 
     spectrum = decompose(task)
     ridge = options.ridge
     if ridge is None:
-        path = ridge_path(task, spectrum, order=order_by_path(training))
-        ridge = float(path.ridges[path.best])
+        ridge = ridge_path(task, spectrum, order=order_by_path(training)).ridge
     fit = spectrum.fit(ridge).to(task.dtype)
     return torch.cat([(fit.project(batch.features) @ fit.coef).cpu() for batch in predicted.batches()])
 

@@ -9,14 +9,13 @@ import struct
 import tokenize
 import zipfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
 import numpy as np
 
 from divacli.errors import DataError
 from divacli.files.place import Place, opened
-from divacli.files.regular import open_regular, reason
+from divacli.files.regular import open_regular
 from divacli.files.remote import RemoteFile
 from divacli.manifest.bounded import most_unpacked, too_dense
 
@@ -58,29 +57,6 @@ class ArrayFile:
     offset: int
     shape: tuple[int, ...]
     dtype: np.dtype
-
-    @classmethod
-    def from_npy(cls, path: Path) -> ArrayFile:
-        """Open an array saved by `np.save`.
-
-        Raises:
-            DataError: Not a `.npy` file, or one in Fortran order, in foreign byte order, or of objects.
-        """
-        try:
-            with open_regular(path) as stream:
-                shape, readable_in_place, dtype = read_npy_header(stream)
-                offset = stream.tell()
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"{path} cannot be read: {reason(error)}", expected="an array saved by numpy.save"
-            ) from error
-        if not readable_in_place:
-            raise DataError(
-                f"{path} holds an array of {dtype} that cannot be read by rows",
-                expected="numbers in C order and in this machine's byte order",
-                hint="save numpy.ascontiguousarray(array) again on this machine",
-            )
-        return cls(path, offset, shape, dtype)
 
     @classmethod
     def from_npz(cls, path: Place, member: str, *, whole: bool = False) -> ArrayFile | np.ndarray:

@@ -5,7 +5,7 @@ Tensors in, tensors out: no files, no logging, no choice of device. The notation
     task = RidgeTask(features, labels, n_classes, weights)
     spectrum = decompose(task)
     path = ridge_path(task, spectrum)
-    fit = spectrum.fit(float(path.ridges[path.best]))
+    fit = spectrum.fit(path.ridge)
     result = loo_derivative(task, fit, SquaredLoss())
 """
 
@@ -43,13 +43,7 @@ from divacli.ridge.leave_out.oracle import Oracle
 from divacli.ridge.leave_out.path import RidgePath, ridge_grid, ridge_path
 from divacli.ridge.leave_out.removal import Removal
 from divacli.ridge.leave_out.uncertainty import derivative_errors, significant
-from divacli.ridge.pool.choice import (
-    RULES,
-    PoolProblem,
-    PoolWalk,
-    batch_size,
-    started,
-)
+from divacli.ridge.pool.choice import RULES, PoolProblem, PoolWalk, batch_size, started
 from divacli.ridge.pool.coreset import Coreset
 from divacli.ridge.pool.extension import Candidates, Extension, State
 from divacli.ridge.pool.forecast import POOL_FOLDS, TRUSTED, forecast_rules

@@ -89,7 +89,7 @@ def solve(
     with progress("choosing the ridge", 0):
         if options.ridge is None:
             path = ridge_path(solved, spectrum, order=order_by_path(samples))
-            ridge = float(path.ridges[path.best])
+            ridge = path.ridge
         else:
             ridge = options.ridge
         loss = _calibrated(options.loss, solved, spectrum, ridge, order_by_path(samples))

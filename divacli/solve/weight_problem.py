@@ -76,8 +76,7 @@ def leave_one_out_ridge(task: RidgeTask, options: SolveOptions, order: torch.Ten
     """
     if options.ridge is not None:
         return options.ridge
-    path = ridge_path(task, decompose(task), order=order)
-    return float(path.ridges[path.best])
+    return ridge_path(task, decompose(task), order=order).ridge
 
 
 def _shared(samples: Samples, task: RidgeTask, options: SolveOptions, per: Sharing) -> torch.Tensor | None:

@@ -129,7 +129,7 @@ def closed_form_head(task: RidgeTask, order: Tensor, *, bias: bool) -> tuple[Ten
         task, probe = span.task(), span.project(probe)
     spectrum = decompose(task)
     path = ridge_path(task, spectrum, order=order)
-    fit = spectrum.fit(float(path.ridges[path.best]))
+    fit = spectrum.fit(path.ridge)
     rows = calibration_rows(order, task.validation_mask, task.n_classes)
     left_out = loo_predictions(task, fit, rows)
     found = calibrate(left_out, task.labels[rows], task.validation_mask[rows], bias=bias, noise=False)

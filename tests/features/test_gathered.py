@@ -21,8 +21,10 @@ SELECTIONS = [
 
 
 def in_file(array: np.ndarray, path: Path) -> ArrayFile:
-    np.save(path, array)
-    return ArrayFile.from_npy(path)
+    np.savez(path, rows=array)
+    file = ArrayFile.from_npz(path, "rows")
+    assert isinstance(file, ArrayFile)
+    return file
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def gathered(blocks: list[np.ndarray], tmp_path: Path) -> tuple[GatheredRows, np
     block = random.integers(0, 3, 20)
     row = np.array([random.integers(0, len(blocks[number])) for number in block])
     dense = np.stack([blocks[b][r].astype(np.float64) for b, r in zip(block, row, strict=True)])
-    on_disk = [in_file(blocks[0], tmp_path / "0.npy"), blocks[1], in_file(blocks[2], tmp_path / "2.npy")]
+    on_disk = [in_file(blocks[0], tmp_path / "0.npz"), blocks[1], in_file(blocks[2], tmp_path / "2.npz")]
     return GatheredRows(on_disk, block, row), dense
 
 
@@ -94,5 +96,5 @@ def test_double_precision_is_kept(blocks: list[np.ndarray]) -> None:
 
 
 def test_whole_array_in_its_own_order(blocks: list[np.ndarray], tmp_path: Path) -> None:
-    features = whole(in_file(blocks[1], tmp_path / "1.npy"))
+    features = whole(in_file(blocks[1], tmp_path / "1.npz"))
     assert (features[:].numpy() == blocks[1]).all()

@@ -113,7 +113,7 @@ def test_every_answer_is_in_known_lines(
         raise DivaError("enough", hint="see tests/cli")
 
     # What follows waits for a person, or trains a network.
-    monkeypatch.setattr("divacli.cli.commands.review._served", enough)
+    monkeypatch.setattr("divacli.report.page.server.ReviewServer", enough)
     monkeypatch.setattr("divacli.demo.digits.make_digits", enough)
     arguments = data.draw(odd_lines(name))
     folder = tmp_path_factory.mktemp("run")

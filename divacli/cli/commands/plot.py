@@ -12,7 +12,6 @@ from divacli.cli.command import command
 from divacli.cli.options import FrameOptions, OutputOptions, Overwrite, ResultsFolder, TrueLabels
 from divacli.cli.values import path_value
 from divacli.files.present import require_present
-from divacli.results.names import SCORES
 
 
 class KindName(StrEnum):
@@ -79,31 +78,11 @@ def register(app: typer.Typer) -> None:
         require_present(truth)
         from divacli.cli.deliver import say_written
         from divacli.cli.output import Output
-        from divacli.errors import DataError
-        from divacli.manifest import read_manifest
-        from divacli.manifest.truth import known_wrong
         from divacli.report.figures.drawing import rendered
-        from divacli.report.figures.plots import KINDS, kinds_of, plots_of
-        from divacli.results.read import read_results
+        from divacli.report.figures.plots import asked_plots
 
-        results = read_results(folder)
-        kinds = [one.value for one in dict.fromkeys(kind)] if kind else kinds_of(results)
-        if not kinds:
-            raise DataError(
-                f"{folder} holds nothing to draw",
-                expected=f"what one of these needs: {', '.join(KINDS)}",
-                hint="name one with --kind to learn what it needs",
-            )
-        scores = results.samples.get(SCORES)
-        if truth is not None and scores is None:
-            raise DataError(
-                f"--truth {truth} without scores in {folder}",
-                expected="a folder with scores.csv, whose labels are compared with the true ones",
-                hint="leave --truth out, or run diva score into this folder",
-            )
-        true_labels = None if truth is None else read_manifest(truth, labels="optional")
-        wrong = None if scores is None else known_wrong(scores, true_labels)
-        plots = [named for one in kinds for named in plots_of(results, one, wrong)]
+        kinds = [one.value for one in dict.fromkeys(kind or ())]
+        plots = asked_plots(folder, kinds, truth)
         names = [f"{name}.{format.value}" for name, _ in plots]
         target = Output(OutputOptions(out=str(out or folder), overwrite=overwrite))
         for name, (_, figure) in zip(names, plots, strict=True):

@@ -5,18 +5,14 @@ from __future__ import annotations
 import shlex
 from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from divacli.cli.command import command
 from divacli.cli.console import RichProgress, console, note, say
 from divacli.cli.options import ONLY_CACHE, ComputeOptions, FrameOptions, ResultsFolder, TrueLabels
-from divacli.errors import OutputError
 from divacli.files.present import require_present
-
-if TYPE_CHECKING:
-    from divacli.report.page.server import Review, ReviewServer
 
 
 def register(app: typer.Typer) -> None:
@@ -47,12 +43,13 @@ def register(app: typer.Typer) -> None:
         require_present(truth)
         from divacli.manifest import read_manifest
         from divacli.report.page.review import prepare
+        from divacli.report.page.server import ReviewServer
         from divacli.results.read import read_results
 
         results = read_results(folder)
         known = None if truth is None else read_manifest(truth, labels="optional")
         ready, notes = prepare(results, compute.cache, RichProgress(frame), known)
-        with closing(ready.ledger), _served(ready, port) as server:
+        with closing(ready.ledger), ReviewServer(ready, port) as server:
             for sentence in notes:
                 note(sentence, frame)
             # The address is the result of this command: it is said whatever --quiet.
@@ -68,21 +65,3 @@ def register(app: typer.Typer) -> None:
             if made
             else "no decisions were made"
         )
-
-
-def _served(ready: Review, port: int) -> ReviewServer:
-    """The server of a review.
-
-    Raises:
-        OutputError: The port is taken, or not for this user.
-    """
-    from divacli.report.page.server import HOST, ReviewServer
-
-    try:
-        return ReviewServer(ready, port)
-    except OSError as error:
-        raise OutputError(
-            f"port {port} of {HOST} cannot be used: {error.strerror}",
-            expected="a free port",
-            hint="leave --port out, or choose another one",
-        ) from error

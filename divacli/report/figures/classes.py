@@ -10,16 +10,7 @@ from matplotlib.figure import Figure
 from divacli.curate.suspects import mislabelled
 from divacli.errors import DataError
 from divacli.manifest.columns import DERIVATIVE, SUGGESTED_LABEL
-from divacli.report.figures.drawing import (
-    INK,
-    SERIES,
-    density,
-    label_text,
-    named,
-    numeric,
-    panels,
-    styled,
-)
+from divacli.report.figures.drawing import INK, SERIES, density, label_text, named, numeric, panels, styled
 
 MOST_BARS = 30
 """Classes or groups in one plot, at the most."""

@@ -9,15 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from divacli.manifest.columns import DERIVATIVE, LOO_LOSS
-from divacli.report.figures.drawing import (
-    INK,
-    PLAIN_NUMBERS,
-    SERIES,
-    density,
-    named,
-    panels,
-    styled,
-)
+from divacli.report.figures.drawing import INK, PLAIN_NUMBERS, SERIES, density, named, panels, styled
 
 _BINS = 60
 _CELLS = (36, 24)

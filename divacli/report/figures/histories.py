@@ -12,15 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from divacli.errors import DataError
-from divacli.report.figures.drawing import (
-    INK,
-    PLAIN_NUMBERS,
-    SERIES,
-    named,
-    numeric,
-    panels,
-    styled,
-)
+from divacli.report.figures.drawing import INK, PLAIN_NUMBERS, SERIES, named, numeric, panels, styled
 
 
 @styled()

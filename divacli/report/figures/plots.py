@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from divacli.errors import DataError, listed
+from divacli.manifest import read_manifest
 from divacli.manifest.columns import DERIVATIVE, LOO_LOSS, MISLABEL_PROBABILITY, SUGGESTED_LABEL
+from divacli.manifest.truth import known_wrong
 from divacli.report.figures import classes, derivatives, histories
 from divacli.report.figures.curves import curve_figure, evaluation_figure
 from divacli.results.names import EVALUATION, HARM, HISTORY, REWEIGHT, SCORES, SUMMARY
-from divacli.results.read import Results
+from divacli.results.read import Results, read_results
 
 _Draw = Callable[[Results, np.ndarray | None], Iterator[tuple[str, Figure]]]
 _SCORED = (DERIVATIVE, LOO_LOSS, MISLABEL_PROBABILITY, SUGGESTED_LABEL)
@@ -67,6 +70,37 @@ def plots_of(results: Results, kind: str, wrong: np.ndarray | None = None) -> li
         )
     with results.read_as_written():
         return list(found.draw(results, wrong))
+
+
+def asked_plots(folder: Path, kinds: Sequence[str], truth: str | None) -> list[tuple[str, Figure]]:
+    """Plots of some kinds, or of all that a folder allows, each with a name for its file.
+
+    Args:
+        folder: What commands wrote results into.
+        kinds: Of `KINDS`; none of them for all.
+        truth: DATA with the true labels of the scores.
+
+    Raises:
+        DataError: There is nothing to draw, or there are true labels and no scores; or as `plots_of`.
+    """
+    results = read_results(folder)
+    kinds = kinds or kinds_of(results)
+    if not kinds:
+        raise DataError(
+            f"{folder} holds nothing to draw",
+            expected=f"what one of these needs: {', '.join(KINDS)}",
+            hint="name one with --kind to learn what it needs",
+        )
+    scores = results.samples.get(SCORES)
+    if truth is not None and scores is None:
+        raise DataError(
+            f"--truth {truth} without scores in {folder}",
+            expected="a folder with scores.csv, whose labels are compared with the true ones",
+            hint="leave --truth out, or run diva score into this folder",
+        )
+    true_labels = None if truth is None else read_manifest(truth, labels="optional")
+    wrong = None if scores is None else known_wrong(scores, true_labels)
+    return [named for kind in kinds for named in plots_of(results, kind, wrong)]
 
 
 def _scores(results: Results) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from urllib.parse import parse_qs
 
 import numpy as np
 
-from divacli.errors import DivaError
+from divacli.errors import DivaError, OutputError
 from divacli.report.page.connections import STRANGER_SECONDS, BoundedServer
 from divacli.report.page.neighbours import Neighbours
 from divacli.report.page.thumbnails import SIDE, SMALL_SIDE, large, thumbnail
@@ -72,14 +72,21 @@ class ReviewServer(BoundedServer):
         port: 0 for any that is free.
 
     Raises:
-        OSError: The port is taken.
+        OutputError: The port is taken, or not for this user.
     """
 
     def __init__(self, review: Review, port: int = 0) -> None:
         self.review = review
         self.secret = secrets.token_urlsafe(16)
         self.thumbnail = lru_cache(_REMEMBERED)(thumbnail)
-        super().__init__((HOST, port), _Handler)
+        try:
+            super().__init__((HOST, port), _Handler)
+        except OSError as error:
+            raise OutputError(
+                f"port {port} of {HOST} cannot be used: {error.strerror}",
+                expected="a free port",
+                hint="leave --port out, or choose another one",
+            ) from error
 
     def knows(self, target: str) -> bool:
         """Whether what is asked for lies below the secret."""

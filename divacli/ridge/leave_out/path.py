@@ -52,6 +52,11 @@ class RidgePath:
         return int((self.loss == self.loss.min()).nonzero()[-1])
 
     @property
+    def ridge(self) -> float:
+        """The lambda with the smallest mean loss; of equals the largest."""
+        return float(self.ridges[self.best])
+
+    @property
     def at_edge(self) -> bool:
         """Whether the smallest loss lies at an end of the path, so that the optimum may lie beyond it."""
         return self.best in (0, len(self.ridges) - 1)

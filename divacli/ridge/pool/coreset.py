@@ -175,8 +175,7 @@ class Coreset:
             seen = mask * predictable(fitted)
             mask = seen if float(seen.sum()) > 0 else mask
             order = torch.cat([self._order, len(self._core) + torch.arange(len(chosen))])
-            path = ridge_path(replace(fitted, validation_mask=mask), spectrum, order=order)
-            ridge = float(path.ridges[path.best])
+            ridge = ridge_path(replace(fitted, validation_mask=mask), spectrum, order=order).ridge
         self._fit = spectrum.fit(ridge)
         self._gram, self._pull = judged_sums(self._everything, self._fit)
 

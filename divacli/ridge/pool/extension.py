@@ -192,7 +192,7 @@ class Extension:
         ridge, factor = self._given_ridge, 1.0
         if ridge is None:
             path = ridge_path(self._core, spectrum, order=self._order)
-            ridge, factor = float(path.ridges[path.best]), CHOICE_FACTOR
+            ridge, factor = path.ridge, CHOICE_FACTOR
         self._fit = spectrum.fit(ridge)
         self._choice_fit = spectrum.fit(factor * ridge).to(self._core.dtype)
         self._calibration = self._calibrated(self._fit)

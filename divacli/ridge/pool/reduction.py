@@ -112,6 +112,5 @@ class Reduction:
         if self._ridge is not None:
             fit = spectrum.fit(self._ridge)
             return task, fit, fit
-        path = ridge_path(task, spectrum)
-        ridge = float(path.ridges[path.best])
+        ridge = ridge_path(task, spectrum).ridge
         return task, spectrum.fit(ridge), spectrum.fit(CHOICE_FACTOR * ridge)

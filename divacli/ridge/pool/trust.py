@@ -134,6 +134,5 @@ def leave_out(
 def _fit(task: RidgeTask, ridge: float | None) -> RidgeFit:
     spectrum = decompose(task)
     if ridge is None:
-        path = ridge_path(task, spectrum)
-        ridge = float(path.ridges[path.best])
+        ridge = ridge_path(task, spectrum).ridge
     return spectrum.fit(ridge)
