@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from divacli.errors import DataError, listed
+from divacli.errors import listed
 from divacli.features import (
     BackboneChoice,
     ExtractOptions,
@@ -31,6 +31,7 @@ from divacli.solve.group_checks import GroupChecks
 from divacli.solve.groups import (
     DUPLICATES_GROUP,
 )
+from divacli.solve.overlap import check_one_table
 
 if TYPE_CHECKING:
     from divacli.features.augmentation import NamedTransform
@@ -383,19 +384,3 @@ def opened(data: Given, labels: Labels = "required") -> Manifest | Samples:
         DivaError: DATA is not usable.
     """
     return read_data(data, labels=labels) if isinstance(data, str) else data
-
-
-def check_one_table(core: Manifest, pool: Manifest) -> None:
-    """Refuse images beside embeddings: the table of both could not be read back.
-
-    Raises:
-        DataError: One of the two brings its features.
-    """
-    brings = ["feature_source" in manifest.table for manifest in (core, pool)]
-    if brings[0] != brings[1]:
-        names = [core.name, pool.name]
-        raise DataError(
-            f"{names[brings.index(True)]} brings its features and {names[brings.index(False)]} does not",
-            expected="both with features or both as images, to stand in one table",
-            hint="make a store of the images with diva embed, and give that",
-        )

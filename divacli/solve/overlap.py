@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
+from divacli.errors import DataError
 from divacli.manifest import Manifest
 from divacli.manifest.identity import npz_sources
 from divacli.solve.groups import group_names
@@ -75,3 +76,19 @@ def sample_places(manifest: Manifest) -> list[str]:
         f"{os.path.realpath(str(manifest.source(source)))}\0{path}" if source else os.path.realpath(file)
         for source, path, file in rows
     ]
+
+
+def check_one_table(core: Manifest, pool: Manifest) -> None:
+    """Refuse images beside embeddings: the table of both could not be read back.
+
+    Raises:
+        DataError: One of the two brings its features.
+    """
+    brings = ["feature_source" in manifest.table for manifest in (core, pool)]
+    if brings[0] != brings[1]:
+        names = [core.name, pool.name]
+        raise DataError(
+            f"{names[brings.index(True)]} brings its features and {names[brings.index(False)]} does not",
+            expected="both with features or both as images, to stand in one table",
+            hint="make a store of the images with diva embed, and give that",
+        )
