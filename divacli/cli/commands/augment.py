@@ -64,7 +64,6 @@ def register(app: typer.Typer) -> None:
         from divacli.cli.output import Output
         from divacli.cli.session import loader_of, solve_options
         from divacli.curate.augment import FILES, AugmentOptions, augment_data
-        from divacli.features import read_data
         from divacli.features.transform_names import parse_transform, require_different, transform_note
         from divacli.report.terminal.augment import augment_summary
         from divacli.solve.options import ROBUST_CROSS_ENTROPY
@@ -82,5 +81,5 @@ def register(app: typer.Typer) -> None:
         loader = loader_of(network, compute, frame, problem.group)
         options = solve_options(problem, loader, ROBUST_CROSS_ENTROPY, robust=True)
         how = AugmentOptions(size, walk.steps, walk.folds)
-        result = augment_data(loader, read_data(data), named, options, how, problem.val)
+        result = augment_data(loader, data, named, options, how, problem.val)
         deliver(result, target, augment_summary, frame, cache=compute.cache)

@@ -64,7 +64,6 @@ def register(app: typer.Typer) -> None:
         from divacli.cli.output import Output
         from divacli.cli.session import loader_of, solve_options
         from divacli.curate.reweight import FILES, ReweightOptions, reweight_data
-        from divacli.features import read_data
         from divacli.report.terminal.reweight import reweight_summary
         from divacli.solve.options import ROBUST_CROSS_ENTROPY
 
@@ -72,5 +71,5 @@ def register(app: typer.Typer) -> None:
         loader = loader_of(network, compute, frame, problem.group)
         options = solve_options(problem, loader, ROBUST_CROSS_ENTROPY, robust=True)
         how = ReweightOptions(size, walk.steps, per.value, walk.folds)
-        result = reweight_data(loader, read_data(data), options, how, problem.val)
+        result = reweight_data(loader, data, options, how, problem.val)
         deliver(result, target, reweight_summary, frame, cache=compute.cache)

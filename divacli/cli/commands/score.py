@@ -64,13 +64,12 @@ def register(app: typer.Typer) -> None:
         from divacli.cli.output import Output
         from divacli.cli.session import loader_of, solve_options
         from divacli.curate.score import FILES, remember, score_data
-        from divacli.features import read_data
         from divacli.report.terminal.score import scoring_summary
 
         target = Output(output, *FILES, sources=(data,))
         loader = loader_of(network, compute, frame, problem.group)
         options = solve_options(problem, loader)
-        scoring = score_data(loader, read_data(data), options, problem.val, by or (), verify)
+        scoring = score_data(loader, data, options, problem.val, by or (), verify)
         forgotten = remember(scoring, loader) if leads() else None
         seconds = scoring.result.summary["seconds"]
         took = f" (embed {seconds['embed']:.1f} s, solve {seconds['solve']:.1f} s)"
