@@ -15,9 +15,11 @@ from divacli.curate import augment as _augment
 from divacli.curate import extend as _extend
 from divacli.curate import reweight as _reweight
 from divacli.features.transform_names import parse_transform, require_different
+from divacli.manifest.columns import FEATURE_SOURCE
 from divacli.report.terminal.augment import augment_summary
 from divacli.report.terminal.extend import aggregate_summary, extend_summary
 from divacli.report.terminal.reweight import reweight_summary
+from divacli.results.names import EXTENDED, REMAINING, SELECTED
 from divacli.solve.loader import manifest_in
 from divacli.solve.options import ROBUST_CROSS_ENTROPY, Compute, Problem
 
@@ -206,7 +208,7 @@ def _keep_features(report: Report, compute: Compute) -> None:
     """Let tables of an aggregation name a file of features that is there before they are saved."""
     with_features = _aggregate.feature_arrays(report.result)  # type: ignore[arg-type]
     place = str(kept_arrays(with_features, compute.cache))
-    for name in ("extended", "selected", "remaining"):
+    for name in (EXTENDED, SELECTED, REMAINING):
         table = report.tables[name]
-        if "feature_source" in table:
-            table["feature_source"] = place
+        if FEATURE_SOURCE in table:
+            table[FEATURE_SOURCE] = place

@@ -19,6 +19,7 @@ from divacli.errors import shown as on_one_line
 from divacli.manifest import Format, Manifest, manifest_of, read_manifest
 from divacli.manifest.truth import known_wrong
 from divacli.results.collect import Collected
+from divacli.results.names import HARM, SCORES
 from divacli.results.read import RECORDS, SAMPLE_TABLES, Results
 from divacli.results.result import Result
 from divacli.results.runfile import RUN_FILE
@@ -124,8 +125,8 @@ class Report:
                 samples[name] = Manifest(name, "table", table, folder, labels_required=False)
             elif name in RECORDS:
                 records[name] = table
-        if by is not None and "harm" in records:
-            records["harm"] = records["harm"][records["harm"]["by"] == by]
+        if by is not None and HARM in records:
+            records[HARM] = records[HARM][records[HARM]["by"] == by]
         results = Results(folder, samples, records, self._collected.summaries)
         if kind is None:
             kinds = kinds_of(results)
@@ -137,7 +138,7 @@ class Report:
             known = manifest_of(truth, folder, name="truth", labels="optional")
         elif truth is not None:
             known = read_manifest(os.fspath(truth), labels="optional")
-        wrong = known_wrong(samples["scores"], known) if "scores" in samples else None
+        wrong = known_wrong(samples[SCORES], known) if SCORES in samples else None
         return plots_of(results, kind, wrong)[0][1]
 
     def save(self, folder: str | Path, format: Format = "csv", *, overwrite: bool = False) -> list[str]:

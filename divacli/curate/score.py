@@ -16,6 +16,7 @@ from divacli.errors import OutputError
 from divacli.features import is_store, read_data
 from divacli.features.open import check_images
 from divacli.manifest import Manifest, read_manifest
+from divacli.manifest.columns import DERIVATIVE
 from divacli.results.names import DUPLICATES, FAILED, HARM, SCORES, SUMMARY
 from divacli.results.result import Target
 from divacli.solve.duplicates import Duplicates
@@ -153,7 +154,7 @@ def load_scores(loader: Loader, data: Given, problem: Problem) -> Scores:
     if isinstance(data, str):
         # Images that have scores already need not be there any more.
         data = read_data(data) if is_store(data) else read_manifest(data)
-    if isinstance(data, Manifest) and "derivative" in data.table:
+    if isinstance(data, Manifest) and DERIVATIVE in data.table:
         loader.warned(data)
         used = f"{data.name} holds scores, which are used as they are"
         if problem.changes_scores:

@@ -15,6 +15,7 @@ from divacli.evaluation.given import Loaded, Names, load_given
 from divacli.evaluation.learners import LEARNERS, Learner
 from divacli.evaluation.rivals import rivals
 from divacli.evaluation.verdict_words import sentences
+from divacli.results.names import CURVE, EVALUATION
 from divacli.results.result import Target
 from divacli.solve.loader import Loader
 from divacli.solve.pose import SolveOptions
@@ -95,18 +96,18 @@ class EvaluateResult:
 
     def write(self, target: Target) -> None:
         """Write the summary, then the tables, of which that of the manifests is the main one."""
-        target.json("evaluation.json", self.summary)
+        target.json(f"{EVALUATION}.json", self.summary)
         # The tables name no files, so nothing in them depends on where they lie.
         if self.curve is not None:
-            target.table("curve", self.curve.table, target.base, main=self.evaluation is None)
+            target.table(CURVE, self.curve.table, target.base, main=self.evaluation is None)
         if self.evaluation is not None:
-            target.table("evaluation", self.evaluation.table, target.base, main=True)
+            target.table(EVALUATION, self.evaluation.table, target.base, main=True)
 
 
 def files_of(names: Names, how: EvaluateOptions) -> list[str]:
     """What is always written, beside the plots."""
-    tables = [*(["evaluation"] if names.manifests else []), *([] if how.curve is None else ["curve"])]
-    return [*tables, "evaluation.json"]
+    tables = [*([EVALUATION] if names.manifests else []), *([] if how.curve is None else [CURVE])]
+    return [*tables, f"{EVALUATION}.json"]
 
 
 def evaluate_data(

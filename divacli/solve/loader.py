@@ -18,6 +18,7 @@ from divacli.features import (
     samples_of,
 )
 from divacli.manifest import Labels, Manifest, alike_between
+from divacli.manifest.columns import FEATURE_SOURCE
 from divacli.progress import Progress, silent
 from divacli.run import current
 from divacli.solve.duplicates import (
@@ -325,7 +326,7 @@ class Loader:
 
     def _told(self, samples: Samples) -> Samples:
         self.warned(samples.manifest)
-        if self.choice.named and "feature_source" in samples.manifest.table:
+        if self.choice.named and FEATURE_SOURCE in samples.manifest.table:
             self.warn(
                 f"{samples.manifest.name} brings its features: the network that was named is not used for it"
             )
@@ -343,7 +344,7 @@ class Loader:
 
     def _warned_of_failures(self, samples: Samples) -> None:
         if len(samples.failed):
-            what = "samples" if "feature_source" in samples.manifest.table else "images"
+            what = "samples" if FEATURE_SOURCE in samples.manifest.table else "images"
             self.warn(
                 f"{len(samples.failed):,} {what} cannot be used and are left out, the first: "
                 f"{samples.failed['path'].iloc[0]} ({samples.failed['reason'].iloc[0]})"

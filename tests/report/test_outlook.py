@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from divacli.curate.outlook import Outlook
-from divacli.report.outlook import Deed, outlook_sentence
+from divacli.report.terminal.outlook import Deed, outlook_sentence
 from divacli.ridge import Forecast
 
 DEED = Deed("dropping these 784", "dropping as many at random", "keep everything", "dropping")

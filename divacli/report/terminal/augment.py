@@ -11,7 +11,7 @@ from rich.text import Text
 from divacli.curate.augment import AugmentResult
 from divacli.curate.augment_forecast import EQUAL
 from divacli.curate.augmentation_file import UNTOUCHED
-from divacli.report.outlook import Deed, outlook_sentence
+from divacli.report.terminal.outlook import Deed, outlook_sentence
 from divacli.report.terminal.tables import add_numbers, add_words, cell, groups_line, listing
 from divacli.ridge import NOTHING, RANDOM
 

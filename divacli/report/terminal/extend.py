@@ -11,7 +11,7 @@ from rich.text import Text
 from divacli.curate.aggregate import AggregateResult
 from divacli.curate.extend import ExtendResult
 from divacli.manifest.columns import MODALITY, REASON
-from divacli.report.outlook import Deed, candidates, outlook_sentence, these
+from divacli.report.terminal.outlook import Deed, candidates, outlook_sentence, these
 from divacli.report.terminal.plain import plain
 from divacli.report.terminal.tables import SHOWN, add_words, cell, groups_line, listing
 

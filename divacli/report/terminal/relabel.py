@@ -13,7 +13,7 @@ from rich.text import Text
 from divacli.curate.relabel import ACTIONS, DROPPING, Relabelling
 from divacli.curate.suspects import BALANCED, LIKELY
 from divacli.manifest.columns import SUGGESTED_LABEL
-from divacli.report.outlook import Deed, outlook_sentence
+from divacli.report.terminal.outlook import Deed, outlook_sentence
 from divacli.report.terminal.plain import plain
 from divacli.report.terminal.tables import SHOWN, PathCell, add_numbers, add_words, cell, groups_line, listing
 

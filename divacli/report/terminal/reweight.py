@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from divacli.curate.reweight import ReweightResult
-from divacli.report.outlook import Deed, outlook_sentence
+from divacli.report.terminal.outlook import Deed, outlook_sentence
 from divacli.report.terminal.tables import SHOWN, add_words, cell, groups_line, listing
 
 

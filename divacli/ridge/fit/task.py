@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from divacli.errors import SolveError
+from divacli.ridge.fit.group_rows import blocks_of, packed
 from divacli.ridge.fit.rows import Rows, Selected
 from divacli.ridge.fit.scaling import Scaling
-from divacli.ridge.leave_out.groups import blocks_of, packed
 
 BATCH_ROWS = 2048
 """Rows in memory at a time: enough for full-speed matrix products, a few dozen MB at 1,024 features."""

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from divacli.ridge.leave_out.groups import blocks_of
+from divacli.ridge.fit.group_rows import blocks_of
 from divacli.ridge.leave_out.losses import CrossEntropyLoss, Loss, SquaredLoss
 
 
