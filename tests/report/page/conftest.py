@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 from typer.testing import CliRunner
 
 from divacli.cli.app import app
@@ -19,6 +18,7 @@ from divacli.progress import silent
 from divacli.report.page.review import prepare
 from divacli.report.page.server import ReviewServer
 from divacli.results.read import read_results
+from tests.made import tinted
 
 NET = """
 import torch
@@ -109,12 +109,6 @@ def diva(run_diva: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def tinted(truth: int, generator: np.random.Generator, side: int = 24) -> Image.Image:
-    """An image whose colour says its class, and whose noise tells it from the others."""
-    pixels = np.eye(3)[truth] * 130 + generator.integers(0, 100, (side, side, 3))
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-
-
 @pytest.fixture(scope="session")
 def make_scored(tmp_path_factory: pytest.TempPathFactory, diva: Callable[..., Any]) -> Callable[..., Scored]:
     """Score images of three classes; every seventh label is wrong."""
@@ -130,7 +124,7 @@ def make_scored(tmp_path_factory: pytest.TempPathFactory, diva: Callable[..., An
         files = []
         for row, one in enumerate(truth):
             name = f"{row:02d} {names[one].replace('/', '|')}.png"
-            tinted(one, generator).save(folder / name)
+            tinted(one, generator, side=24, tint=130, noise=100).save(folder / name)
             files.append(folder / name)
         table = pd.DataFrame({"path": [f"photos/{file.name}" for file in files], "label": labels})
         table.to_json(root / "labels.jsonl", orient="records", lines=True, force_ascii=False)
