@@ -48,10 +48,11 @@ def open_regular(path: str | os.PathLike[str], most: int = LARGEST) -> BufferedR
         _require_regular(found, path, most)
         if not found.st_size and _has_content(descriptor):
             raise OSError(errno.EINVAL, _NO_LENGTH, os.fspath(path))
-        return open(path, "rb", opener=lambda *_: descriptor)  # and its name is the file's
     except BaseException:
         os.close(descriptor)
         raise
+    # Not above: a signal may come when the stream has closed the descriptor already, and others may have it.
+    return open(path, "rb", opener=lambda *_: descriptor)  # and its name is the file's
 
 
 def read_regular(path: str | os.PathLike[str], most: int) -> bytes:

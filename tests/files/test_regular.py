@@ -41,3 +41,17 @@ def test_all_of_a_file_is_read_up_to_its_limit(length: int, tmp_path: Path):
             read_regular(file, length - 1)
         with pytest.raises(OSError, match=f"the limit is {length - 1:,}"):
             read_at_most(io.BytesIO(content), length - 1, file)
+
+
+def test_a_signal_when_the_file_is_open_is_not_taken_for_a_failure(tmp_path, monkeypatch):
+    file = tmp_path / "file"
+    file.write_bytes(b"content")
+
+    def opened_in_vain(*arguments, **options):
+        with open(*arguments, **options):
+            pass  # the stream goes, and its descriptor with it
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("divacli.files.regular.open", opened_in_vain, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        read_regular(file, 100)
