@@ -48,7 +48,7 @@ def test_a_signal_when_the_file_is_open_is_not_taken_for_a_failure(tmp_path, mon
     file.write_bytes(b"content")
 
     def opened_in_vain(*arguments, **options):
-        with open(*arguments, **options):
+        with open(*arguments, **options):  # noqa: PTH123
             pass  # the stream goes, and its descriptor with it
         raise KeyboardInterrupt
 
