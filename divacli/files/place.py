@@ -8,6 +8,7 @@ for the first of them.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import posixpath
 import re
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from divacli.errors import DataError
-from divacli.files.regular import LARGEST, open_regular, read_regular
+from divacli.files.regular import DOCUMENT_BYTES, LARGEST, open_regular, read_regular
 from divacli.files.remote import RemoteFile
 from divacli.files.tar import MAX_BYTES, members, read_member, through_tar
 from divacli.files.urls import is_url, local_path
@@ -204,3 +205,14 @@ def require_finished(folder: Path, name: str | None = None) -> None:
         expected="files of runs that have ended",
         hint=f"remove {folder / STAGE}, then run the command that was killed again, with --overwrite",
     )
+
+
+def holds_results(folder: Path) -> bool:
+    """Whether a folder has a record of diva's runs; other programs have files of that name, too."""
+    try:
+        runs = json.loads(read_regular(folder / RUN_FILE, DOCUMENT_BYTES))["runs"]
+        return bool(runs) and all(
+            isinstance(run["outputs"], dict) and run["versions"]["diva"] for run in runs
+        )
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return False

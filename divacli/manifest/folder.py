@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -11,8 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from divacli.errors import DataError, listed
-from divacli.files.place import RUN_FILE
-from divacli.files.regular import DOCUMENT_BYTES, read_regular
+from divacli.files.place import holds_results
 
 # What Pillow decodes in every build of the supported versions, and AVIF, which newer ones do.
 IMAGE_SUFFIXES = (
@@ -129,7 +127,7 @@ def _walk(top: Path, results: list[str]) -> Iterator[tuple[str, bool]]:
             identity = (status.st_dev, status.st_ino)
             if identity in above:
                 continue
-            if prefix and _holds_results(top / prefix):
+            if prefix and holds_results(top / prefix):
                 results.append(prefix.rstrip("/"))
                 continue
             with os.scandir(top / prefix) as entries:
@@ -145,17 +143,6 @@ def _walk(top: Path, results: list[str]) -> Iterator[tuple[str, bool]]:
                 f"{top / prefix} cannot be listed: {error.strerror}",
                 hint="make it readable, or move it elsewhere",
             ) from error
-
-
-def _holds_results(folder: Path) -> bool:
-    """Whether a folder has a record of diva's runs; other programs have files of that name, too."""
-    try:
-        runs = json.loads(read_regular(folder / RUN_FILE, DOCUMENT_BYTES))["runs"]
-        return bool(runs) and all(
-            isinstance(run["outputs"], dict) and run["versions"]["diva"] for run in runs
-        )
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return False
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

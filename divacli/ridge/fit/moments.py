@@ -129,7 +129,7 @@ class Moments:
             raise SolveError(
                 "the features as scaled (or the head's outputs) hold NaN or infinite values",
                 expected="finite numbers",
-                hint="leave those samples out; for numbers beyond 1e38 use --scaling unit",
+                hint="leave those samples out; for numbers beyond 1e38 use scaling unit",
             )
         if not self.intercept:
             return self.gram.clone(), self.cross, self.shift, None

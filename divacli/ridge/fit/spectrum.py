@@ -172,5 +172,5 @@ def unusable_ridge(ridge: float, largest: float, order: int) -> SolveError:
     return SolveError(
         f"ridge {ridge:g} leaves the features' Gram matrix singular or is not a number >= 0",
         expected=f"a finite ridge well above {rounding(order) * largest:.2g} on these features",
-        hint="use --ridge auto, or a larger number",
+        hint="use ridge auto, or a larger number",
     )

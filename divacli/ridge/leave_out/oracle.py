@@ -58,7 +58,7 @@ class Oracle:
                 f"without sample {named}{' and its group' if len(design) > 1 else ''} "
                 "the normal equations are singular",
                 expected="a ridge that makes them positive definite",
-                hint="use a larger --ridge",
+                hint="use a larger ridge",
             )
         return factor, torch.cholesky_solve(self._right + added @ targets, factor)
 

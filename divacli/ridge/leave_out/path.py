@@ -74,7 +74,7 @@ def ridge_grid(spectrum: Spectrum) -> Tensor:
             "all samples with a positive weight have the same features",
             expected="features that differ between samples, also after scaling",
             hint="check the checkpoint and the feature layer; where features differ in length alone, as a "
-            "single one does, use --scaling standard",
+            "single one does, use scaling standard",
         )
     return 10 * largest * torch.logspace(-DECADES, 0, _COARSE * DECADES + 1, dtype=torch.float64)
 

@@ -158,7 +158,7 @@ def drawn(
             raise SolveError(
                 f"K-fold: {stay} of the {what} of positive weight would stay when a fold leaves",
                 expected=f"two at least, to be left out in turn: K-fold needs three {what} or more",
-                hint="give --step-size NUMBER or --val DATA; where there are three, --folds 3",
+                hint="give a step size or a validation set; where there are three, use 3 folds",
             )
     return [number == fold for fold in range(n_folds)], rows
 

@@ -62,7 +62,7 @@ def _step(weights: Tensor, derivative: Tensor, size: float, taking_part: Tensor 
         raise SolveError(
             f"a step of size {size:g} leaves every weight at zero",
             expected="a step that leaves some samples",
-            hint="use a smaller --step-size, or auto",
+            hint="use a smaller step size, or auto",
         )
     factor = float(weights[there].sum()) / left
     return _Step(torch.where(there, moved * factor, weights), uncut, length, factor)
