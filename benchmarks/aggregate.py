@@ -25,7 +25,7 @@ from divacli.curate.pool_rule import ExtendOptions
 from divacli.evaluation.learners import RidgeLearner
 from divacli.features import Samples, joined, read_data, samples_of
 from divacli.features.feature_rows import whole
-from divacli.solve.pose import SolveOptions, pose
+from divacli.solve.ridge_problem import SolveOptions, pose
 from divacli.solve.weight_problem import leave_one_out_ridge
 
 CASES = ((5, 0), (5, 1), (5, 2), (5, 3), (5, 4), (1, 0), (1, 1))

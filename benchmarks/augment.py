@@ -33,7 +33,7 @@ from divacli.files.cache import default_cache
 from divacli.manifest import Manifest
 from divacli.ridge import Problem, RidgeTask, SquaredLoss, choose_steps, decompose, ridge_path, share_weights
 from divacli.ridge import validation_derivative as validate
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 from divacli.solve.transformed_copies import merge, pose_merged
 
 FLIPS = ("hflip", "vflip")

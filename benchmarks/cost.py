@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from divacli.ridge.labels.noise import FIT_VALUES
 from divacli.ridge.leave_out.jackknife import MOST_DELETED
-from divacli.ridge.leave_out.path import PATH_SAMPLES
+from divacli.ridge.leave_out.ridge_path import PATH_SAMPLES
 
 
 @dataclass(frozen=True)

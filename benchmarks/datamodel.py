@@ -50,7 +50,7 @@ from divacli.curate.sample_scores import score
 from divacli.files.cache import default_cache
 from divacli.ridge import loo_derivative, moments, validation_sums
 from divacli.ridge.leave_out.derivative import training
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 from divacli.solve.solution import Solution, solve
 
 FEATURES = ("head", "block:last", "full", "head+block:last")

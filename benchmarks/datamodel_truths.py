@@ -38,7 +38,7 @@ from divacli.features.samples import order_by_path
 from divacli.files.write import write_text
 from divacli.manifest import write_table
 from divacli.progress import silent
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 from divacli.training.image_batches import ImageBatches
 from divacli.training.trainable import trained_names
 from divacli.training.trainee import StepOptions, Trainee, epoch_order, learning_rate_share, set_outputs

@@ -21,7 +21,7 @@ from divacli.curate.extend import extend
 from divacli.curate.pool_rule import ExtendOptions
 from divacli.evaluation.learners import RidgeLearner, ridge_outputs
 from divacli.features import Samples
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 
 BUDGETS = (0.1, 0.2, 0.3, 0.4, 0.5)
 CASES = (*((0.5, seed) for seed in range(9)), *((rate, seed) for rate in (0.2, 0.0) for seed in range(3)))

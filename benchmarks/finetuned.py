@@ -22,7 +22,7 @@ from divacli.curate.prune import prune_automatically, prune_by
 from divacli.curate.sample_scores import score
 from divacli.curate.score_table import Scores
 from divacli.features import Samples
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 from divacli.training.train import TrainOptions, train
 
 CASES = (("uniform", 0.2), ("clean", 0.0))

@@ -28,9 +28,9 @@ from benchmarks.machine import SHARED, require_shared, save
 from benchmarks.mislabel_cells import moved, unit
 from benchmarks.peers import run
 from divacli.curate.sample_scores import score
-from divacli.curate.suspects import mislabelled
+from divacli.curate.wrong_labels import mislabelled
 from divacli.features import BackboneChoice, ExtractOptions, load_samples
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 
 NOISE = (("none", 0.0), ("uniform", 0.05), ("uniform", 0.2), ("uniform", 0.4), ("pair", 0.2), ("pair", 0.4))
 EPOCHS = (1, 2, 4, 8)

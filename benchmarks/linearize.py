@@ -39,7 +39,7 @@ from benchmarks.linearize_table import report
 from benchmarks.machine import RESULTS, SHARED, require_shared, save
 from divacli.backbones.linearised.expression import Linearize
 from divacli.curate.prune_rules import choose_automatically, choose_kept
-from divacli.curate.suspects import mislabelled
+from divacli.curate.wrong_labels import mislabelled
 from divacli.features import BackboneChoice, ExtractOptions, Samples, load_samples
 from divacli.features.feature_rows import whole
 from divacli.features.samples import order_by_path
@@ -57,7 +57,7 @@ from divacli.ridge import (
     scores,
     validation_sums,
 )
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 from divacli.solve.solution import solve
 
 SEEDS = (0, 1, 2)

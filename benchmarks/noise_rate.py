@@ -26,7 +26,7 @@ from divacli.curate.sample_scores import label_noise
 from divacli.features import BackboneChoice, ExtractOptions, load_samples
 from divacli.features.samples import order_by_path
 from divacli.files.cache import default_cache
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 from divacli.solve.solution import solve
 
 KINDS = (

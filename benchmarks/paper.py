@@ -38,7 +38,7 @@ from divacli.features import Samples, read_data
 from divacli.features.transform_names import parse_transform
 from divacli.manifest import Manifest
 from divacli.solve.loader import Loader
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 
 MODEL, WEIGHTS = "resnet34", "DEFAULT"
 RATE = 0.2

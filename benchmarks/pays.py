@@ -46,7 +46,7 @@ from divacli.features import BackboneChoice, ExtractOptions, Samples, joined, lo
 from divacli.files.cache import default_cache
 from divacli.ridge import RidgeFit, RidgeTask, loo_predictions, moments
 from divacli.ridge.fit import factorisation as factor
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 
 SIZES = {"clothing": (300, 1000, 2500), "caltech256": (1000, 3000), "cifar10": (300, 1000, 3000)}
 NOISES = (

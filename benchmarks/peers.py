@@ -102,7 +102,7 @@ def scored(data: Data) -> tuple[Any, Any]:
     """Our tool's table of scores in the order of the file, and its summary."""
     from divacli.curate.sample_scores import score
     from divacli.features import BackboneChoice, ExtractOptions, load_samples
-    from divacli.solve.pose import SolveOptions
+    from divacli.solve.ridge_problem import SolveOptions
 
     options = SolveOptions(seed=data.seed)
     extract = ExtractOptions(options.device)
@@ -113,7 +113,7 @@ def scored(data: Data) -> tuple[Any, Any]:
 
 def ours(data: Data) -> Result:
     """`mislabel_probability`, and what the product calls wrong by default and by `--decide balanced`."""
-    from divacli.curate.suspects import Expectation, balanced_threshold, mislabelled
+    from divacli.curate.wrong_labels import Expectation, balanced_threshold, mislabelled
 
     table, summary = scored(data)
     probability = table["mislabel_probability"].to_numpy(float)

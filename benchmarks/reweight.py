@@ -25,7 +25,7 @@ from benchmarks.ridge_choice import features
 from divacli.curate.reweight import ReweightOptions, reweight
 from divacli.features import BackboneChoice, ExtractOptions, Samples, load_samples
 from divacli.files.cache import default_cache
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 
 SEEDS = range(5)
 RATES = (0.0, 0.2, 0.4)

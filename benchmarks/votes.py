@@ -30,7 +30,7 @@ from divacli.curate.votes import Consensus, find_consensus
 from divacli.features import BackboneChoice, ExtractOptions, Samples, samples_of
 from divacli.files.cache import default_cache
 from divacli.manifest import Manifest, read_manifest
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 
 DRAWS = 3
 ACCURACIES = (0.95, 0.9, 0.8, 0.7, 0.6)

@@ -13,7 +13,6 @@ import importlib
 import logging
 from typing import TYPE_CHECKING, Any
 
-from divacli.commands import COMMANDS
 from divacli.version import __version__
 
 if TYPE_CHECKING:
@@ -24,10 +23,33 @@ if TYPE_CHECKING:
     from divacli.interchange.torch_dataset import ManifestDataset, weighted_sampler
     from divacli.ridge.leave_out.functional import loo_loss
     from divacli.solve.options import Compute, Network, Problem
-    from divacli.training.run import Training
+    from divacli.training.command import Training
 
 # Who uses the package says where its messages go; without that they go nowhere.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+COMMANDS: dict[str, str | None] = {
+    "score": "decide",
+    "prune": "decide",
+    "relabel": "decide",
+    "votes": "decide",
+    "apply": "decide",
+    "export": None,
+    "report": None,
+    "review": None,
+    "reweight": "improve",
+    "extend": "improve",
+    "augment": "improve",
+    "aggregate": "improve",
+    "train": "train",
+    "evaluate": "train",
+    "plot": None,
+    "embed": "features",
+    "demo": None,
+    "doctor": None,
+}
+"""The commands in the order of the help: name -> module of `divacli.api` with its function. None: there is no
+result to return."""
 
 _MODULES = {
     **{name: f"divacli.api.{module}" for name, module in COMMANDS.items() if module is not None},
@@ -35,7 +57,7 @@ _MODULES = {
     "ManifestDataset": "divacli.interchange.torch_dataset",
     "Network": "divacli.solve.options",
     "Problem": "divacli.solve.options",
-    "Training": "divacli.training.run",
+    "Training": "divacli.training.command",
     "load": "divacli.api.features",
     "loo_loss": "divacli.ridge.leave_out.functional",
     "weighted_sampler": "divacli.interchange.torch_dataset",

@@ -1,4 +1,4 @@
-"""How long work reports its progress, without knowing who watches."""
+"""The interface by which work reports how far it is."""
 
 from __future__ import annotations
 

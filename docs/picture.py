@@ -15,7 +15,7 @@ from divacli.curate.verify import verify
 from divacli.demo.digits import make_digits
 from divacli.features import BackboneChoice, ExtractOptions, load_samples
 from divacli.report.terminal.score import score_summary
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 
 COMMAND = "diva score labels.csv --model network.py:digit_net --checkpoint checkpoint.pt --verify 20"
 IMAGES = Path(__file__).parent / "images"

@@ -159,7 +159,7 @@ def record(data: bytes) -> None:
     import torch
 
     from divacli.curate.score_note import find_record
-    from divacli.solve.pose import SolveOptions
+    from divacli.solve.ridge_problem import SolveOptions
 
     scored = manifest_of(_samples().table.assign(derivative=0.5, loo_loss=0.25), FOLDER)
     with scratch() as folder:

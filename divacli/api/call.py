@@ -17,10 +17,10 @@ from divacli.errors import DivaError
 from divacli.machine.device import resolve_device
 from divacli.progress import silent
 from divacli.report.terminal.progress import shown
-from divacli.run import Run, running
+from divacli.run_record import Run, running
 from divacli.solve.loader import Loader
 from divacli.solve.options import SQUARED, Compute, Loss, Network, Problem, open_loader
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 
 NetworkLike = Network | str | None
 """A network, the name of one that needs no weights, or None where features are there."""

@@ -31,7 +31,7 @@ from divacli.results.write import ResultFiles
 from divacli.review import apply as _apply
 from divacli.review.image_files import Way
 from divacli.review.materialize import FOLDER, require_apart
-from divacli.run import running
+from divacli.run_record import running
 from divacli.solve.loader import Loader, manifest_in
 from divacli.solve.options import Compute, Network, Problem
 

@@ -14,7 +14,7 @@ from divacli.api.call import Call, NetworkLike, arguments
 from divacli.api.inputs import Data
 from divacli.api.report import Report, Saving
 from divacli.curate import embed as _embed
-from divacli.features.open import stored_sources
+from divacli.features.read import stored_sources
 from divacli.features.samples import no_failures
 from divacli.manifest import Labels, Manifest, relocate
 from divacli.solve.loader import manifest_in

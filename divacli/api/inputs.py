@@ -18,12 +18,12 @@ from torch.utils.data import Dataset
 from divacli.api.report import Report
 from divacli.errors import DataError
 from divacli.features import Samples, is_store, read_data
-from divacli.features.open import check_images
+from divacli.features.read import check_images
 from divacli.features.texts import holds_texts, texts_of
 from divacli.files.write import write_bytes
 from divacli.manifest import Labels, Manifest, manifest_of, read_manifest
 from divacli.progress import Progress
-from divacli.run import current
+from divacli.run_record import current
 
 Data = (
     str

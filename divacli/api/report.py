@@ -24,7 +24,7 @@ from divacli.results.read import RECORDS, SAMPLE_TABLES, Results
 from divacli.results.result import Result
 from divacli.results.runfile import RUN_FILE
 from divacli.results.write import ResultFiles
-from divacli.run import Input, Run, running
+from divacli.run_record import Input, Run, running
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

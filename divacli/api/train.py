@@ -11,14 +11,14 @@ from divacli.api.call import Call, NetworkLike, arguments
 from divacli.api.checks import require, require_count
 from divacli.api.inputs import Data
 from divacli.api.report import Report, Saving
-from divacli.evaluation.given import Names
-from divacli.evaluation.run import FINETUNE, CurveName, EvaluateOptions, evaluate_data, files_of
+from divacli.evaluation.command import FINETUNE, CurveName, EvaluateOptions, evaluate_data, files_of
+from divacli.evaluation.inputs import Names
 from divacli.report.terminal.evaluation import evaluate_summary
 from divacli.report.terminal.train import train_summary
 from divacli.results.write import ResultFiles
 from divacli.solve.loader import manifest_in
 from divacli.solve.options import Compute, Problem
-from divacli.training.run import Training, train_data
+from divacli.training.command import Training, train_data
 from divacli.training.train import FILES
 
 

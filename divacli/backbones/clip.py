@@ -20,7 +20,7 @@ from divacli.backbones.fingerprint import text_digest, weights_digest
 from divacli.backbones.source import Source
 from divacli.backbones.transform import Transform
 from divacli.errors import ModelError, listed
-from divacli.files.place import is_special
+from divacli.files.path_or_url import is_special
 from divacli.files.regular import DOCUMENT_BYTES, NO_REGULAR_FILE, read_regular
 
 CLIP = "clip:"

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from divacli.errors import ModelError, listed
-from divacli.files.place import file_digest
+from divacli.files.path_or_url import file_digest
 
 
 def is_user_file(text: str) -> bool:

@@ -14,10 +14,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from divacli import COMMANDS
 from divacli.cli.command import unforeseen
 from divacli.cli.console import say
 from divacli.cli.processes import launched, may_speak
-from divacli.commands import COMMANDS
 from divacli.errors import cut, shown
 from divacli.version import __version__
 

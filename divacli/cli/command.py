@@ -33,7 +33,7 @@ from divacli.cli.processes import (
 )
 from divacli.cli.values import name_value
 from divacli.errors import DivaError
-from divacli.run import Run, running
+from divacli.run_record import Run, running
 
 
 def command(

@@ -27,7 +27,7 @@ import typer
 from divacli.cli.processes import rank
 from divacli.errors import OutputError, shown
 from divacli.files.urls import is_url, without_secrets
-from divacli.run import Run
+from divacli.run_record import Run
 
 _LOGGER = logging.getLogger(__name__)
 

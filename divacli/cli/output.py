@@ -15,11 +15,11 @@ from divacli.cli.console import warn
 from divacli.cli.options import OutputOptions
 from divacli.cli.processes import leads
 from divacli.errors import OutputError, listed
-from divacli.files.place import RUN_FILE, place_of
+from divacli.files.path_or_url import RUN_FILE, place_of
 from divacli.files.urls import is_url
 from divacli.results.names import FAILED
 from divacli.results.write import ResultFiles, TakenError, in_any_format
-from divacli.run import current
+from divacli.run_record import current
 
 _ARGUMENTS = ("data", "decisions", "table")
 """What is given without the name of an option."""

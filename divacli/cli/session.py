@@ -16,7 +16,7 @@ from divacli.solve.options import SQUARED, Compute, Loss, LossError, Network, Pr
 
 if TYPE_CHECKING:
     from divacli.solve.loader import Loader
-    from divacli.solve.pose import SolveOptions
+    from divacli.solve.ridge_problem import SolveOptions
 
 _LOGGER = logging.getLogger(__name__)
 

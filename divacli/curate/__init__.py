@@ -1,1 +1,1 @@
-"""Decisions from derivatives: score, prune, and the check of a result against true refits."""
+"""What each command computes and decides: score, prune, relabel, reweight, extend, augment, votes ..."""

@@ -26,8 +26,8 @@ from divacli.features import Samples
 from divacli.features.feature_rows import whole
 from divacli.features.samples import order_by_path
 from divacli.manifest import relocate
+from divacli.manifest.column_types import stacked
 from divacli.manifest.columns import MODALITY
-from divacli.manifest.typed import stacked
 from divacli.progress import Progress, silent
 from divacli.results.accounting import account
 from divacli.results.names import AGGREGATE
@@ -35,7 +35,7 @@ from divacli.results.result import Target
 from divacli.ridge import Problem, RidgeTask, Scaling, differentiate, merged
 from divacli.solve.loader import Given, Loader
 from divacli.solve.pool import check_pool, pose_pool, shared_classes
-from divacli.solve.pose import SolveOptions, pose, pose_validation
+from divacli.solve.ridge_problem import SolveOptions, pose, pose_validation
 from divacli.solve.weight_problem import leave_one_out_ridge
 
 FEATURES = "features.npz"

@@ -29,7 +29,7 @@ from divacli.curate.outlook import Outlook
 from divacli.errors import SolveError
 from divacli.features import Samples
 from divacli.features.augmentation import NamedTransform
-from divacli.features.open import require_images
+from divacli.features.read import require_images
 from divacli.progress import Progress, silent
 from divacli.results.names import AUGMENT, FAILED
 from divacli.results.result import Target
@@ -44,8 +44,8 @@ from divacli.ridge import (
 )
 from divacli.ridge.weights.shares import equal_shares
 from divacli.solve.loader import Given, Loader, manifest_in, opened
-from divacli.solve.pose import SolveOptions
 from divacli.solve.provenance import provenance
+from divacli.solve.ridge_problem import SolveOptions
 from divacli.solve.transformed_copies import merge, pose_merged, untouched_shares
 
 FILES = ("augmentation.yaml", f"{AUGMENT}.json")

@@ -13,9 +13,9 @@ from divacli.curate.outlook import Outlook, informed
 from divacli.features import Samples
 from divacli.features.samples import order_by_path
 from divacli.progress import Progress
-from divacli.ridge import RANDOM, Decide, Problem, Rest, Training, forecast, share_weights
+from divacli.ridge import RANDOM, Decide, Problem, Rest, TrainingWeights, forecast, share_weights
 from divacli.ridge.weights.shares import equal_shares, walk_shares
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 from divacli.solve.transformed_copies import untouched_shares
 
 AUGMENTING, EQUAL = "augmenting", "equal"
@@ -78,7 +78,7 @@ def _without_fold(problem: Problem, sizes: Sequence[float], chosen: Tensor | Non
         chosen: As of `augment_outlook`.
     """
 
-    def decide(rest: Rest) -> Mapping[str, Training]:
+    def decide(rest: Rest) -> Mapping[str, TrainingWeights]:
         weights = problem.task.weights
         if problem.validation is None:
             weights = torch.where(rest.inside, 0.0, weights)
@@ -95,6 +95,6 @@ def _without_fold(problem: Problem, sizes: Sequence[float], chosen: Tensor | Non
             EQUAL: equal,
             RANDOM: exponential * (equal.sum() / exponential.sum()),
         }
-        return {name: Training(share_weights(posed, share)) for name, share in shares.items()}
+        return {name: TrainingWeights(share_weights(posed, share)) for name, share in shares.items()}
 
     return decide

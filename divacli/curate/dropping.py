@@ -1,4 +1,4 @@
-"""Decisions to drop samples, made by the same lines on all samples and on those without a fold."""
+"""Rules that drop samples. The forecast applies the same rule without each fold."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from divacli.curate.outlook import Judge, kept_weights, random_kept
 from divacli.curate.score_table import Scores
-from divacli.curate.suspects import MORE_LIKELY_WRONG, outliers, require_judged
+from divacli.curate.wrong_labels import MORE_LIKELY_WRONG, outliers, require_judged
 from divacli.manifest.columns import LOO_LOSS, MISLABEL_PROBABILITY, OUTLIER_SCORE
 from divacli.ridge import (
     RANDOM,
@@ -21,7 +21,7 @@ from divacli.ridge import (
     Evidence,
     Kept,
     Rest,
-    Training,
+    TrainingWeights,
     dropping_order,
     kept_fraction,
     leave_one_out,
@@ -238,11 +238,11 @@ def without_fold(judge: Judge, outlying: Tensor, decisions: Mapping[str, Decisio
         decisions: By name; `RANDOM` may be among them.
     """
 
-    def decide(rest: Rest) -> dict[str, Training]:
+    def decide(rest: Rest) -> dict[str, TrainingWeights]:
         seen = SeenWithoutFold(judge, rest, outlying)
         kept = {name: decision(seen).stays for name, decision in decisions.items()}
         n_dropped = int((~next(iter(kept.values()))).sum())
         kept.setdefault(RANDOM, random_kept(rest, judge.place, n_dropped))
-        return {name: Training(kept_weights(rest, stays)) for name, stays in kept.items()}
+        return {name: TrainingWeights(kept_weights(rest, stays)) for name, stays in kept.items()}
 
     return decide

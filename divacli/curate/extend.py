@@ -30,8 +30,8 @@ from divacli.ridge import Candidates, PoolWalk, Reduction, batch_size, started
 from divacli.ridge.pool.choice import BALANCED, DERIVATIVE, RANDOM
 from divacli.solve.loader import Given, Loader
 from divacli.solve.pool import check_pool, pose_choice, shared_classes, with_possible
-from divacli.solve.pose import SolveOptions
 from divacli.solve.provenance import left_out, provenance
+from divacli.solve.ridge_problem import SolveOptions
 
 TABLES = (EXTENDED, SELECTED, REMAINING, HISTORY)
 """Tables that are always written, and by diva aggregate too."""

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from divacli.curate.sample_scores import ScoreResult
-from divacli.curate.suspects import mislabelled
+from divacli.curate.wrong_labels import mislabelled
 from divacli.errors import DataError, SolveError, listed
 from divacli.manifest import Manifest
 from divacli.manifest.columns import DERIVATIVE, MISLABEL_PROBABILITY, SUGGESTED_LABEL

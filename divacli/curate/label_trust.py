@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from divacli.curate.sample_scores import label_noise
-from divacli.curate.suspects import MORE_LIKELY_WRONG
+from divacli.curate.wrong_labels import MORE_LIKELY_WRONG
 from divacli.ridge import RidgeTask, loo_predictions, moments, predictable
 
 _MOST_JUDGED = 1000

@@ -9,6 +9,7 @@ import torch
 from divacli.errors import DataError, listed
 from divacli.features import Samples
 from divacli.manifest import relocate
+from divacli.manifest.column_types import stacked
 from divacli.manifest.columns import (
     BATCH,
     EXPECTED_DERIVATIVE,
@@ -21,10 +22,9 @@ from divacli.manifest.columns import (
     without_scores,
 )
 from divacli.manifest.identity import sample_names
-from divacli.manifest.typed import stacked
 from divacli.ridge import Candidates
 from divacli.solve.overlap import kin_of
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 
 
 def barred_samples(core: Samples, pool: Samples, judged: Samples, options: SolveOptions) -> pd.Series:

@@ -15,7 +15,7 @@ from divacli.curate.dropping import Decision, SeenInTable, by_column, by_label, 
 from divacli.curate.outlook import Judge, Outlook, preferred
 from divacli.curate.prune_rules import CRITERIA, Automatic, Choice, choose_automatically, split
 from divacli.curate.score_table import Scores
-from divacli.curate.suspects import MORE_LIKELY_WRONG, doubtful, outliers
+from divacli.curate.wrong_labels import MORE_LIKELY_WRONG, doubtful, outliers
 from divacli.errors import DataError, SolveError
 from divacli.manifest.columns import MISLABEL_PROBABILITY, OUTLIER_SCORE
 from divacli.progress import Progress, silent

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from divacli.curate.suspects import (
+from divacli.curate.wrong_labels import (
     MORE_LIKELY_WRONG,
     Expectation,
     errors_first,

@@ -13,7 +13,7 @@ import torch
 
 from divacli.curate.outlook import Judge, Outlook, kept_weights, random_kept
 from divacli.curate.score_table import Scores
-from divacli.curate.suspects import (
+from divacli.curate.wrong_labels import (
     BALANCED,
     LIKELY,
     MORE_LIKELY_WRONG,
@@ -40,7 +40,7 @@ from divacli.manifest.labels import with_labels
 from divacli.progress import Progress, silent
 from divacli.results.names import CHANGES, FAILED, RELABEL, RELABELLED
 from divacli.results.result import Target
-from divacli.ridge import RANDOM, Change, Decide, Kept, Rest, Training, predictable
+from divacli.ridge import RANDOM, Change, Decide, Kept, Rest, TrainingWeights, predictable
 
 FILES = (RELABELLED, CHANGES, f"{RELABEL}.json")
 """What is always written."""
@@ -313,7 +313,7 @@ def _without_fold(judge: Judge, table: pd.DataFrame, threshold: Threshold, share
     """
     paths, odd = table["path"].to_numpy(object), outliers(table)
 
-    def decide(rest: Rest) -> dict[str, Training]:
+    def decide(rest: Rest) -> dict[str, TrainingWeights]:
         rows = rest.rows
         labels = rest.task.labels[rows]
         probability = judge.noise.posterior(rest.predictions, labels)
@@ -334,14 +334,14 @@ def _without_fold(judge: Judge, table: pd.DataFrame, threshold: Threshold, share
         chosen = torch.from_numpy(called & (actions == ACTIONS[0]))
         at_random = ~random_kept(rest, judge.place, int(chosen.sum()))
 
-        def corrected(which: torch.Tensor) -> Training:
+        def corrected(which: torch.Tensor) -> TrainingWeights:
             changed = rest.task.labels.clone()
             changed[rows[which]] = other.indices[which]
-            return Training(rest.task.weights, changed)
+            return TrainingWeights(rest.task.weights, changed)
 
         return {
             CORRECTING: corrected(chosen),
-            DROPPING: Training(
+            DROPPING: TrainingWeights(
                 kept_weights(rest, Kept.of(~chosen, labels, judge.place[rows].argsort()).stays)
             ),
             RANDOM: corrected(at_random),

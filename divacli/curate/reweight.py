@@ -20,8 +20,8 @@ from divacli.results.names import FAILED, REWEIGHT, REWEIGHTED
 from divacli.results.result import Target
 from divacli.ridge import SIZES, Problem, StepChoice, choose_steps, differentiate, stepped
 from divacli.solve.loader import Given, Loader
-from divacli.solve.pose import SolveOptions
 from divacli.solve.provenance import provenance
+from divacli.solve.ridge_problem import SolveOptions
 from divacli.solve.weight_problem import Sharing, pose_problem
 
 FILES = (REWEIGHTED, f"{REWEIGHT}.json")

@@ -12,9 +12,9 @@ from divacli.curate.outlook import Outlook, informed
 from divacli.features import Samples
 from divacli.features.samples import order_by_path
 from divacli.progress import Progress
-from divacli.ridge import RANDOM, Decide, Problem, Rest, Training, forecast, left_out
+from divacli.ridge import RANDOM, Decide, Problem, Rest, TrainingWeights, forecast, left_out
 from divacli.ridge.weights.kfold import drawn
-from divacli.solve.pose import SolveOptions, pose
+from divacli.solve.ridge_problem import SolveOptions, pose
 
 REWEIGHTING = "reweighting"
 """What the new weights are called in a forecast."""
@@ -79,7 +79,7 @@ def _without_fold(
         balanced: Whether samples pass their weights on within their class only.
     """
 
-    def decide(rest: Rest) -> Mapping[str, Training]:
+    def decide(rest: Rest) -> Mapping[str, TrainingWeights]:
         (fold,) = (number for number, inside in enumerate(parts) if torch.equal(inside, rest.inside))
         weights = without[fold]
         there = order if problem.validation is not None else order[~rest.inside[order]]
@@ -88,7 +88,7 @@ def _without_fold(
             dealt = _dealt(weights, there, problem.task.labels if balanced else None, generator)
         else:
             dealt = _dealt_among(weights, there, problem.shared, generator)
-        return {REWEIGHTING: Training(weights), RANDOM: Training(dealt)}
+        return {REWEIGHTING: TrainingWeights(weights), RANDOM: TrainingWeights(dealt)}
 
     return decide
 

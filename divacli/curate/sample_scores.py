@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from divacli.curate.suspects import (
+from divacli.curate.wrong_labels import (
     MORE_LIKELY_WRONG,
     Expectation,
     errors_first,
@@ -23,13 +23,18 @@ from divacli.features import Samples
 from divacli.features.samples import order_by_path
 from divacli.manifest.columns import (
     DERIVATIVE,
+    DERIVATIVE_SE,
     JUDGED_COLUMNS,
+    LOO_LOSS,
     MISLABEL_PROBABILITY,
+    OUTLIER_SCORE,
+    PREDICTED_LABEL,
     RANK,
     RESULTS,
     SCORE_COLUMNS,
     SIGNIFICANT,
     SUGGESTED_LABEL,
+    SUGGESTED_PROBABILITY,
 )
 from divacli.parallel import world
 from divacli.progress import Progress, silent
@@ -50,8 +55,8 @@ from divacli.ridge import (
     scores,
     significant,
 )
-from divacli.solve.pose import SolveOptions
 from divacli.solve.provenance import provenance
+from divacli.solve.ridge_problem import SolveOptions
 from divacli.solve.solution import Solution, solve
 
 LEARNED, SUSPECTED = "learned", "suspected"
@@ -266,17 +271,18 @@ def _ranked(
     """The table of scores, most harmful first, ties by path; and the samples' rows in that order."""
     given = samples.manifest.table
     classes = np.array(solution.classes, dtype=object)
-    table = given.drop(columns=[name for name in given if name in RESULTS]).assign(
-        derivative=derivative.numpy(),
-        loo_loss=loo.loss.numpy(),
-        predicted_label=classes[loo.predicted.numpy()],
-        mislabel_probability=diagnosis.mislabel_probability.numpy(),
-        suggested_label=classes[diagnosis.suggested.numpy()],
-        suggested_probability=diagnosis.suggested_probability.numpy(),
-        outlier_score=diagnosis.outlier_score.numpy(),
-        derivative_se=errors.numpy(),
-        significant=significant(derivative, errors).numpy(),
-    )
+    columns = {
+        DERIVATIVE: derivative.numpy(),
+        LOO_LOSS: loo.loss.numpy(),
+        PREDICTED_LABEL: classes[loo.predicted.numpy()],
+        MISLABEL_PROBABILITY: diagnosis.mislabel_probability.numpy(),
+        SUGGESTED_LABEL: classes[diagnosis.suggested.numpy()],
+        SUGGESTED_PROBABILITY: diagnosis.suggested_probability.numpy(),
+        OUTLIER_SCORE: diagnosis.outlier_score.numpy(),
+        DERIVATIVE_SE: errors.numpy(),
+        SIGNIFICANT: significant(derivative, errors).numpy(),
+    }
+    table = given.drop(columns=[name for name in given if name in RESULTS]).assign(**columns)
     order = np.lexsort((table["path"].to_numpy(str), -derivative.numpy()))
     table = table.iloc[order].reset_index(drop=True)
     table.insert(0, RANK, np.arange(1, len(table) + 1))

@@ -14,7 +14,7 @@ from divacli.curate.score_table import Scores
 from divacli.curate.verify import Verification, verify
 from divacli.errors import OutputError
 from divacli.features import is_store, read_data
-from divacli.features.open import check_images
+from divacli.features.read import check_images
 from divacli.manifest import Manifest, read_manifest
 from divacli.manifest.columns import DERIVATIVE
 from divacli.results.names import DUPLICATES, FAILED, HARM, SCORES, SUMMARY
@@ -22,8 +22,8 @@ from divacli.results.result import Target
 from divacli.solve.duplicates import Duplicates
 from divacli.solve.loader import Given, Loader, manifest_in, opened
 from divacli.solve.options import Problem
-from divacli.solve.pose import SolveOptions
 from divacli.solve.provenance import left_out
+from divacli.solve.ridge_problem import SolveOptions
 
 FILES = (SCORES, DUPLICATES, f"{SUMMARY}.json")
 """What is always written."""

@@ -23,14 +23,14 @@ from divacli.features import BackboneChoice, ExtractOptions, Samples, is_store, 
 from divacli.features.keys import content_keys, digest_of, digest_of_all
 from divacli.features.samples import SAMPLES_FILE, samples_in
 from divacli.features.store import FeatureStore
-from divacli.files.place import Place, place_of
+from divacli.files.path_or_url import Place, place_of
 from divacli.files.regular import DOCUMENT_BYTES, read_regular
 from divacli.files.write import write_text
 from divacli.manifest import Manifest
 from divacli.manifest.columns import DERIVATIVE, FEATURE_SOURCE, LOO_LOSS
 from divacli.progress import Progress, silent
 from divacli.ridge import Calibration, CrossEntropyLoss, Loss, Mistakes, NoiseModel, Shape, SquaredLoss
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 
 FORMAT = 1
 

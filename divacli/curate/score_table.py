@@ -1,4 +1,4 @@
-"""A table of scores that is decided about, and the problem that it came from if that can be found again."""
+"""A table of scores, and the problem behind it where the cache still has that."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from divacli.curate.outlook import Judge
 from divacli.curate.sample_scores import ScoreResult, label_noise
 from divacli.curate.score_note import ScoreRecord, find_record, recorded_samples
-from divacli.curate.suspects import require_judged
+from divacli.curate.wrong_labels import require_judged
 from divacli.errors import DataError, DivaError
 from divacli.features import Samples
 from divacli.features.samples import order_by_path
@@ -23,8 +23,8 @@ from divacli.manifest.columns import MISLABEL_PROBABILITY
 from divacli.parallel import world
 from divacli.progress import Progress
 from divacli.ridge import Problem, Span, moments
-from divacli.solve.pose import SolveOptions, pose
 from divacli.solve.provenance import grouping
+from divacli.solve.ridge_problem import SolveOptions, pose
 from divacli.solve.solution import Solution
 
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from divacli.curate.ballots import RESULT_COLUMNS, Ballots, numbered, read_ballots
-from divacli.curate.suspects import most_confused
+from divacli.curate.wrong_labels import most_confused
 from divacli.errors import listed
 from divacli.features import Samples
-from divacli.features.open import check_images
+from divacli.features.read import check_images
 from divacli.features.samples import order_by_path
 from divacli.manifest import Manifest
 from divacli.progress import Progress, silent
@@ -40,8 +40,8 @@ from divacli.ridge import (
     right_shares,
 )
 from divacli.solve.loader import Loader
-from divacli.solve.pose import SolveOptions, pose
 from divacli.solve.provenance import provenance
+from divacli.solve.ridge_problem import SolveOptions, pose
 
 FILES = ("consensus", "again", "votes.json")
 """What is always written; `annotators` beside them where a column names annotators."""

@@ -19,7 +19,7 @@ from divacli.features import Samples, joined
 from divacli.features.samples import require_same_features
 from divacli.manifest import Manifest
 from divacli.progress import Progress, silent
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 
 RANDOM = "random"
 _ROW = "row of the pool"

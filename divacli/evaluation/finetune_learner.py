@@ -16,7 +16,7 @@ from divacli.backbones.transform import probe_images
 from divacli.features import BackboneChoice, Samples
 from divacli.features.samples import order_by_path
 from divacli.progress import silent
-from divacli.solve.pose import SolveOptions, pose
+from divacli.solve.ridge_problem import SolveOptions, pose
 from divacli.training.image_batches import ImageBatches
 from divacli.training.trainable import head_of, trained_names
 from divacli.training.trainee import (

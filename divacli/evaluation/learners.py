@@ -15,7 +15,7 @@ from torch import Tensor
 from divacli.features import Samples
 from divacli.features.samples import order_by_path
 from divacli.ridge import RidgeTask, Span, decompose, ridge_path
-from divacli.solve.pose import SolveOptions, pose
+from divacli.solve.ridge_problem import SolveOptions, pose
 
 PENALTIES = tuple(float(value) for value in np.logspace(-1, 3, 9))
 """Values of C that logistic regression chooses from, two to a decade: large means little regularisation."""

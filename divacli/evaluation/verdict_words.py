@@ -8,7 +8,7 @@ from divacli.evaluation.evaluate import Evaluation
 from divacli.evaluation.verdicts import Verdict
 
 
-def sentences(evaluation: Evaluation) -> dict[str, str]:
+def verdict_sentences(evaluation: Evaluation) -> dict[str, str]:
     """Who won, by learner: the best manifest, and what is known of its lead over each rival."""
     return {
         learner: " ".join(parts(evaluation, learner, str))

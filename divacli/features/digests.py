@@ -13,7 +13,7 @@ import numpy as np
 
 from divacli.errors import OutputError
 from divacli.files.lock import locked
-from divacli.files.place import status_of
+from divacli.files.path_or_url import status_of
 from divacli.files.regular import read_regular
 from divacli.files.tar import MAX_BYTES
 from divacli.files.write import write_bytes

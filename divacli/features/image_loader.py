@@ -25,7 +25,7 @@ from divacli.errors import DataError, ModelError
 from divacli.features.batchsize import lacks_memory
 from divacli.features.images import FailedCopy, UndecodableImage, decode_image
 from divacli.features.jpeg import is_plain_jpeg
-from divacli.files.place import read_bytes
+from divacli.files.path_or_url import read_bytes
 
 if TYPE_CHECKING:
     from divacli.backbones.transform import Transform

@@ -12,7 +12,7 @@ import numpy as np
 
 from divacli.errors import DataError
 from divacli.features.digests import KnownDigests
-from divacli.files.place import file_digest, place_of
+from divacli.files.path_or_url import file_digest, place_of
 from divacli.files.tar import MAX_BYTES
 from divacli.progress import Progress
 

@@ -16,13 +16,13 @@ from divacli.features.feature_identity import require_same_space
 from divacli.features.feature_rows import GatheredRows
 from divacli.features.keys import KEY_BYTES, digest_of
 from divacli.features.store import FeatureStore
-from divacli.files.place import STORE_FILE, Place, place_of
+from divacli.files.path_or_url import STORE_FILE, Place, place_of
 from divacli.files.remote import RemoteFile
 from divacli.files.urls import suffix_of
 from divacli.manifest import Labels, Manifest, read_manifest, relocate
+from divacli.manifest.column_types import stacked
 from divacli.manifest.columns import FEATURE_SOURCE, IMAGE_SHA256, REASON
-from divacli.manifest.typed import stacked
-from divacli.run import current
+from divacli.run_record import current
 
 SAMPLES = "samples"
 SAMPLES_FILE = f"{SAMPLES}.parquet"

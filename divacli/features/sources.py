@@ -13,7 +13,7 @@ from divacli.features.feature_identity import require_same_identity
 from divacli.features.feature_rows import GatheredRows, batched, whole
 from divacli.features.keys import digest_of
 from divacli.features.samples import Samples, failures_of, is_store, left_over, no_failures, read_store
-from divacli.files.place import file_digest
+from divacli.files.path_or_url import file_digest
 from divacli.manifest import ArrayFile, Manifest, read_manifest
 from divacli.manifest.columns import FEATURE_SOURCE
 from divacli.parallel import world

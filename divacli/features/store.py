@@ -43,7 +43,7 @@ from divacli.features.store_files import (
     set_aside,
     tidy,
 )
-from divacli.files.place import STORE_FILE, Place, read_whole
+from divacli.files.path_or_url import STORE_FILE, Place, read_whole
 from divacli.files.regular import reason
 from divacli.files.tar import MAX_BYTES
 from divacli.files.write import write_bytes, write_text

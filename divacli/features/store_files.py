@@ -16,7 +16,7 @@ import numpy as np
 
 from divacli.errors import StoreError
 from divacli.features.keys import KEY_BYTES
-from divacli.files.place import STORE_FILE, Place, read_range, read_whole, size_of
+from divacli.files.path_or_url import STORE_FILE, Place, read_range, read_whole, size_of
 from divacli.files.regular import DOCUMENT_BYTES, open_regular, reason
 from divacli.files.remote import RemoteFile
 from divacli.files.write import output_error

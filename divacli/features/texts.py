@@ -20,12 +20,12 @@ from divacli.features.options import ExtractOptions
 from divacli.features.samples import Samples, no_failures
 from divacli.features.store import FeatureStore
 from divacli.files.formats import TABLE_FORMATS
-from divacli.files.place import Place, place_of
+from divacli.files.path_or_url import Place, place_of
 from divacli.files.urls import suffix_of
 from divacli.manifest import Manifest, manifest_of
+from divacli.manifest.column_types import row_numbers
 from divacli.manifest.columns import TEXT
 from divacli.manifest.tabular import parse_file
-from divacli.manifest.typed import row_numbers
 from divacli.progress import Progress, silent
 
 if TYPE_CHECKING:

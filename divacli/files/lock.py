@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from divacli.errors import OutputError
-from divacli.run import current
+from divacli.run_record import current
 
 _SILENT_SECONDS = 2.0
 """How long a lock is waited for without a word."""

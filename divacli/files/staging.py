@@ -5,7 +5,7 @@ Then they are renamed into place.
 
 A kill before the note changes nothing: the next command that writes there throws away the hidden folder.
 A kill between two renames leaves the note, and what is not in place yet. That tells everybody who looks there
-that files may be of two runs (`divacli.files.place.require_finished`). Their owner removes the hidden
+that files may be of two runs (`divacli.files.path_or_url.require_finished`). Their owner removes the hidden
 folder, and runs the same command again. Nobody carries a note out, for it may be a stranger's.
 """
 
@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from divacli.errors import OutputError, listed
-from divacli.files.place import COMMIT, STAGE, require_finished
+from divacli.files.path_or_url import COMMIT, STAGE, require_finished
 from divacli.files.write import output_error
 
 

@@ -12,14 +12,14 @@ from typing import Literal
 
 import pandas as pd
 
-from divacli.curate.suspects import mislabelled, outliers, require_judged
+from divacli.curate.wrong_labels import mislabelled, outliers, require_judged
 from divacli.errors import DataError, listed
 from divacli.files.formats import TABLE_FORMATS
 from divacli.files.urls import is_url
 from divacli.manifest import Manifest
+from divacli.manifest.column_types import row_numbers
 from divacli.manifest.columns import FEATURE_SOURCE, MISLABEL_PROBABILITY, OUTLIER_SCORE, SUGGESTED_LABEL
 from divacli.manifest.tabular import parse_file
-from divacli.manifest.typed import row_numbers
 from divacli.results.names import DUPLICATES
 from divacli.results.write import ResultFiles
 from divacli.review.decisions import DROP, RELABEL

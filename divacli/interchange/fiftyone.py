@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from divacli.curate.suspects import mislabelled
-from divacli.interchange.scored import require_images
+from divacli.curate.wrong_labels import mislabelled
+from divacli.interchange.read_scores import require_images
 from divacli.manifest import Manifest
 from divacli.manifest.columns import (
     DERIVATIVE,

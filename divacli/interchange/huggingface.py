@@ -15,23 +15,23 @@ import numpy as np
 import pandas as pd
 
 from divacli.errors import DataError, DivaError, OutputError, listed
-from divacli.files.place import is_file, read_bytes
+from divacli.files.path_or_url import is_file, read_bytes
 from divacli.files.regular import read_regular
 from divacli.files.write import write_bytes
 from divacli.manifest import manifest_of, read_manifest, write_table
+from divacli.manifest.column_types import row_numbers
 from divacli.manifest.columns import (
+    COLUMN_TYPES,
     FEATURE_SOURCE,
     GIVEN_LABEL,
     GROUP,
     ID,
     IMAGE_SHA256,
-    KINDS,
     MODALITY,
     SPLIT,
     TEXT,
     TRUE_LABEL,
 )
-from divacli.manifest.typed import row_numbers
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -96,7 +96,7 @@ def from_dataset(
         columns["label"] = _texts(datasets, dataset, label)
     columns[ID] = np.arange(len(dataset))
     for name, feature in dataset.features.items():
-        if name in (image, label) or (name in KINDS and name not in _LEFT and name != "weight"):
+        if name in (image, label) or (name in COLUMN_TYPES and name not in _LEFT and name != "weight"):
             continue
         if isinstance(feature, datasets.ClassLabel):
             columns[name] = _texts(datasets, dataset, name)
@@ -137,7 +137,7 @@ def to_dataset(
     for name in found:
         own = name in dataset.column_names
         # What the data set has itself keeps its type; of what diva finds, only the latest counts.
-        if name in _PLACES or (own and (name not in KINDS or name in _LEFT)):
+        if name in _PLACES or (own and (name not in COLUMN_TYPES or name in _LEFT)):
             continue
         values = np.full(len(dataset), None, dtype=object)
         values[rows] = _values(found[name])

@@ -15,7 +15,7 @@ import pandas as pd
 
 from divacli.errors import DataError, listed
 from divacli.files.urls import is_url
-from divacli.interchange.scored import column, require_images
+from divacli.interchange.read_scores import column, require_images
 from divacli.manifest import Manifest
 from divacli.results.write import ResultFiles
 from divacli.review.decisions import DECISION_COLUMNS, DROP, KEEP, RELABEL

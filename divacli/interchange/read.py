@@ -9,9 +9,9 @@ from typing import BinaryIO
 import pandas as pd
 
 from divacli.errors import DataError
+from divacli.files.existing import require_present
 from divacli.files.formats import TABLE_FORMATS
-from divacli.files.place import Place, place_of
-from divacli.files.present import require_present
+from divacli.files.path_or_url import Place, place_of
 from divacli.files.urls import suffix_of
 from divacli.interchange.cleanlab import IS_ISSUE, LabelIssues, decisions_of_issues
 from divacli.interchange.label_studio import decisions_of_export

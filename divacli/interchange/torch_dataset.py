@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, WeightedRandomSampler
 
 from divacli.errors import DataError
 from divacli.features.images import UndecodableImage, decode_image
-from divacli.files.place import read_bytes
+from divacli.files.path_or_url import read_bytes
 from divacli.manifest import Labels, Manifest, check_files, manifest_of, read_manifest
 from divacli.manifest.columns import FEATURE_SOURCE
 

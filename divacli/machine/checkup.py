@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from divacli.files.place import STORE_FILE
+from divacli.files.path_or_url import STORE_FILE
 from divacli.machine.versions import versions
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "firefox", "safari", "xdg-open")

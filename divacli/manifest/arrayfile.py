@@ -14,7 +14,7 @@ from typing import IO
 import numpy as np
 
 from divacli.errors import DataError
-from divacli.files.place import Place, opened
+from divacli.files.path_or_url import Place, opened
 from divacli.files.regular import open_regular
 from divacli.files.remote import RemoteFile
 from divacli.manifest.bounded import most_unpacked, too_dense

@@ -6,7 +6,7 @@ from typing import IO
 
 from divacli.errors import DataError
 from divacli.files.formats import LINE_FORMATS
-from divacli.files.place import Place, opened
+from divacli.files.path_or_url import Place, opened
 
 LONGEST_LINE = 4 << 20
 """Bytes. Rows of a table have some hundred, with the embedding in the text some ten thousand."""

@@ -12,7 +12,7 @@ import uuid
 import numpy as np
 import pandas as pd
 
-from divacli.manifest.typed import is_missing
+from divacli.manifest.column_types import is_missing
 
 # Types that are told by their text.
 _TEXT = (

@@ -95,7 +95,7 @@ REQUIRED = ("path", "label")
 OPTIONAL = (GROUP, SPLIT, ID, FEATURE_SOURCE)
 """Columns that follow path, label and weight, in order, where a table has them."""
 
-KINDS = {
+COLUMN_TYPES = {
     "path": "text",
     "label": "text",
     "weight": "number",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from divacli.errors import DataError, listed
-from divacli.files.place import holds_results
+from divacli.files.path_or_url import holds_results
 
 # What Pillow decodes in every build of the supported versions, and AVIF, which newer ones do.
 IMAGE_SUFFIXES = (

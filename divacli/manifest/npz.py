@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from divacli.errors import DataError, listed
-from divacli.files.place import Place, opened
+from divacli.files.path_or_url import Place, opened
 from divacli.files.regular import reason
 from divacli.manifest.arrayfile import ArrayFile, read_npy_header
 from divacli.manifest.bounded import require_room

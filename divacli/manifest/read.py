@@ -12,13 +12,14 @@ import numpy as np
 import pandas as pd
 
 from divacli.errors import DataError, listed
+from divacli.files.existing import DATA_KINDS, require_present, shard_names
 from divacli.files.formats import TABLE_FORMATS, TABLE_SUFFIXES, is_npz
-from divacli.files.place import Place, joined, place_of
-from divacli.files.present import KINDS, require_present, shard_names
+from divacli.files.path_or_url import Place, joined, place_of
 from divacli.files.remote import RemoteFile
 from divacli.files.urls import suffix_of
 from divacli.manifest.arrayfile import ArrayFile
 from divacli.manifest.bounded import read_stream
+from divacli.manifest.column_types import typed
 from divacli.manifest.columns import FEATURE_SOURCE
 from divacli.manifest.folder import has_images, read_folder
 from divacli.manifest.imagefolder import read_imagefolder
@@ -26,9 +27,8 @@ from divacli.manifest.npz import read_npz
 from divacli.manifest.shards import is_shard, read_shards, shards_in
 from divacli.manifest.table import Manifest
 from divacli.manifest.tabular import parse, parse_file, recognise
-from divacli.manifest.typed import typed
 from divacli.manifest.validate import leaving, validate
-from divacli.run import current
+from divacli.run_record import current
 
 Labels = Literal["required", "optional"]
 """Whether samples must have labels, of two classes at least, or may lack them as those of a pool may."""
@@ -64,7 +64,7 @@ def _read(data: str, stdin: BinaryIO | None, required: bool, repeated: bool) -> 
     if data == "-":
         return _read_stdin(stdin or sys.stdin.buffer, required, repeated)
     if not data:  # an unset shell variable; as a path it would be the current folder
-        raise DataError("DATA is an empty string", expected=KINDS)
+        raise DataError("DATA is an empty string", expected=DATA_KINDS)
     require_present(data)
     path = place_of(data)
     try:
@@ -88,7 +88,7 @@ def _read(data: str, stdin: BinaryIO | None, required: bool, repeated: bool) -> 
             expected=_KINDS_AT_URL,
             hint="mount or copy images, or run diva embed where they are and give its store",
         )
-    raise DataError(f"{data} is no kind of DATA", expected=KINDS)
+    raise DataError(f"{data} is no kind of DATA", expected=DATA_KINDS)
 
 
 def _read_directory(path: Path, name: str, labels_required: bool) -> Manifest:

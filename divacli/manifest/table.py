@@ -12,7 +12,7 @@ import pandas as pd
 
 from divacli.errors import DataError, listed
 from divacli.files.formats import is_npz
-from divacli.files.place import Place, joined, place_of
+from divacli.files.path_or_url import Place, joined, place_of
 from divacli.manifest.arrayfile import ArrayFile
 from divacli.manifest.columns import FEATURE_SOURCE
 

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from divacli.errors import DataError
-from divacli.files.place import Place
+from divacli.files.path_or_url import Place
 from divacli.manifest.bounded import LONGEST_LINE, most_unpacked, read_table, require_room, too_dense
+from divacli.manifest.column_types import require_different
 from divacli.manifest.formulas import PATH_COLUMNS, restored, restored_path
-from divacli.manifest.typed import require_different
 
 # By default a cell ends at 131,072 characters, and what diva wrote could not be read again.
 csv.field_size_limit(LONGEST_LINE)

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 
 from divacli.errors import DataError, listed
-from divacli.files.place import Place, is_file, is_special, joined
+from divacli.files.path_or_url import Place, is_file, is_special, joined
 from divacli.files.regular import NO_REGULAR_FILE
 from divacli.files.remote import RemoteFile
 from divacli.files.urls import is_url
+from divacli.manifest.column_types import row_numbers
 from divacli.manifest.columns import FEATURE_SOURCE
 from divacli.manifest.table import Manifest, alike
-from divacli.manifest.typed import row_numbers
 
 _LOOKED_AT = 100  # of the files that are missing
 

@@ -1,4 +1,4 @@
-"""Write tables and text whole or not at all."""
+"""Write a table as CSV, JSON lines or Parquet, and rewrite its paths for the place it goes to."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ import pyarrow.parquet as pq
 
 from divacli.errors import OutputError
 from divacli.files.formats import Format, is_npz
-from divacli.files.place import joined
+from divacli.files.path_or_url import joined
 from divacli.files.urls import is_url
 from divacli.files.write import output_error, write_bytes
 from divacli.manifest.bounded import LONGEST_LINE
 from divacli.manifest.cells import NotPlainError, is_nested, plain, to_json
+from divacli.manifest.column_types import is_missing
 from divacli.manifest.columns import FEATURE_SOURCE
 from divacli.manifest.formulas import PATH_COLUMNS, harmless, harmless_path
-from divacli.manifest.typed import is_missing
 
 _BLOCK_ROWS = 16_384
 _QUOTED = re.compile('[,"\\n\\r]')

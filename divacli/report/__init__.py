@@ -1,1 +1,1 @@
-"""Results for people: what the terminal shows."""
+"""Results for people: terminal, figures, page."""

@@ -118,7 +118,7 @@ def most_confused_words(summary: Mapping[str, Any]) -> str:
     )
 
 
-def sentences(summaries: Mapping[str, Mapping[str, Any]]) -> Iterator[Sentence]:
+def summary_sentences(summaries: Mapping[str, Mapping[str, Any]]) -> Iterator[Sentence]:
     """What all summaries of a folder say.
 
     Args:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from divacli.errors import DivaError, listed
 from divacli.files.formats import is_npz
-from divacli.files.place import joined
+from divacli.files.path_or_url import joined
 from divacli.files.urls import is_url
 from divacli.manifest import Manifest
 from divacli.manifest.columns import FEATURE_SOURCE

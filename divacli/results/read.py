@@ -14,7 +14,7 @@ import pandas as pd
 
 from divacli.errors import DataError
 from divacli.files.formats import WRITTEN_FORMATS
-from divacli.files.place import require_finished
+from divacli.files.path_or_url import require_finished
 from divacli.files.regular import DOCUMENT_BYTES, read_regular
 from divacli.manifest import Manifest, manifest_of
 from divacli.manifest.columns import DERIVATIVE, LOO_LOSS
@@ -40,7 +40,7 @@ from divacli.results.names import (
     SUMMARY,
     TRAIN,
 )
-from divacli.run import current
+from divacli.run_record import current
 
 SAMPLE_TABLES = (SCORES, DROPPED, CHANGES, REWEIGHTED, SELECTED, REMAINING)
 """Tables with a row for each sample that the page knows how to show."""

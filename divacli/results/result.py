@@ -1,4 +1,4 @@
-"""The shape that the results of all commands share, and what they are written to."""
+"""Two interfaces: the result of a command, and the target that takes it."""
 
 from __future__ import annotations
 

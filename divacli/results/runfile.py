@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from divacli.errors import OutputError
-from divacli.files.place import RUN_FILE
+from divacli.files.path_or_url import RUN_FILE
 from divacli.files.regular import DOCUMENT_BYTES, open_regular, read_regular
 from divacli.files.urls import without_secrets
 from divacli.machine.versions import versions
 from divacli.manifest import Manifest
-from divacli.run import Input, Run
+from divacli.run_record import Input, Run
 
 FORMAT = 1
 

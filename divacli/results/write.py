@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from divacli.errors import OutputError, listed
 from divacli.files.formats import TABLE_FORMATS, WRITTEN_FORMATS, Format
 from divacli.files.lock import locked
-from divacli.files.place import RUN_FILE
+from divacli.files.path_or_url import RUN_FILE
 from divacli.files.staging import Stage, is_plain
 from divacli.results.names import FAILED
 from divacli.results.runfile import RunFile, described, recorded_output
-from divacli.run import current
+from divacli.run_record import current
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -153,14 +153,14 @@ class ResultFiles:
         if self.folder is None:
             self._late = lambda: write_table(moved, None, written)
         else:
-            write_table(moved, self.made(f"{name}.{written}"), written)
+            write_table(moved, self.staged_path(f"{name}.{written}"), written)
 
     def records(self, name: str, table: pd.DataFrame) -> None:
         """Write a table that is not one of samples, in a folder only."""
         from divacli.manifest import write_table
 
         if self._stage is not None:
-            write_table(table, self.made(f"{name}.{self.format}"), self.format)
+            write_table(table, self.staged_path(f"{name}.{self.format}"), self.format)
 
     def json(self, name: str, content: dict[str, object]) -> None:
         """Write a JSON file, in a folder only."""
@@ -171,7 +171,7 @@ class ResultFiles:
         from divacli.files.write import write_bytes
 
         if self._stage is not None:
-            write_bytes(self.made(name), content)
+            write_bytes(self.staged_path(name), content)
 
     def text(self, name: str, content: str) -> None:
         """Write a command's main result where it is text and no table."""
@@ -180,7 +180,7 @@ class ResultFiles:
         elif self.writes:
             self._late = lambda: _print(content)
 
-    def made(self, name: str) -> Path:
+    def staged_path(self, name: str) -> Path:
         """Where to make a file or folder of the result that will be called so; there is a folder for it."""
         assert self._stage is not None
         if name not in self.written:

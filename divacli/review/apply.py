@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from divacli.errors import listed
-from divacli.files.place import STORE_FILE, place_of
+from divacli.files.path_or_url import STORE_FILE, place_of
 from divacli.files.urls import is_url, suffix_of
 from divacli.manifest import Manifest, read_manifest
 from divacli.manifest.columns import without_scores
@@ -127,7 +127,7 @@ def with_images(result: ApplyResult, target: ResultFiles, way: Way, progress: Pr
         way,
         target.format,
         progress,
-        target.made(FOLDER),
+        target.staged_path(FOLDER),
     )
     return replace(result, table=table, said=(*result.said, *warnings), origin=target.base.resolve())
 

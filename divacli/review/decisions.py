@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from divacli.errors import DataError, listed
-from divacli.files.place import Place, joined
+from divacli.files.path_or_url import Place, joined
 from divacli.files.urls import is_url
 from divacli.manifest import Manifest
+from divacli.manifest.column_types import row_numbers, typed
 from divacli.manifest.columns import GIVEN_LABEL
-from divacli.manifest.typed import row_numbers, typed
 
 KEEP, DROP, RELABEL = "keep", "drop", "relabel"
 ACTIONS = (KEEP, DROP, RELABEL)

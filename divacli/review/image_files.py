@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from divacli.errors import DataError, OutputError
-from divacli.files.place import read_bytes
+from divacli.files.path_or_url import read_bytes
 from divacli.files.regular import open_regular
 from divacli.files.staging import sync_folder
 from divacli.files.tar import MAX_BYTES, through_tar

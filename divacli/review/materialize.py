@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from divacli.errors import DataError, DivaError, OutputError, listed
-from divacli.files.place import read_bytes
+from divacli.files.path_or_url import read_bytes
 from divacli.files.staging import sync_folder
 from divacli.files.tar import through_tar
 from divacli.files.urls import is_url

@@ -18,14 +18,23 @@ from divacli.ridge.fit.rows import LinearOutput, Rows
 from divacli.ridge.fit.scaling import SCALINGS, Scaling, fit_scaling
 from divacli.ridge.fit.spectrum import RidgeFit, Spectrum
 from divacli.ridge.fit.task import RidgeTask
-from divacli.ridge.forecast import FOLDS, NOTHING, RANDOM, Change, Decide, Forecast, Rest, Training, forecast
+from divacli.ridge.forecast import (
+    FOLDS,
+    NOTHING,
+    RANDOM,
+    Change,
+    Decide,
+    Forecast,
+    Rest,
+    TrainingWeights,
+    forecast,
+)
 from divacli.ridge.labels.class_probability import Calibration
 from divacli.ridge.labels.diagnosis import Diagnosis, diagnose
 from divacli.ridge.labels.disagreement import Disagreement, examine_disagreement
 from divacli.ridge.labels.mistakes import Mistakes, Shape
 from divacli.ridge.labels.noise import NoiseFit, fit_noise, noise_rows
 from divacli.ridge.labels.noise_fit import Labelled, NoiseModel
-from divacli.ridge.labels.scores import Scores, scores
 from divacli.ridge.labels.votes import Votes, VotesFit, fit_votes, gain_of_a_vote, right_shares
 from divacli.ridge.leave_out.calibration import RobustCrossEntropy, calibrate
 from divacli.ridge.leave_out.derivative import (
@@ -40,8 +49,8 @@ from divacli.ridge.leave_out.functional import loo_loss
 from divacli.ridge.leave_out.leave_one_out import LooResult, leave_one_out, loo_predictions, predictable
 from divacli.ridge.leave_out.losses import CrossEntropyLoss, Loss, SquaredLoss, fit_inverse_temperature
 from divacli.ridge.leave_out.oracle import Oracle
-from divacli.ridge.leave_out.path import RidgePath, ridge_grid, ridge_path
 from divacli.ridge.leave_out.removal import Removal
+from divacli.ridge.leave_out.ridge_path import RidgePath, ridge_grid, ridge_path
 from divacli.ridge.leave_out.uncertainty import derivative_errors, significant
 from divacli.ridge.pool.choice import RULES, PoolProblem, PoolWalk, batch_size, started
 from divacli.ridge.pool.coreset import Coreset
@@ -49,6 +58,7 @@ from divacli.ridge.pool.extension import Candidates, Extension, State
 from divacli.ridge.pool.forecast import POOL_FOLDS, TRUSTED, forecast_rules
 from divacli.ridge.pool.reduction import Reduction, merged
 from divacli.ridge.pool.trust import PoolTrust, fit_trust
+from divacli.ridge.score_pass import Scores, scores
 from divacli.ridge.similar.near_duplicates import NearDuplicates, near_duplicates
 from divacli.ridge.weights.kfold import StepChoice, Trial
 from divacli.ridge.weights.problem import Problem, differentiate
@@ -109,7 +119,7 @@ __all__ = [
     "SquaredLoss",
     "State",
     "StepChoice",
-    "Training",
+    "TrainingWeights",
     "Trial",
     "ValidationResult",
     "Votes",

@@ -55,7 +55,7 @@ intervals in `benchmarks.pays`."""
 
 
 @dataclass(frozen=True, eq=False)
-class Training:
+class TrainingWeights:
     """What a head is trained on.
 
     Attributes:
@@ -68,7 +68,7 @@ class Training:
 
     def __eq__(self, other: object) -> bool:
         """Whether the same head is trained."""
-        if not isinstance(other, Training) or (self.labels is None) != (other.labels is None):
+        if not isinstance(other, TrainingWeights) or (self.labels is None) != (other.labels is None):
             return False
         same = torch.equal(self.weights, other.weights)
         return same and (
@@ -137,12 +137,12 @@ class Rest:
             return loo_derivative(self.task, self.fit, loss).derivative[self.rows]
         return validation_derivative(self.task, self.problem.validation, self.fit, loss)[0][self.rows]
 
-    def trained(self, training: Training) -> RidgeTask:
+    def trained(self, training: TrainingWeights) -> RidgeTask:
         """The samples with other weights or labels."""
         labels = self.task.labels if training.labels is None else training.labels
         return replace(self.task, weights=training.weights, labels=labels)
 
-    def head(self, training: Training) -> RidgeFit:
+    def head(self, training: TrainingWeights) -> RidgeFit:
         """The head of other weights or labels, its ridge near the one of all samples.
 
         Raises:
@@ -161,7 +161,7 @@ class Rest:
         return self._ridges.fit(trained, sums, self.fit.ridge)
 
 
-Decide = Callable[[Rest], Mapping[str, Training]]
+Decide = Callable[[Rest], Mapping[str, TrainingWeights]]
 """Makes a decision, and those of its rivals that are drawn, without a fold."""
 
 
@@ -290,8 +290,8 @@ def forecast(
         rest = Rest(without, inside, fit, seed + number, sums, ridges)
         mine = inside[rows].nonzero()[:, 0]
         decisions = decide(rest)
-        everything = Training(without.task.weights)
-        found: dict[str, tuple[Training, Tensor]] = {}
+        everything = TrainingWeights(without.task.weights)
+        found: dict[str, tuple[TrainingWeights, Tensor]] = {}
         for name, training in {NOTHING: everything, **decisions}.items():
             # Rules often agree: where all that goes is called wrong, say.
             twin = next((missed for other, missed in found.values() if other == training), None)

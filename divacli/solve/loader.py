@@ -20,7 +20,7 @@ from divacli.features import (
 from divacli.manifest import Labels, Manifest, alike_between
 from divacli.manifest.columns import FEATURE_SOURCE
 from divacli.progress import Progress, silent
-from divacli.run import current
+from divacli.run_record import current
 from divacli.solve.duplicates import (
     NEAR_SAMPLES,
     Duplicates,

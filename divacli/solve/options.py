@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from divacli.solve.loader import Loader
-    from divacli.solve.pose import SolveOptions
+    from divacli.solve.ridge_problem import SolveOptions
 
 Loss = Literal["squared", "cross-entropy", "robust-cross-entropy"]
 
@@ -156,7 +156,7 @@ class Problem:
         """
         import torch
 
-        from divacli.solve.pose import SolveOptions
+        from divacli.solve.ridge_problem import SolveOptions
 
         loss = self.loss or default_loss
         entropy = ROBUST_CROSS_ENTROPY if robust else CROSS_ENTROPY

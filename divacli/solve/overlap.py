@@ -1,4 +1,4 @@
-"""Samples of one group in two sets: what is predicted from its kin looks better than it is."""
+"""Count samples whose group is in two sets. Their predictions look better than they are."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from divacli.errors import ModelError
 from divacli.features import Samples
 from divacli.features.samples import order_by_path, require_same_features
 from divacli.ridge import PoolProblem, RidgeTask, Span, merged
-from divacli.solve.pose import SolveOptions, balanced, offset_of, pose, pose_validation
+from divacli.solve.ridge_problem import SolveOptions, balanced, offset_of, pose, pose_validation
 
 
 def pose_choice(

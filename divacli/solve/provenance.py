@@ -14,7 +14,7 @@ from divacli.features import Samples
 from divacli.features.keys import digest_of_all
 from divacli.manifest import Manifest
 from divacli.solve.groups import group_count, group_names
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 from divacli.version import __version__
 
 

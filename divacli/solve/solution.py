@@ -24,7 +24,7 @@ from divacli.ridge import (
     loo_predictions,
     ridge_path,
 )
-from divacli.solve.pose import SolveOptions, pose, pose_validation
+from divacli.solve.ridge_problem import SolveOptions, pose, pose_validation
 
 _CALIBRATION_VALUES = 4_000_000
 """LOO predictions (rows x classes) that the temperature is fitted on, evenly spaced."""

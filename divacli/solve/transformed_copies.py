@@ -15,7 +15,7 @@ from divacli.features import Samples, joined
 from divacli.features.samples import order_by_path
 from divacli.ridge import Problem
 from divacli.solve.groups import group_numbers
-from divacli.solve.pose import SolveOptions, balanced, pose, pose_validation
+from divacli.solve.ridge_problem import SolveOptions, balanced, pose, pose_validation
 from divacli.solve.weight_problem import problem_of
 
 

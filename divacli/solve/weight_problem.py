@@ -13,7 +13,7 @@ from divacli.features import Samples
 from divacli.features.samples import order_by_path
 from divacli.ridge import Problem, RidgeTask, Span, decompose, ridge_path
 from divacli.solve.groups import group_numbers
-from divacli.solve.pose import SolveOptions, balanced, pose, pose_validation
+from divacli.solve.ridge_problem import SolveOptions, balanced, pose, pose_validation
 
 Sharing = Literal["sample", "class", "group"]
 """Whether every sample has a weight of its own or shares one with its class or group."""

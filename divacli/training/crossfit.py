@@ -14,7 +14,7 @@ from divacli.features.samples import order_by_path
 from divacli.ridge import Problem, choose_steps, differentiate, left_out, stepped
 from divacli.ridge.fit.folds import split_in_folds
 from divacli.solve.groups import group_numbers
-from divacli.solve.pose import SolveOptions, class_numbers, pose
+from divacli.solve.ridge_problem import SolveOptions, class_numbers, pose
 from divacli.solve.weight_problem import problem_of
 
 

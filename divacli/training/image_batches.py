@@ -11,7 +11,7 @@ from torch import Tensor
 from divacli.backbones.backbone import Backbone
 from divacli.features.image_loader import load_batches
 from divacli.features.keys import content_keys, digest_of
-from divacli.features.open import require_images
+from divacli.features.read import require_images
 from divacli.features.samples import failures_of, undecodable
 from divacli.manifest import Manifest
 from divacli.progress import Progress

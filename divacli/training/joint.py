@@ -1,4 +1,4 @@
-"""A network, its twins and the weights of their samples on their way: the training behind `train`."""
+"""The training loop behind `diva train`: network, cross-fitted copies, sample weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from divacli.features import Samples
 from divacli.features.samples import order_by_path
 from divacli.progress import Progress
 from divacli.ridge import SIZES
-from divacli.solve.pose import SolveOptions, balanced, class_numbers, pose
+from divacli.solve.ridge_problem import SolveOptions, balanced, class_numbers, pose
 from divacli.training.crossfit import Halves, Moved, with_features
 from divacli.training.held_out import TestSet
 from divacli.training.image_batches import ImageBatches

@@ -34,8 +34,8 @@ from divacli.results.names import FAILED, HISTORY, REWEIGHTED, TRAIN
 from divacli.results.result import Target
 from divacli.solve.groups import group_numbers
 from divacli.solve.overlap import shared_samples
-from divacli.solve.pose import SolveOptions, class_numbers
 from divacli.solve.provenance import provenance
+from divacli.solve.ridge_problem import SolveOptions, class_numbers
 from divacli.training.held_out import TestSet
 from divacli.training.image_batches import ImageBatches
 from divacli.training.joint import HISTORY_COLUMNS, JointTraining, TrainOptions

@@ -1,4 +1,4 @@
-"""The head that ridge regression gives, the schedule, and the optimiser's steps on weighted samples."""
+"""One network in training: its closed-form head, its learning rate, and steps on weighted samples."""
 
 from __future__ import annotations
 

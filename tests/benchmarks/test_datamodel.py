@@ -44,7 +44,7 @@ from benchmarks.datamodel_truths import (
 from divacli.curate.sample_scores import score
 from divacli.features import BackboneChoice
 from divacli.ridge import SquaredLoss, validation_sums
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 from divacli.solve.solution import solve
 
 NETWORK = """

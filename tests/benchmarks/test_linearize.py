@@ -22,7 +22,7 @@ from divacli.evaluation.evaluate import evaluate
 from divacli.evaluation.learners import RidgeLearner
 from divacli.evaluation.rivals import rivals
 from divacli.features import BackboneChoice, Samples, load_samples
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 from divacli.solve.solution import solve
 
 N, M, WIDTHS = 90, 45, (20, 150)

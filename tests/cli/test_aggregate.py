@@ -114,7 +114,7 @@ def test_the_recipe_of_the_documentation(modalities, arrays, done):
 
     from divacli.evaluation.learners import RidgeLearner
     from divacli.features import BackboneChoice, ExtractOptions, load_samples
-    from divacli.solve.pose import SolveOptions
+    from divacli.solve.ridge_problem import SolveOptions
 
     arrays("new.npz", 400, 9, noise=1.5)
     done(*AGGREGATE, "--pool", "pools/sketches.npz")

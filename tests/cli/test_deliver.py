@@ -33,7 +33,7 @@ from divacli.curate.relabel import Relabelling
 from divacli.curate.reweight import ReweightResult
 from divacli.curate.score import Scoring
 from divacli.curate.votes import Consensus
-from divacli.evaluation.run import EvaluateResult
+from divacli.evaluation.command import EvaluateResult
 from divacli.results.result import Result, Target
 from divacli.review.apply import ApplyResult
 from divacli.training.train import TrainResult

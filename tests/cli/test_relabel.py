@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from divacli.curate.suspects import MORE_LIKELY_WRONG, balanced_threshold
+from divacli.curate.wrong_labels import MORE_LIKELY_WRONG, balanced_threshold
 from divacli.manifest import read_manifest
 
 N = 300

@@ -19,7 +19,7 @@ from divacli.files.write import write_bytes
 from divacli.manifest import write_table
 from divacli.ridge import decompose, leave_one_out, ridge_path
 from divacli.ridge.leave_out.losses import SquaredLoss
-from divacli.solve.pose import SolveOptions, pose
+from divacli.solve.ridge_problem import SolveOptions, pose
 
 OPTIONS = SolveOptions(dtype=torch.float64)
 EVERYTHING = ExtendOptions()

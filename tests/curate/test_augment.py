@@ -22,7 +22,7 @@ from divacli.features.transform_names import parse_transform
 from divacli.report.terminal.augment import augment_verdict
 from divacli.ridge import NOTHING, RANDOM, decompose, ridge_path, share_weights
 from divacli.ridge.weights.shares import walk_shares
-from divacli.solve.pose import SolveOptions, pose
+from divacli.solve.ridge_problem import SolveOptions, pose
 from divacli.solve.transformed_copies import merge, pose_merged
 
 OPTIONS = SolveOptions(loss="robust-cross-entropy", dtype=torch.float64)

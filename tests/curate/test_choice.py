@@ -11,7 +11,7 @@ from divacli.curate.extend import extend
 from divacli.curate.pool_rule import ExtendOptions
 from divacli.curate.pool_tables import barred_samples
 from divacli.errors import DataError
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 
 OPTIONS = SolveOptions()
 

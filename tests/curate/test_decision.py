@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from divacli.curate.prune_rules import choose_automatically
-from divacli.curate.suspects import (
+from divacli.curate.wrong_labels import (
     BALANCED,
     LIKELY,
     MORE_LIKELY_WRONG,

@@ -14,7 +14,7 @@ from divacli.curate.pool_rule import ExtendOptions
 from divacli.errors import DataError, ModelError
 from divacli.features.feature_rows import whole
 from divacli.solve.pool import shared_classes
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 
 WIDE = SolveOptions(dtype=torch.float64)
 

@@ -16,7 +16,7 @@ from divacli.curate.sample_scores import ScoreResult, score
 from divacli.errors import DataError
 from divacli.features import Samples
 from divacli.ridge import decompose, leave_one_out
-from divacli.solve.pose import SolveOptions, pose
+from divacli.solve.ridge_problem import SolveOptions, pose
 
 DOUBLE = SolveOptions(dtype=torch.float64)
 COUNTS = ["n_samples", "weight", "derivative", "harmful"]

@@ -14,10 +14,10 @@ from divacli.curate.outlook import Judge, Outlook, kept_weights, preferred, rand
 from divacli.curate.sample_scores import score
 from divacli.curate.score_table import Scores
 from divacli.progress import silent
-from divacli.ridge import NOTHING, RANDOM, Forecast, Rest, Training, moments
+from divacli.ridge import NOTHING, RANDOM, Forecast, Rest, TrainingWeights, moments
 from divacli.ridge.leave_out.ridge_search import RidgeSearch
 from divacli.ridge.weights.kfold import without_fold
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 
 N = 400
 
@@ -84,7 +84,7 @@ def test_what_is_seen_without_a_fold_is_not_of_the_fold(judge):
     found, _ = judge()
     seen: list[list[torch.Tensor]] = []
 
-    def decide(rest: Rest) -> dict[str, Training]:
+    def decide(rest: Rest) -> dict[str, TrainingWeights]:
         seen.append([found.wrong(rest), found.losses(rest), rest.rows])
         assert ((seen[-1][0] >= 0) & (seen[-1][0] <= 1)).all()
         assert not set(rest.rows.tolist()) & set(rest.inside.nonzero()[:, 0].tolist())
@@ -129,7 +129,7 @@ def test_places_are_those_of_the_paths(judge):
 def test_kept_weights_are_those_there_were(judge):
     found, _ = judge(weights=np.arange(60) % 3 * 0.5)
 
-    def decide(rest: Rest) -> dict[str, Training]:
+    def decide(rest: Rest) -> dict[str, TrainingWeights]:
         kept = torch.arange(len(rest.rows)) % 2 == 0
         weights = kept_weights(rest, kept)
         assert set(weights.nonzero()[:, 0].tolist()) == set(rest.rows[kept].tolist())
@@ -139,6 +139,6 @@ def test_kept_weights_are_those_there_were(judge):
         assert torch.equal(stays, random_kept(rest, found.place, 7))
         # By place alone: the same numbers multiplied.
         assert torch.equal(stays, random_kept(rest, found.place * 5 + 2, 7))
-        return {RANDOM: Training(weights)}
+        return {RANDOM: TrainingWeights(weights)}
 
     found.forecast(decide, silent)

@@ -16,12 +16,12 @@ from divacli.curate.prune import AUTOMATIC, Pruning, prune_automatically, prune_
 from divacli.curate.prune_rules import CRITERIA, choose_automatically, choose_kept
 from divacli.curate.sample_scores import score
 from divacli.curate.score_table import Scores
-from divacli.curate.suspects import outliers
+from divacli.curate.wrong_labels import outliers
 from divacli.errors import DataError
 from divacli.progress import silent
-from divacli.ridge import NOTHING, RANDOM, Rest, Training, moments
+from divacli.ridge import NOTHING, RANDOM, Rest, TrainingWeights, moments
 from divacli.ridge.dropping import COVERAGE, RULES
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 
 OPTIONS = SolveOptions(dtype=torch.float64)
 
@@ -239,7 +239,7 @@ def test_random_has_the_size_of_the_first_decision(scored):
     }
     sizes = []
 
-    def decide(rest: Rest) -> dict[str, Training]:
+    def decide(rest: Rest) -> dict[str, TrainingWeights]:
         found = without_fold(judge, torch.zeros(90, dtype=torch.bool), decisions)(rest)
         sizes.append({name: int((training.weights > 0).sum()) for name, training in found.items()})
         return dict(found)

@@ -16,8 +16,8 @@ from divacli.curate.score_note import find_record, save_record
 from divacli.curate.score_table import Scores
 from divacli.manifest import read_manifest, write_table
 from divacli.progress import silent
-from divacli.ridge import Rest, Training
-from divacli.solve.pose import SolveOptions
+from divacli.ridge import Rest, TrainingWeights
+from divacli.solve.ridge_problem import SolveOptions
 
 
 @pytest.fixture
@@ -60,8 +60,8 @@ def same_judge(one: Judge, other: Judge, order: np.ndarray) -> None:
     for judge, numbers in ((one, np.arange(60)), (other, order)):
         gone = torch.from_numpy(numbers % 5 == 0)
 
-        def decide(rest: Rest, gone: torch.Tensor = gone) -> dict[str, Training]:
-            return {"chosen": Training(torch.where(gone, 0.0, rest.task.weights))}
+        def decide(rest: Rest, gone: torch.Tensor = gone) -> dict[str, TrainingWeights]:
+            return {"chosen": TrainingWeights(torch.where(gone, 0.0, rest.task.weights))}
 
         found = judge.forecast(decide, silent)
         errors.append([found.error(name) for name in ("nothing", "chosen")])

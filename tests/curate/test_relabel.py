@@ -23,7 +23,7 @@ from divacli.curate.relabel import (
 )
 from divacli.curate.sample_scores import score
 from divacli.curate.score_table import Scores
-from divacli.curate.suspects import (
+from divacli.curate.wrong_labels import (
     BALANCED,
     LIKELY,
     MORE_LIKELY_WRONG,
@@ -37,7 +37,7 @@ from divacli.report.terminal.relabel import relabel_verdict
 from divacli.ridge import NOTHING, RANDOM, Change, Rest, moments
 from divacli.ridge.forecast import Forecast
 from divacli.ridge.leave_out.ridge_search import RidgeSearch
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 
 CLASSES = np.array(["cat", "dog", "owl"])
 
@@ -385,7 +385,7 @@ def test_the_balanced_threshold_is_found_anew_without_each_fold(overlapping, mon
     found = []
     true = balanced_threshold
     monkeypatch.setattr(
-        "divacli.curate.suspects.balanced_threshold",
+        "divacli.curate.wrong_labels.balanced_threshold",
         lambda probability: found.append((len(probability), true(probability))) or found[-1][1],
     )
     scores = scored(overlapping())

@@ -14,7 +14,7 @@ from divacli.curate.reweight_forecast import REWEIGHTING, _dealt, _dealt_among
 from divacli.errors import DataError, SolveError
 from divacli.report.terminal.reweight import reweight_verdict
 from divacli.ridge import NOTHING, RANDOM, Oracle, SquaredLoss
-from divacli.solve.pose import SolveOptions, balanced
+from divacli.solve.ridge_problem import SolveOptions, balanced
 from divacli.solve.weight_problem import pose_problem
 
 SQUARED = SolveOptions(ridge=0.5, loss="squared", dtype=torch.float64)

@@ -12,7 +12,7 @@ from divacli.curate.sample_scores import ScoreResult, score
 from divacli.curate.score import of_known_labels
 from divacli.report.words import first_sentence
 from divacli.ridge import Oracle
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 
 DOUBLE = SolveOptions(dtype=torch.float64)
 

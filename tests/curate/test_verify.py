@@ -12,7 +12,7 @@ from divacli.curate.sample_scores import ScoreResult, score
 from divacli.curate.verify import verify
 from divacli.features import Samples
 from divacli.ridge import RidgeTask, loo_derivative
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 
 DOUBLE = SolveOptions(dtype=torch.float64)
 

@@ -13,7 +13,7 @@ from divacli.curate.ballots import collected
 from divacli.curate.votes import ANNOTATOR_COLUMNS, Consensus, find_consensus
 from divacli.features import BackboneChoice, ExtractOptions, samples_of
 from divacli.manifest import manifest_of, read_manifest
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 
 N = 60
 

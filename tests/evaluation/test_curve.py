@@ -19,7 +19,7 @@ from divacli.evaluation.evaluate import TrainingSet, measure
 from divacli.evaluation.learners import RidgeLearner, ridge_outputs
 from divacli.features import joined
 from divacli.progress import silent
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 
 OPTIONS = SolveOptions(ridge=0.5, dtype=torch.float64)
 

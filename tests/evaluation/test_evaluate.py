@@ -28,7 +28,7 @@ from divacli.evaluation.rivals import rivals
 from divacli.features import Samples, joined
 from divacli.features.samples import require_same_features
 from divacli.solve.overlap import shared_samples
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 from divacli.training.held_out import mean_over_groups
 
 

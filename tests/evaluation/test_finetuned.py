@@ -17,7 +17,7 @@ from divacli.evaluation.evaluate import TrainingSet, measure
 from divacli.evaluation.finetune_learner import FinetuneLearner
 from divacli.features import BackboneChoice, ExtractOptions, Samples, load_samples
 from divacli.manifest import read_manifest
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 from divacli.training import crossfit
 from divacli.training.train import TrainOptions, train
 from divacli.training.trainee import StepOptions

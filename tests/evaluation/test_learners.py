@@ -22,7 +22,7 @@ from divacli.evaluation.learners import (
     stratified_folds,
 )
 from divacli.features import Samples
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 
 EXACT = SolveOptions(dtype=torch.float64)
 

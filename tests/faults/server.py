@@ -50,7 +50,7 @@ class Watch:
         self._entered = [0.0] * len(PHASES)
         sys.addaudithook(self._audited)
         os.fsync = self._around(os.fsync, change=True)  # type: ignore[assignment]
-        from divacli.features import data as load
+        from divacli.features import embedding as load
 
         load._of_images = self._around(load._of_images)  # type: ignore[assignment]
 

@@ -27,9 +27,9 @@ CHANGES = {
 BEFORE = """
 import shutil
 from pathlib import Path
-from divacli.features import data
+from divacli.features import embedding
 
-keys = data.stored_keys
+keys = embedding.stored_keys
 
 def changed(files, *arguments):
     def change(names):
@@ -41,7 +41,7 @@ def changed(files, *arguments):
     change({read})
     return found
 
-data.stored_keys = changed
+embedding.stored_keys = changed
 """
 
 

@@ -30,7 +30,7 @@ from divacli.features import extract as extract_module
 from divacli.features.extract import feature_identity
 from divacli.features.transform_names import parse_transform
 from divacli.manifest import read_manifest
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 
 CPU = torch.device("cpu")
 BOTH = Linearize("head+2*block:hidden", 64)

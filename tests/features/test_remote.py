@@ -12,7 +12,7 @@ import pytest
 from divacli.errors import DataError, StoreError
 from divacli.features import BackboneChoice, is_store, load_samples, read_data, write_store
 from divacli.features.store import FeatureStore
-from divacli.files.place import place_of
+from divacli.files.path_or_url import place_of
 
 NOBODY = BackboneChoice()
 

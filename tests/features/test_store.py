@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from divacli.errors import OutputError, StoreError
 from divacli.features.feature_rows import batched
 from divacli.features.store import FeatureStore
-from divacli.files.place import size_of
+from divacli.files.path_or_url import size_of
 
 MakeKeys = Callable[..., np.ndarray]
 

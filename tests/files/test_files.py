@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from divacli.errors import DataError
-from divacli.files.place import file_digest, joined, place_of, read_range, size_of
-from divacli.files.present import require_present
+from divacli.files.existing import require_present
+from divacli.files.path_or_url import file_digest, joined, place_of, read_range, size_of
 from divacli.files.remote import RemoteFile
 from divacli.files.urls import is_url, suffix_of
 

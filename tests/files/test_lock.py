@@ -14,7 +14,7 @@ import pytest
 from divacli.errors import OutputError
 from divacli.files import lock
 from divacli.files.lock import LOCK_FILE, locked
-from divacli.run import Run, running
+from divacli.run_record import Run, running
 
 FORK = multiprocessing.get_context("fork")
 

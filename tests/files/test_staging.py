@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from divacli.errors import DataError, OutputError
-from divacli.files.place import COMMIT, STAGE, require_finished
-from divacli.files.present import require_present
+from divacli.files.existing import require_present
+from divacli.files.path_or_url import COMMIT, STAGE, require_finished
 from divacli.files.staging import Stage
 
 OLD = {"a.csv": "old a", "b.csv": "old b", "gone.csv": "stale"}

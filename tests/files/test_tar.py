@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from divacli.errors import DataError
-from divacli.files.place import file_digest, is_file, read_bytes
-from divacli.files.present import shard_names
+from divacli.files.existing import shard_names
+from divacli.files.path_or_url import file_digest, is_file, read_bytes
 from divacli.files.tar import members, others, read_member, through_tar
 
 LONG = f"{'deep/' * 40}{'n' * 120}.jpg"

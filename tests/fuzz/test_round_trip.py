@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from divacli.errors import DataError, OutputError
 from divacli.manifest import manifest_of, read_manifest, relocate, write_table
-from divacli.manifest.columns import KINDS
+from divacli.manifest.columns import COLUMN_TYPES
 
 steady = settings(
     derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -75,7 +75,7 @@ ODD = st.sampled_from(
 )
 CELL = st.one_of(ODD, st.text(st.characters(exclude_categories=["Cs"]), max_size=8))
 LABEL = CELL.filter(str.strip)
-OWN = st.one_of(CELL.filter(lambda name: name not in KINDS), st.sampled_from(["=x", "own"]))
+OWN = st.one_of(CELL.filter(lambda name: name not in COLUMN_TYPES), st.sampled_from(["=x", "own"]))
 NUMBER = st.one_of(st.floats(), st.integers(-(2**53), 2**53).map(float))
 VALUE = st.one_of(CELL, st.none())
 LEAF = st.one_of(

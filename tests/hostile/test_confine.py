@@ -14,7 +14,7 @@ import pytest
 
 from divacli.errors import DataError
 from divacli.manifest import manifest_of, read_manifest
-from divacli.run import Run, running
+from divacli.run_record import Run, running
 
 
 @pytest.fixture

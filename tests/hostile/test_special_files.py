@@ -77,7 +77,7 @@ def test_in_the_tables_of_a_page(photos: Path, network: Path, run: Callable) -> 
 def test_a_pipe_that_takes_the_place_of_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the look at it and the reading; with a writer that never comes."""
     from divacli.files import regular
-    from divacli.files.place import read_bytes
+    from divacli.files.path_or_url import read_bytes
 
     os.mkfifo(tmp_path / "x.jpg")
     image = Path(__file__).stat()

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from divacli.curate.suspects import mislabelled, outliers
+from divacli.curate.wrong_labels import mislabelled, outliers
 from divacli.errors import DataError
 from divacli.interchange.cleanlab import decisions_of_issues, issues_of
 from divacli.interchange.read import read_decisions
-from divacli.interchange.scored import read_scores
+from divacli.interchange.read_scores import read_scores
 from divacli.manifest import manifest_of, relocate, write_table
 from divacli.review.apply import apply
 from divacli.review.decisions import decisions_of, verdicts_of

@@ -15,11 +15,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from divacli.curate.suspects import mislabelled
+from divacli.curate.wrong_labels import mislabelled
 from divacli.errors import DataError
 from divacli.interchange.fiftyone import SCRIPT, fields_of, script
 from divacli.interchange.read import read_decisions
-from divacli.interchange.scored import read_scores
+from divacli.interchange.read_scores import read_scores
 from divacli.manifest import manifest_of, relocate, write_table
 from divacli.review.apply import apply
 

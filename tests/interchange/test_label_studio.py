@@ -13,7 +13,7 @@ import pytest
 from divacli.errors import DataError
 from divacli.interchange.label_studio import LOCAL_FILES, decisions_of_export, interface_of, tasks_of
 from divacli.interchange.read import read_decisions
-from divacli.interchange.scored import read_scores
+from divacli.interchange.read_scores import read_scores
 from divacli.manifest import manifest_of
 from divacli.review.apply import apply
 from divacli.review.decisions import decisions_of

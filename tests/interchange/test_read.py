@@ -10,7 +10,7 @@ import pytest
 
 from divacli.errors import DataError
 from divacli.interchange.read import read_decisions
-from divacli.interchange.scored import read_scores
+from divacli.interchange.read_scores import read_scores
 
 DECISIONS = "path,decision\n0.png,drop\n"
 ISSUES = "path,is_label_issue,predicted_label\n0.png,True,dog\n1.png,False,cat\n"

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from divacli.errors import DataError
-from divacli.files.place import read_bytes
+from divacli.files.path_or_url import read_bytes
 from divacli.manifest import check_files, read_manifest, relocate, write_table
 
 Shard = Callable[..., Path]

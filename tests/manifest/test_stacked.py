@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from divacli.manifest.typed import stacked
+from divacli.manifest.column_types import stacked
 
 ROWS = pd.DataFrame({"path": ["1", "2"], "label": ["a", "b"], "weight": [1.0, 1.0]})
 CELLS = {

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from divacli.evaluation.evaluate import Evaluation
-from divacli.evaluation.verdict_words import sentences
+from divacli.evaluation.verdict_words import verdict_sentences
 from divacli.evaluation.verdicts import Verdict
 from divacli.report.terminal.evaluation import winners
 from divacli.report.terminal.plain import PlainConsole
@@ -71,13 +71,13 @@ ERRORS = {"everything": 0.129, "kept.csv": 0.091, "random 784": 0.137, "oracle":
 def test_a_sentence_says_who_won_and_whether_by_more_than_chance(errors, ends, expected):
     rivals = [("kept.csv", "everything"), ("kept.csv", "random 784")]
     found = evaluation({**ERRORS, **errors}, dict(zip(rivals, ends, strict=True)))
-    assert sentences(found) == {"ridge": expected}
+    assert verdict_sentences(found) == {"ridge": expected}
 
 
 def test_the_best_of_several_manifests_is_called_that():
     errors = {"everything": 0.2, "some.csv": 0.15, "kept.csv": 0.1}
     intervals = {("some.csv", "everything"): (-0.08, -0.02), ("kept.csv", "everything"): (-0.13, -0.07)}
-    assert sentences(evaluation(errors, intervals, 0.975))["ridge"] == (
+    assert verdict_sentences(evaluation(errors, intervals, 0.975))["ridge"] == (
         "ridge: kept.csv (best of 2) has the lowest error, 10.0 %: 10.0 points below everything "
         "(97.5 % interval 7.0 to 13.0: more than chance)."
     )
@@ -85,7 +85,7 @@ def test_the_best_of_several_manifests_is_called_that():
 
 def test_without_a_manifest_there_is_nothing_to_say():
     nothing = evaluation({"everything": 0.1}, {})
-    assert sentences(nothing) == {}
+    assert verdict_sentences(nothing) == {}
     assert list(winners(nothing)) == []
 
 

@@ -15,7 +15,7 @@ from divacli.manifest import Manifest, manifest_of, read_manifest
 from divacli.results.read import read_results
 from divacli.results.runfile import RUN_FILE
 from divacli.results.write import ResultFiles
-from divacli.run import Run, running
+from divacli.run_record import Run, running
 
 ROWS = pd.DataFrame({"path": ["1.png", "2.png", "3.png"], "label": ["a", "b", "a"]})
 

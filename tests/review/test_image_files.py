@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from divacli.errors import DataError, OutputError
-from divacli.files.place import COMMIT
+from divacli.files.path_or_url import COMMIT
 from divacli.manifest import Manifest, read_manifest
 from divacli.results.write import ResultFiles
 from divacli.review import image_files
@@ -67,7 +67,7 @@ def test_everything_is_on_disk_before_the_note_that_decides(
     monkeypatch.setattr(os, "fsync", recorded)
     monkeypatch.setattr(Path, "replace", replaced)
     with ResultFiles(tmp_path / "out", "csv", command="apply") as target:
-        materialize(manifest, tmp_path / "out/images", way, "csv", silent, target.made("images"))  # type: ignore[arg-type]
+        materialize(manifest, tmp_path / "out/images", way, "csv", silent, target.staged_path("images"))  # type: ignore[arg-type]
         target.finish()
     [before] = decided
     made = [tmp_path / "out/images", *(tmp_path / "out/images").rglob("*")]

@@ -16,7 +16,7 @@ from divacli.ridge import (
     Rest,
     RidgeTask,
     SquaredLoss,
-    Training,
+    TrainingWeights,
     dropping_order,
     forecast,
     kept_fraction,
@@ -58,12 +58,12 @@ def decisions(task):
     few = torch.where(drawn(N, 1) < 0.1, 0.0, weights)
     changed = torch.where(drawn(N, 4) < 0.2, (labels + 1) % K, labels)
     return {
-        "few": Training(few),
-        "most": Training(torch.where(drawn(N, 2) < 0.7, 0.0, weights)),
-        "weighted": Training(weights * (0.1 + drawn(N, 3))),
-        "relabelled": Training(weights, changed),
-        "both": Training(few, changed),
-        "same": Training(weights.clone(), labels.clone()),
+        "few": TrainingWeights(few),
+        "most": TrainingWeights(torch.where(drawn(N, 2) < 0.7, 0.0, weights)),
+        "weighted": TrainingWeights(weights * (0.1 + drawn(N, 3))),
+        "relabelled": TrainingWeights(weights, changed),
+        "both": TrainingWeights(few, changed),
+        "same": TrainingWeights(weights.clone(), labels.clone()),
     }
 
 
@@ -97,7 +97,7 @@ def test_every_head_is_a_refit_by_hand_without_the_fold(kind, offset, make_probl
         inside = rest.inside & counted
         mine = torch.arange(len(rest.inside))[inside]
         here = {name: of_the_rest(training, rest) for name, training in tried.items()}
-        for name, training in ({NOTHING: Training(rest.task.weights)} | here).items():
+        for name, training in ({NOTHING: TrainingWeights(rest.task.weights)} | here).items():
             labels = made.task.labels if training.labels is None else training.labels
             coef = by_hand(made, training.weights, labels)
             expected = (judged.base + judged.design @ coef)[mine]
@@ -132,7 +132,7 @@ def test_a_fold_that_stays_is_another_answer(make_problem):
     def decide(rest):
         whole = by_hand(made, made.task.weights, made.task.labels)
         mine = (rest.inside & (made.task.weights > 0)).nonzero()[:, 0]
-        found = predictions(made.task, rest.head(Training(rest.task.weights)), mine)
+        found = predictions(made.task, rest.head(TrainingWeights(rest.task.weights)), mine)
         assert float((found - (made.design @ whole)[mine]).abs().max()) > 1e-3
         return {}
 
@@ -148,7 +148,7 @@ def test_updated_moments_are_those_summed_anew(share, make_problem):
     def decide(rest):
         for labels in (None, (made.task.labels + 1) % K):
             gone = drawn(N, 7) < share
-            training = Training(torch.where(gone, 0.0, rest.task.weights), labels)
+            training = TrainingWeights(torch.where(gone, 0.0, rest.task.weights), labels)
             trained = replace(rest.task, weights=training.weights)
             trained = trained if labels is None else replace(trained, labels=labels)
             anew = moments(trained).fit(made.ridge)
@@ -215,7 +215,7 @@ def test_a_decision_that_leaves_nothing_is_refused(make_problem):
     made = make_problem(N)
     problem = Problem(made.task, made.ridge, torch.arange(N), robust=False)
     with pytest.raises(SolveError, match="every sample weight is zero"):
-        forecast(problem, lambda rest: {"none": Training(torch.zeros(N).double())}, torch.ones(N))
+        forecast(problem, lambda rest: {"none": TrainingWeights(torch.zeros(N).double())}, torch.ones(N))
 
 
 @pytest.mark.parametrize("groups", [False, True])
@@ -258,7 +258,7 @@ def test_features_too_large_for_the_memory_are_read_again(make_problem, monkeypa
 
     def found():
         return forecast(
-            problem, lambda rest: {"few": Training(rest.task.weights * (drawn(N, 1) < 0.7))}, trust
+            problem, lambda rest: {"few": TrainingWeights(rest.task.weights * (drawn(N, 1) < 0.7))}, trust
         )
 
     trust, held = torch.ones(N), []
@@ -467,7 +467,7 @@ def evidence(task, rest, place, wrong):
 def trained(rest, stays):
     weights = torch.zeros_like(rest.task.weights)
     weights[rest.rows[stays]] = rest.task.weights[rest.rows[stays]]
-    return Training(weights)
+    return TrainingWeights(weights)
 
 
 def by_rules(task, keep, rules=RULES, doubt=0.9):
@@ -554,7 +554,7 @@ def test_a_decision_that_looks_at_the_fold_does_promise_one():
             weights = rest.task.weights.clone()
             fold = rest.inside.nonzero()[:, 0]
             weights[fold] = 1.0
-            return {"cheat": Training(weights)}
+            return {"cheat": TrainingWeights(weights)}
 
         return decide
 
@@ -572,7 +572,7 @@ def test_wrong_labels_that_are_dropped_are_a_gain():
         trust = torch.where(lost, 0.05, 1.0).double()
 
         def decide(rest, lost=lost):
-            return {"wrong": Training(torch.where(lost, 0.0, rest.task.weights))}
+            return {"wrong": TrainingWeights(torch.where(lost, 0.0, rest.task.weights))}
 
         problem = Problem(noisy, 3.0, torch.arange(300), robust=False)
         found, blind = (forecast(problem, decide, weight) for weight in (trust, torch.ones(300)))

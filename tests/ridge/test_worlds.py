@@ -15,7 +15,7 @@ from divacli.ridge import (
     Problem,
     Rest,
     SquaredLoss,
-    Training,
+    TrainingWeights,
     decompose,
     fit_noise,
     forecast,
@@ -149,7 +149,7 @@ def test_a_forecast_is_the_same(threads, make_problem):
         worst = rest.derivative(SquaredLoss()) + predicted.amax(dim=1)
         less = rest.task.weights.clone()
         less[rest.rows[worst > worst.quantile(0.8)]] = 0.0
-        return {"half": Training(weights), "most": Training(less)}
+        return {"half": TrainingWeights(weights), "most": TrainingWeights(less)}
 
     def judged():
         return forecast(problem, decide, torch.ones(90))

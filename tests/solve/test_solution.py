@@ -13,7 +13,7 @@ from divacli.curate.sample_scores import score
 from divacli.errors import DataError, SolveError
 from divacli.ridge import CrossEntropyLoss, loo_predictions
 from divacli.solve.groups import group_names, group_numbers
-from divacli.solve.pose import SolveOptions, class_numbers, pose
+from divacli.solve.ridge_problem import SolveOptions, class_numbers, pose
 from divacli.solve.solution import solve
 
 

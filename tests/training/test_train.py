@@ -19,10 +19,10 @@ from PIL import Image
 from divacli.backbones.backbone import Backbone, load_backbone
 from divacli.errors import DataError, DivaError, ModelError, StoreError
 from divacli.manifest import Manifest, manifest_of, read_manifest
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 from divacli.training import crossfit
+from divacli.training.command import classes_beside
 from divacli.training.joint import HISTORY_COLUMNS, JointTraining
-from divacli.training.run import classes_beside
 from divacli.training.train import TrainOptions, TrainResult, train
 from divacli.training.trainee import StepOptions, Trainee
 

@@ -11,7 +11,7 @@ import typer
 from divacli.cli.command import command
 from divacli.cli.console import RichProgress, note
 from divacli.cli.options import Data, FrameOptions, OutputOptions
-from divacli.files.present import require_present
+from divacli.files.existing import require_present
 
 
 class Way(StrEnum):

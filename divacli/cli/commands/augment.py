@@ -19,7 +19,7 @@ from divacli.cli.options import (
 )
 from divacli.cli.values import step_size_value
 from divacli.errors import ModelError
-from divacli.files.present import require_present
+from divacli.files.existing import require_present
 
 _PANEL = "Augmentation"
 

@@ -6,7 +6,7 @@ import typer
 
 from divacli.cli.command import command
 from divacli.cli.options import ComputeOptions, Data, FrameOptions, NetworkOptions, OutputOptions
-from divacli.files.present import require_present
+from divacli.files.existing import require_present
 
 
 def register(app: typer.Typer) -> None:

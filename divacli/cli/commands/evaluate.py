@@ -18,7 +18,7 @@ from divacli.cli.options import (
     ProblemOptions,
 )
 from divacli.cli.values import require_one_stdin
-from divacli.files.present import require_present
+from divacli.files.existing import require_present
 
 
 class LearnerName(StrEnum):
@@ -152,8 +152,8 @@ def register(app: typer.Typer) -> None:
         from divacli.cli.deliver import deliver
         from divacli.cli.output import Output
         from divacli.cli.session import loader_of, solve_options
-        from divacli.evaluation.given import Names
-        from divacli.evaluation.run import EvaluateOptions, evaluate_data, files_of
+        from divacli.evaluation.command import EvaluateOptions, evaluate_data, files_of
+        from divacli.evaluation.inputs import Names
         from divacli.report.figures.curves import draw_evaluation
         from divacli.report.terminal.evaluation import evaluate_summary
 

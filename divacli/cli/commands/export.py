@@ -12,7 +12,7 @@ from divacli.cli.command import command
 from divacli.cli.console import say, warn
 from divacli.cli.options import FrameOptions, OutputOptions
 from divacli.cli.values import path_value
-from divacli.files.present import require_present
+from divacli.files.existing import require_present
 
 
 class Tool(StrEnum):
@@ -89,7 +89,7 @@ def register(app: typer.Typer) -> None:
         from divacli.cli.deliver import WROTE, say_written
         from divacli.cli.output import Output
         from divacli.interchange import cleanlab, fiftyone, label_studio
-        from divacli.interchange.scored import read_scores
+        from divacli.interchange.read_scores import read_scores
 
         scores = read_scores(table)
         shown = scores if limit is None else scores.select(np.arange(min(limit, len(scores.table))))

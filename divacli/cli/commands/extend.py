@@ -18,7 +18,7 @@ from divacli.cli.options import (
     ProblemOptions,
 )
 from divacli.cli.values import budget_value, require_one_stdin
-from divacli.files.present import require_present
+from divacli.files.existing import require_present
 
 _PANEL = "Choice"
 

@@ -11,7 +11,7 @@ import typer
 from divacli.cli.command import command
 from divacli.cli.options import FrameOptions, OutputOptions, Overwrite, ResultsFolder, TrueLabels
 from divacli.cli.values import path_value
-from divacli.files.present import require_present
+from divacli.files.existing import require_present
 
 
 class KindName(StrEnum):

@@ -17,7 +17,7 @@ from divacli.cli.options import (
     ProblemOptions,
 )
 from divacli.cli.values import require_probability
-from divacli.files.present import require_present
+from divacli.files.existing import require_present
 
 
 class Rule(StrEnum):

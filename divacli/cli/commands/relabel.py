@@ -17,7 +17,7 @@ from divacli.cli.options import (
     ProblemOptions,
 )
 from divacli.cli.values import require_probability
-from divacli.files.present import require_present
+from divacli.files.existing import require_present
 
 
 class DecideName(StrEnum):
@@ -101,7 +101,7 @@ def register(app: typer.Typer) -> None:
         from divacli.cli.session import loader_of, problem_of
         from divacli.curate.relabel import FILES, relabel_scored
         from divacli.curate.score import load_scores
-        from divacli.curate.suspects import Threshold
+        from divacli.curate.wrong_labels import Threshold
         from divacli.report.terminal.relabel import relabel_summary
 
         target = Output(output, *FILES, sources=(data,))

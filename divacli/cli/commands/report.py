@@ -11,7 +11,7 @@ from divacli.cli.command import command
 from divacli.cli.options import ONLY_CACHE, ComputeOptions, FrameOptions, Overwrite, ResultsFolder, TrueLabels
 from divacli.cli.page import LIMIT, write_page
 from divacli.cli.values import path_value
-from divacli.files.present import require_present
+from divacli.files.existing import require_present
 
 
 def register(app: typer.Typer) -> None:

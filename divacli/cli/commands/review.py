@@ -12,7 +12,7 @@ import typer
 from divacli.cli.command import command
 from divacli.cli.console import RichProgress, console, note, say
 from divacli.cli.options import ONLY_CACHE, ComputeOptions, FrameOptions, ResultsFolder, TrueLabels
-from divacli.files.present import require_present
+from divacli.files.existing import require_present
 
 
 def register(app: typer.Typer) -> None:

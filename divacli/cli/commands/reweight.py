@@ -18,7 +18,7 @@ from divacli.cli.options import (
     WalkOptions,
 )
 from divacli.cli.values import step_size_value
-from divacli.files.present import require_present
+from divacli.files.existing import require_present
 
 _PANEL = "Steps"
 

@@ -16,7 +16,7 @@ from divacli.cli.options import (
     ProblemOptions,
 )
 from divacli.cli.processes import leads
-from divacli.files.present import require_present
+from divacli.files.existing import require_present
 
 
 def register(app: typer.Typer) -> None:

@@ -19,7 +19,7 @@ from divacli.cli.options import (
     ProblemOptions,
 )
 from divacli.cli.values import require_one_stdin, step_size_value
-from divacli.files.present import require_present
+from divacli.files.existing import require_present
 
 _TRAINING, _STEPS = "Training", "Steps of the weights"
 
@@ -134,7 +134,7 @@ def register(app: typer.Typer) -> None:
         from divacli.cli.output import Output, require_no_input
         from divacli.cli.session import compute_of, loader_of, solve_options
         from divacli.report.terminal.train import train_summary
-        from divacli.training.run import Training, train_data
+        from divacli.training.command import Training, train_data
         from divacli.training.train import CHECKPOINT, FILES
 
         require_no_input(output.out, [CHECKPOINT])

@@ -14,7 +14,7 @@ from divacli.cli.options import (
     OutputOptions,
     ProblemOptions,
 )
-from divacli.files.present import require_present
+from divacli.files.existing import require_present
 
 _PANEL = "Votes"
 

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from divacli.curate.suspects import mislabelled
+from divacli.curate.wrong_labels import mislabelled
 from divacli.errors import DataError
 from divacli.manifest.columns import DERIVATIVE, SUGGESTED_LABEL
 from divacli.report.figures.drawing import INK, SERIES, density, label_text, named, numeric, panels, styled

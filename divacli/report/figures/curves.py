@@ -12,9 +12,9 @@ from divacli.report.figures.drawing import INK, SERIES, named, panels, rendered,
 from divacli.report.terminal.plain import plain, shortened
 
 if TYPE_CHECKING:
+    from divacli.evaluation.command import EvaluateResult
     from divacli.evaluation.curve import Curve
     from divacli.evaluation.evaluate import Evaluation
-    from divacli.evaluation.run import EvaluateResult
     from divacli.results.result import Target
 
 _NAME_WIDTH = 36

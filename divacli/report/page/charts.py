@@ -10,7 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from divacli.curate.suspects import mislabelled
+from divacli.curate.wrong_labels import mislabelled
 from divacli.manifest.columns import MISLABEL_PROBABILITY, SUGGESTED_LABEL
 from divacli.report.figures.drawing import page_svg
 from divacli.report.figures.plots import kinds_of, plots_of

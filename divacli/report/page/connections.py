@@ -1,4 +1,4 @@
-"""A server on this machine that nobody can keep from answering those who know its secret."""
+"""A local server that answers only requests with its secret. Other connections cannot block it."""
 
 from __future__ import annotations
 

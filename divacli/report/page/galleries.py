@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from divacli.curate.suspects import MORE_LIKELY_WRONG, errors_first, outliers
+from divacli.curate.wrong_labels import MORE_LIKELY_WRONG, errors_first, outliers
 from divacli.manifest import Manifest
 from divacli.manifest.columns import (
     DERIVATIVE,

@@ -14,7 +14,7 @@ from divacli.manifest import Manifest
 from divacli.manifest.columns import SUGGESTED_LABEL
 from divacli.progress import Progress
 from divacli.ridge.similar.nearest import nearest_of_classes
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 
 COUNT = 3
 """Neighbours of each class."""

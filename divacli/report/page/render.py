@@ -14,7 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from divacli.report.page.charts import charts, page_tables
-from divacli.report.words import sentences, tiles
+from divacli.report.words import summary_sentences, tiles
 from divacli.results.names import EXTENDED, SCORES, SELECTED
 from divacli.results.read import Results, newest
 from divacli.review.ledger import DECISIONS
@@ -48,7 +48,10 @@ def page(results: Results, payload: dict[str, Any], notes: list[str], wrong: np.
             data=Markup(_json(payload)),
             images=served or bool(payload["galleries"]),
             tiles=tiles(results.summaries),
-            sentences=[*sentences(results.summaries), *({"lead": "", "rest": note} for note in notes)],
+            sentences=[
+                *summary_sentences(results.summaries),
+                *({"lead": "", "rest": note} for note in notes),
+            ],
             figures=charts(results, wrong),
             tables=page_tables(results),
             next_step=f"{where} that diva applies to the data that were scored. Images without a decision "

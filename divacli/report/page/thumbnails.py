@@ -12,7 +12,7 @@ from PIL import Image
 
 from divacli.errors import DivaError
 from divacli.features.images import UndecodableImage, decode_image
-from divacli.files.place import read_bytes
+from divacli.files.path_or_url import read_bytes
 
 SIDE = 224
 """Longer side of a thumbnail in pixels, on a card."""

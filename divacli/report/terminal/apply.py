@@ -1,4 +1,4 @@
-"""What a person sees of decisions that were carried out in the terminal."""
+"""Show in the terminal what `diva apply` changed."""
 
 from __future__ import annotations
 

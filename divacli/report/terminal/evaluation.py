@@ -8,10 +8,10 @@ import pandas as pd
 from rich.console import RenderableType
 from rich.text import Text
 
+from divacli.evaluation.command import EvaluateResult
 from divacli.evaluation.curve import Curve
 from divacli.evaluation.evaluate import Evaluation
-from divacli.evaluation.run import EvaluateResult
-from divacli.evaluation.verdict_words import parts, sentences
+from divacli.evaluation.verdict_words import parts, verdict_sentences
 from divacli.report.terminal.plain import plain, shortened
 from divacli.report.terminal.tables import PathCell, add_numbers, add_words, groups_line, listing
 
@@ -62,7 +62,7 @@ def evaluation_summary(evaluation: Evaluation) -> Iterator[RenderableType]:
 
 def winners(evaluation: Evaluation) -> Iterator[RenderableType]:
     """Who won, by learner: a line for each part of the sentence."""
-    for learner in sentences(evaluation):
+    for learner in verdict_sentences(evaluation):
         first, *others = parts(evaluation, learner, lambda name: shortened(plain(name).plain, _RIVAL_WIDTH))
         yield Text()
         yield Text("\n  ".join([first, *others]))

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from divacli.curate.relabel import ACTIONS, DROPPING, Relabelling
-from divacli.curate.suspects import BALANCED, LIKELY
+from divacli.curate.wrong_labels import BALANCED, LIKELY
 from divacli.manifest.columns import SUGGESTED_LABEL
 from divacli.report.terminal.outlook import Deed, outlook_sentence
 from divacli.report.terminal.plain import plain

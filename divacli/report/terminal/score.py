@@ -1,4 +1,4 @@
-"""What a person sees of a result in the terminal: Rich renderables, no printing."""
+"""Show scores in the terminal: Rich renderables, no printing."""
 
 from __future__ import annotations
 

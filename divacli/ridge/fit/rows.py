@@ -1,4 +1,4 @@
-"""What the mathematics reads its samples from: anything whose rows can be read as tensors."""
+"""Interface of features: rows that can be read as tensors, in memory or from disk."""
 
 from __future__ import annotations
 

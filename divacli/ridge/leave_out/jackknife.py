@@ -1,4 +1,4 @@
-"""The jackknife of derivatives of the leave-one-out loss: what each derivative owes to any other sample.
+"""Standard errors of derivatives of the leave-one-out loss, by the jackknife.
 
 Another draw of the samples changes the fit and the validation samples together. The jackknife deletes sample
 i from both; sample j, the ridge and the loss are held:
@@ -41,7 +41,7 @@ from torch import Tensor
 from divacli.ridge.fit.spectrum import RidgeFit
 from divacli.ridge.fit.task import Batch, RidgeTask
 from divacli.ridge.leave_out.derivative import LooSums, training
-from divacli.ridge.leave_out.groups import Alone
+from divacli.ridge.leave_out.left_out import Alone
 from divacli.ridge.leave_out.losses import Loss
 from divacli.ridge.leave_out.subsample import draw, standard_errors
 

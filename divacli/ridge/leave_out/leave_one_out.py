@@ -16,7 +16,7 @@ from divacli.ridge.fit.passes import look
 from divacli.ridge.fit.scaling import require_finite
 from divacli.ridge.fit.spectrum import RidgeFit
 from divacli.ridge.fit.task import Batch, RidgeTask, positions
-from divacli.ridge.leave_out.groups import Alone, Influence, Together, left_out
+from divacli.ridge.leave_out.left_out import Alone, Influence, Together, left_out
 from divacli.ridge.leave_out.losses import Loss
 
 

@@ -15,7 +15,7 @@ the fit follows the draw, and takes back a part of what the contributions `d_ij`
 loss and a weak ridge the standard error is then several times too large. A sample's leave-one-out prediction
 does not depend on the weights of its own group: their `d_ij = 0` are left out.
 
-With `phi` whitened features and the influence of validation samples as in `divacli.ridge.leave_out.groups`,
+With `phi` whitened features and the influence of validation samples as in `divacli.ridge.leave_out.left_out`,
 
     d_ij = -(phi_i . phi_j) (p_i . e_j) - (phi_i . phi_j) (m_i . phi_j)
 
@@ -35,9 +35,9 @@ from divacli.ridge.fit.passes import look
 from divacli.ridge.fit.spectrum import RidgeFit
 from divacli.ridge.fit.task import Batch, RidgeTask
 from divacli.ridge.leave_out.derivative import LooSums, loo_sums, training
-from divacli.ridge.leave_out.groups import Influence
 from divacli.ridge.leave_out.jackknife import Jackknife
 from divacli.ridge.leave_out.leave_one_out import batch_residuals
+from divacli.ridge.leave_out.left_out import Influence
 from divacli.ridge.leave_out.losses import Loss
 from divacli.ridge.leave_out.subsample import draw, standard_errors
 

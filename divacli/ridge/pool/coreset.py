@@ -31,7 +31,7 @@ from divacli.ridge.fit.spectrum import RidgeFit
 from divacli.ridge.fit.task import Batch, RidgeTask
 from divacli.ridge.leave_out.leave_one_out import leave_one_out, predictable
 from divacli.ridge.leave_out.losses import SquaredLoss
-from divacli.ridge.leave_out.path import ridge_path
+from divacli.ridge.leave_out.ridge_path import ridge_path
 from divacli.ridge.pool.extension import Candidates, State
 from divacli.ridge.pool.reduction import merged
 from divacli.ridge.pool.trust import PoolTrust

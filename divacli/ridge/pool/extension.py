@@ -29,7 +29,7 @@ from divacli.ridge.leave_out.derivative import (
 )
 from divacli.ridge.leave_out.leave_one_out import LooResult, batch_residuals, loo_predictions
 from divacli.ridge.leave_out.losses import Loss, SquaredLoss
-from divacli.ridge.leave_out.path import ridge_path
+from divacli.ridge.leave_out.ridge_path import ridge_path
 from divacli.ridge.weights.problem import predictions
 
 CHOICE_FACTOR = 10.0

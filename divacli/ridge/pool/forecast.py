@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from divacli.ridge.forecast import RANDOM, Forecast, Rest, Training, forecast
+from divacli.ridge.forecast import RANDOM, Forecast, Rest, TrainingWeights, forecast
 from divacli.ridge.pool.choice import JUDGED_BATCHES, PoolProblem, walked
 from divacli.ridge.pool.coreset import at_random, drawn_places
 from divacli.ridge.pool.reduction import merged
@@ -66,7 +66,7 @@ def forecast_rules(
         posed = Problem(both, ridge, problem.validation_order, robust=False, validation=problem.validation)
         counted = torch.ones(len(problem.validation), dtype=torch.float64)
 
-    def decide(rest: Rest) -> dict[str, Training]:
+    def decide(rest: Rest) -> dict[str, TrainingWeights]:
         rows = torch.arange(len(pool))
         if problem.validation is None:
             rows = (~rest.inside[n:]).nonzero()[:, 0]
@@ -159,9 +159,9 @@ def _among(order: Tensor, rows: Tensor) -> Tensor:
     return torch.argsort(place[rows])
 
 
-def _trained(rest: Rest, weights: Tensor, chosen: Tensor) -> Training:
+def _trained(rest: Rest, weights: Tensor, chosen: Tensor) -> TrainingWeights:
     """The core that is there with some pool samples at their weights."""
     trained = rest.task.weights.clone()
     at = len(trained) - len(weights) + chosen
     trained[at] = weights[chosen]
-    return Training(trained)
+    return TrainingWeights(trained)

@@ -15,7 +15,7 @@ from divacli.ridge.leave_out.calibration import RobustCrossEntropy, calibrate, c
 from divacli.ridge.leave_out.derivative import loo_derivative
 from divacli.ridge.leave_out.leave_one_out import leave_one_out, loo_predictions
 from divacli.ridge.leave_out.losses import Loss, SquaredLoss
-from divacli.ridge.leave_out.path import ridge_path
+from divacli.ridge.leave_out.ridge_path import ridge_path
 from divacli.ridge.pool.extension import CHOICE_FACTOR, Candidates, State, trusted
 
 

@@ -20,7 +20,7 @@ from divacli.ridge.fit.task import RidgeTask
 from divacli.ridge.labels.noise import fit_noise, noise_rows
 from divacli.ridge.leave_out.calibration import calibrate, calibration_rows
 from divacli.ridge.leave_out.leave_one_out import loo_predictions
-from divacli.ridge.leave_out.path import ridge_path
+from divacli.ridge.leave_out.ridge_path import ridge_path
 from divacli.ridge.pool.extension import trusted
 from divacli.ridge.pool.reduction import merged
 from divacli.ridge.weights.problem import predictions

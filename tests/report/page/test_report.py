@@ -20,7 +20,7 @@ from divacli.report.figures.plots import kinds_of, plots_of
 from divacli.report.page.galleries import all_samples, galleries
 from divacli.report.page.payload import links, places_of, shown_paths
 from divacli.report.page.thumbnails import thumbnail
-from divacli.report.words import sentences, tiles
+from divacli.report.words import summary_sentences, tiles
 from divacli.results.read import read_results
 
 
@@ -285,7 +285,7 @@ def test_a_summary_that_somebody_edited_is_an_error_about_the_folder(
         try:
             with results.read_as_written():
                 tiles(results.summaries)
-                list(sentences(results.summaries))
+                list(summary_sentences(results.summaries))
             for kind in {"ridge"} & set(kinds_of(results)):
                 plots_of(results, kind)
         except DataError as error:
@@ -300,12 +300,12 @@ def test_the_forecast_of_pruning_is_told(written: str) -> None:
         **{"n_kept": 300 - gone, "n_dropped": gone, "n_chosen": 30, "written": written},
         "forecast": {"chosen": "balanced", "error": {"nothing": 0.2, "balanced": 0.155, "random": 0.21}},
     }
-    [found] = sentences({"prune": summary})
+    [found] = summary_sentences({"prune": summary})
     assert found.lead == f"{300 - gone} of 300 samples kept by diva prune"
     assert found.rest == (
         ": forecast error on new images 20.0% with all of them, 15.5% without the 30 chosen to go"
     )
-    [without] = sentences({"prune": {**summary, "forecast": None}})
+    [without] = summary_sentences({"prune": {**summary, "forecast": None}})
     assert without.rest == ""
 
 

@@ -12,7 +12,7 @@ from divacli.evaluation.curve import require_labels
 from divacli.evaluation.evaluate import present, require_known_labels
 from divacli.evaluation.rivals import Pool
 from divacli.features import Samples
-from divacli.features.open import require_images
+from divacli.features.read import require_images
 from divacli.features.samples import require_same_features
 from divacli.manifest import Manifest, read_manifest
 from divacli.manifest.identity import npz_sources

@@ -11,15 +11,15 @@ import pandas as pd
 from divacli.curate.sample_scores import score
 from divacli.evaluation.curve import Curve, additions, by_derivative, by_loss, measure_curve, removals
 from divacli.evaluation.evaluate import Evaluation, evaluate
-from divacli.evaluation.given import Loaded, Names, load_given
+from divacli.evaluation.inputs import Loaded, Names, load_given
 from divacli.evaluation.learners import LEARNERS, Learner
 from divacli.evaluation.rivals import rivals
-from divacli.evaluation.verdict_words import sentences
+from divacli.evaluation.verdict_words import verdict_sentences
 from divacli.results.names import CURVE, EVALUATION
 from divacli.results.result import Target
 from divacli.solve.loader import Loader
-from divacli.solve.pose import SolveOptions
 from divacli.solve.provenance import grouping
+from divacli.solve.ridge_problem import SolveOptions
 
 FINETUNE = "finetune"
 """The learner that is the network itself."""
@@ -85,7 +85,7 @@ class EvaluateResult:
                 {**asdict(verdict), "more_than_chance": verdict.more_than_chance}
                 for verdict in self.evaluation.verdicts
             ]
-            content["sentence"] = sentences(self.evaluation)
+            content["sentence"] = verdict_sentences(self.evaluation)
         if self.curve is not None:
             content["curve"] = {"of": self.curve.verb, "results": _records(self.curve.summary)}
         return content

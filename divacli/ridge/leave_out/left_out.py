@@ -1,4 +1,4 @@
-"""Leaving a sample out together with its group: copies of it, or further images of the same patient.
+"""Leave each sample out, alone or with its group: copies of it, or further images of the same patient.
 
 The fit from which a group G is absent predicts its members as `y - R`, with `Phi` the group's whitened rows
 (m, r), `D` its weights, `E` its training residuals and

@@ -1,4 +1,4 @@
-"""DATA of any kind -> a manifest, and the features that it brings along."""
+"""Read DATA of any kind: a manifest, or samples where it is a feature store. Nothing is computed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from divacli.errors import DataError
 from divacli.features.keys import KEY_BYTES, content_keys
 from divacli.features.samples import Samples, is_store, read_store
-from divacli.files.place import place_of
+from divacli.files.path_or_url import place_of
 from divacli.manifest import Labels, Manifest, check_files, read_manifest
 from divacli.manifest.columns import FEATURE_SOURCE
 from divacli.parallel import world

@@ -1,4 +1,4 @@
-"""One run of a command: what it reads, under which rule, for those who have to know without being handed it.
+"""The current command's run record: inputs read and safety rules, reachable from anywhere.
 
 The command line opens a run; outside of one, from Python, nothing is recorded and nothing confined.
 """

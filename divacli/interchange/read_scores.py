@@ -1,4 +1,4 @@
-"""The scores that are handed to other tools."""
+"""Read the scores that are exported to other tools."""
 
 from __future__ import annotations
 

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from divacli.errors import DataError
 from divacli.files.formats import TABLE_SUFFIXES
-from divacli.files.place import require_finished
+from divacli.files.path_or_url import require_finished
 from divacli.files.urls import is_url, local_path
 
-KINDS = f"a folder with one sub-folder a class, a {TABLE_SUFFIXES} .npz or .tar file, or - for standard input"
+DATA_KINDS = (
+    f"a folder with one sub-folder a class, a {TABLE_SUFFIXES} .npz or .tar file, or - for standard input"
+)
 """What DATA may be on this machine."""
 
 _BRACES = re.compile(r"\{(?:(?P<start>\d+)\.\.(?P<stop>\d+)|(?P<words>[^{}]*,[^{}]*))\}", re.ASCII)
@@ -71,4 +73,4 @@ def _not_there(path: Path) -> DataError:
         present = []
     close = difflib.get_close_matches(path.name, present, n=1)
     hint = f"did you mean {path.with_name(close[0])}?" if close else "check the spelling"
-    return DataError(f"{path} does not exist", expected=KINDS, hint=hint)
+    return DataError(f"{path} does not exist", expected=DATA_KINDS, hint=hint)

@@ -1,4 +1,4 @@
-"""How the cells of a table become typed values, and tables one table."""
+"""Turn the cells of a table into typed values. Stack several tables into one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from divacli.errors import DataError, listed
-from divacli.manifest.columns import BESIDE_DERIVATIVE, COMMON, DERIVATIVE, KINDS, OPTIONAL, REQUIRED
+from divacli.manifest.columns import BESIDE_DERIVATIVE, COLUMN_TYPES, COMMON, DERIVATIVE, OPTIONAL, REQUIRED
 
 # What other tools call the two columns diva cannot do without.
 _ALIASES = {
@@ -65,11 +65,11 @@ def typed(
     unknown: list[str] = []
     for position, column in enumerate(found):
         columns[column] = raw.iloc[:, position].reset_index(drop=True)
-        if column not in KINDS or column in own:
+        if column not in COLUMN_TYPES or column in own:
             unknown.append(column or "(unnamed)")
             continue
         try:
-            columns[column] = read[KINDS[column]](columns[column], f"{name}: column '{column}'")
+            columns[column] = read[COLUMN_TYPES[column]](columns[column], f"{name}: column '{column}'")
         except DataError:
             if column not in COMMON:
                 raise
@@ -78,7 +78,7 @@ def typed(
     if not labels_required and ("label" not in columns or (columns["label"].str.strip() == "").all()):
         columns["label"] = pd.Series([""] * len(raw), dtype="str")
         close = _closest("label", found)
-        if "label" not in found and close is not None and close not in KINDS:
+        if "label" not in found and close is not None and close not in COLUMN_TYPES:
             warnings.append(f"{name}: no column label; rename '{close}' if that holds the labels.")
     columns.setdefault("weight", pd.Series(np.ones(len(raw))))
     first = [column for column in (*REQUIRED, "weight", *OPTIONAL) if column in columns]
@@ -115,7 +115,7 @@ def stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     mixed = [
         name
         for name, found in types.items()
-        if name not in KINDS and (len(found) > 1 or not all(name in table for table in tables))
+        if name not in COLUMN_TYPES and (len(found) > 1 or not all(name in table for table in tables))
     ]
     parts = []
     for table in tables:

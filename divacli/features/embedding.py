@@ -1,4 +1,4 @@
-"""DATA of any kind -> samples with features: the one door that every command goes through."""
+"""Find or compute the features of DATA."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from divacli.errors import DataError
-from divacli.features.network import BackboneChoice
-from divacli.features.open import read_data, stored_keys, stored_sources
+from divacli.features.backbone_choice import BackboneChoice
 from divacli.features.options import ExtractOptions
+from divacli.features.read import read_data, stored_keys, stored_sources
 from divacli.features.samples import Samples, failures_of, samples_in, undecodable
 from divacli.features.sources import finite_samples, of_arrays, of_sources
 from divacli.features.store import FeatureStore

@@ -17,7 +17,7 @@ from divacli.ridge.fit.passes import Sums, walk
 from divacli.ridge.fit.scaling import require_finite
 from divacli.ridge.fit.spectrum import Spectrum
 from divacli.ridge.fit.task import Batch, RidgeTask
-from divacli.ridge.leave_out.groups import GroupedRows
+from divacli.ridge.leave_out.left_out import GroupedRows
 from divacli.ridge.leave_out.subsample import draw
 
 DECADES = 7

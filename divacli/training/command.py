@@ -13,7 +13,7 @@ from divacli.files.regular import DOCUMENT_BYTES, read_regular
 from divacli.manifest import Manifest
 from divacli.solve.loader import Given, Loader, opened
 from divacli.solve.options import Compute
-from divacli.solve.pose import SolveOptions
+from divacli.solve.ridge_problem import SolveOptions
 from divacli.training.joint import TrainOptions
 from divacli.training.train import TrainResult, train
 from divacli.training.trainee import LEARNING_RATES, StepOptions
