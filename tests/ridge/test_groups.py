@@ -148,7 +148,7 @@ def test_gradients_in_every_argument_are_right(n, d, intercept, loss_name, losse
 
 
 def textbook_terms(problem, gradient):
-    """The terms of the formula in `leave_out.groups`, unwhitened, a dense system for every group."""
+    """The terms of the formula in `leave_out.left_out`, unwhitened, a dense system for every group."""
     z, alpha, groups = problem.design, problem.task.weights, problem.task.groups
     penalty = torch.full((z.shape[1],), problem.ridge, dtype=torch.float64)
     penalty[problem.z.shape[1] :] = 0.0

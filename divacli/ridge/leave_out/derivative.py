@@ -7,7 +7,7 @@ leverage, `s = 1 - alpha h`, `r = e / s`, `g_i = v_i dl_i/dr_i` and `c_i = g_i .
     P = Phi' diag(1/s) G,   M = Phi' diag(alpha c / s) Phi
 
 which is the formula of the DIVA paper's leave-one-out task in coordinates where `A` is the identity: two
-passes over the samples, O(n d^2) each, and no matrix larger than d x d. `leave_out.groups` has the same
+passes over the samples, O(n d^2) each, and no matrix larger than d x d. `leave_out.left_out` has the same
 for samples that are left out in groups.
 """
 
