@@ -283,7 +283,7 @@ def test_degenerate_problems_end_in_numbers_or_in_one_message(name, command, out
         ({"embedding": np.ones((30, 4))}, "all samples with a positive weight have the same features"),
         ({"embedding": np.zeros((30, 4))}, "all samples with a positive weight have the same features"),
         ({"embedding": np.full((30, 4), 1 / 3)}, "all samples with a positive weight have the same features"),
-        ({"embedding": np.arange(1.0, 31)[:, None]}, "use --scaling standard"),
+        ({"embedding": np.arange(1.0, 31)[:, None]}, "use scaling standard"),
         ({"label": np.full(30, "x")}, "has one class only: x"),
         ({"weight": np.zeros(30)}, "every weight is 0"),
         (
