@@ -227,4 +227,4 @@ def test_too_many_matrices_are_refused(monkeypatch):
     monkeypatch.setattr(module, "MOST_VALUES", 79)
     with pytest.raises(SolveError, match="5 annotators and 4 classes") as caught:
         fit_votes(votes, logs)
-    assert "--annotator none" in caught.value.hint
+    assert "annotator none" in caught.value.hint
