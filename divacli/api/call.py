@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from rich.console import Console, RenderableType
 
 from divacli.api.inputs import Inputs
@@ -17,6 +18,7 @@ from divacli.errors import DivaError
 from divacli.machine.device import resolve_device
 from divacli.progress import silent
 from divacli.report.terminal.progress import shown
+from divacli.results.collect import Collected
 from divacli.run_record import Run, running
 from divacli.solve.loader import Loader
 from divacli.solve.options import SQUARED, Compute, Loss, Network, Problem, open_loader
@@ -44,9 +46,15 @@ class Call:
     def __init__(
         self, command: str, given: Mapping[str, Any], network: NetworkLike, problem: Problem, compute: Compute
     ) -> None:
+        for name, value, kind in (("problem", problem, Problem), ("compute", compute, Compute)):
+            if not isinstance(value, kind):
+                raise DivaError(f"{name} is a {type(value).__name__}", expected=f"{kind.__name__}(...)")
         self.warned: list[str] = []
         self.run = Run(command, _recordable(given), tell=self.warn)
         self.problem, self.compute = problem, compute
+        data = given.get("data")
+        if network is None and isinstance(data, Report):
+            network = data.network
         self.network = Network(network) if network is None or isinstance(network, str) else network
         progress = _progress if compute.progress else silent
         self.inputs = Inputs(compute.cache, progress, self.warn)
@@ -59,7 +67,7 @@ class Call:
                 f"network is a {type(self.network).__name__}",
                 expected="a name, or divacli.Network(...); of a module Network(module, transform=...)",
             )
-        with running(self.run):
+        with running(self.run), _plain_arithmetic():
             yield open_loader(
                 self.network,
                 self.compute,
@@ -85,11 +93,30 @@ class Call:
         """The validation set, opened."""
         return None if self.problem.val is None else self.inputs.open(self.problem.val, "val")
 
-    def report(self, result: Any, shown: Callable[[Any], Iterable[RenderableType]], saving: Saving) -> Report:
+    def report(
+        self,
+        result: Any,
+        shown: Callable[[Any], Iterable[RenderableType]],
+        saving: Saving,
+        adjust: Callable[[Collected], None] | None = None,
+    ) -> Report:
         """The result, when its warnings are told."""
         for sentence in result.warnings():
             self.warn(sentence)
-        return Report(result, self.run, self.warned, shown, saving)
+        return Report(result, self.run, self.network, self.warned, shown, saving, adjust)
+
+
+@contextmanager
+def _plain_arithmetic() -> Iterator[None]:
+    """Compute as the command line does, whatever precision or mode the caller has switched on."""
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast("cuda", enabled=False),
+        torch.random.fork_rng(devices=[]),
+    ):
+        yield
 
 
 def arguments(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,7 +125,9 @@ def arguments(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[s
     for name, parameter in inspect.signature(function).parameters.items():
         value = values[name]
         if dataclasses.is_dataclass(value):
-            values_of = [(field, getattr(value, field.name)) for field in dataclasses.fields(value)]
+            values_of = [
+                (field, getattr(value, field.name)) for field in dataclasses.fields(value) if field.init
+            ]
             given |= {field.name: found for field, found in values_of if _differs(found, field.default)}
         elif _differs(value, parameter.default):
             one = isinstance(value, str | os.PathLike) and name in _SEVERAL

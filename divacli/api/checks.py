@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from divacli.curate.pool_rule import ExtendOptions
 from divacli.errors import DivaError
+from divacli.solve.options import is_number, require_count
 
 
 def require(name: str, value: object, right: bool, expected: str) -> None:
@@ -16,16 +17,6 @@ def require(name: str, value: object, right: bool, expected: str) -> None:
         raise DivaError(f"{name}={value!r}", expected=expected)
 
 
-def require_count(name: str, value: int | None, least: int) -> None:
-    """Refuse what is no whole number, or too small a one; None is right.
-
-    Raises:
-        DivaError: It is such.
-    """
-    right = value is None or (isinstance(value, int) and value >= least)
-    require(name, value, right, f"a whole number from {least} up")
-
-
 def require_decision(
     keep: float | str | None, threshold: float | None, budget: int | None, by: str, stratify: bool
 ) -> None:
@@ -34,17 +25,20 @@ def require_decision(
     Raises:
         DivaError: They do not.
     """
-    automatic = keep == "auto"
-    if isinstance(keep, str):
-        require("keep", keep, automatic, "'auto', or a fraction in (0, 1], such as 0.9")
-    elif keep is not None:
-        require("keep", keep, 0 < keep <= 1, "'auto', or a fraction in (0, 1], such as 0.9")
+    automatic = isinstance(keep, str) and keep == "auto"
+    if keep is not None and not automatic:
+        right = is_number(keep) and 0 < float(keep) <= 1
+        require("keep", keep, right, "'auto', or a fraction in (0, 1], such as 0.9")
     one = automatic or (keep is None) != (threshold is None)
     require("keep and threshold", (keep, threshold), one, "one of keep=FRACTION, keep='auto' and threshold")
     require("by", by, not automatic or by == "auto", "no rule with keep='auto', which goes by wrong labels")
-    require("stratify", stratify, not stratify or isinstance(keep, int | float), "keep=FRACTION with it")
+    require(
+        "stratify", stratify, not stratify or (keep is not None and not automatic), "keep=FRACTION with it"
+    )
     require("budget", budget, budget is None or automatic, "a budget with keep='auto' only")
     require_count("budget", budget, 0)
+    if threshold is not None:
+        require("threshold", threshold, is_number(threshold), "a finite number")
     if threshold is not None and automatic:
         require("threshold", threshold, 0 <= threshold < 1, "a probability in [0, 1)")
     elif threshold is not None:
@@ -61,7 +55,7 @@ def step_size_of(step_size: float | str, steps: int | None, folds: int) -> float
     require_count("folds", folds, 2)
     if step_size == "auto":
         return None
-    right = isinstance(step_size, int | float) and 0 < step_size < float("inf")
+    right = is_number(step_size) and float(step_size) > 0
     require("step_size", step_size, right, "'auto' or a number above 0")
     return float(step_size)
 
@@ -73,7 +67,7 @@ def choice_of(budget: int | str | None, refit_every: int | None, min_trust: floa
         DivaError: A number is out of its range.
     """
     require_count("refit_every", refit_every, 1)
-    require("min_trust", min_trust, 0 <= min_trust <= 1, "a probability")
+    require("min_trust", min_trust, is_number(min_trust) and 0 <= min_trust <= 1, "a probability")
     share = None
     if isinstance(budget, str):
         try:
@@ -83,4 +77,5 @@ def choice_of(budget: int | str | None, refit_every: int | None, min_trust: floa
         require("budget", budget, 0 < share <= 1, "a number of samples, or a share such as '25%'")
         budget = None
     require_count("budget", budget, 1)
-    return ExtendOptions(budget, refit_every, min_trust, share=share)
+    whole = None if budget is None else int(budget)
+    return ExtendOptions(whole, refit_every, float(min_trust), share=share)

@@ -6,12 +6,12 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import pandas as pd
 
 from divacli.api.call import Call, NetworkLike, arguments
-from divacli.api.checks import require, require_count, require_decision
+from divacli.api.checks import require, require_decision
 from divacli.api.inputs import Data
 from divacli.api.report import Report, Saving, warn
 from divacli.curate import prune as _prune
@@ -33,7 +33,7 @@ from divacli.review.image_files import Way
 from divacli.review.materialize import FOLDER, require_apart
 from divacli.run_record import running
 from divacli.solve.loader import Loader, manifest_in
-from divacli.solve.options import Compute, Network, Problem
+from divacli.solve.options import Compute, Problem, is_number, require_count
 
 
 def score(
@@ -61,6 +61,7 @@ def score(
     Raises:
         DivaError: The user can mend it; the text says how.
     """
+    require_count("verify", verify, 0)
     call = Call("score", arguments(score, locals()), network, problem, compute)
     with call.loading() as loader:
         opened = call.inputs.open(data, "data")
@@ -111,7 +112,7 @@ def prune(
     Raises:
         DivaError: The options do not go together, or as `score`.
     """
-    automatic = keep == "auto"
+    automatic = isinstance(keep, str) and keep == "auto"
     require_decision(keep, threshold, budget, by, stratify)
     call = Call("prune", arguments(prune, locals()), network, problem, compute)
     with call.loading() as loader:
@@ -123,7 +124,7 @@ def prune(
         else:
             pruning = _prune.prune_by(
                 scores,
-                keep=keep if isinstance(keep, int | float) else None,
+                keep=None if keep is None else float(keep),
                 threshold=threshold,
                 by=by,
                 stratify=stratify,
@@ -167,7 +168,8 @@ def relabel(
     if isinstance(decide, str):
         require("decide", decide, decide in ("likely", "balanced"), "likely, balanced or a number in [0, 1)")
     else:
-        require("decide", decide, 0 <= decide < 1, "likely, balanced or a number in [0, 1)")
+        right = is_number(decide) and 0 <= decide < 1
+        require("decide", decide, right, "likely, balanced or a number in [0, 1)")
     require_count("budget", budget, 0)
     call = Call("relabel", arguments(relabel, locals()), network, problem, compute)
     with call.loading() as loader:
@@ -236,7 +238,10 @@ def apply(
     Raises:
         DivaError: The decisions or the samples cannot be used.
     """
-    require("decisions", decisions, decisions is not None or materialize is not None, "decisions")
+    kinds = "a table with path and decision, or where it lies; None with materialize"
+    given = isinstance(decisions, str | os.PathLike | pd.DataFrame)
+    require("decisions", decisions, given or (decisions is None and materialize is not None), kinds)
+    require("materialize", materialize, materialize in (None, *get_args(Way)), ", ".join(get_args(Way)))
     require("label_issues", label_issues, label_issues in ("drop", "relabel"), "drop or relabel")
     call = Call("apply", arguments(apply, locals()), None, Problem(), compute)
     with running(call.run):
@@ -265,7 +270,8 @@ def _scores(call: Call, loader: Loader, data: Data) -> tuple[Scores, list[Manife
     if isinstance(data, Report) and isinstance(data.result, _score.Scoring):
         scoring = data.result
         call.run.inputs[:] = data.inputs
-        if call.problem != Problem() or call.network != Network():
+        data.require_unchanged()
+        if call.problem.changes_scores or call.network != data.network:
             call.warn("the scores are used as they are: network and problem change nothing")
         return Scores.fresh(scoring.result, scoring.options), [one.manifest for one in data.inputs[:1]]
     opened = call.inputs.scores(data, "data")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 from divacli.api.call import Call, NetworkLike, arguments
@@ -19,6 +20,7 @@ from divacli.manifest.columns import FEATURE_SOURCE
 from divacli.report.terminal.augment import augment_summary
 from divacli.report.terminal.extend import aggregate_summary, extend_summary
 from divacli.report.terminal.reweight import reweight_summary
+from divacli.results.collect import Collected
 from divacli.results.names import EXTENDED, REMAINING, SELECTED
 from divacli.solve.loader import manifest_in
 from divacli.solve.options import ROBUST_CROSS_ENTROPY, Compute, Problem
@@ -146,20 +148,22 @@ def aggregate(
     how = choice_of(budget, refit_every, min_trust)
     call = Call("aggregate", arguments(aggregate, locals()), network, problem, compute)
     arrays = isinstance(pools, Mapping) and "embedding" in pools
-    named = pools if isinstance(pools, Mapping) and not arrays else None
+    several = pools if isinstance(pools, Mapping) and not arrays else None
     with call.loading() as loader:
         core = call.inputs.open(data, "data")
-        if named is None:
+        if several is None:
             opened = call.inputs.pool(pools, "pool")
             name = next(iter(_aggregate.named_modalities([opened]))) if isinstance(opened, str) else "pool"
             others = {name: opened}
         else:
-            others = {name: call.inputs.pool(pool, name) for name, pool in named.items()}
+            others = {name: call.inputs.pool(pool, name) for name, pool in several.items()}
         options = call.solve_options(loader)
         result = _aggregate.aggregate_data(loader, core, others, options, how, call.validation())
-    report = call.report(result, aggregate_summary, Saving(_aggregate.FILES))
-    _keep_features(report, compute)
-    return report
+
+    def named(collected: Collected) -> None:
+        _with_features(collected, result, compute.cache)
+
+    return call.report(result, aggregate_summary, Saving(_aggregate.FILES), named)
 
 
 def augment(
@@ -193,6 +197,8 @@ def augment(
     """
     size = step_size_of(step_size, steps, folds)
     names = [transforms] if isinstance(transforms, str) else list(transforms)
+    right = bool(names) and all(isinstance(name, str) for name in names)
+    require("transforms", transforms, right, "names such as 'hflip', 'rotate:15' or 'FILE.py:NAME'")
     call = Call("augment", arguments(augment, locals()), network, problem, compute)
     with call.loading() as loader:
         named = [parse_transform(text) for text in names]
@@ -204,11 +210,9 @@ def augment(
     return call.report(result, augment_summary, Saving(_augment.FILES))
 
 
-def _keep_features(report: Report, compute: Compute) -> None:
-    """Let tables of an aggregation name a file of features that is there before they are saved."""
-    with_features = _aggregate.feature_arrays(report.result)  # type: ignore[arg-type]
-    place = str(kept_arrays(with_features, compute.cache))
+def _with_features(collected: Collected, result: _aggregate.AggregateResult, cache: Path) -> None:
+    """Let tables name a file of features that is there before they are saved."""
+    place = str(kept_arrays(_aggregate.feature_arrays(result), cache))
     for name in (EXTENDED, SELECTED, REMAINING):
-        table = report.tables[name]
-        if FEATURE_SOURCE in table:
-            table[FEATURE_SOURCE] = place
+        if FEATURE_SOURCE in collected.tables[name]:
+            collected.tables[name][FEATURE_SOURCE] = place

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -71,11 +72,12 @@ class Inputs:
             DataError: It is no DATA, or not usable.
         """
         path = self._path(data)
-        if path is not None:
-            return read_data(path, labels=labels)
-        manifest = self._in_memory(data, name, labels)
-        check_images(manifest)
-        return manifest
+        if path is None:
+            manifest = self._in_memory(data, name, labels)
+            check_images(manifest)
+            return manifest
+        opened = read_data(path, labels=labels)
+        return opened if isinstance(data, str | os.PathLike) else called(opened, name)
 
     def scores(self, data: Data, name: str) -> Manifest | Samples:
         """As `open`; images of a table of scores need not be there any more."""
@@ -105,18 +107,14 @@ class Inputs:
         path = self._path(data)
         if path is not None:
             return path
-        table = _table(data)
+        table, folder = _table(data)
         if table is not None and holds_texts(table):
-            return _read(texts_of(table, Path.cwd(), name))
+            return _read(texts_of(table, folder, name))
         return self.open(data, name, labels="optional")
 
     def named(self, data: Data, name: str) -> Manifest | Samples:
         """As `open`, called by a name also where it has one of its own."""
-        opened = self.open(data, name)
-        manifest = replace(opened.manifest if isinstance(opened, Samples) else opened, name=name)
-        for one in current().inputs[-1:]:
-            one.manifest = manifest
-        return replace(opened, manifest=manifest) if isinstance(opened, Samples) else manifest
+        return called(self.open(data, name), name)
 
     def _path(self, data: Data) -> str | None:
         """Where DATA lies, or was put; None of a table in memory."""
@@ -131,7 +129,7 @@ class Inputs:
     def _in_memory(self, data: Data, name: str, labels: Labels, *, repeated: bool = False) -> Manifest:
         if isinstance(data, Manifest):
             return _read(data)
-        table = _table(data)
+        table, folder = _table(data)
         if table is None and _gives_samples(data):
             from divacli.interchange.torch_images import dataset_table
 
@@ -140,13 +138,23 @@ class Inputs:
                 self._note(note)
         if table is None:
             raise DataError(f"{name} is a {type(data).__name__}", expected=_EXPECTED)
-        return _read(manifest_of(table, Path.cwd(), name=name, labels=labels, repeated=repeated))
+        return _read(manifest_of(table, folder, name=name, labels=labels, repeated=repeated))
 
 
-def _table(data: Data) -> pd.DataFrame | None:
+def called(opened: Manifest | Samples, name: str) -> Manifest | Samples:
+    """What was read last, under another name."""
+    manifest = replace(opened.manifest if isinstance(opened, Samples) else opened, name=name)
+    for one in current().inputs[-1:]:
+        one.manifest = manifest
+    return replace(opened, manifest=manifest) if isinstance(opened, Samples) else manifest
+
+
+def _table(data: Data) -> tuple[pd.DataFrame | None, Path]:
+    """A table in memory, and the folder that its paths start from."""
     if isinstance(data, Report):
-        return data.table
-    return data if isinstance(data, pd.DataFrame) else None
+        data.require_unchanged()
+        return data.table, data.folder
+    return (data if isinstance(data, pd.DataFrame) else None), Path.cwd()
 
 
 def _gives_samples(data: object) -> TypeGuard[Dataset[Any]]:
@@ -173,12 +181,7 @@ def kept_arrays(arrays: Mapping[str, Any], cache: Path) -> Path:
     Raises:
         OutputError: It cannot be written.
     """
-    values = {
-        name: array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else np.asarray(array)
-        for name, array in arrays.items()
-    }
-    # Texts in a column of pandas are Python objects.
-    values = {name: array.astype(str) if array.dtype == object else array for name, array in values.items()}
+    values = {str(name): _array(str(name), array) for name, array in arrays.items()}
     digest = hashlib.sha256()
     for name, array in sorted(values.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
@@ -186,6 +189,39 @@ def kept_arrays(arrays: Mapping[str, Any], cache: Path) -> Path:
     place = cache / "arrays" / f"{digest.hexdigest()[:32]}.npz"
     if not place.exists():
         content = io.BytesIO()
-        np.savez(content, **values)  # type: ignore[arg-type]
+        # Not numpy.savez, which takes some names for options of its own.
+        with zipfile.ZipFile(content, "w") as archive:
+            for name, array in values.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
         write_bytes(place, content.getvalue())
     return place.resolve()
+
+
+def _array(name: str, given: Any) -> np.ndarray:
+    """An array of numbers or text, "" where text is missing.
+
+    Raises:
+        DataError: It is something else.
+    """
+    try:
+        if isinstance(given, torch.Tensor):
+            tensor = given.detach().cpu()
+            given = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+        if np.ma.isMaskedArray(given):
+            raise TypeError("a masked array")
+        array = np.asarray(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"{name} cannot be taken as an array: {error}",
+            expected="an array of numpy, or a dense tensor of torch, of numbers or text",
+        ) from error
+    if array.dtype != object:
+        return array
+    # Texts in a column of pandas are Python objects, and so are numbers beside missing ones.
+    column = pd.Series(array.tolist(), dtype=object).infer_objects()
+    if column.dtype.kind in "biuf":
+        return column.to_numpy()
+    return np.array(
+        ["" if missing else str(cell) for cell, missing in zip(column, column.isna(), strict=True)]
+    )

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from rich.console import Console, RenderableType
 
-from divacli.errors import DataError
+from divacli.errors import DataError, OutputError
 from divacli.errors import shown as on_one_line
+from divacli.files.formats import WRITTEN_FORMATS
 from divacli.manifest import Format, Manifest, manifest_of, read_manifest
 from divacli.manifest.truth import known_wrong
 from divacli.results.collect import Collected
@@ -25,6 +26,7 @@ from divacli.results.result import Result
 from divacli.results.runfile import RUN_FILE
 from divacli.results.write import ResultFiles
 from divacli.run_record import Input, Run, running
+from divacli.solve.options import Network
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,23 +61,31 @@ class Report:
             the folder that was the current one. Each is an attribute, too: `report.kept`.
         table: The main one.
         warnings: Sentences that the user should know; each was a warning of Python as well.
-        result: The object with everything else.
+        network: The network of the images.
+        folder: That relative paths in the tables start from.
+        result: The object with everything else, whose attributes are those of the report, too.
     """
 
     def __init__(
         self,
         result: Any,
         run: Run,
+        network: Network,
         warned: Sequence[str],
         shown: Callable[[Any], Iterable[RenderableType]],
         saving: Saving,
+        adjust: Callable[[Collected], None] | None = None,
     ) -> None:
         collected = Collected(result)
+        if adjust is not None:
+            adjust(collected)
         self.command = run.command
         self.result: Result = result
         self.summary: dict[str, Any] = dict(result.summary)
-        self.tables = collected.tables
-        self.table: pd.DataFrame = collected.tables[collected.main] if collected.main else result.table
+        self.network = network
+        self.folder = collected.base
+        self.tables = {name: table.copy() for name, table in collected.tables.items()}
+        self.table: pd.DataFrame = self.tables[collected.main] if collected.main else result.table.copy()
         self.warnings = tuple(warned)
         self._collected = collected
         self._run = run
@@ -87,16 +97,33 @@ class Report:
         """What was read."""
         return self._run.inputs
 
-    def __getattr__(self, name: str) -> pd.DataFrame:
-        """A table by its name."""
-        tables = self.__dict__.get("tables", {})
+    def __getattr__(self, name: str) -> Any:
+        """A table by its name, or an attribute of the result."""
+        tables, result = self.__dict__.get("tables", {}), self.__dict__.get("result")
         if name in tables:
             return tables[name]
+        if result is not None and not name.startswith("_") and hasattr(result, name):
+            return getattr(result, name)
         raise AttributeError(f"no table {name!r}; there are: {', '.join(tables)}")
 
     def __dir__(self) -> list[str]:
         """Every attribute, the tables among them."""
         return [*super().__dir__(), *self.tables]
+
+    def require_unchanged(self) -> None:
+        """Refuse tables that were edited: what is computed from the report knows nothing of that.
+
+        Raises:
+            DataError: One was.
+        """
+        for name, table in self._collected.tables.items():
+            same = self.tables.get(name) is not None and self.tables[name].equals(table)
+            if not same or (name == self._collected.main and self.table is not self.tables[name]):
+                raise DataError(
+                    f"the table {name} of this report was edited",
+                    expected="a report as it was computed",
+                    hint="edit a copy, and give that table in place of the report",
+                )
 
     def plot(
         self,
@@ -118,7 +145,7 @@ class Report:
         """
         from divacli.report.figures.plots import kinds_of, plots_of
 
-        folder = Path.cwd()
+        folder = self.folder
         samples, records = {}, {}
         for name, table in self.tables.items():
             if name in SAMPLE_TABLES and len(table):
@@ -137,6 +164,8 @@ class Report:
         if isinstance(truth, pd.DataFrame):
             known = manifest_of(truth, folder, name="truth", labels="optional")
         elif truth is not None:
+            if not isinstance(truth, str | os.PathLike):
+                raise DataError(f"truth is a {type(truth).__name__}", expected="a table, or where it lies")
             known = read_manifest(os.fspath(truth), labels="optional")
         wrong = known_wrong(samples[SCORES], known) if SCORES in samples else None
         return plots_of(results, kind, wrong)[0][1]
@@ -152,10 +181,15 @@ class Report:
         Raises:
             OutputError: It cannot be written, or holds such files.
         """
+        self.require_unchanged()
+        if format not in WRITTEN_FORMATS:
+            raise OutputError(f"format={format!r}", expected=f"one of {', '.join(WRITTEN_FORMATS)}")
         saving = self._saving
         with (
             running(self._run),
-            ResultFiles(Path(folder), format, tuple(saving.files), overwrite=overwrite) as target,
+            ResultFiles(
+                Path(folder).expanduser(), format, tuple(saving.files), overwrite=overwrite
+            ) as target,
         ):
             (saving.write or self.result.write)(target)
             target.finish(read=saving.sources)
@@ -167,8 +201,9 @@ class Report:
         """One line: the command, and the rows of its tables, the main one first."""
         main = self._collected.main
         tables = sorted(self.tables.items(), key=lambda item: item[0] != main)
-        sizes = ", ".join(f"{name} {len(table):,}" for name, table in tables if len(table))
-        return f"<diva {self.command}: {sizes} rows>"
+        sizes = [f"{name} {len(table):,}" for name, table in tables if len(table)]
+        sizes = sizes if main else [f"table {len(self.table):,}", *sizes]
+        return f"<diva {self.command}: {', '.join(sizes)} rows>"
 
     def _repr_html_(self) -> str:
         console = Console(record=True, width=_WIDTH, file=io.StringIO(), force_jupyter=False)

@@ -7,17 +7,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
+
 from divacli.api.call import Call, NetworkLike, arguments
-from divacli.api.checks import require, require_count
+from divacli.api.checks import require
 from divacli.api.inputs import Data
 from divacli.api.report import Report, Saving
 from divacli.evaluation.command import FINETUNE, CurveName, EvaluateOptions, evaluate_data, files_of
 from divacli.evaluation.inputs import Names
+from divacli.manifest import Manifest
 from divacli.report.terminal.evaluation import evaluate_summary
 from divacli.report.terminal.train import train_summary
 from divacli.results.write import ResultFiles
 from divacli.solve.loader import manifest_in
-from divacli.solve.options import Compute, Problem
+from divacli.solve.options import Compute, Problem, is_number, require_count
 from divacli.training.command import Training, train_data
 from divacli.training.train import FILES
 
@@ -78,7 +81,7 @@ def evaluate(
     learners: Sequence[Literal["ridge", "logistic", "finetune"]] = ("ridge", "logistic"),
     seeds: int = 5,
     curve: CurveName | None = None,
-    fractions: Sequence[float] | None = None,
+    fractions: float | Sequence[float] | None = None,
     trainable: str | None = None,
     epochs: int | None = None,
     problem: Problem = Problem(),
@@ -115,14 +118,15 @@ def evaluate(
     require("curve", curve, curve in (None, "remove", "add"), "remove, add or None")
     require("pool", pool, curve != "add" or pool is not None, "a pool with curve='add'")
     require_count("seeds", seeds, 1)
-    for fraction in fractions or ():
-        most_right = 0 < fraction < 1 or (curve == "add" and fraction == 1)
-        require("fractions", fraction, most_right, "numbers between 0 and 1")
+    shares = None if fractions is None else _several(fractions)
+    for share in shares or ():
+        right = is_number(share) and (0 < share < 1 or (curve == "add" and share == 1))
+        require("fractions", share, right, "numbers between 0 and 1")
     how = EvaluateOptions(
         list(dict.fromkeys(learners)),
         seeds,
         curve,
-        None if fractions is None else sorted(fractions),
+        None if shares is None else sorted(shares),
         trainable,
         epochs,
         compute.batch_size,
@@ -134,6 +138,10 @@ def evaluate(
         everything = call.inputs.open(data, "data")
         held_out = call.inputs.open(test, "test")
         judged = _judged(call, manifests)
+        taken = {"data", "test", "pool", manifest_in(everything).name, manifest_in(held_out).name}
+        for one in judged:
+            name = manifest_in(one).name
+            require("manifests", name, name not in taken, "other names than those of data, test and pool")
         require("manifests", manifests, bool(judged) or curve is not None, "a manifest, or a curve")
         names = Names(
             everything,
@@ -152,11 +160,21 @@ def evaluate(
     return call.report(result, evaluate_summary, Saving(files_of(names, how), write=write))
 
 
+def _several(fractions: float | Sequence[float]) -> list[float]:
+    return list(fractions) if isinstance(fractions, Sequence) else [fractions]
+
+
+_SETS = (str, os.PathLike, pd.DataFrame, Report, Manifest, tuple)
+"""What tells several sets from a pair of features and labels."""
+
+
 def _judged(call: Call, manifests: Data | Sequence[Data] | Mapping[str, Data]) -> list[Any]:
     """The manifests of an evaluation, opened, each with a name of its own."""
     if isinstance(manifests, Mapping) and "embedding" not in manifests:
         return [call.inputs.named(one, str(name)) for name, one in manifests.items()]
-    several = isinstance(manifests, list) or (isinstance(manifests, tuple) and not manifests)
+    several = isinstance(manifests, list) or (
+        isinstance(manifests, tuple) and all(isinstance(one, _SETS) for one in manifests)
+    )
     parts: Sequence[Any] = manifests if several else [manifests]  # type: ignore[assignment]
     names = ["manifest"] if len(parts) == 1 else [f"manifest {number}" for number in range(1, len(parts) + 1)]
     return [call.inputs.open(one, name) for name, one in zip(names, parts, strict=True)]

@@ -144,6 +144,7 @@ def load_backbone(
     image_size: int | None = None,
     linearize: Linearize = UNCHANGED,
     transform: Transform | None = None,
+    key: str = "",
 ) -> Backbone:
     """Load a network and find its feature layer.
 
@@ -158,6 +159,7 @@ def load_backbone(
         image_size: Side of the square crop, where neither a factory's transform nor the archive fixes it.
         linearize: What features are gradients of; by default none: they are what goes into the layer.
         transform: Of a module, which has none of its own.
+        key: What features of a module are known by whose code nobody can look up.
 
     Returns:
         The backbone on the CPU, tried on a small batch of noise.
@@ -174,7 +176,7 @@ def load_backbone(
                 hint="leave them out",
             )
         read = None if checkpoint is None else read_checkpoint(checkpoint)
-        source = from_module(model, transform, read)
+        source = from_module(model, transform, read, key)
         return _from_source(source, layer, () if read is None else read.notes, linearize)
     if transform is not None:
         raise ModelError(

@@ -58,9 +58,22 @@ def compute_of(compute: ComputeOptions) -> Compute:
     return Compute(**_values(compute))
 
 
-def problem_of(problem: ProblemOptions) -> Problem:
-    """The options of the problem as Python has them, too."""
-    return Problem(**_values(problem))
+def problem_of(problem: ProblemOptions, *, robust: bool = False) -> Problem:
+    """The options of the problem as Python has them, too.
+
+    Args:
+        problem: The options.
+        robust: As of `Problem.solve_options`.
+
+    Raises:
+        typer.BadParameter: The loss is not one of this command.
+    """
+    made = Problem(**_values(problem))
+    try:
+        made.require_loss(robust=robust)
+    except LossError as error:
+        raise typer.BadParameter(f"{error.got}; expected {error.expected}", param_hint="'--loss'") from error
+    return made
 
 
 def solve_options(
@@ -77,10 +90,7 @@ def solve_options(
     Raises:
         typer.BadParameter: The loss is not one of this command.
     """
-    try:
-        return problem_of(problem).solve_options(loader, default_loss, robust=robust)
-    except LossError as error:
-        raise typer.BadParameter(error.got, param_hint="'--loss'") from error
+    return problem_of(problem, robust=robust).solve_options(loader, default_loss, robust=robust)
 
 
 def _values(options: NetworkOptions | ComputeOptions | ProblemOptions) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def read_ballots(data: str | Manifest, annotator: str | None = None) -> Ballots:
     if read is None or read.kind != "table":
         kind = "feature store" if read is None else read.kind
         raise DataError(
-            f"{data} is a {kind}, in which a sample has one label",
+            f"{data if isinstance(data, str) else data.name} is a {kind}, in which a sample has one label",
             expected="a table (.csv, .tsv, .jsonl, .parquet or -) with path and label, one row for each vote",
             hint="write the votes into a table; its column feature_source may name an .npz file or a store",
         )

@@ -26,6 +26,7 @@ class BackboneChoice:
         image_size: Side of the crop.
         linearize: What features are gradients of.
         transform: Of a module.
+        key: Of code that nobody can look up.
     """
 
     def __init__(
@@ -37,9 +38,11 @@ class BackboneChoice:
         image_size: int | None = None,
         linearize: Linearize = UNCHANGED,
         transform: Callable[[Any], Any] | None = None,
+        key: str = "",
     ) -> None:
         self._arguments = (model, checkpoint, weights, layer, image_size)
         self._transform = transform
+        self._key = key
         self.linearize = linearize
         self._tell: Callable[[str], None] = lambda note: None
 
@@ -49,7 +52,7 @@ class BackboneChoice:
         Args:
             tell: Told so, before it is loaded.
         """
-        choice = BackboneChoice(*self._arguments, self.linearize, self._transform)
+        choice = BackboneChoice(*self._arguments, self.linearize, self._transform, self._key)
         choice._tell = tell
         return choice
 
@@ -84,4 +87,5 @@ class BackboneChoice:
             image_size=image_size,
             linearize=self.linearize,
             transform=self._transform,
+            key=self._key,
         )

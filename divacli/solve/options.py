@@ -6,8 +6,10 @@ Both make a `Loader` and `SolveOptions` of them here. Importing this module impo
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -46,6 +48,7 @@ class Network:
             "block:NAME", "full", or a sum such as "head+2*block:last".
         projection: Numbers that a gradient is compressed to, a power of two.
         transform: Of a module: from an RGB PIL image to a float tensor (3, h, w).
+        key: Another one for each object. Features of code that nobody can look up are kept under it.
     """
 
     model: str | nn.Module | None = None
@@ -56,6 +59,19 @@ class Network:
     linearize: str = HEAD
     projection: int = PROJECTION
     transform: Callable[[Any], Any] | None = field(default=None, kw_only=True)
+    key: str = field(default_factory=lambda: uuid.uuid4().hex, init=False, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        """What was given; of a module its class."""
+        given = {one.name: getattr(self, one.name) for one in fields(self) if one.init}
+        shown = {
+            name: f"<{type(value).__name__}>"
+            if name == "model" and not isinstance(value, str)
+            else repr(value)
+            for name, value in given.items()
+            if value != getattr(Network, name)
+        }
+        return f"Network({', '.join(f'{name}={value}' for name, value in shown.items())})"
 
 
 @dataclass(frozen=True)
@@ -83,10 +99,35 @@ class Compute:
     strict: bool = False
     progress: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their range.
+
+        Raises:
+            DivaError: One is.
+        """
+        for name, least in (("batch_size", 1), ("workers", 0)):
+            require_count(name, getattr(self, name), least)
+
     @property
     def cache(self) -> Path:
         """Where features are kept, named or not."""
         return default_cache() if self.cache_dir is None else Path(self.cache_dir)
+
+
+def require_count(name: str, value: object, least: int) -> None:
+    """Refuse what is no whole number, or too small a one; None is right.
+
+    Raises:
+        DivaError: It is such.
+    """
+    right = isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+    if value is not None and not right:
+        raise DivaError(f"{name}={value!r}", expected=f"a whole number from {least} up")
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a finite number, of Python or numpy, and no truth value."""
+    return isinstance(value, Real) and not isinstance(value, bool) and abs(float(value)) < float("inf")
 
 
 _CHOICES = {
@@ -132,14 +173,34 @@ class Problem:
         for name, possible in _CHOICES.items():
             if (value := getattr(self, name)) not in possible:
                 raise DivaError(f"{name}={value!r}", expected=f"one of {', '.join(filter(None, possible))}")
-        number = isinstance(self.ridge, int | float) and 0 <= self.ridge < float("inf")
-        if self.ridge not in (None, "auto") and not number:
+        chosen = self.ridge is None or self.ridge == "auto"
+        if not chosen and not (is_number(self.ridge) and float(self.ridge) >= 0):  # type: ignore[arg-type]
             raise DivaError(f"ridge={self.ridge!r}", expected="'auto' or a number >= 0")
+        if self.seed is None:
+            raise DivaError("seed=None", expected="a whole number from 0 up")
+        require_count("seed", self.seed, 0)
 
     @property
     def changes_scores(self) -> bool:
         """Whether scores would be others than by default; precision and seed are left aside."""
         return self.val is not None or replace(self, dtype="float32", seed=0) != Problem()
+
+    def require_loss(self, *, robust: bool = False) -> None:
+        """Refuse a loss that a command does not have.
+
+        Args:
+            robust: As for `solve_options`.
+
+        Raises:
+            LossError: It is such.
+        """
+        entropy = ROBUST_CROSS_ENTROPY if robust else CROSS_ENTROPY
+        if self.loss not in (None, SQUARED, entropy):
+            raise LossError(
+                f"{self.loss} is no loss of this command",
+                expected=f"{SQUARED} or {entropy}",
+                hint="leave the loss out for the command's own",
+            )
 
     def solve_options(
         self, loader: Loader, default_loss: Loss = SQUARED, *, robust: bool = False
@@ -158,20 +219,17 @@ class Problem:
 
         from divacli.solve.ridge_problem import SolveOptions
 
-        loss = self.loss or default_loss
-        entropy = ROBUST_CROSS_ENTROPY if robust else CROSS_ENTROPY
-        if loss not in (SQUARED, entropy):
-            raise LossError(f"{loss} is no loss of this command; expected {SQUARED} or {entropy}")
+        self.require_loss(robust=robust)
         return SolveOptions(
-            ridge=None if self.ridge == "auto" else self.ridge,
-            loss=loss,
+            ridge=None if self.ridge is None or self.ridge == "auto" else float(self.ridge),
+            loss=self.loss or default_loss,
             scaling=self.scaling,
             around_head=self.around_head,
             group=loader.groups.column,
             balanced=self.validation == "balanced",
             dtype=getattr(torch, self.dtype),
             device=loader.device,
-            seed=self.seed,
+            seed=int(self.seed),
         )
 
 
@@ -212,6 +270,7 @@ def open_loader(
             network.image_size,
             Linearize(network.linearize, network.projection),
             network.transform,
+            network.key,
         ),
         ExtractOptions(device, compute.batch_size, compute.workers, compute.amp, compute.compile, tell=warn),
         compute.cache,

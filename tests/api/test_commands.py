@@ -160,7 +160,7 @@ def test_the_defaults_are_those_of_the_command_line():
         options = {field.name: field.default for field in dataclasses.fields(typed)}
         ours = {field.name: field.default for field in dataclasses.fields(given)}
         assert options == {name: ours[name] for name in options}
-        assert set(ours) - set(options) <= {"transform", "progress"}
+        assert set(ours) - set(options) <= {"transform", "progress", "key"}
 
 
 def test_no_function_has_more_options_than_can_be_read():
@@ -212,6 +212,20 @@ def test_options_of_prune_that_do_not_go_together_are_refused(options):
         lambda: Training(epochs=0),
         lambda: Training(optimizer="adam"),
         lambda: Training(step_size=-1),
+        lambda: divacli.evaluate("x", "y", curve="remove", fractions=2.0),
+        lambda: divacli.prune("x", keep=True),
+        lambda: divacli.score("x", verify=-1),
+        lambda: divacli.score("x", compute="cpu"),
+        lambda: divacli.score("x", problem={"ridge": 1}),
+        lambda: divacli.augment("x", []),
+        lambda: divacli.augment("x", [str.upper]),
+        lambda: divacli.apply("x", {"path": "decision"}),
+        lambda: divacli.apply("x", materialize="move"),
+        lambda: Compute(batch_size=0),
+        lambda: Compute(workers=-1),
+        lambda: Problem(seed=-1),
+        lambda: Problem(seed=1.5),
+        lambda: Problem(ridge=True),
         lambda: Problem(ridge=-1),
         lambda: Problem(ridge="much"),
         lambda: Problem(loss="hinge"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import ConcatDataset, Dataset, Subset
 
 import divacli
 from divacli import Compute, Network
@@ -63,6 +63,16 @@ class RandomCrop(Scaled):
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
         return super().__call__(image) + torch.rand(1)
+
+
+class Flip(Scaled):
+    """A transform for training that changes few images."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        return super().__call__(image).flip(2) if torch.rand(()) < 1e-9 else super().__call__(image)
 
 
 def module() -> nn.Module:
@@ -211,7 +221,13 @@ def test_features_of_another_transform_or_code_are_not_taken_from_the_cache(imag
         (lambda: Network(module()), "without its transform"),
         (lambda: Network(module(), weights="DEFAULT", transform=Scaled(1)), "with a module"),
         (lambda: Network("resnet18", weights="DEFAULT", transform=Scaled(1)), "a transform with resnet18"),
-        (lambda: Network(module(), transform=RandomCrop()), "another tensor each time"),
+        (lambda: Network(module(), transform=RandomCrop()), "draws at random"),
+        (lambda: Network(module(), transform=Flip()), "draws at random"),
+        (
+            lambda: Network(nn.Sequential(nn.Flatten(), nn.LazyLinear(2)), transform=Scaled(1)),
+            "without values",
+        ),
+        (lambda: Network(module().to("meta"), transform=Scaled(1)), "without values"),
         (module, "network is a Sequential"),
     ],
 )
@@ -242,3 +258,109 @@ def test_texts_are_a_pool(data, clip_folder, tmp_path, images):
     assert len(divacli.load(report).features) == len(report.table), (
         "its features are there before it is saved"
     )
+
+
+def test_code_that_was_edited_is_run_again(images):
+    def score(transform):
+        network = Network(module(), transform=transform)
+        return divacli.load(images, network, compute=HERE).features
+
+    bright = score(lambda image: Scaled(1)(image))
+    np.testing.assert_array_equal(score(Scaled(1)), bright)
+    # As the one before on the image of noise that tells transforms apart, and another one on small images.
+    small = score(lambda image: Scaled(1 if image.width > 100 else 3)(image))
+    assert not np.allclose(small, bright)
+
+
+def test_features_of_a_library_s_transform_are_kept(images):
+    v2 = pytest.importorskip("torchvision.transforms.v2")
+    transform = v2.Compose([v2.Resize((6, 6)), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
+    found = [
+        divacli.score(images, Network(module(), transform=transform), compute=HERE).summary["n_embedded"]
+        for _ in range(2)
+    ]
+    assert found == [30, 0]
+
+
+def test_missing_texts_are_no_class(data):
+    arrays = dict(np.load(data))
+    labels = np.array(list("abc") * 40, dtype=object)
+    assert set(divacli.load((arrays["embedding"], labels)).table["label"]) == set("abc")
+    labels[3] = None
+    with pytest.raises(DataError, match="label is empty in data row 4"):
+        divacli.score((arrays["embedding"], labels))
+    with_none = np.array([None] * 110 + ["x"] * 10, dtype=object)
+    loaded = divacli.load({**arrays, "group": with_none})
+    assert set(loaded.table["group"].fillna("")) == {"", "x"}
+
+
+def test_arrays_of_any_name_and_type(data):
+    arrays = dict(np.load(data))
+    n = len(arrays["label"])
+    loaded = divacli.load({**arrays, "file": np.arange(n), "allow_pickle": np.arange(n)})
+    assert {"file", "allow_pickle"} <= set(loaded.table)
+    half = torch.from_numpy(arrays["embedding"]).to(torch.bfloat16).requires_grad_()
+    assert divacli.load((half, arrays["label"])).features.dtype == np.float32
+    for wrong in (half.to_sparse(), np.ma.masked_array(arrays["embedding"], mask=True), [half, half]):
+        with pytest.raises(DataError, match="embedding"):
+            divacli.score((wrong, arrays["label"]))
+
+
+def test_messages_name_arrays_by_their_argument(data):
+    arrays = dict(np.load(data))
+    with pytest.raises(DataError, match="pool"):
+        divacli.extend("data.npz", (arrays["embedding"][:, :3], arrays["label"]))
+
+
+def test_labels_of_a_data_set_are_those_that_it_means(images, files):
+    datasets = pytest.importorskip("torchvision.datasets")
+    with pytest.raises(DataError, match="target_transform"):
+        divacli.load(datasets.ImageFolder("photos", target_transform=lambda number: number // 2))
+
+    class Other(datasets.ImageFolder):
+        def __getitem__(self, row):
+            image, number = super().__getitem__(row)
+            return image.rotate(90), 1 - number
+
+    turned = divacli.load(Other("photos"))
+    assert (turned.table["label"] == "b").sum() == 15
+    assert "photos" not in turned.table["path"].iloc[0]
+    assert turned.table["label"].iloc[0] == "b"
+
+    class Named(Pixels):
+        def __getitem__(self, row):
+            return super().__getitem__(row)[0], ("cat", "dog")[row % 2]
+
+    assert divacli.load(Named(files)).classes == ["cat", "dog"]
+
+    class Halves(Pixels):
+        def __getitem__(self, row):
+            return super().__getitem__(row)[0], row / 2
+
+    with pytest.raises(DataError, match=r"label of sample 0 of the Halves is 0\.0"):
+        divacli.load(Halves(files))
+    with pytest.raises(DataError, match="no samples"):
+        divacli.load(Pixels([]))
+    both = ConcatDataset([datasets.ImageFolder("photos"), datasets.ImageFolder("photos")])
+    with pytest.raises(DataError, match="more than once"):
+        divacli.load(both)
+
+
+def test_a_report_is_data_from_anywhere(images, tmp_path, monkeypatch):
+    network = Network(module(), transform=Scaled(1))
+    report = divacli.score(images, network, compute=HERE)
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    loaded = divacli.load(report)
+    assert all(Path(path).is_file() for path in loaded.table["path"])
+    assert divacli.reweight(report, step_size=0.1, compute=HERE).network == network, (
+        "which needs no name again"
+    )
+
+
+def test_modes_of_the_caller_change_nothing(data):
+    wanted = derivatives(divacli.score(data))
+    state = torch.get_rng_state()
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert derivatives(divacli.score(data)) == wanted
+    assert torch.equal(state, torch.get_rng_state())

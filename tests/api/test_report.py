@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
@@ -160,3 +161,40 @@ def test_what_the_user_can_mend_is_an_error_of_diva(change, said, data):
 def test_the_package_is_there_at_once():
     code = "import sys, divacli; sys.exit(any(n in sys.modules for n in ('torch', 'pandas', 'matplotlib')))"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_tables_that_were_edited_are_refused(data):
+    for edit in (
+        lambda report: report.table.__setitem__("derivative", 0.0),
+        lambda report: report.scores.drop(index=0, inplace=True),
+        lambda report: setattr(report, "table", report.table[:50]),
+        lambda report: report.tables.pop("scores"),
+    ):
+        report = divacli.score(data)
+        edit(report)
+        for use in (lambda r: r.save("edited"), lambda r: divacli.prune(r, keep=0.5), divacli.reweight):
+            with pytest.raises(DataError, match="was edited"):
+                use(report)
+    assert not Path("edited").exists()
+    edited = divacli.score(data).table.assign(label="a")
+    edited.loc[:50, "label"] = "b"
+    assert divacli.reweight(edited, step_size=0.1).summary["n_classes"] == 2
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_manifest_is_not_called_as_another_set_is(data):
+    test = pd.DataFrame(divacli.load("test.npz").table)
+    for name in ("data", "test", "pool", "data.npz"):
+        with pytest.raises(DivaError, match="other names than those of data, test and pool"):
+            divacli.evaluate("data.npz", test, manifests={name: "pool.npz"}, learners=["ridge"], seeds=1)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_what_the_result_has_is_the_report_s_too(data):
+    report = divacli.score(data, verify=2)
+    assert report.verification is report.result.verification is not None
+    assert (
+        repr(Network(torch.nn.Linear(2, 2), transform=str))
+        == "Network(model=<Linear>, transform=<class 'str'>)"
+    )
