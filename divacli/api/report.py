@@ -185,11 +185,10 @@ class Report:
         if format not in WRITTEN_FORMATS:
             raise OutputError(f"format={format!r}", expected=f"one of {', '.join(WRITTEN_FORMATS)}")
         saving = self._saving
+        place = Path(os.path.expanduser(folder))  # noqa: PTH111  # a name after ~ that is nobody's stays
         with (
             running(self._run),
-            ResultFiles(
-                Path(folder).expanduser(), format, tuple(saving.files), overwrite=overwrite
-            ) as target,
+            ResultFiles(place, format, tuple(saving.files), overwrite=overwrite) as target,
         ):
             (saving.write or self.result.write)(target)
             target.finish(read=saving.sources)

@@ -147,6 +147,6 @@ def _images(problems: list[str]) -> Iterator[tuple[str, Any]]:
 def _shown(folder: Path) -> str:
     """A path without the name of its user."""
     try:
-        return str(Path("~") / folder.expanduser().absolute().relative_to(Path.home()))
+        return str(Path("~") / folder.absolute().relative_to(Path.home()))
     except ValueError:
         return str(folder)
