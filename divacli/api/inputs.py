@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
+import secrets
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +21,7 @@ from divacli.errors import DataError
 from divacli.features import Samples, is_store, read_data
 from divacli.features.read import check_images
 from divacli.features.texts import holds_texts, texts_of
-from divacli.files.write import write_bytes
+from divacli.files.write import output_error
 from divacli.manifest import Labels, Manifest, manifest_of, read_manifest
 from divacli.progress import Progress
 from divacli.run_record import current
@@ -185,17 +185,28 @@ def kept_arrays(arrays: Mapping[str, Any], cache: Path) -> Path:
     digest = hashlib.sha256()
     for name, array in sorted(values.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     place = cache / "arrays" / f"{digest.hexdigest()[:32]}.npz"
     if not place.exists():
-        content = io.BytesIO()
-        # Not numpy.savez, which takes some names for options of its own.
-        with zipfile.ZipFile(content, "w") as archive:
-            for name, array in values.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, array, allow_pickle=False)
-        write_bytes(place, content.getvalue())
+        _write_npz(place, values)
     return place.resolve()
+
+
+def _write_npz(place: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write an `.npz` file whole; not by numpy.savez, which takes some names for options of its own."""
+    temporary = place.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with zipfile.ZipFile(temporary, "w") as archive:
+                for name, array in arrays.items():
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                        np.lib.format.write_array(member, array, allow_pickle=False)
+            temporary.replace(place)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise output_error(str(place), error) from error
 
 
 def _array(name: str, given: Any) -> np.ndarray:
