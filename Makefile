@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.divacli-$(subst /,_,$(CURDIR))
+# One more than there are cores: tests of servers and browsers wait.
+WORKERS ?= $(shell $(PYTHON) -c "import os; print(min(8, (os.cpu_count() or 1) + 1))")
 PYTHON_OLDEST ?= python3.11
 
 .PHONY: help setup demo fuzz test faults coverage test-oldest test-wheel lint docs bench clean
@@ -31,10 +33,10 @@ demo: setup
 	$(BIN)/diva demo --overwrite
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder -rs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -rs
 
 coverage: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder -rs \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -rs \
 		--cov --cov-report=term:skip-covered --cov-fail-under=90
 	$(BIN)/python -m coverage report --include='divacli/ridge/*' --fail-under=100 --format=total
 
@@ -45,7 +47,7 @@ test-oldest:
 	test -x .venv-oldest/bin/python || $(PYTHON_OLDEST) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints-oldest.txt --editable '.[dev]'
-	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder -rs
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -rs
 
 test-wheel: setup
 	rm -rf dist .venv-wheel

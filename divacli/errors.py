@@ -6,6 +6,8 @@ exits with status 1; a library user catches the one class or a subclass of it.
 
 from __future__ import annotations
 
+import re
+
 _ITEM = 300
 """Characters of one thing that is named among others."""
 
@@ -35,6 +37,25 @@ def cut(text: str, most: int = _LINE) -> str:
     return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
 
 
+class Advice(str):
+    """The next thing to do, in words that fit the command line and Python.
+
+    Args:
+        template: With names of options in braces: "use a larger {ridge}, or {dtype} float64".
+
+    Attributes:
+        typed: As it is typed: "use a larger --ridge, or --dtype float64". The text itself has the bare names.
+    """
+
+    typed: str
+
+    def __new__(cls, template: str) -> Advice:
+        """Fill in the names."""
+        made = super().__new__(cls, re.sub(r"\{(\w+)\}", r"\1", template))
+        made.typed = re.sub(r"\{(\w+)\}", lambda name: f"--{name[1].replace('_', '-')}", template)
+        return made
+
+
 class DivaError(Exception):
     """A failure the user can mend.
 
@@ -53,12 +74,16 @@ class DivaError(Exception):
     @property
     def parts(self) -> list[str]:
         """The parts that were given, as they are; each is a line of the message."""
-        parts = [self.got]
-        if self.expected:
-            parts.append(f"expected: {self.expected}")
-        if self.hint:
-            parts.append(f"to do: {self.hint}")
-        return parts
+        return self._lines(self.hint)
+
+    @property
+    def typed_parts(self) -> list[str]:
+        """As `parts`, with options as they are typed on the command line."""
+        return self._lines(self.hint.typed if isinstance(self.hint, Advice) else self.hint)
+
+    def _lines(self, hint: str) -> list[str]:
+        expected = f"expected: {self.expected}" if self.expected else ""
+        return [line for line in (self.got, expected, f"to do: {hint}" if hint else "") if line]
 
     def __str__(self) -> str:
         """The whole message, with one line for each part, whatever a name in it holds."""

@@ -22,10 +22,12 @@ from tests.made import Forks
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 LONGEST = (
-    *("faults/test_kills.py", "cli/test_processes.py", "test_determinism.py", "cli/test_numbers.py"),
-    *("fuzz/test_command_line.py", "report/page/test_browser.py", "cli/test_demo.py", "ridge/test_noise.py"),
-    *("ridge/test_device.py", "cli/test_prune.py", "cli/test_extend.py", "training/test_train.py"),
-    *("cli/test_pipelines.py", "test_notebook.py", "api/test_commands.py", "ridge/test_properties.py"),
+    *("report/page/test_browser.py", "cli/test_processes.py", "faults/test_kills.py"),
+    *("faults/test_changes.py", "cli/test_numbers.py", "cli/test_extend.py", "ridge/test_noise.py"),
+    *("fuzz/test_command_line.py", "report/page/test_server.py", "training/test_train.py"),
+    *("ridge/test_device.py", "test_determinism.py", "files/test_staging.py", "cli/test_groups.py"),
+    *("cli/test_demo.py", "cli/test_prune.py", "cli/test_score.py", "api/test_commands.py"),
+    *("cli/test_pipelines.py", "test_notebook.py", "ridge/test_properties.py"),
 )
 """Files of tests that take longest. They begin, so that none of them is left when all others are done."""
 

@@ -134,7 +134,7 @@ def answering_errors(*, debug: bool) -> Iterator[None]:
         if debug:
             show_traceback()
         if may_speak():
-            first, *others = error.parts
+            first, *others = error.typed_parts
             say(f"error: {first}", *others, style="red")
         raise typer.Exit(1) from error
     except Terminated as error:

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import cuda
 from benchmarks.cost import Size, operations
 from divacli.ridge.fit.products import column_blocks
-from divacli.ridge.leave_out import path
+from divacli.ridge.leave_out import ridge_path as path
 
 CPU = torch.device("cpu")
 

@@ -183,7 +183,7 @@ def test_sizes_that_single_precision_cannot_square_are_refused_as_they_are(facto
     result = outcome("score", data, "--scaling", "none")
     assert result.exit_code == 1
     assert "whose powers float32 cannot hold" in text_of(result)
-    assert "use scaling unit, or dtype float64" in text_of(result)
+    assert "use --scaling unit, or --dtype float64" in text_of(result)
     assert outcome("score", data, "--scaling", "none", "--dtype", "float64").exit_code == 0
     found = numbers_of(Path("out"))
     Path("out").rename("large")
@@ -283,7 +283,7 @@ def test_degenerate_problems_end_in_numbers_or_in_one_message(name, command, out
         ({"embedding": np.ones((30, 4))}, "all samples with a positive weight have the same features"),
         ({"embedding": np.zeros((30, 4))}, "all samples with a positive weight have the same features"),
         ({"embedding": np.full((30, 4), 1 / 3)}, "all samples with a positive weight have the same features"),
-        ({"embedding": np.arange(1.0, 31)[:, None]}, "use scaling standard"),
+        ({"embedding": np.arange(1.0, 31)[:, None]}, "use --scaling standard"),
         ({"label": np.full(30, "x")}, "has one class only: x"),
         ({"weight": np.zeros(30)}, "every weight is 0"),
         (

@@ -255,7 +255,7 @@ def test_two_samples_at_a_ridge_of_ones_own(tmp_path, load):
     assert weights_of(result) == pytest.approx([1, 1])
     with pytest.raises(SolveError, match="K-fold needs three samples or more") as caught:
         reweight(samples, SolveOptions(loss="robust-cross-entropy"), ReweightOptions())
-    assert "give a step size" in caught.value.hint
+    assert "step_size NUMBER" in caught.value.hint
 
 
 def test_a_validation_label_of_no_training_sample_is_named(tmp_path, gaussian, load):

@@ -1,12 +1,13 @@
 """What cannot be answered is refused, with the value that was the matter in the message."""
 
+import pickle
 import re
 from dataclasses import replace
 
 import pytest
 import torch
 
-from divacli.errors import DivaError, SolveError
+from divacli.errors import Advice, DivaError, SolveError
 from divacli.ridge import (
     Oracle,
     RidgeTask,
@@ -240,3 +241,12 @@ def test_the_functional_form_needs_a_unique_solution(n, d):
 def test_functional_loss_refuses_weights_that_are_all_zero():
     with pytest.raises(ValueError, match="the weights sum to 0"):
         loo_loss(torch.eye(3), torch.eye(3), torch.zeros(3))
+
+
+def test_advice_names_options_for_python_and_as_they_are_typed():
+    advice = pickle.loads(pickle.dumps(Advice("give {step_size} NUMBER, or {val} DATA")))
+    assert advice == "give step_size NUMBER, or val DATA"
+    error = SolveError("K-fold", expected="more", hint=advice)
+    assert error.parts[-1] == "to do: give step_size NUMBER, or val DATA"
+    assert error.typed_parts == ["K-fold", "expected: more", "to do: give --step-size NUMBER, or --val DATA"]
+    assert SolveError("K-fold").typed_parts == ["K-fold"]

@@ -616,7 +616,7 @@ def test_a_derivative_of_zero_moves_nothing():
 def test_a_step_that_leaves_nobody_is_refused():
     with pytest.raises(SolveError, match="a step of size 3 leaves every weight at zero") as caught:
         stepped(torch.ones(4, dtype=torch.float64), torch.ones(4, dtype=torch.float64), 3.0)
-    assert "smaller step size" in caught.value.hint
+    assert "smaller step_size" in caught.value.hint
     there = torch.tensor([True, True, False, False])
     with pytest.raises(SolveError, match="every weight at zero"):
         stepped(torch.ones(4, dtype=torch.float64), torch.ones(4, dtype=torch.float64), 3.0, there)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from divacli.errors import SolveError
+from divacli.errors import Advice, SolveError
 from divacli.ridge.fit.factorisation import cholesky, eigenbasis
 from divacli.ridge.fit.passes import Sums, walk
 from divacli.ridge.fit.products import add_gram, gram_dtype, mirrored
@@ -129,7 +129,7 @@ class Moments:
             raise SolveError(
                 "the features as scaled (or the head's outputs) hold NaN or infinite values",
                 expected="finite numbers",
-                hint="leave those samples out; for numbers beyond 1e38 use scaling unit",
+                hint=Advice("leave those samples out; for numbers beyond 1e38 use {scaling} unit"),
             )
         if not self.intercept:
             return self.gram.clone(), self.cross, self.shift, None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from divacli.errors import SolveError
+from divacli.errors import Advice, SolveError
 
 SCALINGS = ("unit", "standard", "none")
 
@@ -61,7 +61,7 @@ def require_size(size: float, dtype: torch.dtype) -> None:
         raise SolveError(
             f"the features are of the size {size:.1g}, whose powers {str(dtype)[6:]} cannot hold",
             expected=f"features between {1 / largest:.0e} and {largest:.0e}",
-            hint="use scaling unit" + (", or dtype float64" if dtype == torch.float32 else ""),
+            hint=Advice("use {scaling} unit" + (", or {dtype} float64" if dtype == torch.float32 else "")),
         )
 
 
@@ -80,7 +80,7 @@ def require_finite(result: Tensor, what: str) -> Tensor:
             f"{what} leave the range of floating-point numbers: some features or weights are far larger "
             "than the others",
             expected="features and weights of one order of magnitude, more or less",
-            hint="use scaling unit, or dtype float64",
+            hint=Advice("use {scaling} unit, or {dtype} float64"),
         )
     return result
 

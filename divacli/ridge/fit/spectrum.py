@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from divacli.errors import SolveError
+from divacli.errors import Advice, SolveError
 
 
 @dataclass(frozen=True)
@@ -172,5 +172,5 @@ def unusable_ridge(ridge: float, largest: float, order: int) -> SolveError:
     return SolveError(
         f"ridge {ridge:g} leaves the features' Gram matrix singular or is not a number >= 0",
         expected=f"a finite ridge well above {rounding(order) * largest:.2g} on these features",
-        hint="use ridge auto, or a larger number",
+        hint=Advice("use {ridge} auto, or a larger number"),
     )

@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from divacli.errors import SolveError
+from divacli.errors import Advice, SolveError
 from divacli.ridge.labels.mistakes import one_rate
 
 MOST_VALUES = 100_000_000
@@ -161,7 +161,7 @@ def fit_votes(votes: Votes, logs: Tensor) -> VotesFit:
             f"{votes.n_annotators:,} annotators and {k:,} classes make "
             f"{votes.n_annotators * k * k:,} numbers in confusion matrices",
             expected=f"{MOST_VALUES:,} at the most",
-            hint="use annotator none, which takes all votes for those of one annotator",
+            hint=Advice("use {annotator} none, which takes all votes for those of one annotator"),
         )
     together = votes.together()
     fit = VotesFit(torch.empty(0), one_rate(_FIRST_WRONG, k)[None], 1.0, torch.zeros(k).double(), 1.0, ())

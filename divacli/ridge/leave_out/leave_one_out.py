@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from divacli.errors import SolveError
+from divacli.errors import Advice, SolveError
 from divacli.parallel import world
 from divacli.ridge.fit.passes import look
 from divacli.ridge.fit.scaling import require_finite
@@ -70,7 +70,7 @@ def residuals_of_whitened(fit: RidgeFit, whitened: Tensor, batch: Batch) -> Batc
             f"{who} has a leverage of one at ridge {fit.ridge:g}: "
             "without it, nothing determines its prediction",
             expected="every sample's prediction to be determined by the others",
-            hint="use a larger ridge, or dtype float64 if the ridge is meant to be this small",
+            hint=Advice("use a larger {ridge}, or {dtype} float64 if the ridge is meant to be this small"),
         )
     loo_residuals = without.residuals(residuals)
     predictions = batch.labels - loo_residuals

@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from divacli.errors import SolveError
+from divacli.errors import Advice, SolveError
 from divacli.ridge.fit.task import RidgeTask
 from divacli.ridge.leave_out.losses import Loss
 
@@ -58,7 +58,7 @@ class Oracle:
                 f"without sample {named}{' and its group' if len(design) > 1 else ''} "
                 "the normal equations are singular",
                 expected="a ridge that makes them positive definite",
-                hint="use a larger ridge",
+                hint=Advice("use a larger {ridge}"),
             )
         return factor, torch.cholesky_solve(self._right + added @ targets, factor)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from divacli.errors import SolveError
+from divacli.errors import Advice, SolveError
 from divacli.ridge.fit.passes import Sums, walk
 from divacli.ridge.fit.scaling import require_finite
 from divacli.ridge.fit.spectrum import Spectrum
@@ -73,8 +73,10 @@ def ridge_grid(spectrum: Spectrum) -> Tensor:
         raise SolveError(
             "all samples with a positive weight have the same features",
             expected="features that differ between samples, also after scaling",
-            hint="check the checkpoint and the feature layer; where features differ in length alone, as a "
-            "single one does, use scaling standard",
+            hint=Advice(
+                "check the checkpoint and the feature layer; where features differ in length alone, as a "
+                "single one does, use {scaling} standard"
+            ),
         )
     return 10 * largest * torch.logspace(-DECADES, 0, _COARSE * DECADES + 1, dtype=torch.float64)
 

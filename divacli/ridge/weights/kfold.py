@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from divacli.errors import SolveError
+from divacli.errors import Advice, SolveError
 from divacli.ridge.fit.folds import split_in_folds
 from divacli.ridge.leave_out.calibration import calibrate, calibration_rows
 from divacli.ridge.weights.problem import Problem
@@ -158,7 +158,7 @@ def drawn(
             raise SolveError(
                 f"K-fold: {stay} of the {what} of positive weight would stay when a fold leaves",
                 expected=f"two at least, to be left out in turn: K-fold needs three {what} or more",
-                hint="give a step size or a validation set; where there are three, use 3 folds",
+                hint=Advice("give {step_size} NUMBER or {val} DATA; where there are three, {folds} 3"),
             )
     return [number == fold for fold in range(n_folds)], rows
 

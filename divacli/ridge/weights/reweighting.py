@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from divacli.errors import SolveError
+from divacli.errors import Advice, SolveError
 from divacli.ridge.fit.moments import Moments, moments
 from divacli.ridge.weights.kfold import StepChoice, drawn, judge, walked, without_fold
 from divacli.ridge.weights.problem import Problem, differentiate, predictions
@@ -62,7 +62,7 @@ def _step(weights: Tensor, derivative: Tensor, size: float, taking_part: Tensor 
         raise SolveError(
             f"a step of size {size:g} leaves every weight at zero",
             expected="a step that leaves some samples",
-            hint="use a smaller step size, or auto",
+            hint=Advice("use a smaller {step_size}, or auto"),
         )
     factor = float(weights[there].sum()) / left
     return _Step(torch.where(there, moved * factor, weights), uncut, length, factor)

@@ -7,7 +7,7 @@ import torch
 
 from divacli.errors import SolveError
 from divacli.ridge import RidgePath, SquaredLoss, decompose, leave_one_out, ridge_grid, ridge_path
-from divacli.ridge.leave_out import path as path_module
+from divacli.ridge.leave_out import ridge_path as path_module
 
 
 @pytest.fixture(params=[False, True], ids=["fresh-head", "trained-head"])
