@@ -16,7 +16,7 @@ from divacli.files.urls import suffix_of
 from divacli.interchange.cleanlab import IS_ISSUE, LabelIssues, decisions_of_issues
 from divacli.interchange.label_studio import decisions_of_export
 from divacli.manifest.bounded import read_stream, read_table
-from divacli.manifest.tabular import parse, parse_delimited, recognise
+from divacli.manifest.tabular import parse, recognise
 from divacli.review.decisions import Decisions, decisions_of
 
 _KINDS = (
@@ -48,11 +48,7 @@ def read_decisions(
     if format == "json":
         raw, warnings = decisions_of_export(content, name)
         return decisions_of(raw, name, folder, warnings)
-    if format == "csv" and _has_semicolons(content):
-        raw = parse_delimited(content, ";", name)
-    else:
-        raw = parse(content, format, name)
-    return table_decisions(raw, name, folder, classes, label_issues=label_issues)
+    return table_decisions(parse(content, format, name), name, folder, classes, label_issues=label_issues)
 
 
 def table_decisions(
@@ -74,12 +70,6 @@ def table_decisions(
     if "decision" not in raw and IS_ISSUE in raw:
         raw = decisions_of_issues(raw, name, classes, label_issues)
     return decisions_of(raw, name, folder)
-
-
-def _has_semicolons(content: bytes) -> bool:
-    """Whether a table of decisions has them between cells: of a spreadsheet where decimals have the comma."""
-    header = content.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")[0]
-    return {b"path", b"decision"} <= {cell.strip(b' "\r') for cell in header.split(b";")}
 
 
 def _read(source: str, stdin: BinaryIO | None) -> tuple[str, Place, bytes, str]:

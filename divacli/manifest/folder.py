@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +19,12 @@ IMAGE_SUFFIXES = (
 )
 
 _SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+DROPPINGS = (
+    *("@eaDir", "#recycle", "#snapshot", "__MACOSX"),
+    *("$RECYCLE.BIN", "System Volume Information", "lost+found"),
+)
+"""Folders that storage boxes, archives and file systems leave behind, with thumbnails or old images."""
+
 _LAYOUT = "one sub-folder a class with images in it, such as cat/1.jpg and dog/2.jpg"
 _LAYOUT_OPTIONAL = f"{_LAYOUT}, or images without labels directly in the folder"
 
@@ -45,7 +51,8 @@ def read_folder(folder: Path, name: str, *, labels_required: bool = True) -> tup
     others: list[str] = []
     classes: set[str] = set()
     results: list[str] = []
-    for path, is_folder in _walk(folder, results):
+    skipped: list[str] = []
+    for path, is_folder in _walk(folder, results, skipped):
         if is_folder:
             if "/" not in path:
                 classes.add(path)
@@ -88,6 +95,11 @@ def read_folder(folder: Path, name: str, *, labels_required: bool = True) -> tup
         warnings.append(
             f"{name}: not used, {len(results):,} folders of results of diva: {listed(sorted(results))}."
         )
+    if skipped:
+        warnings.append(
+            f"{name}: not used, {len(skipped):,} folders that systems leave behind: "
+            f"{listed(sorted(skipped))}."
+        )
     if empty := sorted(classes - used - set(results)):
         warnings.append(f"{name}: not used, {len(empty):,} sub-folders without images: {listed(empty)}.")
     if others:
@@ -106,16 +118,32 @@ def has_images(folder: Path) -> bool:
         DataError: A folder cannot be listed.
     """
     return any(
-        not is_folder and path.lower().endswith(IMAGE_SUFFIXES) for path, is_folder in _walk(folder, [])
+        not is_folder and path.lower().endswith(IMAGE_SUFFIXES) for path, is_folder in _walk(folder, [], [])
     )
 
 
-def _walk(top: Path, results: list[str]) -> Iterator[tuple[str, bool]]:
+def unlisted_images(folder: Path, listed_paths: Iterable[object]) -> int:
+    """Count the images below a folder that a table of it does not name.
+
+    Args:
+        folder: The folder.
+        listed_paths: Paths of the table, relative to it.
+
+    Raises:
+        DataError: A folder cannot be listed.
+    """
+    known = {os.path.normpath(path) for path in listed_paths if isinstance(path, str)}
+    found = (path for path, is_folder in _walk(folder, [], []) if not is_folder)
+    return sum(path.lower().endswith(IMAGE_SUFFIXES) and path not in known for path in found)
+
+
+def _walk(top: Path, results: list[str], skipped: list[str]) -> Iterator[tuple[str, bool]]:
     """Every file and folder below `top`: its path relative to `top`, and whether it is a folder.
 
     Args:
         top: The folder.
         results: Takes the paths of folders of results, which are not looked into.
+        skipped: Takes the paths of `DROPPINGS`, likewise.
     """
     # With each folder go the identities of the folders above it: a link back to one of those is a loop and is
     # not entered, while two links to one folder outside are two folders.
@@ -135,6 +163,9 @@ def _walk(top: Path, results: list[str]) -> Iterator[tuple[str, bool]]:
                     if entry.name.startswith("."):
                         continue
                     is_folder = _is_folder(entry)
+                    if is_folder and entry.name in DROPPINGS:
+                        skipped.append(prefix + entry.name)
+                        continue
                     yield prefix + entry.name, is_folder
                     if is_folder:
                         pending.append((f"{prefix}{entry.name}/", above | {identity}))

@@ -94,6 +94,8 @@ def read_npz(
     for member, array in arrays.items():
         if array.dtype.kind not in _OF_NUMBERS_OR_TEXT:
             raise DataError(f"{name}: {member} is {array.dtype}", expected="an array of numbers or strings")
+        if member in _PER_SAMPLE and array.shape == (n, 1):
+            arrays[member] = array = array[:, 0]  # one column is one entry a sample
         if array.ndim != 1 or (member in _PER_SAMPLE and len(array) != n):
             raise DataError(
                 f"{name}: {member} has shape {array.shape}",
@@ -101,7 +103,7 @@ def read_npz(
                 if member in _PER_SAMPLE
                 else "a vector",
                 hint="save one-hot labels as label.argmax(axis=1)"
-                if member == "label" and array.ndim > 1
+                if member == "label" and array.ndim == 2
                 else "",
             )
     if "class_name" in arrays:

@@ -21,12 +21,12 @@ from divacli.manifest.arrayfile import ArrayFile
 from divacli.manifest.bounded import read_stream
 from divacli.manifest.column_types import typed
 from divacli.manifest.columns import FEATURE_SOURCE
-from divacli.manifest.folder import has_images, read_folder
+from divacli.manifest.folder import has_images, read_folder, unlisted_images
 from divacli.manifest.imagefolder import read_imagefolder
 from divacli.manifest.npz import read_npz
 from divacli.manifest.shards import is_shard, read_shards, shards_in
 from divacli.manifest.table import Manifest
-from divacli.manifest.tabular import parse, parse_file, recognise
+from divacli.manifest.tabular import SAID, parse, parse_file, recognise
 from divacli.manifest.validate import leaving, validate
 from divacli.run_record import current
 
@@ -95,7 +95,9 @@ def _read_directory(path: Path, name: str, labels_required: bool) -> Manifest:
     folder = path.resolve()
     metadata = read_imagefolder(path, name)
     if metadata is not None:
-        return _checked(metadata[1], "table", metadata[0], folder, labels_required)
+        n = unlisted_images(path, metadata[0]["path"])
+        left = [f"{metadata[1]}: {n:,} images of the folder are not listed in it, and not used."] if n else []
+        return _checked(metadata[1], "table", metadata[0], folder, labels_required, left)
     if (shards := shards_in(path)) and not has_images(path):
         raw, warnings = read_shards(folder, shards, name, labels_required=labels_required)
         return _checked(name, "shards", raw, folder, labels_required, warnings)
@@ -161,6 +163,7 @@ def _checked(
     confined: bool = True,
     repeated: bool = False,
 ) -> Manifest:
+    said = [raw.attrs[SAID]] if SAID in raw.attrs else []
     table, unused, column_warnings = typed(raw, name, labels_required=labels_required)
     origin = folder
     if isinstance(folder, RemoteFile):
@@ -176,7 +179,7 @@ def _checked(
         repeated=repeated,
     )
     manifest = replace(manifest, warnings=(*warnings, *column_warnings, *validate(manifest)))
-    return replace(manifest, notes=_confined(manifest, origin)) if confined else manifest
+    return replace(manifest, notes=(*said, *_confined(manifest, origin))) if confined else manifest
 
 
 def _confined(manifest: Manifest, folder: Place) -> tuple[str, ...]:

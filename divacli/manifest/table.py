@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +98,7 @@ class Manifest:
                 f"{self.name} has labels that the training samples lack: {listed(unknown)}",
                 expected=f"only the {len(classes)} training classes: {listed(classes)}",
                 hint="correct these labels, or leave these rows out"
-                + (f"; these differ only by case, spaces or Unicode form: {listed(near)}" if near else ""),
+                + (f"; these differ only by {LOOKS}: {listed(near)}" if near else ""),
             )
         return numbers.astype(np.int64)
 
@@ -127,8 +129,14 @@ class Manifest:
         return replace(self, table=self.table.assign(label=""), labels_required=False)
 
 
+_NUMBER = re.compile(r"[+-]?[0-9]{1,300}(\.[0-9]{0,300})?")
+
+LOOKS = "case, spaces, Unicode form or how a number is written"
+"""By what labels differ that `alike` finds."""
+
+
 def alike(labels: Iterable[str]) -> list[str]:
-    """Labels that differ only by case, by spaces at their ends, or by how Unicode composes their letters.
+    """Labels that differ only by `LOOKS`: `Cat` and `cat `, `1`, `01` and `1.0`.
 
     Returns:
         Each set of such as `'Cat' / 'cat'`; where they would look the same, with escapes.
@@ -137,6 +145,8 @@ def alike(labels: Iterable[str]) -> list[str]:
     for label in sorted(set(labels)):
         # Once more after it: what folding makes may be composed otherwise.
         key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", label).strip().casefold())
+        if _NUMBER.fullmatch(key):
+            key = f"number {Fraction(key)}"
         sets.setdefault(key, []).append(label)
     return [_apart(same) for _, same in sorted(sets.items()) if len(same) > 1]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import itertools
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -27,6 +29,13 @@ _MOST_COLUMNS = 10_000
 _BLOCK = 65_536  # rows held as Python objects at a time
 _BATCH = 4_096  # rows of Parquet decoded at a time: fewer take longer, more may be gigabytes at once
 _CELL_BYTES = 8  # that any cell takes in memory, at the least
+
+SAID = "said"
+"""Attribute of a table: what is to be said of how it was read."""
+
+_NAMES = {";": "semicolons", "\t": "tabs"}
+
+_HEADER = 1 << 20  # bytes that are looked at for it
 
 _AS_TEXT = "give the table as .csv"
 
@@ -53,7 +62,28 @@ def parse(data: bytes, format: str, name: str) -> pd.DataFrame:
         return _parse_parquet(data, name)
     if format == "jsonl":
         return _parse_jsonl(data, name)
-    return parse_delimited(data, "\t" if format == "tsv" else ",", name)
+    if format == "tsv":
+        return parse_delimited(data, "\t", name)
+    delimiter, data = _delimiter(data)
+    table = parse_delimited(data, delimiter, name)
+    if delimiter != ",":
+        table.attrs[SAID] = f"{name}: its cells are separated by {_NAMES[delimiter]}"
+    return table
+
+
+def _delimiter(data: bytes) -> tuple[str, bytes]:
+    """The character between the cells of a .csv file, and the file without a line in which Excel says it."""
+    bom = _BOM if data.startswith(_BOM) else b""
+    first, _, rest = data.removeprefix(_BOM).lstrip(b"\r\n").partition(b"\n")
+    said = re.fullmatch(rb'\s*"?sep=([,;\t])"?\s*', first, re.IGNORECASE)
+    if said:
+        return said[1].decode(), bom + rest
+    start = data[len(bom) : len(bom) + _HEADER].decode(errors="replace").lstrip("\r\n")
+    for mark in (",", ";", "\t"):
+        with contextlib.suppress(csv.Error, StopIteration):
+            if len(next(csv.reader(io.StringIO(start, newline=""), delimiter=mark, strict=True))) > 1:
+                return mark, data
+    return ",", data
 
 
 def parse_file(place: Place, format: str, name: str) -> pd.DataFrame:

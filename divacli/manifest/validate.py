@@ -17,7 +17,7 @@ from divacli.files.remote import RemoteFile
 from divacli.files.urls import is_url
 from divacli.manifest.column_types import row_numbers
 from divacli.manifest.columns import FEATURE_SOURCE
-from divacli.manifest.table import Manifest, alike
+from divacli.manifest.table import LOOKS, Manifest, alike
 
 _LOOKED_AT = 100  # of the files that are missing
 
@@ -67,10 +67,7 @@ def validate(manifest: Manifest) -> list[str]:
         if single := counts.index[counts == 1].tolist():
             warnings.append(f"{name}: classes with a single sample: {listed(single)}.")
     if pairs := alike(counts.index):
-        warnings.append(
-            f"{name}: labels that differ only by case, spaces or Unicode form count as different: "
-            f"{listed(pairs)}."
-        )
+        warnings.append(f"{name}: labels that differ only by {LOOKS} count as different: {listed(pairs)}.")
     if "split" in table and table["split"].nunique() > 1:
         splits = sorted(map(repr, table["split"].unique()))
         warnings.append(f"{name}: all rows are used, whatever their split: {listed(splits)}.")

@@ -19,6 +19,7 @@ from divacli.features import (
 )
 from divacli.manifest import Labels, Manifest, alike_between
 from divacli.manifest.columns import FEATURE_SOURCE
+from divacli.manifest.table import LOOKS
 from divacli.progress import Progress, silent
 from divacli.run_record import current
 from divacli.solve.duplicates import (
@@ -236,8 +237,8 @@ class Loader:
             pairs = alike_between(other.classes, training.classes)
             if pairs:
                 self.warn(
-                    f"labels of {other.name} and {training.name} that differ only by case, spaces or "
-                    f"Unicode form count as different: {listed(pairs)}"
+                    f"labels of {other.name} and {training.name} that differ only by {LOOKS} count as "
+                    f"different: {listed(pairs)}"
                 )
 
     def duplicates_of(self, samples: Samples, *, asked: bool = False) -> Duplicates:

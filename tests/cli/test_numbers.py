@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from divacli.manifest.table import LOOKS
+
 Arrays = dict[str, np.ndarray]
 
 COMMANDS = {
@@ -367,7 +369,7 @@ def test_labels_of_two_sets_that_differ_by_case_or_spaces_are_a_warning(command,
     else:
         result = outcome(command, data, other=other)
     assert result.exit_code == 0, result.stderr
-    message = "labels of other.npz and data.npz that differ only by case, spaces or Unicode form "
+    message = f"labels of other.npz and data.npz that differ only by {LOOKS} "
     message += "count as different: 'Cat' / 'cat'"
     assert message in text_of(result)
 
@@ -378,9 +380,7 @@ def test_validation_labels_that_differ_by_case_or_spaces_are_named(command, outc
     result = outcome(command, data, "--val", "other.npz", other=other)
     assert result.exit_code == 1
     assert "has labels that the training samples lack: Cat, dog" in text_of(result)
-    assert "these differ only by case, spaces or Unicode form: 'Cat' / 'cat', 'dog' / 'dog '" in text_of(
-        result
-    )
+    assert f"these differ only by {LOOKS}: 'Cat' / 'cat', 'dog' / 'dog '" in text_of(result)
 
 
 @pytest.mark.parametrize(
@@ -393,7 +393,6 @@ def test_labels_of_one_set_that_differ_by_case_are_a_warning_of_every_command(co
         gaussian() | {"label": labels},
         other=gaussian(24, seed=5, prefix="o") | {"label": labels[:24]},
     )
-    assert (
-        "data.npz: labels that differ only by case, spaces or Unicode form count as different: 'Cat' / 'cat'."
-        in text_of(result)
+    assert f"data.npz: labels that differ only by {LOOKS} count as different: 'Cat' / 'cat'." in text_of(
+        result
     )
