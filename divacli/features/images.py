@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 # Pillow warns of odd metadata and of large images, once for each of thousands of files. One filter set up on
 # import and not one per image: `warnings.catch_warnings` is not safe in threads.
@@ -36,6 +36,14 @@ _DAMAGE = (
 MAX_PIXELS = 178_956_970
 """Of a larger image no pixel is decoded: a file of some kilobytes may hold any number of them. As 8-bit RGB
 so many are 512 MiB; cameras make up to 151 million."""
+
+MAX_STRETCH = 1_000
+"""How many times one side may be the other. Transforms make the shorter side some hundred pixels: a line of
+60,000 pixels would take all memory."""
+
+# Pillow takes 1 MiB, and calls a PNG with a larger colour profile damaged. Profiles of printers have several.
+PngImagePlugin.MAX_TEXT_CHUNK = 64 << 20
+PngImagePlugin.MAX_TEXT_MEMORY = 128 << 20
 
 # By content, whatever the name: what files of `IMAGE_SUFFIXES` are. Pillow knows 40 formats more, some of
 # which are programs (EPS runs Ghostscript) or read other files; no mislabelled file is to reach those.
@@ -72,7 +80,8 @@ def open_image(data: bytes) -> Image.Image:
         The image, which has a size and a format; to be closed.
 
     Raises:
-        UndecodableImage: Too many pixels, damaged, or no image of the formats that diva reads.
+        UndecodableImage: Too many pixels, a line of pixels, damaged, or no image of the formats that diva
+            reads.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=_formats())
@@ -82,6 +91,12 @@ def open_image(data: bytes) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise UndecodableImage(_too_large(image.width * image.height, MAX_PIXELS))
+    if max(image.size) > MAX_STRETCH * min(image.size):
+        image.close()
+        raise UndecodableImage(
+            f"{image.width:,} x {image.height:,} pixels: one side is more than {MAX_STRETCH:,} times the "
+            "other"
+        )
     return image
 
 

@@ -252,3 +252,17 @@ decode_image(stream.getvalue())
 """
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("megabytes", [0.5, 3, 20])
+def test_a_large_colour_profile_is_no_damage(pixels: np.ndarray, megabytes: float) -> None:
+    profile = np.random.default_rng(0).bytes(int(megabytes * 1e6))
+    data = encoded(Image.fromarray(pixels), icc_profile=profile)
+    assert np.array_equal(np.asarray(decode_image(data)), pixels)
+
+
+@pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1), (3, 3_001)])
+def test_a_line_of_pixels_is_no_image(size: tuple[int, int]) -> None:
+    with pytest.raises(UndecodableImage, match=r"one side is more than 1,000 times the other"):
+        decode_image(encoded(Image.new("RGB", size)))
+    assert decode_image(encoded(Image.new("RGB", (2, 2_000)))).size == (2, 2_000)
