@@ -15,6 +15,7 @@ from divacli.features import Samples
 from divacli.features.read import require_images
 from divacli.features.samples import require_same_features
 from divacli.manifest import Manifest, read_manifest
+from divacli.manifest.columns import TRUE_LABEL
 from divacli.manifest.identity import npz_sources
 from divacli.manifest.truth import right_labels
 from divacli.solve.groups import group_numbers
@@ -117,7 +118,7 @@ def load_given(loader: Loader, names: Names, warn: Callable[[str], None], *, ima
     truth = read_manifest(names.truth, labels="optional") if isinstance(names.truth, str) else names.truth
     if truth is not None:
         loader.warned_of_alike(read[data], truth)
-    right_labels(read[data], truth)
+    _require_truth(truth, right_labels(read[data], truth), read[data])
 
     others = [name for name in found if name != data]
     whole, loaded, validation = loader.load_all(
@@ -142,6 +143,22 @@ def load_given(loader: Loader, names: Names, warn: Callable[[str], None], *, ima
 
 def _name(part: Given) -> str:
     return part if isinstance(part, str) else manifest_in(part).name
+
+
+def _require_truth(truth: Manifest | None, right: np.ndarray | None, data: Manifest) -> None:
+    """Refuse a table that was given for the truth and only repeats the given labels: all would be right.
+
+    Raises:
+        DataError: It has no column of true labels, and its labels are those of DATA.
+    """
+    if truth is None or right is None or TRUE_LABEL in truth.table or not right.all():
+        return
+    raise DataError(
+        f"{truth.name} has no column {TRUE_LABEL}, and its labels are those of {data.name}: "
+        "none would be wrong",
+        expected=f"the true labels, in a column {TRUE_LABEL}, or as the labels of corrected DATA",
+        hint=f"name the column of true labels {TRUE_LABEL}, or leave --truth out",
+    )
 
 
 def _shared(

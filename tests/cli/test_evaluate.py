@@ -407,6 +407,14 @@ def test_labels_that_cannot_be_learned_are_refused_before_any_work(images, image
     assert not factory.with_suffix(".log").exists(), "the network was built"
 
 
+def test_a_truth_that_repeats_the_labels_is_none(noisy, run):
+    for truth in ("data.npz", "kept.csv"):
+        data = "data.npz" if truth == "data.npz" else "kept.csv"
+        result = run("evaluate", data, "--manifest", "kept.csv", "--test", "test.npz", "--truth", truth)
+        assert result.exit_code == 1
+        assert f"{truth} has no column true_label, and its labels are those of {data}" in text_of(result)
+
+
 def test_a_truth_with_missing_rows(noisy, run):
     pd.read_csv("truth.csv").iloc[3:].to_csv("short.csv", index=False)
     mended(
