@@ -21,8 +21,7 @@ from divacli.report.terminal.progress import shown
 from divacli.results.collect import Collected
 from divacli.run_record import Run, running
 from divacli.solve.loader import Loader
-from divacli.solve.options import SQUARED, Compute, Loss, Network, Problem, open_loader
-from divacli.solve.ridge_problem import SolveOptions
+from divacli.solve.options import Compute, Network, Problem, open_loader
 
 NetworkLike = Network | str | None
 """A network, the name of one that needs no weights, or None where features are there."""
@@ -82,12 +81,6 @@ class Call:
         """Warn, and keep it for the report."""
         self.warned.append(message)
         warn(message)
-
-    def solve_options(
-        self, loader: Loader, default_loss: Loss = SQUARED, *, robust: bool = False
-    ) -> SolveOptions:
-        """As of `Problem`."""
-        return self.problem.solve_options(loader, default_loss, robust=robust)
 
     def validation(self) -> Any:
         """The validation set, opened."""

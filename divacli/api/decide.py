@@ -66,7 +66,7 @@ def score(
     with call.loading() as loader:
         opened = call.inputs.open(data, "data")
         columns = [by] if isinstance(by, str) else by
-        options = call.solve_options(loader)
+        options = problem.solve_options(loader)
         scoring = _score.score_data(loader, opened, options, call.validation(), columns, verify)
 
     def remember() -> None:
@@ -208,7 +208,7 @@ def votes(
     call = Call("votes", arguments(votes, locals()), network, problem, compute)
     with call.loading() as loader:
         table = call.inputs.table(data, "data", repeated=True)
-        result = _votes.votes_data(loader, table, call.solve_options(loader), annotator, budget)
+        result = _votes.votes_data(loader, table, problem.solve_options(loader), annotator, budget)
         read = result.ballots.images
     return call.report(result, votes_summary, Saving(_votes.FILES, [read]))
 

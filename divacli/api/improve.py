@@ -60,7 +60,7 @@ def reweight(
     call = Call("reweight", arguments(reweight, locals()), network, problem, compute)
     with call.loading() as loader:
         opened = call.inputs.open(data, "data")
-        options = call.solve_options(loader, ROBUST_CROSS_ENTROPY, robust=True)
+        options = problem.solve_options(loader, ROBUST_CROSS_ENTROPY, robust=True)
         how = _reweight.ReweightOptions(size, steps, per, folds)
         result = _reweight.reweight_data(loader, opened, options, how, call.validation())
     return call.report(result, reweight_summary, Saving(_reweight.FILES, [manifest_in(opened)]))
@@ -105,7 +105,7 @@ def extend(
     with call.loading() as loader:
         core = call.inputs.open(data, "data")
         candidates = call.inputs.open(pool, "pool", labels="optional")
-        options = call.solve_options(loader, robust=True)
+        options = problem.solve_options(loader, robust=True)
         given = pool_labels == "given"
         result = _extend.extend_data(
             loader, core, candidates, options, how, call.validation(), labels_given=given
@@ -157,7 +157,7 @@ def aggregate(
             others = {name: opened}
         else:
             others = {name: call.inputs.pool(pool, name) for name, pool in several.items()}
-        options = call.solve_options(loader)
+        options = problem.solve_options(loader)
         result = _aggregate.aggregate_data(loader, core, others, options, how, call.validation())
 
     def named(collected: Collected) -> None:
@@ -204,7 +204,7 @@ def augment(
         named = [parse_transform(text) for text in names]
         require_different(named)
         opened = call.inputs.open(data, "data")
-        options = call.solve_options(loader, ROBUST_CROSS_ENTROPY, robust=True)
+        options = problem.solve_options(loader, ROBUST_CROSS_ENTROPY, robust=True)
         how = _augment.AugmentOptions(size, steps, folds)
         result = _augment.augment_data(loader, opened, named, options, how, call.validation())
     return call.report(result, augment_summary, Saving(_augment.FILES))

@@ -17,14 +17,16 @@ import torch
 from torch.utils.data import Dataset
 
 from divacli.api.report import Report
+from divacli.curate.score import read_scored
 from divacli.errors import DataError
-from divacli.features import Samples, is_store, read_data
+from divacli.features import Samples, read_data
 from divacli.features.read import check_images
 from divacli.features.texts import holds_texts, texts_of
 from divacli.files.write import output_error
 from divacli.manifest import Labels, Manifest, manifest_of, read_manifest
 from divacli.progress import Progress
 from divacli.run_record import current
+from divacli.solve.loader import manifest_in
 
 Data = (
     str
@@ -84,7 +86,7 @@ class Inputs:
         path = self._path(data)
         if path is None:
             return self._in_memory(data, name, "required")
-        return read_data(path) if is_store(path) else read_manifest(path)
+        return read_scored(path)
 
     def table(
         self, data: Data, name: str, *, labels: Labels = "required", repeated: bool = False
@@ -143,7 +145,7 @@ class Inputs:
 
 def called(opened: Manifest | Samples, name: str) -> Manifest | Samples:
     """What was read last, under another name."""
-    manifest = replace(opened.manifest if isinstance(opened, Samples) else opened, name=name)
+    manifest = replace(manifest_in(opened), name=name)
     for one in current().inputs[-1:]:
         one.manifest = manifest
     return replace(opened, manifest=manifest) if isinstance(opened, Samples) else manifest

@@ -61,7 +61,7 @@ def train(
             loader,
             opened,
             training.options(compute),
-            call.solve_options(loader, robust=True),
+            problem.solve_options(loader, robust=True),
             test=None if test is None else call.inputs.open(test, "test"),
             weights=None if weights is None else Path(weights),
             checkpoint=None if checkpoint is None else Path(checkpoint),
@@ -151,7 +151,7 @@ def evaluate(
             None if pool is None else call.inputs.open(pool, "pool", labels="optional"),
             call.validation(),
         )
-        result = evaluate_data(loader, names, call.solve_options(loader), how)
+        result = evaluate_data(loader, names, problem.solve_options(loader), how)
 
     def write(target: ResultFiles) -> None:
         result.write(target)

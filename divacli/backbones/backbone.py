@@ -285,7 +285,7 @@ def _from_source(source: Source, layer: str | None, notes: tuple[str, ...], line
         identity["linearize"] = extractor.text
         notes = (*notes, extractor.note)
     if not source.from_file:
-        # Neither a module nor a transform prints its code: equal results on noise tell equal code.
+        # Neither a module nor a transform prints its code: what they make of noise tells most changes of it.
         identity["behaviour"] = tensors_digest(
             noise_through(source.transform), _features(extractor, probe, None)
         )

@@ -59,19 +59,24 @@ def out_value(given: str) -> str:
     return given
 
 
+def _auto_or_number(text: str) -> float | None:
+    """The number in a text, None for `auto`, NaN for anything else."""
+    if text == "auto":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
 def ridge_value(text: str) -> float | None:
     """Parse `auto` (None) or a number >= 0.
 
     Raises:
         typer.BadParameter: It is neither.
     """
-    if text == "auto":
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
+    value = _auto_or_number(text)
+    if value is not None and not 0 <= value < float("inf"):
         raise typer.BadParameter(f"{text!r} is neither 'auto' nor a number >= 0")
     return value
 
@@ -82,13 +87,8 @@ def step_size_value(text: str) -> float | None:
     Raises:
         typer.BadParameter: It is neither.
     """
-    if text == "auto":
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
+    value = _auto_or_number(text)
+    if value is not None and not 0 < value < float("inf"):
         raise typer.BadParameter(f"--step-size {text}: expected auto or a number above 0, such as 0.1")
     return value
 

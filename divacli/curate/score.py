@@ -13,7 +13,7 @@ from divacli.curate.score_note import save_record
 from divacli.curate.score_table import Scores
 from divacli.curate.verify import Verification, verify
 from divacli.errors import OutputError
-from divacli.features import is_store, read_data
+from divacli.features import Samples, is_store, read_data
 from divacli.features.read import check_images
 from divacli.manifest import Manifest, read_manifest
 from divacli.manifest.columns import DERIVATIVE
@@ -139,6 +139,18 @@ def score_data(
     return Scoring(result, options, copies, harm, verification)
 
 
+def read_scored(data: str) -> Manifest | Samples:
+    """Read samples or a table of scores; images that have scores already need not be there any more.
+
+    Args:
+        data: As on the command line.
+
+    Raises:
+        DivaError: DATA is not usable.
+    """
+    return read_data(data) if is_store(data) else read_manifest(data)
+
+
 def load_scores(loader: Loader, data: Given, problem: Problem) -> Scores:
     """The scores that DATA holds, or else scores computed now.
 
@@ -152,8 +164,7 @@ def load_scores(loader: Loader, data: Given, problem: Problem) -> Scores:
     """
     options = problem.solve_options(loader)
     if isinstance(data, str):
-        # Images that have scores already need not be there any more.
-        data = read_data(data) if is_store(data) else read_manifest(data)
+        data = read_scored(data)
     if isinstance(data, Manifest) and DERIVATIVE in data.table:
         loader.warned(data)
         used = f"{data.name} holds scores, which are used as they are"

@@ -56,7 +56,7 @@ def read_folder(folder: Path, name: str, *, labels_required: bool = True) -> tup
         if is_folder:
             if "/" not in path:
                 classes.add(path)
-        elif path.lower().endswith(IMAGE_SUFFIXES):
+        elif _is_image(path):
             images.append(path)
         else:
             others.append(path)
@@ -117,9 +117,7 @@ def has_images(folder: Path) -> bool:
     Raises:
         DataError: A folder cannot be listed.
     """
-    return any(
-        not is_folder and path.lower().endswith(IMAGE_SUFFIXES) for path, is_folder in _walk(folder, [], [])
-    )
+    return any(not is_folder and _is_image(path) for path, is_folder in _walk(folder, [], []))
 
 
 def unlisted_images(folder: Path, listed_paths: Iterable[object]) -> int:
@@ -134,7 +132,7 @@ def unlisted_images(folder: Path, listed_paths: Iterable[object]) -> int:
     """
     known = {os.path.normpath(path) for path in listed_paths if isinstance(path, str)}
     found = (path for path, is_folder in _walk(folder, [], []) if not is_folder)
-    return sum(path.lower().endswith(IMAGE_SUFFIXES) and path not in known for path in found)
+    return sum(_is_image(path) and path not in known for path in found)
 
 
 def _walk(top: Path, results: list[str], skipped: list[str]) -> Iterator[tuple[str, bool]]:
@@ -174,6 +172,10 @@ def _walk(top: Path, results: list[str], skipped: list[str]) -> Iterator[tuple[s
                 f"{top / prefix} cannot be listed: {error.strerror}",
                 hint="make it readable, or move it elsewhere",
             ) from error
+
+
+def _is_image(path: str) -> bool:
+    return path.lower().endswith(IMAGE_SUFFIXES)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -21,7 +21,6 @@ class Collected:
 
     Attributes:
         tables: By name; relative paths start from the current folder.
-        samples: Names of the tables of samples.
         main: Name of the one that goes to standard output.
         summaries: What JSON files would hold, by their names without suffix.
     """
@@ -31,7 +30,6 @@ class Collected:
 
     def __init__(self, result: Result) -> None:
         self.tables: dict[str, pd.DataFrame] = {}
-        self.samples: list[str] = []
         self.main = ""
         self.summaries: dict[str, dict[str, Any]] = {}
         result.write(self)
@@ -54,7 +52,6 @@ class Collected:
     ) -> None:
         """Keep a table of samples."""
         self.tables[name] = relocate(table, origin, self.base)
-        self.samples.append(name)
         if main:
             self.main = name
 
