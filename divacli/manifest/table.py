@@ -39,6 +39,7 @@ class Manifest:
         labels_required: Whether it was read as samples to learn classes from. Samples of a pool may lack
             labels, or be of one class, or all of weight 0.
         repeated: Whether a path may stand in several rows, each of which is a vote on its label.
+        pixel_range: The values that are black and white in images of more than 8 bits; None: looked for.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Manifest:
     embeddings: ArrayFile | np.ndarray | None = None
     labels_required: bool = True
     repeated: bool = False
+    pixel_range: tuple[float, float] | None = None
 
     @property
     def labelled(self) -> bool:
