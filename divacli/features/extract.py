@@ -19,6 +19,7 @@ from divacli.features.image_loader import FORKS, LoadedBatch, process_batches
 from divacli.features.jpeg import TensorCrops, decodes_on
 from divacli.features.options import ExtractOptions
 from divacli.features.store import FeatureStore
+from divacli.files.containers import reading_order
 from divacli.progress import Progress
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ def extract(
         OutputError: The store cannot be written.
     """
     options = _suited(options, backbone)
+    order = reading_order(files)
+    files, keys = [files[position] for position in order], keys[order]
     batches = _feature_batches(backbone.for_inference(compiled=options.compiled), files, keys, options)
     failed: dict[int, str] = {}
     # Keys and features of a batch together: an interrupt may come between any two instructions.
@@ -114,7 +117,7 @@ def extract(
                     break
     finally:
         flush()
-    return failed
+    return {order[position]: reason for position, reason in failed.items()}
 
 
 def _feature_batches(

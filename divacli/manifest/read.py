@@ -22,8 +22,10 @@ from divacli.manifest.bounded import read_stream
 from divacli.manifest.column_types import typed
 from divacli.manifest.columns import FEATURE_SOURCE
 from divacli.manifest.folder import has_images, read_folder, unlisted_images
+from divacli.manifest.hub_parquet import holds_images, hub_files, read_hub_parquet
 from divacli.manifest.imagefolder import read_imagefolder
 from divacli.manifest.npz import read_npz
+from divacli.manifest.reading import AS_IT_IS, Reading
 from divacli.manifest.shards import is_shard, read_shards, shards_in
 from divacli.manifest.table import Manifest
 from divacli.manifest.tabular import SAID, parse, parse_file, recognise
@@ -38,7 +40,12 @@ _KINDS_AT_URL = f"an .npz file, a {TABLE_SUFFIXES} table, or a feature store mad
 
 
 def read_manifest(
-    data: str, *, stdin: BinaryIO | None = None, labels: Labels = "required", repeated: bool = False
+    data: str,
+    *,
+    stdin: BinaryIO | None = None,
+    labels: Labels = "required",
+    repeated: bool = False,
+    reading: Reading = AS_IT_IS,
 ) -> Manifest:
     """Read the samples of a DATA argument and check everything but the files they name.
 
@@ -51,16 +58,17 @@ def read_manifest(
         labels: "optional" also takes samples without labels (images directly in a folder, a table or an
             `.npz` file without the column label or with nothing in it), of one class, or all of weight 0.
         repeated: Whether a path of a table may stand in several rows.
+        reading: What DATA is to be taken for, where it does not say that itself.
 
     Raises:
         DataError: Nothing there, nothing diva can read, or a table that is not usable as it is.
     """
-    manifest = _read(data, stdin, labels != "optional", repeated)
+    manifest = _read(data, stdin, labels != "optional", repeated, reading)
     current().read(data, manifest)
     return manifest
 
 
-def _read(data: str, stdin: BinaryIO | None, required: bool, repeated: bool) -> Manifest:
+def _read(data: str, stdin: BinaryIO | None, required: bool, repeated: bool, reading: Reading) -> Manifest:
     if data == "-":
         return _read_stdin(stdin or sys.stdin.buffer, required, repeated)
     if not data:  # an unset shell variable; as a path it would be the current folder
@@ -69,7 +77,7 @@ def _read(data: str, stdin: BinaryIO | None, required: bool, repeated: bool) -> 
     path = place_of(data)
     try:
         if isinstance(path, Path) and path.is_dir():
-            return _read_directory(path, data, required)
+            return _read_directory(path, data, required, reading)
         if isinstance(path, Path) and is_shard(path.name):
             return _read_pattern(path, data, required)
         folder = path.parent.resolve()
@@ -77,6 +85,10 @@ def _read(data: str, stdin: BinaryIO | None, required: bool, repeated: bool) -> 
         if is_npz(data):
             raw, embeddings, warnings = read_npz(path, data, labels_required=required)
             return _checked(data, "npz", raw, folder, required, warnings, embeddings)
+        if suffix == "parquet" and isinstance(path, Path) and holds_images(path, reading):
+            above, files = path.parent.resolve(), {path.name: ""}
+            raw, warnings = read_hub_parquet(above, files, data, reading, labels_required=required)
+            return _checked(data, "parquet", raw, above, required, warnings)
         if suffix in TABLE_FORMATS:
             table = parse_file(path, suffix, data)
             return _checked(data, "table", table, folder, required, repeated=repeated)
@@ -91,7 +103,7 @@ def _read(data: str, stdin: BinaryIO | None, required: bool, repeated: bool) -> 
     raise DataError(f"{data} is no kind of DATA", expected=DATA_KINDS)
 
 
-def _read_directory(path: Path, name: str, labels_required: bool) -> Manifest:
+def _read_directory(path: Path, name: str, labels_required: bool, reading: Reading) -> Manifest:
     folder = path.resolve()
     metadata = read_imagefolder(path, name)
     if metadata is not None:
@@ -101,6 +113,9 @@ def _read_directory(path: Path, name: str, labels_required: bool) -> Manifest:
     if (shards := shards_in(path)) and not has_images(path):
         raw, warnings = read_shards(folder, shards, name, labels_required=labels_required)
         return _checked(name, "shards", raw, folder, labels_required, warnings)
+    if (files := hub_files(path, reading)) and not has_images(path):
+        raw, warnings = read_hub_parquet(folder, files, name, reading, labels_required=labels_required)
+        return _checked(name, "parquet", raw, folder, labels_required, warnings)
     raw, warnings = read_folder(path, name, labels_required=labels_required)
     return _checked(name, "folder", raw, folder, labels_required, warnings)
 

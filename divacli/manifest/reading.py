@@ -38,3 +38,7 @@ class Reading:
     weight: str | None = None
     exclude: tuple[str, ...] = ()
     range: tuple[float, float] | None = None
+
+
+AS_IT_IS = Reading()
+"""Nothing is said."""

@@ -9,14 +9,15 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from divacli.errors import DataError
-from divacli.files.path_or_url import Place
+from divacli.files.parquet_images import image_columns, open_parquet, refused
+from divacli.files.path_or_url import Place, opened
 from divacli.manifest.bounded import LONGEST_LINE, most_unpacked, read_table, require_room, too_dense
 from divacli.manifest.column_types import require_different
 from divacli.manifest.formulas import PATH_COLUMNS, restored, restored_path
@@ -93,6 +94,10 @@ def parse_file(place: Place, format: str, name: str) -> pd.DataFrame:
         OSError: It cannot be read, is no regular file, or is too large.
         DataError: As `parse`, or a line is too long.
     """
+    if format == "parquet":
+        # By the end of the file, before all images of it are in memory; of a damaged one `parse` says so.
+        with opened(place) as stream, contextlib.suppress(pa.ArrowException, OSError):
+            _refuse_images(pq.ParquetFile(stream), name)
     return parse(read_table(place, format, name), format, name)
 
 
@@ -229,20 +234,48 @@ def _unambiguous(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _parse_parquet(data: bytes, name: str) -> pd.DataFrame:
-    try:
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    file = open_parquet(pa.BufferReader(data), name)
+    _refuse_images(file, name)
+    return decoded_parquet(file, len(data), name)
+
+
+def _refuse_images(file: pq.ParquetFile, name: str) -> None:
+    """Refuse a table that holds its images, where these cannot be read one by one.
+
+    Raises:
+        DataError: It does, and names no files.
+    """
+    names = file.schema_arrow.names
+    if "path" not in names and (columns := image_columns(file, name)):
+        raise DataError(
+            f"{name} holds images, in its column {columns[0]}",
+            expected="such a table in a file of this machine",
+            hint="download it, and give the file or its folder as DATA",
+        )
+
+
+def decoded_parquet(
+    file: pq.ParquetFile, held: int, name: str, columns: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Decode an open Parquet file, or some of its columns, as `parse` gives them.
+
+    Args:
+        file: The file.
+        held: Its bytes.
+        name: How messages call it.
+        columns: Names of columns, or of fields of structs such as `image.path`; None: all.
+
+    Raises:
+        DataError: As `parse`.
+    """
+    with refused(name):
         _check_width(len(file.schema.names), name)
-        require_room(file.metadata.num_rows, len(data), name, _AS_TEXT)
-        _check_cells(file.metadata.num_rows * file.metadata.num_columns, len(data), name)
+        require_room(file.metadata.num_rows, held, name, _AS_TEXT)
+        _check_cells(file.metadata.num_rows * file.metadata.num_columns, held, name)
         _require_names_apart(list(file.schema_arrow), name)
-        table = _decoded(file, len(data), name)
+        table = _decoded(file, held, name, columns)
         table.validate(full=True)
         _require_whole(file.metadata, table.num_rows)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise DataError(
-            f"{name} cannot be read as Parquet: {reason}", expected="a whole Parquet file"
-        ) from error
     try:
         for column in table.columns:
             if pa.types.is_nested(column.type) and _holds_times(column.type):
@@ -280,7 +313,7 @@ def _holds_times(kind: pa.DataType) -> bool:
     return pa.types.is_temporal(kind) or any(map(_holds_times, inner))
 
 
-def _decoded(file: pq.ParquetFile, held: int, name: str) -> pa.Table:
+def _decoded(file: pq.ParquetFile, held: int, name: str, columns: Sequence[str] | None) -> pa.Table:
     """All rows, as long as they are no more than a file of so many bytes may hold.
 
     What a file states of itself does not tell: a text may stand in it once, however many rows have it.
@@ -288,9 +321,9 @@ def _decoded(file: pq.ParquetFile, held: int, name: str) -> pa.Table:
     Raises:
         DataError: They are more.
     """
-    batches = []
+    batches: list[pa.RecordBatch] = []
     unpacked = 0
-    for batch in file.iter_batches(batch_size=_BATCH):
+    for batch in file.iter_batches(batch_size=_BATCH, columns=columns):
         unpacked += sum(
             (column.dictionary_decode() if pa.types.is_dictionary(column.type) else column).nbytes
             for column in batch.columns
@@ -298,7 +331,7 @@ def _decoded(file: pq.ParquetFile, held: int, name: str) -> pa.Table:
         if unpacked > most_unpacked(held):
             raise too_dense(name, unpacked, held, _AS_TEXT)
         batches.append(batch)
-    return pa.Table.from_batches(batches, file.schema_arrow)
+    return pa.Table.from_batches(batches, file.schema_arrow if columns is None else None)
 
 
 def _require_whole(about: pq.FileMetaData, rows: int) -> None:
