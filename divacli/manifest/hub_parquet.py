@@ -19,7 +19,7 @@ from divacli.files.regular import open_regular
 from divacli.files.tar import member_name
 from divacli.manifest.bounded import require_room
 from divacli.manifest.column_types import is_missing, row_numbers, stacked
-from divacli.manifest.columns import SPLIT
+from divacli.manifest.columns import IMAGE_PATH, SPLIT
 from divacli.manifest.folder import check_names
 from divacli.manifest.reading import Reading
 from divacli.manifest.splits import require_split
@@ -89,7 +89,7 @@ def read_hub_parquet(
     Returns:
         The table and the warnings. Its columns are path (relative to `folder`, through the file), label
         (where there is one), split (where files have names of splits), and all columns of single values,
-        among them the names that images had before, such as `image_path`.
+        among them the names that images had before as `image_path`.
 
     Raises:
         OSError: A file cannot be read.
@@ -150,8 +150,8 @@ def _read_one(
         found = _stepped_aside(found, "label")
         found.insert(0, "label", labels)
     found = _stepped_aside(found, "path")
-    if paths is not None and any(paths) and f"{images}_path" not in found:
-        found[f"{images}_path"] = pd.Series(paths, dtype=object)
+    if paths is not None and any(paths) and IMAGE_PATH not in found:
+        found[IMAGE_PATH] = pd.Series(paths, dtype=object)
     return found, images, label
 
 
