@@ -18,7 +18,7 @@ from divacli.files.parquet_images import ImageTable, image_table, open_parquet, 
 from divacli.files.regular import open_regular
 from divacli.files.tar import member_name
 from divacli.manifest.bounded import require_room
-from divacli.manifest.column_types import is_missing, row_numbers, stacked
+from divacli.manifest.column_types import is_missing, row_numbers, stacked, stepped_aside
 from divacli.manifest.columns import IMAGE_PATH, SPLIT
 from divacli.manifest.folder import check_names
 from divacli.manifest.reading import Reading
@@ -111,7 +111,7 @@ def read_hub_parquet(
         part, images, label = _read_one(folder / path, tables[path], called, reading, labels_required)
         part.insert(0, "path", [f"{path}/{row_name(tables[path], images, row)}" for row in range(len(part))])
         if split:
-            part = _stepped_aside(part, SPLIT).assign(**{SPLIT: split})
+            part = stepped_aside(part, SPLIT).assign(**{SPLIT: split})
         parts.append(part)
         known = {images, label, *part.columns}
         unused |= dict.fromkeys(column for column in tables[path].names if column not in known)
@@ -147,9 +147,9 @@ def _read_one(
     found = found[[column for column in single if column in found]]
     if label is not None:
         labels = _labels(found.pop(label), table.features.get(label, {}), f"{name}: column '{label}'")
-        found = _stepped_aside(found, "label")
+        found = stepped_aside(found, "label")
         found.insert(0, "label", labels)
-    found = _stepped_aside(found, "path")
+    found = stepped_aside(found, "path")
     if paths is not None and any(paths) and IMAGE_PATH not in found:
         found[IMAGE_PATH] = pd.Series(paths, dtype=object)
     return found, images, label
@@ -232,16 +232,6 @@ def _labels(cells: pd.Series, feature: Mapping[str, object], where: str) -> pd.S
             expected=f"numbers from 0 to {len(names) - 1:,}, or {_NO_LABEL} where there is no label",
         )
     return pd.Series(labels, dtype=object)
-
-
-def _stepped_aside(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """A table in which a column of the file's own has another name, for diva needs that one."""
-    if column not in table:
-        return table
-    other = f"{column}_in_file"
-    while other in table:
-        other += "_"
-    return table.rename(columns={column: other})
 
 
 def _known_as_images(table: ImageTable) -> bool:

@@ -13,17 +13,19 @@ import pandas as pd
 
 from divacli.errors import DataError, listed
 from divacli.files.existing import DATA_KINDS, require_present, shard_names
-from divacli.files.formats import TABLE_FORMATS, TABLE_SUFFIXES, is_npz
+from divacli.files.formats import DATA_SUFFIXES, LIST_FORMATS, TABLE_FORMATS, is_npz
 from divacli.files.path_or_url import Place, joined, place_of
 from divacli.files.remote import RemoteFile
 from divacli.files.urls import suffix_of
 from divacli.manifest.arrayfile import ArrayFile
-from divacli.manifest.bounded import read_stream
+from divacli.manifest.bounded import read_stream, read_table
+from divacli.manifest.coco import parse_json
 from divacli.manifest.column_types import typed
 from divacli.manifest.columns import FEATURE_SOURCE
 from divacli.manifest.folder import has_images, read_folder, unlisted_images
 from divacli.manifest.hub_parquet import holds_images, hub_files, read_hub_parquet
 from divacli.manifest.imagefolder import read_imagefolder
+from divacli.manifest.list_file import parse_list
 from divacli.manifest.npz import read_npz
 from divacli.manifest.reading import AS_IT_IS, Reading
 from divacli.manifest.shards import is_shard, read_shards, shards_in
@@ -36,7 +38,7 @@ Labels = Literal["required", "optional"]
 """Whether samples must have labels, of two classes at least, or may lack them as those of a pool may."""
 
 _STDIN = "standard input"
-_KINDS_AT_URL = f"an .npz file, a {TABLE_SUFFIXES} table, or a feature store made by: diva embed"
+_KINDS_AT_URL = f"an .npz file, a {DATA_SUFFIXES} table, or a feature store made by: diva embed"
 
 
 def read_manifest(
@@ -92,6 +94,9 @@ def _read(data: str, stdin: BinaryIO | None, required: bool, repeated: bool, rea
         if suffix in TABLE_FORMATS:
             table = parse_file(path, suffix, data)
             return _checked(data, "table", table, folder, required, repeated=repeated)
+        if suffix in LIST_FORMATS:
+            table, warnings = _read_list(path, suffix, data, required)
+            return _checked(data, "table", table, folder, required, warnings, repeated=repeated)
     except OSError as error:
         raise DataError(f"{data} cannot be read: {error.strerror}", hint="make it readable") from error
     if isinstance(path, RemoteFile):
@@ -101,6 +106,13 @@ def _read(data: str, stdin: BinaryIO | None, required: bool, repeated: bool, rea
             hint="mount or copy images, or run diva embed where they are and give its store",
         )
     raise DataError(f"{data} is no kind of DATA", expected=DATA_KINDS)
+
+
+def _read_list(place: Place, format: str, name: str, labels_required: bool) -> tuple[pd.DataFrame, list[str]]:
+    content = read_table(place, format, name)
+    if format == "json":
+        return parse_json(content, name, labels_required=labels_required)
+    return parse_list(content, name, labels_required=labels_required), []
 
 
 def _read_directory(path: Path, name: str, labels_required: bool, reading: Reading) -> Manifest:

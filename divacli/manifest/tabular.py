@@ -9,7 +9,7 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pandas as pd
 import pyarrow as pa
@@ -118,7 +118,7 @@ def parse_delimited(data: bytes, delimiter: str, name: str) -> pd.DataFrame:
     Raises:
         DataError: A damaged or ragged table, or none in UTF-8.
     """
-    text = _decode(data, name)
+    text = decoded_text(data, name)
     # The csv module and not pandas: pandas fills short rows up and shifts long ones without a word.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
@@ -190,12 +190,26 @@ def _whole_rows(reader: Iterator[list[str]], width: int, name: str) -> Iterator[
 def _parse_jsonl(data: bytes, name: str) -> pd.DataFrame:
     records = []
     # Split at "\n" alone: str.splitlines would also cut at the U+2028 that a JSON string may hold.
-    for number, line in enumerate(_decode(data, name).split("\n"), start=1):
+    for number, line in enumerate(decoded_text(data, name).split("\n"), start=1):
         if line.strip():
             records.append(_parse_line(line, f"{name}: line {number}"))
+    return records_table(records, len(data), name)
+
+
+def records_table(records: Sequence[Mapping[str, object]], held: int, name: str) -> pd.DataFrame:
+    """A table of JSON objects, with a column for each key, None where an object lacks it.
+
+    Args:
+        records: Of n rows.
+        held: Bytes of the file that they are from.
+        name: How messages call it.
+
+    Raises:
+        DataError: Too many columns, or cells.
+    """
     names = dict.fromkeys(key for record in records for key in record)
     _check_width(len(names), name)
-    _check_cells(len(names) * len(records), len(data), name)
+    _check_cells(len(names) * len(records), held, name)
     return pd.DataFrame({key: _column([record.get(key) for record in records]) for key in names})
 
 
@@ -209,7 +223,7 @@ def _column(values: list[object]) -> pd.Series:
 
 def _parse_line(line: str, where: str) -> dict[str, object]:
     try:
-        record = json.loads(line, object_pairs_hook=_unambiguous)
+        record = json.loads(line, object_pairs_hook=unambiguous)
         if "\\u" in line:
             json.dumps(
                 record, ensure_ascii=False
@@ -224,8 +238,15 @@ def _parse_line(line: str, where: str) -> dict[str, object]:
     return record
 
 
-def _unambiguous(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """A JSON object; of a key that is there twice the first value would be lost."""
+def unambiguous(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object; of a key that is there twice the first value would be lost.
+
+    Args:
+        pairs: Its keys and values.
+
+    Raises:
+        ValueError: A key is there twice.
+    """
     found = dict(pairs)
     if len(found) < len(pairs):
         key = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
@@ -354,7 +375,16 @@ def _require_whole(about: pq.FileMetaData, rows: int) -> None:
         raise OSError(f"{rows:,} rows, where {about.num_rows:,} are stated")
 
 
-def _decode(data: bytes, name: str) -> str:
+def decoded_text(data: bytes, name: str) -> str:
+    """The text of a file.
+
+    Args:
+        data: The whole file, in UTF-8, with a mark of the byte order or without.
+        name: How messages call it.
+
+    Raises:
+        DataError: It is not in UTF-8.
+    """
     try:
         return data.removeprefix(_BOM).decode()
     except UnicodeDecodeError as error:
