@@ -49,7 +49,7 @@ class Call:
             if not isinstance(value, kind):
                 raise DivaError(f"{name} is a {type(value).__name__}", expected=f"{kind.__name__}(...)")
         self.warned: list[str] = []
-        self.run = Run(command, _recordable(given), tell=self.warn)
+        self.run = Run(command, _recordable(given), cache=compute.cache, tell=self.warn)
         self.problem, self.compute = problem, compute
         data = given.get("data")
         if network is None and isinstance(data, Report):

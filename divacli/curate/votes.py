@@ -20,6 +20,7 @@ from divacli.features import Samples
 from divacli.features.read import check_images
 from divacli.features.samples import order_by_path
 from divacli.manifest import Manifest
+from divacli.manifest.reading import NamedData
 from divacli.progress import Progress, silent
 from divacli.results.names import FAILED
 from divacli.results.result import Target
@@ -138,7 +139,7 @@ class Consensus:
 
 def votes_data(
     loader: Loader,
-    votes: str | Manifest,
+    votes: str | NamedData | Manifest,
     options: SolveOptions,
     annotator: str | None = None,
     budget: int | None = None,

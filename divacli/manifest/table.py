@@ -40,6 +40,8 @@ class Manifest:
             labels, or be of one class, or all of weight 0.
         repeated: Whether a path may stand in several rows, each of which is a vote on its label.
         pixel_range: The values that are black and white in images of more than 8 bits; None: looked for.
+        given: DATA as it was named, where that is not `name`.
+        n_unlisted: Images beside the table that it does not name.
     """
 
     name: str
@@ -53,6 +55,8 @@ class Manifest:
     labels_required: bool = True
     repeated: bool = False
     pixel_range: tuple[float, float] | None = None
+    given: str = ""
+    n_unlisted: int = 0
 
     @property
     def labelled(self) -> bool:

@@ -32,7 +32,7 @@ def validate(manifest: Manifest) -> list[str]:
     may be 0: such samples are a pool that others are chosen from.
 
     Returns:
-        The warnings: classes of one sample, labels that are hard to tell apart, several splits.
+        The warnings: classes of one sample, labels that are hard to tell apart.
 
     Raises:
         DataError: An empty path or label, a path twice that may not be, fewer than two classes, an unusable
@@ -68,9 +68,6 @@ def validate(manifest: Manifest) -> list[str]:
             warnings.append(f"{name}: classes with a single sample: {listed(single)}.")
     if pairs := alike(counts.index):
         warnings.append(f"{name}: labels that differ only by {LOOKS} count as different: {listed(pairs)}.")
-    if "split" in table and table["split"].nunique() > 1:
-        splits = sorted(map(repr, table["split"].unique()))
-        warnings.append(f"{name}: all rows are used, whatever their split: {listed(splits)}.")
     return warnings
 
 

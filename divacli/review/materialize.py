@@ -25,7 +25,7 @@ from divacli.files.tar import through_tar
 from divacli.files.urls import is_url
 from divacli.manifest import Format, Manifest, write_table
 from divacli.manifest.columns import FEATURE_SOURCE
-from divacli.manifest.folder import IMAGE_SUFFIXES
+from divacli.manifest.listing import IMAGE_SUFFIXES
 from divacli.manifest.validate import leaving, require_files
 from divacli.review.image_files import State, Way, bring_in, state_of
 

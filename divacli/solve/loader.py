@@ -19,6 +19,7 @@ from divacli.features import (
 )
 from divacli.manifest import Labels, Manifest, alike_between
 from divacli.manifest.columns import FEATURE_SOURCE
+from divacli.manifest.reading import NamedData
 from divacli.manifest.table import LOOKS
 from divacli.progress import Progress, silent
 from divacli.run_record import current
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from divacli.features.augmentation import NamedTransform
 
 
-Given = str | Manifest | Samples
+Given = str | NamedData | Manifest | Samples
 """DATA as it was named, or as it was read."""
 
 
@@ -196,8 +197,9 @@ class Loader:
         texts: dict[str, Manifest] = {}
         others: dict[str, Manifest | Samples] = {}
         for name, pool in pools.items():
-            if isinstance(pool, str) and is_text_table(pool):
-                texts[name] = read_texts(pool)
+            place = pool.name if isinstance(pool, NamedData) else pool
+            if isinstance(place, str) and is_text_table(place):
+                texts[name] = read_texts(place)
             elif isinstance(pool, Manifest) and pool.kind == TEXTS:
                 texts[name] = pool
             else:
@@ -385,4 +387,6 @@ def opened(data: Given, labels: Labels = "required") -> Manifest | Samples:
     Raises:
         DivaError: DATA is not usable.
     """
+    if isinstance(data, NamedData):
+        return read_data(data.name, labels=labels, reading=data.reading)
     return read_data(data, labels=labels) if isinstance(data, str) else data

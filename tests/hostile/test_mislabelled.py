@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from divacli.features.images import UndecodableImage, decode_image
-from divacli.manifest.folder import IMAGE_SUFFIXES
+from divacli.manifest.listing import IMAGE_SUFFIXES
 
 NO_IMAGE = "^not an image, or of an unknown format$"
 
