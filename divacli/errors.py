@@ -61,19 +61,21 @@ class Advice(str):
 class Again(Advice):
     """The same call once more, with other DATA or more options: what can be typed as it stands.
 
-    From Python it is `divacli.read(...)`; the command line shows its own command, with all that was typed.
+    From Python it is `divacli.Source(...)`; the command line shows its own command, with all that was typed.
 
     Args:
         given: DATA as it was named, by which the command line finds what is to be replaced.
         data: What is to be given in its place.
         options: Names and values of options that are added; a tuple is an option that is repeated.
         because: What it does, in some words, for the end of the line.
+        other: Whether it is a set beside DATA, such as a test set.
     """
 
     given: str
     data: str
     options: dict[str, str | tuple[str, ...]]
     because: str
+    other: bool
 
     def __new__(
         cls,
@@ -81,14 +83,16 @@ class Again(Advice):
         data: str,
         options: Mapping[str, str | tuple[str, ...]] | None = None,
         because: str = "",
+        *,
+        other: bool = False,
     ) -> Again:
         """Write it down as a call from Python."""
         options = dict(options or {})
         of_python = ", ".join(
             [repr(data), *(f"{name}={value!r}" for name, value in options.items() if name != "group")]
         )
-        made = str.__new__(cls, f"divacli.read({of_python}){f' ({because})' if because else ''}")
-        made.given, made.data, made.options, made.because = given, data, options, because
+        made = str.__new__(cls, f"divacli.Source({of_python}){f' ({because})' if because else ''}")
+        made.given, made.data, made.options, made.because, made.other = given, data, options, because, other
         words = [data]
         for name, value in options.items():
             for one in (value,) if isinstance(value, str) else value:

@@ -39,7 +39,8 @@ def again(advice: Again, context: typer.Context) -> str | None:
         context: Of the command, with what was typed.
     """
     parameters = {str(parameter.name): parameter for parameter in context.command.params}
-    role = next((name for name in ("data", *_OF_SET) if _is_given(context, name, advice.given)), None)
+    roles = _OF_SET if advice.other else ("data", *_OF_SET)
+    role = next((name for name in roles if _is_given(context, name, advice.given)), None)
     if role is None:
         return None
     split = _OF_SET.get(role, "split")

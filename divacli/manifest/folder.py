@@ -115,7 +115,7 @@ def _of_splits(found: Listing, splits: Splits, name: str, reading: Reading) -> t
         raise DataError(
             f"{name} looks like a folder of splits with one in it: {only}",
             expected=_LAYOUT,
-            hint=Again(name, name, {SPLIT: only}),
+            hint=Again(name, name, {SPLIT: only}, other=reading.other),
         )
     chosen = require_split(name, splits.counts, reading, doubt=doubt)
     rows: list[tuple[str, str, str]] = []

@@ -231,7 +231,7 @@ def require_split(
         raise DataError(
             f"{name} has {len(counts)} splits: {listed(told, limit=8)}",
             expected=f"the one that is meant, several, or all{doubt}",
-            hint=Again(given or name, given or name, {"split": first}),
+            hint=Again(given or name, given or name, {SPLIT: first}, other=reading.other),
         )
     if reading.split == (ALL,) and ALL not in counts:
         return tuple(counts)

@@ -88,13 +88,14 @@ def weighed(
             expected="whether these are the weights of the samples",
             hint=Advice("{weight} weight, where they are; {weight} none, where they are not"),
         )
-    renamed = table.rename(columns={"weight": _original("weight", table, name)})
+    kept = _original("weight", table, name)
+    renamed = table.rename(columns={"weight": kept})
     if column == NONE:
         return renamed, [], []
     advice = "--weight weight uses it as weights of samples, --weight none says that it is none"
     return (
         renamed,
-        [],
+        [kept],
         [f"{name}: its column weight ({told}) is not used, for diva did not write it. {advice}."],
     )
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from divacli.errors import listed
+from divacli.errors import DataError, listed
 from divacli.features import (
     BackboneChoice,
     ExtractOptions,
@@ -354,7 +354,17 @@ class Loader:
             )
 
     def warned(self, manifest: Manifest) -> None:
-        """Say what the user should know of a data set."""
+        """Say what the user should know of a data set.
+
+        Raises:
+            DataError: Its table names a part of the images only, where that is to stop.
+        """
+        if self._strict and manifest.n_unlisted:
+            raise DataError(
+                f"{manifest.name} does not list {manifest.n_unlisted:,} images of its folder",
+                expected="a row for each image, with --strict",
+                hint="list them, or leave them out with --exclude",
+            )
         unused = [column for column in manifest.unused if column not in self._used]
         if unused:
             self.warn(f"{manifest.name}: columns kept but not used: {listed(unused)}.")
