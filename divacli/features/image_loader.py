@@ -23,9 +23,9 @@ from torch.utils.data import DataLoader, Dataset
 from divacli.backbones.transform import Preset
 from divacli.errors import DataError, ModelError
 from divacli.features.batchsize import lacks_memory
-from divacli.features.images import FailedCopy, UndecodableImage, decode_image
 from divacli.features.jpeg import is_plain_jpeg
 from divacli.files.path_or_url import read_bytes
+from divacli.images.decode import FailedCopy, UndecodableImage, decode_image
 
 if TYPE_CHECKING:
     from divacli.backbones.transform import Transform

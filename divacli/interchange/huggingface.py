@@ -186,7 +186,7 @@ def _check_dataset(datasets: ModuleType, dataset: object, columns: list[str]) ->
 
 def _content(datasets: ModuleType, item: dict[str, Any] | None, row: int) -> tuple[bytes, str]:
     """The bytes of an encoded image, and the suffix of its file."""
-    from divacli.features.images import UndecodableImage, open_image
+    from divacli.images.decode import UndecodableImage, open_image
 
     content, path = (item or {}).get("bytes"), (item or {}).get("path")
     if content is None and path is not None and is_file(path):

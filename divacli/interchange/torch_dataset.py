@@ -13,8 +13,8 @@ import torch
 from torch.utils.data import Dataset, WeightedRandomSampler
 
 from divacli.errors import DataError
-from divacli.features.images import UndecodableImage, decode_image
 from divacli.files.path_or_url import read_bytes
+from divacli.images.decode import UndecodableImage, decode_image
 from divacli.manifest import Labels, Manifest, check_files, manifest_of, read_manifest
 from divacli.manifest.columns import FEATURE_SOURCE
 

@@ -11,12 +11,7 @@ import pandas as pd
 
 from divacli.errors import DataError, listed
 from divacli.files.path_or_url import holds_results
-
-# What Pillow decodes in every build of the supported versions, and AVIF, which newer ones do.
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif"),
-)
+from divacli.images.kinds import IMAGE_SUFFIXES
 
 _SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 DROPPINGS = (

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from divacli.features.images import UndecodableImage, decode_image
-from divacli.manifest.folder import IMAGE_SUFFIXES
+from divacli.images.decode import UndecodableImage, decode_image
+from divacli.images.kinds import IMAGE_SUFFIXES
 
 NO_IMAGE = "^not an image, or of an unknown format$"
 

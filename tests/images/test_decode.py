@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from divacli.features.images import UndecodableImage, decode_image
+from divacli.images.decode import UndecodableImage, decode_image
 
 # pytest sets its own filters in place of the one that the module sets up; the last test looks at that one.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -243,7 +243,7 @@ def test_warnings_of_pillow_do_not_leak() -> None:
     script = """
 import io, sys
 from PIL import Image
-from divacli.features.images import decode_image
+from divacli.images.decode import decode_image
 image = Image.new("P", (40, 40))
 stream = io.BytesIO()
 image.save(stream, "PNG", transparency=bytes([0, 1, 2]))
