@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.csv"
 _IMAGES = "images"
+# Of formats that go by another name than their files.
+_SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "JPEG2000": "jp2", "HEIF": "heic", "DICOM": "dcm"}
 _BATCH = 256  # images in memory at a time
 
 # Columns that diva reads and leaves as they are; those it knows and does not read here are its own results.
@@ -201,10 +203,7 @@ def _content(datasets: ModuleType, item: dict[str, Any] | None, row: int) -> tup
         )
     try:
         with open_image(content) as image:
-            # The formats of Pillow that go by another name than their files.
-            return content, {"JPEG": "jpg", "MPO": "jpg", "JPEG2000": "jp2", "PPM": "ppm"}.get(
-                image.format or "", (image.format or "bin").lower()
-            )
+            return content, _SUFFIXES.get(image.format or "", (image.format or "bin").lower())
     except UndecodableImage:  # diva names it when it decodes it
         return content, "bin"
 

@@ -265,7 +265,7 @@ def _image_name(file: str) -> str:
             expected="an image, or a name such as 1.jpg",
             hint="rename it, or decide to drop it",
         ) from error
-    known = Image.registered_extensions()
+    known = {**Image.registered_extensions(), ".heic": "HEIF", ".dcm": "DICOM"}
     suffixes = [suffix for suffix in IMAGE_SUFFIXES if known.get(suffix) == kind]
     if not suffixes:
         raise DataError(f"{file} is a {kind} file", expected=f"one of {', '.join(IMAGE_SUFFIXES)}")

@@ -181,8 +181,11 @@ def test_result_needs_no_open_file(pixels: np.ndarray) -> None:
     [
         (b"", r"^empty file \(0 bytes\)$"),
         (b"hello", "^not an image, or of an unknown format$"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "^not an image"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n", "^not an image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "^an SVG drawing, which diva"),
+        (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n",
+            "^a PostScript document",
+        ),
     ],
 )
 def test_no_image(data: bytes, reason: str) -> None:
