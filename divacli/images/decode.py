@@ -84,9 +84,11 @@ def open_image(data: bytes) -> Image.Image:
         The image, which has a size and a format; to be closed.
 
     Raises:
-        UndecodableImage: Too many pixels, a line of pixels, damaged, of a format that diva does not read (the
-            reason says which extra it needs, or that it wants converting), or no image at all.
+        UndecodableImage: Empty, too many pixels, a line of pixels, damaged, of a format that diva does not
+            read (the reason says which extra it needs, or that it wants converting), or no image at all.
     """
+    if not data:
+        raise UndecodableImage("empty file (0 bytes)")
     try:
         image = _opened(data)
     except UndecodableImage:
@@ -191,8 +193,6 @@ def loaded_image(data: bytes, least_side: int | None = None) -> Iterator[Image.I
     Raises:
         UndecodableImage: As of `decode_image`, also of what decoders raise while it is in use.
     """
-    if not data:
-        raise UndecodableImage("empty file (0 bytes)")
     try:
         with open_image(data) as image:
             if least_side is not None:

@@ -84,9 +84,8 @@ def test_failures_in_a_line() -> None:
     assert groups[:3] == [Group(".png", "x", 3), Group(".jpg", "y", 2), Group("", "z", 1)]
     assert said_of(groups) == "3 .png (x), 2 .jpg (y), 1 (z) and 2 more"
     failed = pandas.DataFrame({"path": paths, "reason": reasons})
-    assert left_out(failed, "images") == (
-        "8 images cannot be used and are left out: 3 .png (x), 2 .jpg (y), 1 (z) and 2 more; the first: a/0.PNG"
-    )
+    said = "8 images cannot be used and are left out: 3 .png (x), 2 .jpg (y), 1 (z) and 2 more; the first: "
+    assert left_out(failed, "images") == f"{said}a/0.PNG"
     counted = failed_counts(failed[:3], failed[:0])
     assert counted == {"failed": [{"suffix": ".png", "reason": "x", "n": 3}]}
     assert failed_counts(failed[:0]) == {}
