@@ -13,12 +13,8 @@ from pathlib import Path
 
 from divacli.errors import DataError, listed
 from divacli.files.path_or_url import holds_results
-
-# What Pillow decodes in every build of the supported versions, and AVIF, which newer ones do.
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif"),
-)
+from divacli.images.header import evenly
+from divacli.images.kinds import IMAGE_SUFFIXES, KINDS, sniff
 
 DROPPINGS = (
     *("@eaDir", "#recycle", "#snapshot", "__MACOSX"),
@@ -27,6 +23,7 @@ DROPPINGS = (
 """Folders that storage boxes, archives and file systems leave behind, with thumbnails or old images."""
 
 _FEW = 5
+_LOOKED_INTO = 20
 
 
 @dataclass
@@ -97,11 +94,15 @@ def list_folder(folder: Path, name: str, exclude: Sequence[str] = ()) -> Listing
     """
     found = Listing()
     excluded = Excluded(exclude)
+    others: list[str] = []
     for path, is_folder in _walk(folder, found, excluded):
         if not is_folder:
-            (found.images if is_image(path) else found.others).append(path)
+            (found.images if is_image(path) else others).append(path)
         elif "/" not in path:
             found.folders.append(path)
+    images = images_among(folder, others)
+    found.images += images
+    found.others += sorted(set(others) - images) if images else others
     check_names([*found.images, *found.folders], name)
     for names in (found.images, found.others, found.folders, found.results, found.droppings, found.excluded):
         names.sort()
@@ -163,6 +164,30 @@ def unlisted_images(folder: Path, listed_paths: Iterable[object], exclude: Seque
     known = {os.path.normpath(path) for path in listed_paths if isinstance(path, str)}
     walk = _walk(folder, Listing(), Excluded(exclude))
     return sum(not is_folder and is_image(path) and path not in known for path, is_folder in walk)
+
+
+def images_among(folder: Path, others: Sequence[str]) -> set[str]:
+    """Files that are images by their content, whatever they are called.
+
+    Of each suffix some files are looked into, and all where one of these is an image.
+
+    Args:
+        folder: The folder.
+        others: Files that are not called as images are, relative to it.
+    """
+    by_suffix: dict[str, list[str]] = {}
+    for path in others:
+        by_suffix.setdefault(posixpath.splitext(path)[1].lower(), []).append(path)
+    found: set[str] = set()
+    for paths in by_suffix.values():
+        if any(_holds_picture(folder, path) for path in evenly(paths, _LOOKED_INTO)):
+            found.update(path for path in paths if _holds_picture(folder, path))
+    return found
+
+
+def _holds_picture(folder: Path, path: str) -> bool:
+    kind = sniff(str(folder / path))
+    return kind is not None and KINDS[kind].image
 
 
 def is_image(path: str) -> bool:

@@ -12,7 +12,8 @@ from pathlib import Path
 from divacli.errors import DataError, listed
 from divacli.files.path_or_url import is_file, joined
 from divacli.files.urls import is_url
-from divacli.manifest.listing import DROPPINGS, IMAGE_SUFFIXES
+from divacli.images.kinds import IMAGE_SUFFIXES
+from divacli.manifest.listing import DROPPINGS
 
 MOST_CHECKED = 200_000
 """So many paths are all looked up; of a longer table some are, evenly spread."""

@@ -17,6 +17,8 @@ from divacli.features import (
     read_data,
     samples_of,
 )
+from divacli.features.set_range import SharedRange
+from divacli.images.failures import left_out
 from divacli.manifest import Labels, Manifest, alike_between
 from divacli.manifest.columns import FEATURE_SOURCE
 from divacli.manifest.reading import NamedData
@@ -83,6 +85,7 @@ class Loader:
         self._used = {group}
         self._noted: set[str] = set()
         self._found: Duplicates | None = None
+        self._range = SharedRange(self.tell, warn)
 
     def use(self, columns: Sequence[str]) -> None:
         """Count columns among those that are used."""
@@ -112,6 +115,7 @@ class Loader:
             manifest_in(held_out).class_numbers(manifest.classes)
             self.groups.warn_of_kin(manifest, manifest_in(held_out))
         self.warned_of_alike(manifest, *map(manifest_in, others))
+        self._range.settle(training, *others, held_out)
         return self._with_copies(
             self.embedded(training),
             [self.embedded(other) for other in others],
@@ -146,6 +150,7 @@ class Loader:
         self.groups.check_all(
             manifest, [manifest_in(candidates)], None if held_out is None else manifest_in(held_out)
         )
+        self._range.settle(training, candidates, held_out)
         core, [chosen_from], judged = self._with_copies(
             self.embedded(training),
             [self.embedded(candidates)],
@@ -213,6 +218,7 @@ class Loader:
         self.groups.check_all(manifest, candidates, None if held_out is None else manifest_in(held_out))
         # A network that embeds no texts is refused before any image is embedded.
         embedded = self._text_embedder() if texts else None
+        self._range.settle(training, *others.values(), held_out)
         core = self.embedded(training)
         found: dict[str, Samples] = {}
         for name in pools:
@@ -268,6 +274,8 @@ class Loader:
         Args:
             read: What `read_data` gave.
         """
+        self._range.settle(*read)
+        read = [part if isinstance(part, Samples) else self._range.of(part) for part in read]
         manifests = [manifest_in(part) for part in read]
         core, *tested = manifests
         self.groups.check(core)
@@ -323,7 +331,12 @@ class Loader:
         if isinstance(data, Samples):
             return self._told(finite_samples(data, strict=self._strict))
         found = samples_of(
-            data, self.choice, self._extract, self.cache, strict=self._strict, progress=self.progress
+            self._range.of(data),
+            self.choice,
+            self._extract,
+            self.cache,
+            strict=self._strict,
+            progress=self.progress,
         )
         return self._told(found)
 
@@ -336,7 +349,9 @@ class Loader:
         for note in samples.notes:
             self.tell(note)
         current().embedded(samples.manifest, samples.fingerprint, samples.identity)
-        self._warned_of_failures(samples)
+        if len(samples.failed):
+            what = "samples" if FEATURE_SOURCE in samples.manifest.table else "images"
+            self.warn(left_out(samples.failed, what))
         return samples
 
     def tell(self, note: str) -> None:
@@ -344,14 +359,6 @@ class Loader:
         if note not in self._noted:
             self._note(note)
             self._noted.add(note)
-
-    def _warned_of_failures(self, samples: Samples) -> None:
-        if len(samples.failed):
-            what = "samples" if FEATURE_SOURCE in samples.manifest.table else "images"
-            self.warn(
-                f"{len(samples.failed):,} {what} cannot be used and are left out, the first: "
-                f"{samples.failed['path'].iloc[0]} ({samples.failed['reason'].iloc[0]})"
-            )
 
     def warned(self, manifest: Manifest) -> None:
         """Say what the user should know of a data set.
