@@ -34,14 +34,19 @@ class Contained:
     name: str
     tar: bool
 
-    def read(self) -> bytes:
+    def read(self, most: int | None = None) -> bytes:
         """Its bytes.
+
+        Args:
+            most: So many of them, from the first one; None: all.
 
         Raises:
             OSError: The container cannot be read.
             DataError: It is damaged, or holds nothing of that name.
         """
-        return read_member(self.container, self.name) if self.tar else read_row(self.container, self.name)
+        if self.tar:
+            return read_member(self.container, self.name, most)
+        return read_row(self.container, self.name)[:most]
 
     def exists(self) -> bool:
         """Whether the container holds something of that name.

@@ -15,11 +15,8 @@ LIST_FORMATS = ("txt", "json")
 LINE_FORMATS = ("csv", "tsv", "jsonl", "txt")
 """Those of all that have lines."""
 
-TABLE_SUFFIXES = " ".join(f".{format}" for format in TABLE_FORMATS)
-"""All formats of tables, for messages."""
-
 DATA_SUFFIXES = " ".join(f".{format}" for format in (*TABLE_FORMATS, *LIST_FORMATS))
-"""All of tables and lists, for messages."""
+"""All of these, for messages."""
 
 Format = Literal["csv", "jsonl", "parquet"]
 """A format of tables that are written."""

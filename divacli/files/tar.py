@@ -67,10 +67,15 @@ def others(tar: str) -> Sequence[tuple[str, str]]:
     return _contents(tar).others
 
 
-def read_member(tar: str, name: str) -> bytes:
+def read_member(tar: str, name: str, most: int | None = None) -> bytes:
     """The content of a member.
 
     The tar file is opened anew each time: nothing is shared between processes or threads.
+
+    Args:
+        tar: The tar file.
+        name: Of the member.
+        most: So many bytes, from the first one; None: all.
 
     Raises:
         OSError: The tar file cannot be read.
@@ -79,12 +84,13 @@ def read_member(tar: str, name: str) -> bytes:
     member = members(tar).get(name)
     if member is None:
         raise DataError(f"{tar} has no member {name}", expected="the tar file that the table was made from")
-    if member.size > MAX_BYTES:
-        raise DataError(f"{tar}/{name} has {member.size:,} bytes", expected=f"{MAX_BYTES:,} at the most")
+    size = member.size if most is None else min(member.size, most)
+    if size > MAX_BYTES:
+        raise DataError(f"{tar}/{name} has {size:,} bytes", expected=f"{MAX_BYTES:,} at the most")
     with open_regular(tar) as file:
         file.seek(member.offset)
-        content = file.read(member.size)
-    if len(content) < member.size:
+        content = file.read(size)
+    if len(content) < size:
         raise DataError(f"{tar} changed or was truncated while reading: {name} is not whole", hint=_AGAIN)
     return content
 

@@ -7,28 +7,30 @@ The bytes of the images stay where they are: a path goes through the file, such 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 
-from divacli.errors import Advice, DataError, listed
+from divacli.errors import Again, DataError, listed
 from divacli.files.parquet_images import ImageTable, image_table, open_parquet, row_name
 from divacli.files.regular import open_regular
 from divacli.files.tar import member_name
 from divacli.manifest.bounded import require_room
 from divacli.manifest.column_types import is_missing, row_numbers, stacked, stepped_aside
 from divacli.manifest.columns import IMAGE_PATH, SPLIT
-from divacli.manifest.folder import check_names
-from divacli.manifest.reading import Reading
+from divacli.manifest.listing import check_names
+from divacli.manifest.reading import NONE, Reading
 from divacli.manifest.splits import require_split
-from divacli.manifest.tabular import SAID, decoded_parquet
+from divacli.manifest.tabular import decoded_parquet
 
 _SUFFIX = ".parquet"
 _SHARD = re.compile(r"(?P<split>.+?)-\d{5}-of-\d{5}(-[0-9a-f]+)?")
 _SPLITS = ("train", "training", "test", "testing", "validation", "valid", "val", "dev", "eval")
 _DEEPEST = 2  # folders below DATA: a configuration, and a split in it
+_CLASS_LABEL = "ClassLabel"
 _NO_LABEL = -1  # of a ClassLabel
 
 
@@ -46,6 +48,7 @@ def holds_images(file: Path, reading: Reading) -> bool:
     if not file.stat().st_size:  # whoever reads it says so
         return False
     table = image_table(str(file))
+    reading = _for_this(reading, table)
     if reading.path_column is not None:
         return reading.path_column in table.binary
     return bool(table.columns) and (_known_as_images(table) or "path" not in table.names)
@@ -76,22 +79,33 @@ def hub_files(folder: Path, reading: Reading) -> dict[str, str]:
     }
 
 
-def read_hub_parquet(
-    folder: Path, files: Mapping[str, str], name: str, reading: Reading, *, labels_required: bool = True
-) -> tuple[pd.DataFrame, list[str]]:
-    """List the images in Parquet files with their labels, and all else that is known of them.
+@dataclass(frozen=True)
+class HubTable:
+    """What is in Parquet files with images.
+
+    Attributes:
+        table: path (relative to the folder, through the file), split (where files
+            have names of splits), and all columns of single values, among them `image_path`, the names that
+            images had before.
+        reading: How the table is read on: which of its columns are labels.
+        understood: What columns were taken for, some words each.
+        warnings: One sentence each.
+    """
+
+    table: pd.DataFrame
+    reading: Reading
+    understood: list[str]
+    warnings: list[str]
+
+
+def read_hub_parquet(folder: Path, files: Mapping[str, str], name: str, reading: Reading) -> HubTable:
+    """List the images in Parquet files, and all else that is known of them.
 
     Args:
         folder: Absolute.
         files: The split of each file, or "", by its path relative to `folder`.
         name: How messages call them together.
         reading: Which split, which column of images, and which of labels.
-        labels_required: Whether there must be a column of labels.
-
-    Returns:
-        The table and the warnings. Its columns are path (relative to `folder`, through the file), label
-        (where there is one), split (where files have names of splits), and all columns of single values,
-        among them the names that images had before as `image_path`.
 
     Raises:
         OSError: A file cannot be read.
@@ -99,71 +113,79 @@ def read_hub_parquet(
             is not there; a label has no name.
     """
     tables = {path: image_table(str(folder / path)) for path in files}
-    chosen = dict(files)
-    if any(files.values()):
+    chosen = dict.fromkeys(files, "") if reading.split == (NONE,) else dict(files)
+    if any(chosen.values()):
         counts: dict[str, int] = {}
         for path, split in files.items():
             counts[split] = counts.get(split, 0) + tables[path].n
-        example = min(counts, key=lambda split: (not split.startswith("train"), split))
-        splits = require_split(name, counts, reading, example)
+        splits = require_split(name, counts, reading)
         chosen = {path: split for path, split in files.items() if split in splits}
+    check_names(list(chosen), name)
     parts, unused = [], dict[str, None]()
+    labels: dict[str, None] = {}
     for path, split in chosen.items():
+        table = tables[path]
+        wanted = _for_this(reading, table)
         called = name if len(files) == 1 else f"{name.rstrip('/')}/{path}"
-        part, images, label = _read_one(folder / path, tables[path], called, reading, labels_required)
-        part.insert(0, "path", [f"{path}/{row_name(tables[path], images, row)}" for row in range(len(part))])
+        images = _image_column(table, called, name, wanted)
+        labels |= dict.fromkeys(_label_columns(table, called, name, wanted))
+        part = _read_one(folder / path, table, called, images, labels)
+        part.insert(0, "path", [f"{path}/{row_name(table, images, row)}" for row in range(table.n)])
         if split:
             part = stepped_aside(part, SPLIT).assign(**{SPLIT: split})
         parts.append(part)
-        known = {images, label, *part.columns}
-        unused |= dict.fromkeys(column for column in tables[path].names if column not in known)
-    table = parts[0] if len(parts) == 1 else stacked(parts)
-    check_names(list(chosen), name)
-    table.attrs[SAID] = f"{name}: images from the column {images}" + (
-        f", labels from the column {label}" if label else ""
-    )
+        unused |= dict.fromkeys(column for column in table.names if column not in (images, *part.columns))
     left = f"{name}: columns not kept, for they hold no single values: {listed(list(unused))}."
-    return table, [left] if unused else []
+    return HubTable(
+        parts[0] if len(parts) == 1 else stacked(parts),
+        replace(reading, path_column=None, label_column=tuple(labels)),
+        [f"images from column {images}"],
+        [left] if unused else [],
+    )
 
 
-def _read_one(
-    file: Path, table: ImageTable, name: str, reading: Reading, labels_required: bool
-) -> tuple[pd.DataFrame, str, str | None]:
-    """The columns of one file but for the path, and the names of its columns of images and of labels."""
+def _for_this(reading: Reading, table: ImageTable) -> Reading:
+    """The options as they are for a file: of a set beside DATA, without columns that it lacks."""
+    if not reading.other:
+        return reading
+    columns = tuple(column for column in reading.label_column if column in table.names)
+    path = reading.path_column if reading.path_column in table.names else None
+    return replace(reading, path_column=path, label_column=columns)
+
+
+def _read_one(file: Path, table: ImageTable, name: str, images: str, labels: Collection[str]) -> pd.DataFrame:
+    """The columns of single values of one file."""
     if not table.n:
         raise DataError(f"{name} has no rows", expected="one row for each sample")
-    images = _image_column(table, name, reading)
     held = file.stat().st_size
     require_room(table.n, held, name, "leave out rows without images")
     with open_regular(file) as stream:
         opened = open_parquet(stream, name)
         single = [field.name for field in opened.schema_arrow if _is_single(field)]
-        label = _label_column(table, single, name, reading, labels_required)
         was_called = f"{images}.path" if table.binary[images] != images else None
         wanted = [*single, was_called] if was_called else single
         nothing = pd.DataFrame(index=range(table.n))
         found = decoded_parquet(opened, held, name, wanted) if wanted else nothing
-    paths = None
+    paths: list[object] = []
     if was_called is not None:
         paths = [cell.get("path") if isinstance(cell, dict) else None for cell in found[images]]
     found = found[[column for column in single if column in found]]
-    if label is not None:
-        labels = _labels(found.pop(label), table.features.get(label, {}), f"{name}: column '{label}'")
-        found = stepped_aside(found, "label")
-        found.insert(0, "label", labels)
+    for column in found.columns:
+        where = f"{name}: column '{column}'"
+        found[column] = _named(found[column], table.features.get(column, {}), where, column in labels)
     found = stepped_aside(found, "path")
-    if paths is not None and any(paths) and IMAGE_PATH not in found:
+    if any(paths) and IMAGE_PATH not in found:
         found[IMAGE_PATH] = pd.Series(paths, dtype=object)
-    return found, images, label
+    return found
 
 
-def _image_column(table: ImageTable, name: str, reading: Reading) -> str:
+def _image_column(table: ImageTable, name: str, given: str, reading: Reading) -> str:
     column = reading.path_column
     if column is None and len(table.columns) > 1:
         raise DataError(
             f"{name} has {len(table.columns)} columns of images: {listed(list(table.columns))}",
             expected="one image in a row",
-            hint=Advice(f"choose one with {{path_column}} {table.columns[0]}"),
+            hint=Again(given, given, {"path_column": table.columns[0]}, other=reading.other),
         )
     if column is None:
         column = table.columns[0]
@@ -177,50 +199,30 @@ def _image_column(table: ImageTable, name: str, reading: Reading) -> str:
     return column
 
 
-def _label_column(
-    table: ImageTable, single: Sequence[str], name: str, reading: Reading, labels_required: bool
-) -> str | None:
-    """The column of labels; None where there is none, and need not be."""
-    if len(reading.label_column) > 1:
-        raise DataError(
-            f"{name}: {len(reading.label_column)} columns of labels: {listed(list(reading.label_column))}",
-            expected="one column of labels beside images in Parquet",
-        )
+def _label_columns(table: ImageTable, name: str, given: str, reading: Reading) -> tuple[str, ...]:
+    """The columns of labels: those asked for, or the one that the Hub calls so; else that called label."""
     if reading.label_column:
-        column = reading.label_column[0]
-        if column not in single:
-            raise DataError(
-                f"{name} has no column {column} of labels; its columns are: {listed(list(single), limit=12)}",
-                expected="one of them",
-            )
-        return column
-    known = [column for column in single if table.features.get(column, {}).get("_type") == "ClassLabel"]
-    if len(known) == 1:
-        return known[0]
+        return reading.label_column
+    known = [column for column in table.names if table.features.get(column, {}).get("_type") == _CLASS_LABEL]
     if len(known) > 1:
         raise DataError(
             f"{name} has {len(known)} columns of class labels: {listed(known, limit=12)}",
             expected="one of them",
-            hint=Advice(f"choose one with {{label_column}} {known[0]}"),
+            hint=Again(given, given, {"label_column": known[0]}, other=reading.other),
         )
-    if "label" in single:
-        return "label"
-    if not labels_required:
-        return None
-    raise DataError(
-        f"{name} has no column label, and none of class labels; its columns are: "
-        f"{listed(table.names, limit=12)}",
-        expected="a label for each image",
-        hint=Advice("choose the column with {label_column} NAME"),
-    )
+    return tuple(known)
 
 
-def _labels(cells: pd.Series, feature: Mapping[str, object], where: str) -> pd.Series:
-    """Labels by their names, where the Hub knows these; None where a label is missing."""
-    names = feature.get("names") if feature.get("_type") == "ClassLabel" else None
+def _named(cells: pd.Series, feature: Mapping[str, object], where: str, strict: bool) -> pd.Series:
+    """Classes by their names, where the Hub knows these; None where one is missing.
+
+    Raises:
+        DataError: A class has no name, or several have one, in a column that is `strict`.
+    """
+    names = feature.get("names") if feature.get("_type") == _CLASS_LABEL else None
     if not isinstance(names, list) or not pd.api.types.is_integer_dtype(cells.dropna().infer_objects()):
         return cells
-    if len({*map(str, names)}) < len(names):
+    if strict and len({*map(str, names)}) < len(names):
         raise DataError(f"{where} has two classes of one name", expected="different names of classes")
     labels: list[object] = []
     wrong = []
@@ -228,12 +230,12 @@ def _labels(cells: pd.Series, feature: Mapping[str, object], where: str) -> pd.S
         missing = is_missing(cell) or cell == _NO_LABEL
         wrong.append(not missing and not 0 <= cell < len(names))
         labels.append(None if missing or wrong[-1] else str(names[int(cell)]))
-    if any(wrong):
+    if any(wrong) and strict:
         raise DataError(
             f"{where} has a number without a name in {row_numbers(wrong)}: {cells[wrong.index(True)]}",
             expected=f"numbers from 0 to {len(names) - 1:,}, or {_NO_LABEL} where there is no label",
         )
-    return pd.Series(labels, dtype=object)
+    return cells if any(wrong) else pd.Series(labels, dtype=object)
 
 
 def _known_as_images(table: ImageTable) -> bool:

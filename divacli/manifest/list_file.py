@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from divacli.errors import DataError
+from divacli.images.kinds import IMAGE_SUFFIXES
 from divacli.manifest.column_types import ALIASES
-from divacli.manifest.folder import IMAGE_SUFFIXES
 from divacli.manifest.tabular import decoded_text
 
 _EXPECTED = "a line for each image, with its path, a blank, tab or comma, and its label: cat/1.jpg 0"

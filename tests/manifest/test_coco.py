@@ -47,7 +47,7 @@ def test_images_with_their_categories(tmp_path: Path) -> None:
     assert table["id"].tolist() == ["10", "11", "12", "13"]
     assert table["width"].tolist() == [640] * 4
     assert table["license"].tolist() == [None, 3, None, None]
-    assert table["path_in_file"][1] == "/data/1.jpg"
+    assert table["original_path"][1] == "/data/1.jpg"
     assert manifest.kind == "table"
     assert manifest.warnings[0].endswith("keys of images not kept, for they hold no single values: flags.")
     assert manifest.files()[0] == str(tmp_path / "d/0.jpg")
@@ -124,7 +124,7 @@ def test_an_array_of_samples(tmp_path: Path) -> None:
     table = read(tmp_path, rows).table
     assert table["label"].tolist() == ["a", "b", "a"]
     assert table["n"].tolist() == [1, None, None]
-    assert "rename 'file_name' to 'path'" in refused(tmp_path, [{"file_name": "1.jpg", "label": "a"}])
+    assert "path_column='file_name'" in refused(tmp_path, [{"file_name": "1.jpg", "label": "a"}])
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ def test_json_lines_may_hold_any_line_separator_of_unicode(tmp_path: Path) -> No
         ("path,label\n1,a\n2,a\n", "t.csv", ["one class only: a"]),
         ("path,label\n1,a\n2,b\nx/../1,a\n", "t.csv", ["more than once, again in data row 3: x/../1"]),
         ("path,label\n" + "1,a\n" * 9 + "2,b\n", "t.csv", ["data rows 2, 3, 4, 5, 6 and 3 more: 1"]),
-        ("path,label\n1,a\n2,b\n", "t.txt", ["no kind of DATA", ".parquet"]),
+        ("path,label\n1,a\n2,b\n", "t.dat", ["no kind of DATA", ".parquet"]),
         ("path,label\n1,a\n2,b\n", "t.csv.gz", ["no kind of DATA"]),
     ],
 )
