@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from divacli.files.formats import TABLE_FORMATS
 from fuzz.targets import SEPARATOR, written
@@ -37,6 +39,9 @@ def seeds(target: str) -> list[bytes]:
         "npz": _npz,
         "store": _store,
         "tar": _tar,
+        "images": _images,
+        "list": _lists,
+        "coco": _coco,
         "decisions": _decisions,
         "digests": _digests,
         "record": _record,
@@ -61,6 +66,46 @@ def _tables(format: str) -> list[bytes]:
         kinds = pd.DataFrame({"path": pd.Categorical(["a", "b"]), "label": [b"x", b"y"]})
         return [*made, *(written(frame, format) for frame in (nested, when, kinds))]
     return [*made, b"\xef\xbb\xbf" + made[0], made[0].replace(b"\n", b"\r\n")]
+
+
+def _images() -> list[bytes]:
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    rows = [{"bytes": b"\x89PNG\r\n1", "path": "1.png"}, {"bytes": b"2", "path": None}, None]
+    table = pa.table({"image": pa.array(rows, kind), "label": [0, 1, -1], "own": ["a", None, "é"]})
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["a", "b"]}}
+    about = {"huggingface": json.dumps({"info": {"features": features}})}
+    bare = pa.table({"x": [b"\xff\xd8\xff1", b"2"], "label": ["a", "b"]})
+    made = []
+    for one in (table, table.replace_schema_metadata(about), bare):
+        stream = io.BytesIO()
+        pq.write_table(one, stream, row_group_size=2, write_page_checksum=True)
+        made.append(stream.getvalue())
+    return made
+
+
+def _lists() -> list[bytes]:
+    return [
+        b"path label\na b.jpg 0\nc.jpg 1\n",
+        "\ufeff# x\r\né.JPEG\tgolden retriever\r\nb.png\tx".encode(),
+        b"a.jpg,cat\nb, c.jpg,dog",
+        b"i1 -1\ni2 1",
+        b"a.jpg\nb.jpg",
+        b"a.jpg 1 2",
+    ]
+
+
+def _coco() -> list[bytes]:
+    images = [{"id": 1, "file_name": "a.jpg", "width": 3, "x": [1]}, {"id": "2", "file_name": "b.jpg"}]
+    labels = [{"image_id": 1, "category_id": 7}, {"image_id": 2, "category_id": 8.0}]
+    names = [{"id": 7, "name": "cat"}, {"id": 8, "name": "dog"}]
+    made = [
+        {"images": images, "annotations": labels, "categories": names},
+        {"images": images, "annotations": labels[:1], "categories": names},
+        {"images": images},
+        [{"path": "a.jpg", "label": "cat", "n": 1}, {"path": "b.jpg", "label": None}],
+        {"a": 1},
+    ]
+    return [json.dumps(one).encode() for one in made]
 
 
 def _npy(array: np.ndarray, version: tuple[int, int] | None = None) -> bytes:

@@ -110,6 +110,50 @@ def tar(data: bytes) -> None:
         read(data)
 
 
+def images(data: bytes) -> None:
+    """A Parquet file with images in it, and every row of it."""
+    with scratch() as folder:
+        place = folder / "x.parquet"
+        place.write_bytes(data)
+
+        @refusing
+        def read(data: bytes) -> None:
+            from divacli.files.path_or_url import read_bytes
+
+            row = refusing(lambda name: read_bytes(name.decode()) and None)
+            manifest = read_manifest(str(place), labels="optional")
+            for file in manifest.files()[:20] if manifest.kind == "parquet" else []:
+                row(file.encode())
+            require_same_again(manifest)
+
+        read(data)
+
+
+def list_file(data: bytes) -> None:
+    """A list of paths and labels."""
+    from divacli.manifest.list_file import parse_list
+
+    @refusing
+    def read(data: bytes) -> None:
+        raw = parse_list(data, "list", labels_required=False)
+        require_same_again(manifest_of(raw, FOLDER, labels="optional"))
+
+    read(data)
+
+
+def coco(data: bytes) -> None:
+    """JSON: of COCO, or an array."""
+    from divacli.manifest.coco import parse_json
+
+    @refusing
+    def read(data: bytes) -> None:
+        for required in (False, True):
+            raw, _ = parse_json(data, "coco", labels_required=required)
+            require_same_again(manifest_of(raw, FOLDER, labels="optional"))
+
+    read(data)
+
+
 @cache
 def _samples() -> Manifest:
     paths = ["a/1.png", "a/2.png", "b/1.png", "b/2.png", "é\n=1.png"]
@@ -255,6 +299,9 @@ TARGETS: dict[str, Target] = {
     "npz": npz,
     "store": store,
     "tar": tar,
+    "images": images,
+    "list": list_file,
+    "coco": coco,
     "decisions": decisions,
     "digests": digests,
     "record": record,

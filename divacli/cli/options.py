@@ -23,9 +23,10 @@ Data = Annotated[
     str,
     typer.Argument(
         help="A folder with one sub-folder a class, or with Hugging Face's metadata.csv; a .csv, .tsv, "
-        ".jsonl or .parquet with path,label; - for such a table on standard input; WebDataset shards "
-        "('train-{000..009}.tar'); an .npz with embedding and label; or a feature store. Tables, .npz and "
-        "stores also at a URL, such as s3://bucket/features.npz.",
+        ".jsonl or .parquet with path,label; - for such a table on standard input; a .parquet with images in "
+        "it, or a folder of such, as the Hugging Face Hub has them; a .txt list, a path and a label a line; "
+        "a .json of COCO; WebDataset shards ('train-{000..009}.tar'); an .npz with embedding and label; or a "
+        "feature store. Tables, .npz and stores also at a URL, such as s3://bucket/features.npz.",
         metavar="DATA",
         show_default=False,
     ),

@@ -16,7 +16,7 @@ LINE_FORMATS = ("csv", "tsv", "jsonl", "txt")
 """Those of all that have lines."""
 
 DATA_SUFFIXES = " ".join(f".{format}" for format in (*TABLE_FORMATS, *LIST_FORMATS))
-"""All of these, for messages."""
+"""All formats of tables and lists, for messages."""
 
 Format = Literal["csv", "jsonl", "parquet"]
 """A format of tables that are written."""

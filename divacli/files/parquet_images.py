@@ -57,7 +57,7 @@ class ImageTable:
         binary: The leaf of each column that could hold images: its name, or that and `.bytes`.
         features: What the Hub says of columns: `_type`, and `names` of a `ClassLabel`.
         starts: Number of the first row of each group of rows.
-        sizes: For each of `binary` the bytes that it states to have in each group, unpacked.
+        sizes: The bytes that each group states to have, unpacked.
     """
 
     n: int
@@ -66,7 +66,7 @@ class ImageTable:
     binary: Mapping[str, str]
     features: Mapping[str, Mapping[str, Any]]
     starts: tuple[int, ...]
-    sizes: Mapping[str, tuple[int, ...]]
+    sizes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def read_row(file: str, name: str) -> bytes:
     column, row = found
     group = bisect_right(table.starts, row) - 1
     stop = table.starts[group + 1] if group + 1 < len(table.starts) else table.n
-    each = max(1, table.sizes[column][group] // max(1, stop - table.starts[group]))
+    each = max(1, table.sizes[group] // max(1, stop - table.starts[group]))
     part = min(max(_PART_BYTES // each, 1), _PART_ROWS)
     value = _DECODED.value(_Group(file, state, table.binary[column], group, part), row - table.starts[group])
     if value is None:
@@ -245,20 +245,15 @@ def _looked_up(file: str, state: _State) -> ImageTable:
         counts = [group.num_rows for group in groups]
         if min(counts, default=0) < 0 or sum(counts) != about.num_rows:
             raise unreadable(file, f"{about.num_rows:,} rows are stated, {sum(counts):,} in its groups")
-        binary = _binary(opened)
-        place = {about.schema.column(number).path: number for number in range(about.num_columns)}
         return ImageTable(
             about.num_rows,
             list(opened.schema_arrow.names),
             image_columns(opened, file),
-            binary,
+            _binary(opened),
             _features(opened),
             tuple(itertools.accumulate(counts[:-1], initial=0)),
-            {
-                column: tuple(group.column(place[leaf]).total_uncompressed_size for group in groups)
-                for column, leaf in binary.items()
-                if leaf in place
-            },
+            # Not those of the columns: pyarrow ends the process where a file lies about one of these.
+            tuple(group.total_byte_size for group in groups),
         )
 
 

@@ -329,7 +329,7 @@ def decoded_parquet(
         _require_names_apart(list(file.schema_arrow), name)
         table = _decoded(file, held, name, columns)
         table.validate(full=True)
-        _require_whole(file.metadata, table.num_rows)
+        _require_whole(file.metadata, table.num_rows, columns)
     try:
         for column in table.columns:
             if pa.types.is_nested(column.type) and _holds_times(column.type):
@@ -385,11 +385,15 @@ def _decoded(file: pq.ParquetFile, held: int, name: str, columns: Sequence[str] 
         if unpacked > most_unpacked(held):
             raise too_dense(name, unpacked, held, _AS_TEXT)
         batches.append(batch)
+    if columns is not None and not batches:
+        raise OSError(f"no rows, where {file.metadata.num_rows:,} are stated")
     return pa.Table.from_batches(batches, file.schema_arrow if columns is None else None)
 
 
-def _require_whole(about: pq.FileMetaData, rows: int) -> None:
+def _require_whole(about: pq.FileMetaData, rows: int, columns: Sequence[str] | None) -> None:
     """Compare the numbers of rows that a file states in several places: no checksum covers them.
+
+    Only columns that were decoded are looked at: pyarrow ends the process where a file lies about others.
 
     Raises:
         OSError: They differ.
@@ -400,7 +404,8 @@ def _require_whole(about: pq.FileMetaData, rows: int) -> None:
         group = about.row_group(number)
         held += group.num_rows
         for position in range(group.num_columns):
-            if not about.schema.column(position).max_repetition_level:
+            column = about.schema.column(position)
+            if not column.max_repetition_level and (columns is None or column.path in columns):
                 chunk = group.column(position).num_values
                 if chunk != group.num_rows:
                     raise OSError(f"a column of {chunk:,} values in a group of {group.num_rows:,} rows")

@@ -165,7 +165,7 @@ def test_numbers_of_rows_that_are_lies(tmp_path: Path, monkeypatch: pytest.Monke
     file = str(write_hub(tmp_path / "x.parquet", {"image": images([b"a"] * 5)}))
     about = image_table(file)
     lied = parquet_images.ImageTable(
-        900, about.names, about.columns, about.binary, about.features, (0, 600), {"image": (-5, 10**18)}
+        900, about.names, about.columns, about.binary, about.features, (0, 600), (-5, 10**18)
     )
     monkeypatch.setattr(parquet_images, "_looked_up", lambda *_: lied)
     for row in ("5", "599", "700", "899"):
