@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -94,6 +95,11 @@ class Inspection:
         }
 
     @property
+    def table(self) -> pd.DataFrame:
+        """The classes."""
+        return self.classes
+
+    @property
     def classes(self) -> pd.DataFrame:
         """One row a class: label, samples, and a column for each split."""
         table = self.manifest.table
@@ -151,8 +157,9 @@ class Inspection:
         yield from ()
 
     def write(self, target: Target) -> None:
-        """Write the inspection and the table of classes, which is the main one."""
-        target.json(f"{INSPECTION}.json", self.summary)
+        """Write the inspection, which is what goes to standard output, and the table of classes."""
+        content = json.dumps(self.summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        target.text(f"{INSPECTION}.json", content)
         target.records(CLASSES, self.classes)
 
 
