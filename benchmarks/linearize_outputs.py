@@ -21,7 +21,7 @@ from torch.func import functional_call, jacrev, vmap
 from divacli.backbones.backbone import Backbone
 from divacli.backbones.linearised.sketch import Sketch
 from divacli.features import Samples
-from divacli.features.images import decode_image
+from divacli.images.decode import decode_image
 
 N_TRAIN, N_TEST = 300, 700
 SIGNS = range(5)

@@ -30,6 +30,7 @@ from divacli.errors import SolveError
 from divacli.features import Samples
 from divacli.features.augmentation import NamedTransform
 from divacli.features.read import require_images
+from divacli.images.failures import failed_counts
 from divacli.progress import Progress, silent
 from divacli.results.names import AUGMENT, FAILED
 from divacli.results.result import Target
@@ -245,6 +246,7 @@ def augment(
         "n_samples": len(samples),
         "n_classes": len(samples.manifest.classes),
         "n_failed": len(samples.failed),
+        **failed_counts(samples.failed),
         "n_embedded": sum(part.embedded for part in (samples, *made)),
         "transforms": table.to_dict(orient="records"),
         "judged_by": "untouched images, left out" if validation is None else "validation set",

@@ -9,6 +9,7 @@ from typing import Any
 from divacli.features import Samples, write_features
 from divacli.features.samples import SAMPLES
 from divacli.features.write_store import samples_table
+from divacli.images.failures import failed_counts
 from divacli.results.names import FAILED
 from divacli.results.result import Target
 from divacli.solve.loader import Given, Loader
@@ -37,6 +38,7 @@ class EmbedResult:
             "n_samples": n,
             "n_features": d,
             "n_failed": len(self.samples.failed),
+            **failed_counts(self.samples.failed),
             "n_embedded": self.samples.embedded,
             "seconds": {"embed": round(self.samples.seconds, 3)},
         }

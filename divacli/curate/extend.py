@@ -22,6 +22,7 @@ from divacli.curate.pool_tables import (
     selected_samples,
 )
 from divacli.features import Samples
+from divacli.images.failures import failed_counts
 from divacli.manifest import relocate
 from divacli.progress import Progress, silent
 from divacli.results.names import EXTEND, EXTENDED, FAILED, HISTORY, REMAINING, SELECTED
@@ -262,6 +263,7 @@ def extend(
         "loss": {"before": history[0]["loss"], "after": history[-1]["loss"]},
         "error": {"before": history[0]["error"], "after": history[-1]["error"]},
         "n_failed": len(core.failed) + len(pool.failed),
+        **failed_counts(core.failed, pool.failed),
         "seconds": {
             "embed": round(core.seconds + pool.seconds, 3),
             "solve": round(time.monotonic() - start, 3),

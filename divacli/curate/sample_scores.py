@@ -21,6 +21,7 @@ from divacli.curate.wrong_labels import (
 )
 from divacli.features import Samples
 from divacli.features.samples import order_by_path
+from divacli.images.failures import failed_counts
 from divacli.manifest.columns import (
     DERIVATIVE,
     DERIVATIVE_SE,
@@ -142,6 +143,7 @@ def score(
         "n_classes": len(solution.classes),
         "n_features": d,
         "n_failed": len(samples.failed),
+        **failed_counts(samples.failed),
         "n_embedded": samples.embedded,
         "n_harmful": int((derivative > 0).sum()),
         "n_significant": int((table[SIGNIFICANT] & (table[DERIVATIVE] > 0)).sum()),

@@ -19,7 +19,9 @@ from divacli.errors import listed
 from divacli.features import Samples
 from divacli.features.read import check_images
 from divacli.features.samples import order_by_path
+from divacli.images.failures import failed_counts
 from divacli.manifest import Manifest
+from divacli.manifest.reading import NamedData
 from divacli.progress import Progress, silent
 from divacli.results.names import FAILED
 from divacli.results.result import Target
@@ -138,7 +140,7 @@ class Consensus:
 
 def votes_data(
     loader: Loader,
-    votes: str | Manifest,
+    votes: str | NamedData | Manifest,
     options: SolveOptions,
     annotator: str | None = None,
     budget: int | None = None,
@@ -202,6 +204,7 @@ def find_consensus(
         "confusions": _confusions(votes, fit.posterior, ballots.classes),
         "ridge": ridge,
         "n_failed": len(samples.failed),
+        **failed_counts(samples.failed),
         "n_embedded": samples.embedded,
         "seconds": {"embed": round(samples.seconds, 3), "solve": round(time.monotonic() - start, 3)},
         **provenance(samples, options),

@@ -23,8 +23,8 @@ from divacli.backbones.backbone import Backbone
 from divacli.backbones.checkpoint import first_line
 from divacli.backbones.transform import Transform
 from divacli.backbones.userfile import UserFile
-from divacli.features.images import FailedCopy
 from divacli.features.keys import digest_of
+from divacli.images.decode import FailedCopy
 
 _OVERSHOOT = 0.5
 """So far beyond [0, 1] floats are clipped, as resampling leaves them; further out they are no pixels."""

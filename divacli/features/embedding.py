@@ -17,6 +17,7 @@ from divacli.features.backbone_choice import BackboneChoice
 from divacli.features.options import ExtractOptions
 from divacli.features.read import read_data, stored_keys, stored_sources
 from divacli.features.samples import Samples, failures_of, samples_in, undecodable
+from divacli.features.set_range import range_of, with_range
 from divacli.features.sources import finite_samples, of_arrays, of_sources
 from divacli.features.store import FeatureStore
 from divacli.manifest import Labels, Manifest
@@ -81,6 +82,7 @@ def samples_of(
     elif sources is not None:
         found = finite_samples(of_sources(manifest, sources), strict=strict)
     else:
+        manifest = with_range(manifest)
         found = _of_images(manifest, lambda: choice.backbone, options, cache, strict, progress)
     return replace(found, seconds=time.monotonic() - start)
 
@@ -124,6 +126,7 @@ def copies_of(
         )
     from divacli.features.augmentation import augmented
 
+    manifest = with_range(manifest)
     found = _of_images(
         manifest,
         lambda: augmented(choice.backbone, named, seed),
@@ -151,7 +154,8 @@ def _of_images(
         backbone = network()
     files = manifest.files()
     keys, failed = stored_keys(files, progress, cache)
-    identity = feature_identity(backbone, options)
+    pixels = range_of(manifest)
+    identity = feature_identity(backbone, options, pixels)
     store = FeatureStore.in_cache(cache, identity, backbone.n_features)
     store.save_head(backbone.head)
     store.mend(keys)
@@ -179,7 +183,9 @@ def _of_images(
 
             chosen = [files[position] for position in own]
             moved = backbone.to(options.device)
-            unusable = extract(moved, chosen, keys[own], store, options, progress, strict=strict)
+            unusable = extract(
+                moved, chosen, keys[own], store, options, progress, pixels=pixels, strict=strict
+            )
             reasons = {share[position]: reason for position, reason in unusable.items()}
         for others in here.gathered((reasons, store.written)):
             reasons = reasons | others[0]

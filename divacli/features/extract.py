@@ -14,11 +14,13 @@ import torch
 
 from divacli.backbones.transform import Preset
 from divacli.features.batchsize import BatchSize, share_used
+from divacli.features.feature_identity import PIXELS
 from divacli.features.forward import FeatureBatch, OneCore, on_device
 from divacli.features.image_loader import FORKS, LoadedBatch, process_batches
 from divacli.features.jpeg import TensorCrops, decodes_on
 from divacli.features.options import ExtractOptions
 from divacli.features.store import FeatureStore
+from divacli.images.scaling import AS_STORED, PixelRange
 from divacli.progress import Progress
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ def extract(
     options: ExtractOptions,
     progress: Progress,
     *,
+    pixels: PixelRange = AS_STORED,
     strict: bool = False,
 ) -> dict[int, str]:
     """Compute the features of some images and add them to a store, shard by shard.
@@ -61,6 +64,7 @@ def extract(
         store: Where to.
         options: How.
         progress: Told of every image that is done.
+        pixels: Which values of images of more than 8 bits are black and white.
         strict: Stop after the first batch with an image that has no features.
 
     Returns:
@@ -71,7 +75,8 @@ def extract(
         OutputError: The store cannot be written.
     """
     options = _suited(options, backbone)
-    batches = _feature_batches(backbone.for_inference(compiled=options.compiled), files, keys, options)
+    network = backbone.for_inference(compiled=options.compiled)
+    batches = _feature_batches(network, files, keys, options, pixels)
     failed: dict[int, str] = {}
     # Keys and features of a batch together: an interrupt may come between any two instructions.
     pending: list[tuple[np.ndarray, np.ndarray]] = []
@@ -118,11 +123,11 @@ def extract(
 
 
 def _feature_batches(
-    backbone: Backbone, files: Sequence[str], keys: np.ndarray, options: ExtractOptions
+    backbone: Backbone, files: Sequence[str], keys: np.ndarray, options: ExtractOptions, pixels: PixelRange
 ) -> Generator[FeatureBatch, None, None]:
     """The features of images, in their order, by all cores or by a CUDA device."""
     device = options.device
-    load = partial(process_batches, files, keys, backbone.transform, backbone.image_shape)
+    load = partial(process_batches, files, keys, backbone.transform, backbone.image_shape, pixels=pixels)
     if device.type == "cpu":
         most = backbone.batch_size or _within(BLOCK_PIXELS, 64, backbone)
         if backbone.linearized:
@@ -170,14 +175,24 @@ def _within(pixels: int, most: int, backbone: Backbone) -> int:
     return max(1, min(most, pixels // (height * width)))
 
 
-def feature_identity(backbone: Backbone, options: ExtractOptions) -> dict[str, str]:
-    """Everything that the features of images depend on, as text."""
+def feature_identity(
+    backbone: Backbone, options: ExtractOptions, pixels: PixelRange = AS_STORED
+) -> dict[str, str]:
+    """Everything that the features of images depend on, as text.
+
+    Args:
+        backbone: The network.
+        options: How it runs.
+        pixels: Which values of images of more than 8 bits are black and white.
+    """
     options = _suited(options, backbone)
     precision = options.precision + ("" if backbone.linearized else ", batch norms folded")
     precision += ", compiled" if options.compiled else ""
     found = {**backbone.identity, "precision": precision}
     if _crops(backbone, options) is not None:
         found["decoder"] = "torchvision on CUDA for plain JPEG"
+    if pixels.text:
+        found[PIXELS] = pixels.text
     return found
 
 

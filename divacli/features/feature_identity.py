@@ -6,6 +6,31 @@ import json
 
 from divacli.errors import StoreError
 from divacli.features.keys import digest_of
+from divacli.images.scaling import PixelRange
+
+PIXELS = "pixels"
+"""Entry of an identity: which values of images of more than 8 bits are black and white, where that is not as
+`scaling.AS_STORED` has it."""
+
+
+def pixels_of(identity: dict[str, str], name: str) -> PixelRange:
+    """The range of pixel values that features were computed with.
+
+    Args:
+        identity: What the features depend on.
+        name: Whose they are, for messages.
+
+    Raises:
+        StoreError: The identity names something else.
+    """
+    try:
+        return PixelRange.of_text(identity.get(PIXELS, ""))
+    except ValueError as error:
+        raise StoreError(
+            f"{name}: {error}",
+            expected="such as 0..4095",
+            hint="make the store anew with: diva embed DATA --out DIR",
+        ) from error
 
 
 def identity_fingerprint(identity: dict[str, str]) -> str:

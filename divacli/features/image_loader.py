@@ -23,9 +23,10 @@ from torch.utils.data import DataLoader, Dataset
 from divacli.backbones.transform import Preset
 from divacli.errors import DataError, ModelError
 from divacli.features.batchsize import lacks_memory
-from divacli.features.images import FailedCopy, UndecodableImage, decode_image
 from divacli.features.jpeg import is_plain_jpeg
 from divacli.files.path_or_url import read_bytes
+from divacli.images.decode import FailedCopy, UndecodableImage, decode_image
+from divacli.images.scaling import AS_STORED, PixelRange
 
 if TYPE_CHECKING:
     from divacli.backbones.transform import Transform
@@ -81,12 +82,20 @@ class _Images(Dataset[_Loaded]):
     """
 
     def __init__(
-        self, files: Sequence[str], keys: np.ndarray, transform: Transform, *, leave_jpeg: bool
+        self,
+        files: Sequence[str],
+        keys: np.ndarray,
+        transform: Transform,
+        pixels: PixelRange,
+        *,
+        leave_jpeg: bool,
     ) -> None:
         self._files = files
         self._keys = keys
         self._transform = transform
         self._preset = transform if isinstance(transform, Preset) else None
+        self._least_side = None if self._preset is None else self._preset.least_side
+        self._pixels = pixels
         self._leave_jpeg = leave_jpeg
 
     def __len__(self) -> int:
@@ -100,7 +109,7 @@ class _Images(Dataset[_Loaded]):
                 return position, "it changed while it was being read"
             if self._leave_jpeg and is_plain_jpeg(data):
                 return position, _Encoded(torch.frombuffer(bytearray(data), dtype=torch.uint8))
-            image = decode_image(data, None if self._preset is None else self._preset.least_side)
+            image = decode_image(data, self._least_side, self._pixels)
         except UndecodableImage as error:
             return position, str(error)
         except OSError as error:
@@ -166,6 +175,7 @@ def load_batches(
     batch_size: int,
     workers: int | None,
     pinned: bool,
+    pixels: PixelRange = AS_STORED,
 ) -> Iterator[LoadedBatch]:
     """Load images, in order, decoded in worker processes where there are many.
 
@@ -177,6 +187,7 @@ def load_batches(
         batch_size: Images at a time.
         workers: Processes; None: one a core.
         pinned: Put images in page-locked memory, for a copy to CUDA that overlaps with work.
+        pixels: Which values of images of more than 8 bits are black and white.
 
     Raises:
         ModelError: The transform fails, or a worker process does.
@@ -190,6 +201,7 @@ def load_batches(
         batch_size=batch_size,
         workers=workers if len(files) > _FEW else 0,
         pinned=pinned,
+        pixels=pixels,
     )
 
 
@@ -208,6 +220,7 @@ def process_batches(
     workers: int | None,
     pinned: bool = False,
     leave_jpeg: bool = False,
+    pixels: PixelRange = AS_STORED,
 ) -> Iterator[_T]:
     """Load images and go on with each batch in the worker process that has loaded it.
 
@@ -222,6 +235,7 @@ def process_batches(
         workers: Processes, no more than there are batches; None: one a core; 0: do it in this process.
         pinned: Whether results are put in page-locked memory, by their method `pin_memory`.
         leave_jpeg: Hand JPEG files that `is_plain_jpeg` on as they are.
+        pixels: As for `load_batches`.
 
     Raises:
         ModelError: The transform or `then` fails, or a worker process does, or memory does not suffice.
@@ -230,7 +244,7 @@ def process_batches(
     context = "fork" if processes and FORKS else None
     blank = torch.zeros(image_shape, dtype=torch.uint8 if isinstance(transform, Preset) else torch.float32)
     loader = DataLoader(
-        _Images(files, keys, transform, leave_jpeg=leave_jpeg),
+        _Images(files, keys, transform, pixels, leave_jpeg=leave_jpeg),
         batch_size=batch_size,
         num_workers=processes,
         collate_fn=_Collate(blank, then),

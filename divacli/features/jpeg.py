@@ -14,7 +14,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from divacli.backbones.transform import Preset
 from divacli.features.feature_rows import batched
-from divacli.features.images import UndecodableImage, decode_image, open_image
+from divacli.images.decode import UndecodableImage, decode_image, open_image
 
 _END = b"\xff\xd9"
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from divacli.errors import DataError, StoreError, listed
-from divacli.features.feature_identity import require_same_space
+from divacli.features.feature_identity import pixels_of, require_same_space
 from divacli.features.feature_rows import GatheredRows
 from divacli.features.keys import KEY_BYTES, digest_of
 from divacli.features.store import FeatureStore
@@ -209,7 +209,8 @@ def read_store(folder: Place, name: str, *, labels: Labels = "required") -> Samp
     keys = _keys(manifest.table, f"{name}/{SAMPLES_FILE}")
     source = str(folder) if isinstance(folder, RemoteFile) else "."
     table = manifest.table.drop(columns=IMAGE_SHA256).assign(feature_source=source)
-    manifest = replace(manifest, name=name, kind="store", table=table, notes=())
+    pixels = pixels_of(store.identity, name)
+    manifest = replace(manifest, name=name, kind="store", table=table, notes=(), pixel_range=pixels)
     current().read(name, manifest)
     return replace(samples_in(store, manifest, keys, {}), seconds=time.monotonic() - start)
 

@@ -21,8 +21,8 @@ from divacli.backbones.fingerprint import stable_text
 from divacli.backbones.userfile import UserFile, is_user_file
 from divacli.errors import ModelError
 from divacli.features.augmentation import NamedTransform, seeded
-from divacli.features.images import FailedCopy
 from divacli.features.keys import digest_of
+from divacli.images.decode import FailedCopy
 
 _NAMED: dict[str, tuple[str, dict[str, Any]]] = {
     "hflip": ("RandomHorizontalFlip", {"p": 1}),

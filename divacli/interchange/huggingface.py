@@ -32,6 +32,7 @@ from divacli.manifest.columns import (
     TEXT,
     TRUE_LABEL,
 )
+from divacli.manifest.reading import EVERY
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.csv"
 _IMAGES = "images"
+# Of formats that go by another name than their files.
+_SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "JPEG2000": "jp2", "HEIF": "heic", "DICOM": "dcm"}
 _BATCH = 256  # images in memory at a time
 
 # Columns that diva reads and leaves as they are; those it knows and does not read here are its own results.
@@ -127,9 +130,9 @@ def to_dataset(
     datasets = _datasets()
     _check_dataset(datasets, dataset, [] if label is None else [label])
     if isinstance(table, pd.DataFrame):
-        manifest = manifest_of(table, Path(), labels="optional")
+        manifest = manifest_of(table, Path(), labels="optional", reading=EVERY)
     else:
-        manifest = read_manifest(os.fspath(table), labels="optional")
+        manifest = read_manifest(os.fspath(table), labels="optional", reading=EVERY)
     found, rows = manifest.table, _rows(manifest.table, len(dataset), manifest.name)
     result = dataset
     if label is not None and manifest.labelled:
@@ -186,7 +189,7 @@ def _check_dataset(datasets: ModuleType, dataset: object, columns: list[str]) ->
 
 def _content(datasets: ModuleType, item: dict[str, Any] | None, row: int) -> tuple[bytes, str]:
     """The bytes of an encoded image, and the suffix of its file."""
-    from divacli.features.images import UndecodableImage, open_image
+    from divacli.images.decode import UndecodableImage, open_image
 
     content, path = (item or {}).get("bytes"), (item or {}).get("path")
     if content is None and path is not None and is_file(path):
@@ -201,10 +204,7 @@ def _content(datasets: ModuleType, item: dict[str, Any] | None, row: int) -> tup
         )
     try:
         with open_image(content) as image:
-            # The formats of Pillow that go by another name than their files.
-            return content, {"JPEG": "jpg", "MPO": "jpg", "JPEG2000": "jp2", "PPM": "ppm"}.get(
-                image.format or "", (image.format or "bin").lower()
-            )
+            return content, _SUFFIXES.get(image.format or "", (image.format or "bin").lower())
     except UndecodableImage:  # diva names it when it decodes it
         return content, "bin"
 

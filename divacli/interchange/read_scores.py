@@ -11,6 +11,7 @@ from divacli.files.tar import through_tar
 from divacli.files.urls import is_url
 from divacli.manifest import Manifest, read_manifest
 from divacli.manifest.columns import DERIVATIVE
+from divacli.manifest.reading import EVERY
 
 
 def read_scores(table: str, *, stdin: BinaryIO | None = None) -> Manifest:
@@ -23,7 +24,7 @@ def read_scores(table: str, *, stdin: BinaryIO | None = None) -> Manifest:
     Raises:
         DataError: It cannot be read, or holds no scores.
     """
-    manifest = read_manifest(table, stdin=stdin, labels="optional")
+    manifest = read_manifest(table, stdin=stdin, labels="optional", reading=EVERY)
     derivative = manifest.table.get(DERIVATIVE)
     if derivative is None or derivative.isna().any():
         raise DataError(

@@ -13,8 +13,10 @@ import torch
 from torch.utils.data import Dataset, WeightedRandomSampler
 
 from divacli.errors import DataError
-from divacli.features.images import UndecodableImage, decode_image
+from divacli.features.set_range import range_of
 from divacli.files.path_or_url import read_bytes
+from divacli.images.decode import UndecodableImage, decode_image
+from divacli.images.scaling import PixelRange
 from divacli.manifest import Labels, Manifest, check_files, manifest_of, read_manifest
 from divacli.manifest.columns import FEATURE_SOURCE
 
@@ -33,6 +35,8 @@ class ManifestDataset(Dataset[tuple[Any, int]]):
         classes: The label of each class number; default the distinct labels, sorted as on the command line.
             Give a held-out set the classes of the training set, for the same numbers.
         folder: Of a pandas table only: where its relative paths start from; default the current folder.
+        pixel_range: Which values of images of more than 8 bits are black and white; default what a look at
+            some of them finds. Give a held-out set the range of the training set, for the same pixels.
 
     Attributes:
         classes: The label of each class number, (k,).
@@ -41,6 +45,7 @@ class ManifestDataset(Dataset[tuple[Any, int]]):
         weights: (n,) float64 weight of each sample, 1 where the table gives none.
         table: One row a sample, as described in `divacli.manifest.Manifest`.
         files: (n,) absolute path or URL of each image.
+        pixel_range: As found or given.
 
     Raises:
         DataError: The samples are not usable, a file is missing, or a label is none of `classes`.
@@ -54,6 +59,7 @@ class ManifestDataset(Dataset[tuple[Any, int]]):
         classes: Sequence[str] | None = None,
         *,
         folder: str | os.PathLike[str] | None = None,
+        pixel_range: PixelRange | tuple[float, float] | None = None,
     ) -> None:
         if folder is not None and not isinstance(manifest, pd.DataFrame):
             raise ValueError(f"folder={str(folder)!r} is for a pandas table: other data say where they lie")
@@ -61,7 +67,9 @@ class ManifestDataset(Dataset[tuple[Any, int]]):
             raise ValueError(f"classes={list(classes)}: expected different labels")
         read = _read(manifest, folder, some_classes=classes is not None)
         # Images are loaded here, also those whose features lie in a store.
-        check_files(replace(read, table=read.table.drop(columns=FEATURE_SOURCE, errors="ignore")))
+        table = read.table.drop(columns=FEATURE_SOURCE, errors="ignore")
+        images = replace(read, table=table, embeddings=None)
+        check_files(images)
         self.table = read.table
         self.transform = transform
         self.classes = read.classes if classes is None else list(classes)
@@ -69,6 +77,7 @@ class ManifestDataset(Dataset[tuple[Any, int]]):
         self.targets: list[int] = read.class_numbers(self.classes).tolist()
         self.weights = torch.from_numpy(read.table["weight"].to_numpy(float, copy=True))
         self.files = read.files()
+        self.pixel_range = range_of(replace(images, pixel_range=pixel_range or images.pixel_range))
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -82,7 +91,7 @@ class ManifestDataset(Dataset[tuple[Any, int]]):
         """
         file = self.files[index]
         try:
-            image = decode_image(read_bytes(file))
+            image = decode_image(read_bytes(file), pixels=self.pixel_range)
         except (UndecodableImage, OSError) as error:
             reason = f"read: {error.strerror}" if isinstance(error, OSError) else f"decoded: {error}"
             raise DataError(

@@ -77,7 +77,7 @@ def typed(
     warnings = []
     if not labels_required and ("label" not in columns or (columns["label"].str.strip() == "").all()):
         columns["label"] = pd.Series([""] * len(raw), dtype="str")
-        close = _closest("label", found)
+        close = closest("label", found)
         if "label" not in found and close is not None and close not in COLUMN_TYPES:
             warnings.append(f"{name}: no column label; rename '{close}' if that holds the labels.")
     columns.setdefault("weight", pd.Series(np.ones(len(raw))))
@@ -148,7 +148,7 @@ def _check_header(found: list[str], name: str, required: tuple[str, ...]) -> Non
     missing = [column for column in required if column not in found]
     if not missing:
         return
-    hints = [f"rename '{close}' to '{column}'" for column in missing if (close := _closest(column, found))]
+    hints = [f"rename '{close}' to '{column}'" for column in missing if (close := closest(column, found))]
     raise DataError(
         f"{name} has no column {' and no column '.join(missing)}; its columns are: {listed(found, limit=12)}",
         expected=f"a first line that names the columns, among them {' and '.join(required)}",
@@ -157,8 +157,13 @@ def _check_header(found: list[str], name: str, required: tuple[str, ...]) -> Non
     )
 
 
-def _closest(column: str, found: list[str]) -> str | None:
-    """The column the user most likely meant, if any."""
+def closest(column: str, found: list[str]) -> str | None:
+    """The column that is most likely meant by `path` or `label`, by its name alone.
+
+    Args:
+        column: Either.
+        found: The columns that there are.
+    """
     plain = {other.strip().strip("\ufeff").lower(): other for other in found if other not in REQUIRED}
     for alias in (column, *_ALIASES[column]):
         if alias in plain:

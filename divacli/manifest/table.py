@@ -15,6 +15,7 @@ import pandas as pd
 from divacli.errors import DataError, listed
 from divacli.files.formats import is_npz
 from divacli.files.path_or_url import Place, joined, place_of
+from divacli.images.scaling import PixelRange
 from divacli.manifest.arrayfile import ArrayFile
 from divacli.manifest.columns import FEATURE_SOURCE
 
@@ -39,7 +40,10 @@ class Manifest:
         labels_required: Whether it was read as samples to learn classes from. Samples of a pool may lack
             labels, or be of one class, or all of weight 0.
         repeated: Whether a path may stand in several rows, each of which is a vote on its label.
-        pixel_range: The values that are black and white in images of more than 8 bits; None: looked for.
+        pixel_range: The values that are black and white in images of more than 8 bits, as given or as looked
+            for; None: not looked for yet.
+        given: DATA as it was named, where that is not `name`.
+        n_unlisted: Images beside the table that it does not name.
     """
 
     name: str
@@ -52,7 +56,9 @@ class Manifest:
     embeddings: ArrayFile | np.ndarray | None = None
     labels_required: bool = True
     repeated: bool = False
-    pixel_range: tuple[float, float] | None = None
+    pixel_range: tuple[float, float] | PixelRange | None = None
+    given: str = ""
+    n_unlisted: int = 0
 
     @property
     def labelled(self) -> bool:

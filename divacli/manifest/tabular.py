@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import io
@@ -33,7 +34,9 @@ _CELL_BYTES = 8  # that any cell takes in memory, at the least
 SAID = "said"
 """Attribute of a table: what is to be said of how it was read."""
 
-_NAMES = {";": "semicolons", "\t": "tabs"}
+_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+
+_LINES = 50  # that csv.Sniffer looks at
 
 _HEADER = 1 << 20  # bytes that are looked at for it
 
@@ -60,30 +63,58 @@ def parse(data: bytes, format: str, name: str) -> pd.DataFrame:
         raise DataError(f"{name} is empty", expected="a table with the columns path and label")
     if format == "parquet":
         return _parse_parquet(data, name)
+    said = []
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        data = _from_utf16(data, name)
+        said.append("it is in UTF-16")
     if format == "jsonl":
-        return _parse_jsonl(data, name)
-    if format == "tsv":
-        return parse_delimited(data, "\t", name)
-    delimiter, data = _delimiter(data)
-    table = parse_delimited(data, delimiter, name)
-    if delimiter != ",":
-        table.attrs[SAID] = f"{name}: its cells are separated by {_NAMES[delimiter]}"
+        table = _parse_jsonl(data, name)
+    else:
+        usual = "\t" if format == "tsv" else ","
+        delimiter, data = _delimiter(data, usual)
+        table = parse_delimited(data, delimiter, name)
+        if delimiter != usual:
+            said.append(f"its cells are separated by {_NAMES[delimiter]}")
+    if said:
+        table.attrs[SAID] = f"{name}: {' and '.join(said)}"
     return table
 
 
-def _delimiter(data: bytes) -> tuple[str, bytes]:
-    """The character between the cells of a .csv file, and the file without a line in which Excel says it."""
+def _from_utf16(data: bytes, name: str) -> bytes:
+    """The text of what Excel calls Unicode text, in UTF-8.
+
+    Raises:
+        DataError: It is no UTF-16.
+    """
+    try:
+        return data.decode("utf-16").encode()
+    except UnicodeError as error:
+        raise DataError(
+            f"{name} begins as UTF-16 does and is none: {error}", expected="a table in UTF-8 or UTF-16"
+        ) from error
+
+
+def _delimiter(data: bytes, usual: str) -> tuple[str, bytes]:
+    """The character between the cells of a table, and the file without a line in which Excel says it.
+
+    Args:
+        data: The file.
+        usual: What is taken where the header has one outside of quotes, and where none can be told.
+    """
     bom = _BOM if data.startswith(_BOM) else b""
     first, _, rest = data.removeprefix(_BOM).lstrip(b"\r\n").partition(b"\n")
-    said = re.fullmatch(rb'\s*"?sep=([,;\t])"?\s*', first, re.IGNORECASE)
+    said = re.fullmatch(rb'\s*"?sep=([,;|\t])"?\s*', first, re.IGNORECASE)
     if said:
         return said[1].decode(), bom + rest
     start = data[len(bom) : len(bom) + _HEADER].decode(errors="replace").lstrip("\r\n")
-    for mark in (",", ";", "\t"):
-        with contextlib.suppress(csv.Error, StopIteration):
-            if len(next(csv.reader(io.StringIO(start, newline=""), delimiter=mark, strict=True))) > 1:
-                return mark, data
-    return ",", data
+    with contextlib.suppress(csv.Error, StopIteration):
+        if len(next(csv.reader(io.StringIO(start, newline=""), delimiter=usual, strict=True))) > 1:
+            return usual, data
+    with contextlib.suppress(csv.Error):
+        # Whole lines: a cut one would look like a shorter row.
+        lines = "\n".join(start.splitlines()[:_LINES])
+        return csv.Sniffer().sniff(lines, "".join(_NAMES)).delimiter, data
+    return usual, data
 
 
 def parse_file(place: Place, format: str, name: str) -> pd.DataFrame:
@@ -100,6 +131,8 @@ def recognise(data: bytes) -> str:
     """Tell the format of a table that came without a file name."""
     if data.startswith(b"PAR1"):
         return "parquet"
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        data = data[: 2 * _HEADER].decode("utf-16", errors="replace").encode(errors="replace")
     text = data.removeprefix(_BOM).lstrip()
     if text.startswith(b"{"):
         return "jsonl"

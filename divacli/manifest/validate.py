@@ -10,13 +10,14 @@ import unicodedata
 import numpy as np
 import pandas as pd
 
-from divacli.errors import DataError, listed
+from divacli.errors import Again, DataError, listed
 from divacli.files.path_or_url import Place, is_file, is_special, joined
 from divacli.files.regular import NO_REGULAR_FILE
 from divacli.files.remote import RemoteFile
 from divacli.files.urls import is_url
 from divacli.manifest.column_types import row_numbers
 from divacli.manifest.columns import FEATURE_SOURCE
+from divacli.manifest.suggest import suggest
 from divacli.manifest.table import LOOKS, Manifest, alike
 
 _LOOKED_AT = 100  # of the files that are missing
@@ -32,7 +33,7 @@ def validate(manifest: Manifest) -> list[str]:
     may be 0: such samples are a pool that others are chosen from.
 
     Returns:
-        The warnings: classes of one sample, labels that are hard to tell apart, several splits.
+        The warnings: classes of one sample, labels that are hard to tell apart.
 
     Raises:
         DataError: An empty path or label, a path twice that may not be, fewer than two classes, an unusable
@@ -68,9 +69,6 @@ def validate(manifest: Manifest) -> list[str]:
             warnings.append(f"{name}: classes with a single sample: {listed(single)}.")
     if pairs := alike(counts.index):
         warnings.append(f"{name}: labels that differ only by {LOOKS} count as different: {listed(pairs)}.")
-    if "split" in table and table["split"].nunique() > 1:
-        splits = sorted(map(repr, table["split"].unique()))
-        warnings.append(f"{name}: all rows are used, whatever their split: {listed(splits)}.")
     return warnings
 
 
@@ -150,10 +148,21 @@ def require_files(manifest: Manifest, files: list[str]) -> None:
         raise DataError(
             f"{manifest.name}: {len(missing):,} of {len(files):,} files are not there: {listed(missing)}",
             expected=f"a file for every row; relative paths start from {manifest.folder}",
-            hint="write their names in the Unicode form (NFC or NFD) that they have in the file system"
-            if any(map(_otherwise_composed, missing[:_LOOKED_AT]))
-            else "correct the paths, or put the table into the folder that its paths start from",
+            hint=_where_they_are(manifest, missing),
         )
+
+
+def _where_they_are(manifest: Manifest, missing: list[str]) -> str:
+    """What to do about files that are not there: the folder that has them, where that is near."""
+    if any(map(_otherwise_composed, missing[:_LOOKED_AT])):
+        return "write their names in the Unicode form (NFC or NFD) that they have in the file system"
+    if manifest.kind == "table":
+        name = manifest.given or manifest.name
+        found = suggest(manifest.table[["path"]], manifest.folder)
+        if "root" in found.options:
+            because = f"{found.n_found} of {found.n_sought} paths that were tried are there"
+            return Again(name, name, {"root": found.options["root"]}, because)
+    return "correct the paths, or name the folder that they start from with --root"
 
 
 def _otherwise_composed(file: str) -> bool:

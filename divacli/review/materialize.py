@@ -23,9 +23,9 @@ from divacli.files.path_or_url import read_bytes
 from divacli.files.staging import sync_folder
 from divacli.files.tar import through_tar
 from divacli.files.urls import is_url
+from divacli.images.kinds import IMAGE_SUFFIXES
 from divacli.manifest import Format, Manifest, write_table
 from divacli.manifest.columns import FEATURE_SOURCE
-from divacli.manifest.folder import IMAGE_SUFFIXES
 from divacli.manifest.validate import leaving, require_files
 from divacli.review.image_files import State, Way, bring_in, state_of
 
@@ -254,7 +254,7 @@ def _image_name(file: str) -> str:
         return name
     from PIL import Image
 
-    from divacli.features.images import open_image
+    from divacli.images.decode import open_image
 
     try:
         with open_image(read_bytes(file)) as image:
@@ -265,7 +265,7 @@ def _image_name(file: str) -> str:
             expected="an image, or a name such as 1.jpg",
             hint="rename it, or decide to drop it",
         ) from error
-    known = Image.registered_extensions()
+    known = {**Image.registered_extensions(), ".heic": "HEIF", ".dcm": "DICOM"}
     suffixes = [suffix for suffix in IMAGE_SUFFIXES if known.get(suffix) == kind]
     if not suffixes:
         raise DataError(f"{file} is a {kind} file", expected=f"one of {', '.join(IMAGE_SUFFIXES)}")

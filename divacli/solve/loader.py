@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from divacli.errors import listed
+from divacli.errors import DataError, listed
 from divacli.features import (
     BackboneChoice,
     ExtractOptions,
@@ -17,8 +17,11 @@ from divacli.features import (
     read_data,
     samples_of,
 )
+from divacli.features.set_range import SharedRange
+from divacli.images.failures import left_out
 from divacli.manifest import Labels, Manifest, alike_between
 from divacli.manifest.columns import FEATURE_SOURCE
+from divacli.manifest.reading import NamedData
 from divacli.manifest.table import LOOKS
 from divacli.progress import Progress, silent
 from divacli.run_record import current
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
     from divacli.features.augmentation import NamedTransform
 
 
-Given = str | Manifest | Samples
+Given = str | NamedData | Manifest | Samples
 """DATA as it was named, or as it was read."""
 
 
@@ -82,6 +85,7 @@ class Loader:
         self._used = {group}
         self._noted: set[str] = set()
         self._found: Duplicates | None = None
+        self._range = SharedRange(self.tell, warn)
 
     def use(self, columns: Sequence[str]) -> None:
         """Count columns among those that are used."""
@@ -111,6 +115,7 @@ class Loader:
             manifest_in(held_out).class_numbers(manifest.classes)
             self.groups.warn_of_kin(manifest, manifest_in(held_out))
         self.warned_of_alike(manifest, *map(manifest_in, others))
+        self._range.settle(training, *others, held_out)
         return self._with_copies(
             self.embedded(training),
             [self.embedded(other) for other in others],
@@ -145,6 +150,7 @@ class Loader:
         self.groups.check_all(
             manifest, [manifest_in(candidates)], None if held_out is None else manifest_in(held_out)
         )
+        self._range.settle(training, candidates, held_out)
         core, [chosen_from], judged = self._with_copies(
             self.embedded(training),
             [self.embedded(candidates)],
@@ -196,8 +202,9 @@ class Loader:
         texts: dict[str, Manifest] = {}
         others: dict[str, Manifest | Samples] = {}
         for name, pool in pools.items():
-            if isinstance(pool, str) and is_text_table(pool):
-                texts[name] = read_texts(pool)
+            place = pool.name if isinstance(pool, NamedData) else pool
+            if isinstance(place, str) and is_text_table(place):
+                texts[name] = read_texts(place)
             elif isinstance(pool, Manifest) and pool.kind == TEXTS:
                 texts[name] = pool
             else:
@@ -211,6 +218,7 @@ class Loader:
         self.groups.check_all(manifest, candidates, None if held_out is None else manifest_in(held_out))
         # A network that embeds no texts is refused before any image is embedded.
         embedded = self._text_embedder() if texts else None
+        self._range.settle(training, *others.values(), held_out)
         core = self.embedded(training)
         found: dict[str, Samples] = {}
         for name in pools:
@@ -266,6 +274,8 @@ class Loader:
         Args:
             read: What `read_data` gave.
         """
+        self._range.settle(*read)
+        read = [part if isinstance(part, Samples) else self._range.of(part) for part in read]
         manifests = [manifest_in(part) for part in read]
         core, *tested = manifests
         self.groups.check(core)
@@ -321,7 +331,12 @@ class Loader:
         if isinstance(data, Samples):
             return self._told(finite_samples(data, strict=self._strict))
         found = samples_of(
-            data, self.choice, self._extract, self.cache, strict=self._strict, progress=self.progress
+            self._range.of(data),
+            self.choice,
+            self._extract,
+            self.cache,
+            strict=self._strict,
+            progress=self.progress,
         )
         return self._told(found)
 
@@ -334,7 +349,9 @@ class Loader:
         for note in samples.notes:
             self.tell(note)
         current().embedded(samples.manifest, samples.fingerprint, samples.identity)
-        self._warned_of_failures(samples)
+        if len(samples.failed):
+            what = "samples" if FEATURE_SOURCE in samples.manifest.table else "images"
+            self.warn(left_out(samples.failed, what))
         return samples
 
     def tell(self, note: str) -> None:
@@ -343,16 +360,18 @@ class Loader:
             self._note(note)
             self._noted.add(note)
 
-    def _warned_of_failures(self, samples: Samples) -> None:
-        if len(samples.failed):
-            what = "samples" if FEATURE_SOURCE in samples.manifest.table else "images"
-            self.warn(
-                f"{len(samples.failed):,} {what} cannot be used and are left out, the first: "
-                f"{samples.failed['path'].iloc[0]} ({samples.failed['reason'].iloc[0]})"
-            )
-
     def warned(self, manifest: Manifest) -> None:
-        """Say what the user should know of a data set."""
+        """Say what the user should know of a data set.
+
+        Raises:
+            DataError: Its table names a part of the images only, where that is to stop.
+        """
+        if self._strict and manifest.n_unlisted:
+            raise DataError(
+                f"{manifest.name} does not list {manifest.n_unlisted:,} images of its folder",
+                expected="a row for each image, with --strict",
+                hint="list them, or leave them out with --exclude",
+            )
         unused = [column for column in manifest.unused if column not in self._used]
         if unused:
             self.warn(f"{manifest.name}: columns kept but not used: {listed(unused)}.")
@@ -385,4 +404,6 @@ def opened(data: Given, labels: Labels = "required") -> Manifest | Samples:
     Raises:
         DivaError: DATA is not usable.
     """
+    if isinstance(data, NamedData):
+        return read_data(data.name, labels=labels, reading=data.reading)
     return read_data(data, labels=labels) if isinstance(data, str) else data

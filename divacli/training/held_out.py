@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from divacli.features.samples import failures_of, undecodable
+from divacli.images.failures import left_out
 from divacli.progress import Progress
 from divacli.training.image_batches import ImageBatches
 from divacli.training.trainee import Trainee
@@ -67,11 +68,7 @@ class TestSet:
         if len(failures) and (self._strict or not n_counted):
             raise undecodable(failures, f"{self.images.manifest.name}: {len(failures):,} of its images")
         if len(failures) > known:
-            first = failures.iloc[0]
-            self._told(
-                f"{len(failures):,} test images cannot be used and are left out, the first: "
-                f"{first.path} ({first.reason})"
-            )
+            self._told(left_out(failures, "test images"))
 
 
 def mean_over_groups(values: np.ndarray, weights: np.ndarray, groups: np.ndarray) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from divacli.features.image_loader import load_batches
 from divacli.features.keys import content_keys, digest_of
 from divacli.features.read import require_images
 from divacli.features.samples import failures_of, undecodable
+from divacli.features.set_range import range_of
 from divacli.manifest import Manifest
 from divacli.progress import Progress
 
@@ -49,6 +50,7 @@ class ImageBatches:
         require_images(manifest)
         self.manifest = manifest
         self._files = np.array(manifest.files(), dtype=object)
+        self._pixels = range_of(manifest)
         self.keys, self.failed = content_keys(self._files.tolist(), progress)
         self._backbone, self._device = backbone, device
         self._batch_size, self._workers = batch_size, workers
@@ -60,10 +62,11 @@ class ImageBatches:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the images, their labels and their weights."""
+        """Digest of the images, their labels and weights, and the range of their pixels."""
         table = self.manifest.table
         texts = [*table["path"], *table["label"], *(f"{weight!r}" for weight in table["weight"])]
-        return digest_of(self.keys.tobytes(), *(text.encode() for text in texts))
+        pixels = [self._pixels.text.encode()] if self._pixels.text else []
+        return digest_of(self.keys.tobytes(), *(text.encode() for text in texts), *pixels)
 
     def batches(self, rows: np.ndarray, *, lenient: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
         """The images of some rows, in their order.
@@ -88,6 +91,7 @@ class ImageBatches:
             batch_size=self._batch_size,
             workers=self._workers,
             pinned=cuda,
+            pixels=self._pixels,
         )
         for batch in loaded:
             here, images = torch.from_numpy(rows[batch.positions]), batch.images

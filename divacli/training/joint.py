@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from divacli.features import Samples
-from divacli.features.samples import order_by_path
+from divacli.features.samples import failures_of, order_by_path
+from divacli.images.failures import failed_counts
 from divacli.progress import Progress
 from divacli.ridge import SIZES
 from divacli.solve.head_order import HeadOrder, best_order
@@ -175,6 +176,7 @@ class JointTraining:
             "n_samples": len(self._samples),
             "n_classes": len(self._samples.manifest.classes),
             "n_failed": len(self._images.failed),
+            **failed_counts(failures_of(self._images.manifest, self._images.failed)),
             "n_test": None if self._tested is None else len(self._tested.images.usable),
             "head": "fresh" if self.fresh_head else "kept",
             "loss": self._solve.loss,

@@ -26,6 +26,7 @@ from divacli.features.feature_rows import whole
 from divacli.features.keys import digest_of
 from divacli.features.options import CPU_BLOCK
 from divacli.features.samples import failures_of, undecodable
+from divacli.images.failures import left_out
 from divacli.machine.allocator import keep_freed_memory
 from divacli.manifest import Manifest
 from divacli.manifest.columns import without_scores
@@ -183,8 +184,7 @@ def train(
             images.failed |= state["failed"]
         samples = _samples(images, strict=strict)
         if images.failed:
-            first = samples.failed.iloc[0]
-            told(f"{len(images.failed):,} images cannot be used, the first: {first.path} ({first.reason})")
+            told(left_out(samples.failed, "images"))
         classes = samples.manifest.classes
         fresh_head = None if known_classes is None else sorted(known_classes) != sorted(classes)
         if head_of(backbone).out_features != len(classes):

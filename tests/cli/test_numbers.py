@@ -86,8 +86,9 @@ def test_rows_that_are_not_finite_are_left_out_by_name(command, outcome):
     data["embedding"][17, 2] = -np.inf
     result = outcome(command, data)
     assert result.exit_code == 0, result.stderr
-    assert "3 samples cannot be used and are left out, the first: s004 (its embedding holds NaN)" in text_of(
-        result
+    assert (
+        "3 samples cannot be used and are left out: 3 (its embedding holds NaN); the first: s004"
+        in text_of(result)
     )
     failed = pd.read_csv("out/failed.csv", dtype=str)
     assert failed["path"].tolist() == ["s004", "s011", "s017"]
@@ -129,7 +130,7 @@ def test_other_sets_are_left_with_what_is_finite_too(option, run, outcome):
     more = ("--val", "other.npz") if option == "--val" else ()
     result = outcome(command, data, *more, other=other)
     assert result.exit_code == 0, result.stderr
-    assert "1 samples cannot be used and are left out, the first: o003" in text_of(result)
+    assert "1 samples cannot be used and are left out: 1 (its embedding" in text_of(result)
 
 
 def test_a_table_that_names_its_source_is_left_with_what_is_finite(done):

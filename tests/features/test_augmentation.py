@@ -16,8 +16,8 @@ from torchvision.transforms import v2
 
 from divacli.errors import ModelError
 from divacli.features.augmentation import named_apart
-from divacli.features.images import FailedCopy
 from divacli.features.transform_names import parse_transform
+from divacli.images.decode import FailedCopy
 
 # As typed, and the expression that a user is to get for it.
 NAMED = {

@@ -286,7 +286,7 @@ def test_failure_of_the_network_is_not_taken_for_a_dead_worker(
 def test_failure_of_the_loader_is_not_taken_for_a_dead_worker(
     store: FeatureStore, backbone: Backbone, few: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(data: bytes, least_side: int | None) -> None:
+    def broken(data: bytes, least_side: int | None, pixels: object) -> None:
         raise RuntimeError("out of file descriptors")
 
     monkeypatch.setattr(loading, "decode_image", broken)
@@ -298,7 +298,7 @@ def test_failure_of_the_loader_is_not_taken_for_a_dead_worker(
 def test_memory_that_decoding_lacks_is_explained(
     store: FeatureStore, backbone: Backbone, many: list[str], monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    def greedy(data: bytes, least_side: int | None) -> None:
+    def greedy(data: bytes, least_side: int | None, pixels: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr(loading, "decode_image", greedy)

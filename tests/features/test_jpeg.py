@@ -12,8 +12,8 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from divacli.backbones.transform import imagenet_transform
-from divacli.features.images import decode_image
 from divacli.features.jpeg import TensorCrops, decodes_on, is_plain_jpeg
+from divacli.images.decode import decode_image
 
 CPU = torch.device("cpu")
 DEVICES = [

@@ -25,9 +25,9 @@ from PIL import Image
 
 from divacli.backbones.backbone import load_backbone
 from divacli.errors import DataError, ModelError
-from divacli.features.images import MAX_PIXELS, UndecodableImage, decode_image
 from divacli.files.path_or_url import file_digest, read_bytes
 from divacli.files.tar import MAX_BYTES, members, read_member
+from divacli.images.decode import MAX_PIXELS, UndecodableImage, decode_image
 from divacli.manifest import bounded, read_manifest
 from divacli.manifest.tabular import parse
 

@@ -226,7 +226,7 @@ def test_files_that_the_system_makes_up(made_up: str, photos: Path, network: Pat
         assert "a file that states no length and has content" in result.stderr, (command, result.stderr)
     result = run("score", photos, *model)
     assert result.exit_code == 0
-    assert "1 images cannot be used and are left out, the first: " in result.stderr
+    assert "1 images cannot be used and are left out: 1 .png (" in result.stderr
     assert "a file that states no length and has content" in result.stderr
 
 

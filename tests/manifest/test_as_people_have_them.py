@@ -10,7 +10,7 @@ from PIL import Image
 
 from divacli.errors import DataError
 from divacli.manifest import read_manifest
-from divacli.manifest.folder import DROPPINGS
+from divacli.manifest.listing import DROPPINGS
 
 
 def images(folder: Path, *names: str) -> Path:

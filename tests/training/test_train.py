@@ -555,7 +555,7 @@ def test_test_images_that_cannot_be_used_are_told_of_or_refused(trained, write_i
     result = trained(test=read_manifest(str(tmp_path / "test")), told=said.append)
     told = [sentence for sentence in said if "test images" in sentence]
     assert len(told) == 1
-    assert told[0].startswith("15 test images cannot be used and are left out, the first: a/000.png (not an")
+    assert told[0].startswith("15 test images cannot be used and are left out: 15 .png (not an")
     assert result.summary["n_test"] == 15
     assert result.history["test_error"].notna().all()
     with pytest.raises(DataError, match="15 of its images cannot be decoded"):

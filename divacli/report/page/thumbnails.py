@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from PIL import Image
 
 from divacli.errors import DivaError
-from divacli.features.images import UndecodableImage, decode_image
 from divacli.files.path_or_url import read_bytes
+from divacli.images.decode import UndecodableImage, decode_image
 
 SIDE = 224
 """Longer side of a thumbnail in pixels, on a card."""

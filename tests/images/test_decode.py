@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from divacli.features.images import UndecodableImage, decode_image
+from divacli.images.decode import UndecodableImage, decode_image
 
 # pytest sets its own filters in place of the one that the module sets up; the last test looks at that one.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -181,8 +181,11 @@ def test_result_needs_no_open_file(pixels: np.ndarray) -> None:
     [
         (b"", r"^empty file \(0 bytes\)$"),
         (b"hello", "^not an image, or of an unknown format$"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "^not an image"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n", "^not an image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "^an SVG drawing, which diva"),
+        (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n",
+            "^a PostScript document",
+        ),
     ],
 )
 def test_no_image(data: bytes, reason: str) -> None:
@@ -243,7 +246,7 @@ def test_warnings_of_pillow_do_not_leak() -> None:
     script = """
 import io, sys
 from PIL import Image
-from divacli.features.images import decode_image
+from divacli.images.decode import decode_image
 image = Image.new("P", (40, 40))
 stream = io.BytesIO()
 image.save(stream, "PNG", transparency=bytes([0, 1, 2]))

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import re
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Iterator
 
-import numpy as np
-from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
+
+from divacli.images.dicom import INVERTED, dicom_image
+from divacli.images.heif import heif_image
+from divacli.images.kinds import CONVERT, KINDS, START_BYTES, kind_of
+from divacli.images.png import without_needless
+from divacli.images.scaling import AS_STORED, PixelRange, deep_to_rgb, is_deep
+from divacli.images.undecodable import UndecodableImage
 
 # Pillow warns of odd metadata and of large images, once for each of thousands of files. One filter set up on
 # import and not one per image: `warnings.catch_warnings` is not safe in threads.
@@ -41,15 +49,15 @@ MAX_STRETCH = 1_000
 """How many times one side may be the other. Transforms make the shorter side some hundred pixels: a line of
 60,000 pixels would take all memory."""
 
-# Pillow takes 1 MiB, and calls a PNG with a larger colour profile damaged. Profiles of printers have several.
-PngImagePlugin.MAX_TEXT_CHUNK = 64 << 20
-PngImagePlugin.MAX_TEXT_MEMORY = 128 << 20
-
 # By content, whatever the name: what files of `IMAGE_SUFFIXES` are. Pillow knows 40 formats more, some of
 # which are programs (EPS runs Ghostscript) or read other files; no mislabelled file is to reach those.
 _FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
 
-_ROWS = 256  # of samples that are scaled at once
+# Tags of TIFF: whether a picture is a smaller copy of another one, and where others lie.
+_KIND_OF_PICTURE, _PICTURES_BELOW = 254, 330
+
+# What decoders say of a file that was cut off.
+_CUT_OFF = ("truncated", "unexpected end of file")
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -60,10 +68,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-class UndecodableImage(ValueError):
-    """An image file that cannot be decoded whole; the message is the reason, in one line."""
 
 
 class FailedCopy(ValueError):
@@ -80,11 +84,15 @@ def open_image(data: bytes) -> Image.Image:
         The image, which has a size and a format; to be closed.
 
     Raises:
-        UndecodableImage: Too many pixels, a line of pixels, damaged, or no image of the formats that diva
-            reads.
+        UndecodableImage: Empty, too many pixels, a line of pixels, damaged, of a format that diva does not
+            read (the reason says which extra it needs, or that it wants converting), or no image at all.
     """
+    if not data:
+        raise UndecodableImage("empty file (0 bytes)")
     try:
-        image = Image.open(io.BytesIO(data), formats=_formats())
+        image = _opened(data)
+    except UndecodableImage:
+        raise
     except (*_DAMAGE, Image.DecompressionBombError) as error:
         raise UndecodableImage(_reason(error)) from error
     # Pillow's own limit is a setting that any package may have lifted.
@@ -100,6 +108,41 @@ def open_image(data: bytes) -> Image.Image:
     return image
 
 
+def _opened(data: bytes) -> Image.Image:
+    """The image by whoever reads its format.
+
+    Raises:
+        UndecodableImage: It is of no format that is read here, or a thumbnail of something else.
+    """
+    try:
+        image = Image.open(io.BytesIO(without_needless(data)), formats=_formats())
+    except UnidentifiedImageError:
+        return _opened_by_extras(data)
+    if isinstance(image, TiffImageFile) and _is_raw(image):
+        image.close()
+        raise UndecodableImage(f"a raw image of a camera, of which only a thumbnail can be read: {CONVERT}")
+    return image
+
+
+def _opened_by_extras(data: bytes) -> Image.Image:
+    """An image that is none of Pillow's."""
+    name = kind_of(data[:START_BYTES])
+    if name is None:
+        raise UndecodableImage("not an image, or of an unknown format")
+    image = heif_image(data) if name == "HEIC" else dicom_image(data) if name == "DICOM" else None
+    if image is not None:
+        return image
+    if name in _formats():
+        raise UndecodableImage(f"damaged: it begins as {KINDS[name].called} and cannot be read")
+    raise UndecodableImage(KINDS[name].refusal)
+
+
+def _is_raw(image: TiffImageFile) -> bool:
+    """Whether the first picture in a TIFF file is a small one, with the large one in a folder below it."""
+    kind = image.tag_v2.get(_KIND_OF_PICTURE, 0)
+    return _PICTURES_BELOW in image.tag_v2 and isinstance(kind, int) and bool(kind & 1)
+
+
 @functools.cache
 def _formats() -> tuple[str, ...]:
     """The formats of `_FORMATS` that this build of Pillow reads."""
@@ -107,18 +150,20 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def decode_image(data: bytes, least_side: int | None = None) -> Image.Image:
+def decode_image(data: bytes, least_side: int | None = None, pixels: PixelRange = AS_STORED) -> Image.Image:
     """Decode an image file.
 
     An alpha channel is dropped, not blended with a background: this is what torchvision's folder loader does,
-    so these are the pixels that networks were trained on. Samples of 16 bits are scaled to 8 bits, not
-    clipped. Of floating point images those within [0, 1] are scaled by 255, others taken as 0 ... 255 and
-    clipped. Of several frames or pages the first is taken. The EXIF orientation is applied.
+    so these are the pixels that networks were trained on. Values of more than 8 bits are scaled as `pixels`
+    says: where nothing is known of the set, 16 bits as a whole, floating point images within [0, 1] by 255,
+    and other ones are taken as 0 ... 255 and clipped. Of several frames or pages the first is taken. The EXIF
+    orientation is applied.
 
     Args:
         data: The content of the file.
         least_side: Where the image is scaled down next, the shorter side in pixels that is enough for that: a
             JPEG is then decoded at 1/2, 1/4 or 1/8 of its size as long as it keeps as much. None: all pixels.
+        pixels: Which values of an image of more than 8 bits are black and white.
 
     Returns:
         The image, loaded, in mode RGB, upright.
@@ -126,32 +171,43 @@ def decode_image(data: bytes, least_side: int | None = None) -> Image.Image:
     Raises:
         UndecodableImage: Empty, truncated, damaged, too large, or no image at all.
     """
-    if not data:
-        raise UndecodableImage("empty file (0 bytes)")
+    with loaded_image(data, least_side) as image:
+        rgb = _to_rgb(image, pixels)
+        if image.info.get(INVERTED):
+            rgb = ImageOps.invert(rgb)
+        method = _UPRIGHT.get(orientation_of(image))
+        return rgb if method is None else rgb.transpose(method)
+
+
+@contextlib.contextmanager
+def loaded_image(data: bytes, least_side: int | None = None) -> Iterator[Image.Image]:
+    """Decode an image file to the values that it holds.
+
+    Args:
+        data: The content of the file.
+        least_side: As for `decode_image`.
+
+    Yields:
+        The image, loaded, of whichever mode it has, as it is stored. It is closed afterwards.
+
+    Raises:
+        UndecodableImage: As of `decode_image`, also of what decoders raise while it is in use.
+    """
     try:
         with open_image(data) as image:
             if least_side is not None:
                 image.draft(None, (least_side, least_side))  # of other formats it does nothing
             image.load()
-            rgb = _to_rgb(image)
-            method = _UPRIGHT.get(_orientation(image))
-            return rgb if method is None else rgb.transpose(method)
+            yield image
     except UndecodableImage:
         raise
     except (*_DAMAGE, Image.DecompressionBombError) as error:
         raise UndecodableImage(_reason(error)) from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        # 32-bit integers are 16-bit samples in a wide container: that is how Pillow hands out 16-bit PGM.
-        return _grey(np.asarray(image), lambda rows: (rows.astype(np.int64).clip(0, 65_535) + 128) // 257)
-    if image.mode == "F":
-        samples = np.asarray(image)
-        # Of NaN alone both are NaN, which is neither below 0 nor above 1.
-        least, most = np.fmin.reduce(samples, axis=None), np.fmax.reduce(samples, axis=None)
-        scale = 1 if least < 0 or most > 1 else 255
-        return _grey(samples, lambda rows: (np.nan_to_num(rows, nan=0.0) * scale).round().clip(0, 255))
+def _to_rgb(image: Image.Image, pixels: PixelRange) -> Image.Image:
+    if is_deep(image.mode):
+        return deep_to_rgb(image, pixels)
     if image.mode == "LAB":
         from PIL import ImageCms  # only here: LAB is rare, and colour management an optional part of Pillow
 
@@ -164,21 +220,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _grey(samples: np.ndarray, scaled: Callable[[np.ndarray], np.ndarray]) -> Image.Image:
-    """A grey image from samples (h, w), some rows at a time: the largest images would take gigabytes.
+def orientation_of(image: Image.Image) -> int:
+    """Read the EXIF orientation; 1, upright, where the EXIF block is broken: no reason to refuse the image.
 
     Args:
-        samples: As decoded.
-        scaled: From some rows of them to numbers from 0 to 255.
+        image: Opened, its pixels decoded or not.
     """
-    pixels = np.empty(samples.shape, np.uint8)
-    for start in range(0, len(samples), _ROWS):
-        pixels[start : start + _ROWS] = scaled(samples[start : start + _ROWS])
-    return Image.fromarray(pixels).convert("RGB")
-
-
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation; 1, upright, where the EXIF block is broken: no reason to refuse the image."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except _DAMAGE:
@@ -192,12 +239,10 @@ def _too_large(pixels: int, limit: int) -> str:
 def _reason(error: BaseException) -> str:
     """Say in a few words what an error of Pillow means."""
     text = str(error).partition("\n")[0]
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image, or of an unknown format"
     if isinstance(error, Image.DecompressionBombError):
         pixels, limit = (int(number) for number in re.findall(r"\d+", text)[:2])
         return _too_large(pixels, limit)
-    if isinstance(error, EOFError) or "truncated" in text.lower():
+    if isinstance(error, EOFError) or any(word in text.lower() for word in _CUT_OFF):
         return "truncated file"
     if isinstance(error, MemoryError):
         return "too large: it does not fit in memory"

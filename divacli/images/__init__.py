@@ -1,0 +1,1 @@
+"""Image files: what they are, how they are decoded, and which values of theirs are black and white."""

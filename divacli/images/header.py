@@ -1,0 +1,126 @@
+"""What the beginning of an image file says, its pixels not decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from PIL import Image
+
+from divacli.errors import DataError
+from divacli.files.path_or_url import place_of, read_bytes, read_range
+from divacli.files.regular import reason
+from divacli.files.tar import members, through_tar
+from divacli.files.urls import is_url
+from divacli.images.decode import open_image, orientation_of
+from divacli.images.scaling import is_deep
+from divacli.images.undecodable import UndecodableImage
+
+START_BYTES = 1 << 16
+"""So many bytes are read first: in most files they say all of this."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image file says of itself.
+
+    Attributes:
+        format: As Pillow calls it, or DICOM or HEIF.
+        mode: As Pillow calls it: of how many bits and colours the pixels are.
+        width: In pixels, as stored.
+        height: In pixels, as stored.
+        orientation: Which way is up, as EXIF has it: 1 for upright, 2 to 8 for turned or mirrored.
+    """
+
+    format: str
+    mode: str
+    width: int
+    height: int
+    orientation: int
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Width and height of the upright image, in pixels."""
+        size = self.width, self.height
+        return size[::-1] if 5 <= self.orientation <= 8 else size
+
+    @property
+    def deep(self) -> bool:
+        """Whether its values have more than 8 bits, and become 8-bit grey by a range."""
+        return is_deep(self.mode)
+
+
+def read_header(file: str) -> Header:
+    """Read what an image file says of itself: a part of it where that suffices.
+
+    Args:
+        file: A path, which may lead into a tar file, or a URL.
+
+    Raises:
+        UndecodableImage: It is no image that diva reads, or cannot be read; the message is the reason.
+    """
+    for data in _more_and_more(file):
+        try:
+            with open_image(data) as image:
+                return _header(image)
+        except UndecodableImage as error:
+            failure = error
+    raise failure
+
+
+def evenly(items: Sequence[_T], n: int) -> list[_T]:
+    """Choose at most `n` of some items, spread evenly from the first one on, in their order.
+
+    Args:
+        items: To choose from.
+        n: How many; 1 or more.
+    """
+    return list(items) if len(items) <= n else [items[place * len(items) // n] for place in range(n)]
+
+
+def _header(image: Image.Image) -> Header:
+    return Header(image.format or "", image.mode, *image.size, orientation_of(image))
+
+
+def _more_and_more(file: str) -> Iterator[bytes]:
+    """The beginning of a file, then all of it."""
+    start = _read(lambda: _start_of(file))
+    yield start
+    if len(start) == START_BYTES:
+        yield read_image(file)
+
+
+def _start_of(file: str) -> bytes:
+    inside = None if is_url(file) else through_tar(file)
+    if inside is None:
+        return read_range(place_of(file), 0, START_BYTES)
+    tar, name = inside
+    member = members(tar).get(name)
+    if member is None:
+        return read_bytes(file)  # which says that it is not there
+    return read_range(Path(tar), member.offset, member.offset + min(member.size, START_BYTES))
+
+
+def read_image(file: str) -> bytes:
+    """Read all of an image file.
+
+    Args:
+        file: A path, which may lead into a tar file, or a URL.
+
+    Raises:
+        UndecodableImage: It cannot be read; the message is the reason.
+    """
+    return _read(lambda: read_bytes(file))
+
+
+def _read(bytes_of: Callable[[], bytes]) -> bytes:
+    try:
+        return bytes_of()
+    except OSError as error:
+        raise UndecodableImage(f"cannot be read: {reason(error)}") from error
+    except DataError as error:
+        raise UndecodableImage(error.got) from error
