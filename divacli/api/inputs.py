@@ -111,6 +111,14 @@ class Inputs:
             return read_manifest(path, labels=labels, repeated=repeated, reading=reading)
         return self._in_memory(data, name, labels, reading, repeated=repeated)
 
+    def named_or_read(self, data: Data) -> NamedData | Manifest:
+        """DATA by its name where it has one, else as it was read."""
+        given, reading = _apart(data, "data")
+        path = self._path(given)
+        if path is not None:
+            return NamedData(path, reading)
+        return self._in_memory(given, "data", "optional", reading)
+
     def truth(self, data: Data, name: str) -> Manifest:
         """True labels: all that is there."""
         if not isinstance(data, Source | Manifest | Report):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -142,7 +142,16 @@ class _Reader:
             raw, warnings = read_shards(folder, shards, name, labels_required=self.labels_required)
             return self._checked(name, "shards", raw, folder, warnings=warnings)
         found = read_folder(path, name, labels_required=self.labels_required, reading=reading)
-        return self._checked(name, "folder", found.table, folder, warnings=found.warnings, notes=found.notes)
+        return self._checked(
+            name,
+            "folder",
+            found.table,
+            folder,
+            warnings=found.warnings,
+            notes=found.notes,
+            left_out=found.left_out,
+            roles={} if reading.label_from is None else {"label": reading.label_from},
+        )
 
     def _shard_pattern(self, path: Path) -> Manifest:
         # What the names have in common: braces may stand in the names of folders, too.
@@ -182,7 +191,7 @@ class _Reader:
             warnings=[*warnings, *found.warnings],
             notes=[*said, *found.notes],
             used=found.used,
-            understood=found.understood,
+            roles=found.roles,
         )
 
     def _checked(
@@ -196,7 +205,8 @@ class _Reader:
         notes: Sequence[str] = (),
         embeddings: ArrayFile | np.ndarray | None = None,
         used: Sequence[str] = (),
-        understood: Sequence[str] = (),
+        roles: Mapping[str, str] | None = None,
+        left_out: Mapping[tuple[str, str], int] | None = None,
     ) -> Manifest:
         table, unused, column_warnings = typed(raw, name, labels_required=self.labels_required)
         origin = folder
@@ -213,9 +223,11 @@ class _Reader:
             repeated=self.repeated,
             pixel_range=self.reading.range,
             given=self.given,
+            roles=dict(roles or {}),
+            left_out=dict(left_out or {}),
         )
         manifest = replace(manifest, warnings=(*warnings, *column_warnings, *validate(manifest)))
-        told = (sentence(manifest, understood), *notes)
+        told = (sentence(manifest), *notes)
         outside = _confined(manifest, origin) if self.confined else ()
         return replace(manifest, notes=(*told, *outside))
 

@@ -46,16 +46,17 @@ class TableSamples:
     Attributes:
         table: With the columns path and label.
         folder: Where relative paths start from.
-        used: Columns that path, label, weight or split were made from.
-        understood: What the columns were taken for, some words each.
+        roles: By path, label, weight and split the columns that they are made from, where they have another
+            name or were asked for.
+        used: All of these columns.
         notes: One sentence each.
         warnings: One sentence each.
     """
 
     table: pd.DataFrame
     folder: Place
+    roles: dict[str, str] = field(default_factory=dict)
     used: list[str] = field(default_factory=list)
-    understood: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -80,23 +81,24 @@ def samples_of_table(
     name = origin.name
     if is_written(raw, origin.file, origin.content):
         return TableSamples(raw, origin.folder)
-    table, used, understood = arranged(raw, reading, name)
+    table, roles = arranged(raw, reading, name)
     doubtful = origin.content is not None
     table, weights, warnings = weighed(table, reading, name, doubtful=doubtful)
-    used += weights
+    if weights and reading.weight not in (None, NONE):
+        roles["weight"] = weights[0]
     _require_columns(table, origin, labels_required=labels_required)
     folder = origin.folder
     notes: list[str] = []
     if reading.exclude:
         table, notes = _without(table, reading, name)
-    table, column = _of_split(table, origin, reading, understood)
-    used += column
+    table = _of_split(table, origin, reading, roles)
+    used = [*weights, *(part for column in roles.values() for part in (column, *column.split(",")))]
     if isinstance(folder, Path) and FEATURE_SOURCE not in table and len(table):
         folder, located = _placed(table["path"], folder, reading, name)
         if located.changes:
             table = table.assign(path=pd.Series(located.paths, table.index, dtype="str"))
             notes += located.told(name)
-    return TableSamples(table.reset_index(drop=True), folder, used, understood, notes, warnings)
+    return TableSamples(table.reset_index(drop=True), folder, roles, used, notes, warnings)
 
 
 def _require_columns(table: pd.DataFrame, origin: Origin, *, labels_required: bool) -> None:
@@ -142,13 +144,11 @@ def _without(table: pd.DataFrame, reading: Reading, name: str) -> tuple[pd.DataF
     return table[~out], [f"{name}: {int(out.sum()):,} rows are excluded"]
 
 
-def _of_split(
-    table: pd.DataFrame, origin: Origin, reading: Reading, understood: list[str]
-) -> tuple[pd.DataFrame, list[str]]:
-    """The rows of the splits that are chosen, and the column that tells them."""
+def _of_split(table: pd.DataFrame, origin: Origin, reading: Reading, roles: dict[str, str]) -> pd.DataFrame:
+    """The rows of the splits that are chosen; the column that tells them is noted among the roles."""
     name = origin.name
     if reading.split == (NONE,):
-        return table, []
+        return table
     column = split_column(table)
     if column is None:
         if reading.split and not reading.other:
@@ -157,17 +157,15 @@ def _of_split(
                 expected="a column that tells the split of each row",
                 hint="leave --split out, or call that column split",
             )
-        return table, []
+        return table
     cells = table[column].map(lambda cell: "" if cell is None or cell != cell else str(cell))
     counts = {str(split): int(n) for split, n in cells.value_counts().sort_index().items() if split}
     if len(counts) < 2 and not reading.split:
-        return table, []
+        return table
     chosen = require_split(name, counts, reading, given=origin.given)
     here = cells.isin(chosen)
-    understood.append(
-        f"split {' and '.join(chosen)} by column {column}: {int(here.sum()):,} of {len(table):,}"
-    )
-    return table[here], [column]
+    roles["split"] = column
+    return table[here]
 
 
 def _placed(paths: pd.Series, folder: Path, reading: Reading, name: str) -> tuple[Path, Located]:
