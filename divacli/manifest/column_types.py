@@ -12,8 +12,7 @@ import pandas as pd
 from divacli.errors import DataError, listed
 from divacli.manifest.columns import BESIDE_DERIVATIVE, COLUMN_TYPES, COMMON, DERIVATIVE, OPTIONAL, REQUIRED
 
-# What other tools call the two columns diva cannot do without.
-_ALIASES = {
+ALIASES = {
     "path": (
         "file",
         "filename",
@@ -27,6 +26,7 @@ _ALIASES = {
     ),
     "label": ("class", "class_name", "target", "category", "labels", "y"),
 }
+"""What other tools call the two columns that diva cannot do without."""
 
 _WHOLE = 2**53
 """From here on float64 does not hold every whole number."""
@@ -127,6 +127,22 @@ def stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def stepped_aside(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Give a column of the user's another name, where diva needs that one for something else.
+
+    Args:
+        table: Any.
+        column: The name: `label` becomes `label_in_file`.
+
+    Returns:
+        The same table where it has no such column.
+    """
+    other = f"{column}_in_file"
+    while other in table:
+        other += "_"
+    return table.rename(columns={column: other})
+
+
 def row_numbers(wrong: Iterable[bool]) -> str:
     """Name the rows where `wrong` holds as a person counts them: 1 is the first row below the header."""
     numbers = np.flatnonzero(np.asarray(wrong, bool)) + 1
@@ -165,7 +181,7 @@ def closest(column: str, found: list[str]) -> str | None:
         found: The columns that there are.
     """
     plain = {other.strip().strip("\ufeff").lower(): other for other in found if other not in REQUIRED}
-    for alias in (column, *_ALIASES[column]):
+    for alias in (column, *ALIASES[column]):
         if alias in plain:
             return plain[alias]
     close = difflib.get_close_matches(column, list(plain), n=1, cutoff=0.6)

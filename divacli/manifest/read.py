@@ -13,16 +13,19 @@ import pandas as pd
 
 from divacli.errors import DataError, listed
 from divacli.files.existing import DATA_KINDS, require_present, shard_names
-from divacli.files.formats import TABLE_FORMATS, TABLE_SUFFIXES, is_npz
+from divacli.files.formats import DATA_SUFFIXES, LIST_FORMATS, TABLE_FORMATS, is_npz
 from divacli.files.path_or_url import Place, joined, place_of
 from divacli.files.remote import RemoteFile
 from divacli.files.urls import suffix_of
 from divacli.manifest.arrayfile import ArrayFile
-from divacli.manifest.bounded import read_stream
+from divacli.manifest.bounded import read_stream, read_table
+from divacli.manifest.coco import parse_json
 from divacli.manifest.column_types import typed
 from divacli.manifest.columns import FEATURE_SOURCE
 from divacli.manifest.folder import read_folder
+from divacli.manifest.hub_parquet import holds_images, hub_files, read_hub_parquet
 from divacli.manifest.imagefolder import read_imagefolder
+from divacli.manifest.list_file import parse_list
 from divacli.manifest.listing import has_images, unlisted_images
 from divacli.manifest.npz import read_npz
 from divacli.manifest.reading import AS_IT_IS, OPTIONS, Reading, called
@@ -39,7 +42,7 @@ Labels = Literal["required", "optional"]
 
 _STDIN = "standard input"
 _FOR_TABLES = ("path_column", "label_column", "root", "weight")
-_KINDS_AT_URL = f"an .npz file, a {TABLE_SUFFIXES} table, or a feature store made by: diva embed"
+_KINDS_AT_URL = f"an .npz file, a {DATA_SUFFIXES} table, or a feature store made by: diva embed"
 
 
 def read_manifest(
@@ -111,9 +114,14 @@ class _Reader:
                 require_no_options(self.reading, data, "an .npz file", OPTIONS)
                 raw, embeddings, warnings = read_npz(path, data, labels_required=self.labels_required)
                 return self._checked(data, "npz", raw, folder, warnings=warnings, embeddings=embeddings)
+            if suffix == "parquet" and isinstance(path, Path) and holds_images(path, self.reading):
+                return self._parquet(path.parent.resolve(), {path.name: ""})
             if suffix in TABLE_FORMATS:
                 raw = parse_file(path, suffix, data)
                 return self.table(raw, Origin(data, data, folder, path))
+            if suffix in LIST_FORMATS:
+                raw, warnings = _read_list(path, suffix, data, self.labels_required)
+                return self.table(raw, Origin(data, data, folder, path), warnings)
         except OSError as error:
             raise DataError(f"{data} cannot be read: {error.strerror}", hint="make it readable") from error
         if isinstance(path, RemoteFile):
@@ -137,10 +145,12 @@ class _Reader:
             )
             origin = Origin(metadata[1], name, folder, folder / metadata[1])
             return replace(self.table(metadata[0], origin, left), n_unlisted=n)
-        require_no_options(reading, name, "a folder", _FOR_TABLES)
         if (shards := shards_in(path)) and not has_images(path):
             raw, warnings = read_shards(folder, shards, name, labels_required=self.labels_required)
             return self._checked(name, "shards", raw, folder, warnings=warnings)
+        if (files := hub_files(path, reading)) and not has_images(path):
+            return self._parquet(folder, files)
+        require_no_options(reading, name, "a folder", _FOR_TABLES)
         found = read_folder(path, name, labels_required=self.labels_required, reading=reading)
         return self._checked(
             name,
@@ -152,6 +162,13 @@ class _Reader:
             left_out=found.left_out,
             roles={} if reading.label_from is None else {"label": reading.label_from},
         )
+
+    def _parquet(self, folder: Path, files: Mapping[str, str]) -> Manifest:
+        """The samples of Parquet files with images in them."""
+        name, reading = self.given, self.reading
+        require_no_options(reading, name, "Parquet with images in it", ("root", "label_from"))
+        raw, warnings = read_hub_parquet(folder, files, name, reading, labels_required=self.labels_required)
+        return self.table(raw, Origin(name, name, folder), warnings, kind="parquet")
 
     def _shard_pattern(self, path: Path) -> Manifest:
         # What the names have in common: braces may stand in the names of folders, too.
@@ -173,19 +190,27 @@ class _Reader:
         raw = parse(content, recognise(content), _STDIN)
         return self.table(raw, Origin(_STDIN, "-", Path.cwd(), content=content))
 
-    def table(self, raw: pd.DataFrame, origin: Origin, warnings: Sequence[str] = ()) -> Manifest:
+    def table(
+        self, raw: pd.DataFrame, origin: Origin, warnings: Sequence[str] = (), kind: str = "table"
+    ) -> Manifest:
         """The samples of a table, checked.
 
         Args:
             raw: As its format gave it.
             origin: Where it comes from.
             warnings: What is known already.
+            kind: "table", or "parquet" where its columns path and label are made already.
         """
-        found = samples_of_table(raw, origin, self.reading, labels_required=self.labels_required)
+        reading = self.reading
+        if kind != "table":
+            reading = replace(reading, path_column=None, label_column=())
+        found = samples_of_table(
+            raw, origin, reading, labels_required=self.labels_required, located=kind != "table"
+        )
         said = [raw.attrs[SAID]] if SAID in raw.attrs else []
         return self._checked(
             origin.name,
-            "table",
+            kind,
             found.table,
             found.folder,
             warnings=[*warnings, *found.warnings],
@@ -257,6 +282,13 @@ def manifest_of(
     # Whoever has a table in memory has made it: it came in no folder that it could lead out of.
     reader = _Reader(name, labels != "optional", repeated, reading, confined=False)
     return reader.table(table, Origin(name, name, folder.resolve()))
+
+
+def _read_list(place: Place, format: str, name: str, labels_required: bool) -> tuple[pd.DataFrame, list[str]]:
+    content = read_table(place, format, name)
+    if format == "json":
+        return parse_json(content, name, labels_required=labels_required)
+    return parse_list(content, name, labels_required=labels_required), []
 
 
 def _confined(manifest: Manifest, folder: Place) -> tuple[str, ...]:

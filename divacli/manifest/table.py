@@ -26,7 +26,8 @@ class Manifest:
 
     Attributes:
         name: How messages call it: the argument as typed, or "standard input".
-        kind: "folder", "table", "npz", "shards" (tar files), or "store".
+        kind: "folder", "table", "npz", "shards" (tar files), "parquet" (images in Parquet files), or
+            "store".
         table: One row a sample, RangeIndex. Columns path (str, as written), label (str) and weight (float64,
             1 where not given), then group, split, id and feature_source where there are such, then all
             others. Where `feature_source` is not empty it names the `.npz` file or feature store that holds
@@ -116,7 +117,7 @@ class Manifest:
         return numbers.astype(np.int64)
 
     def files(self) -> list[str]:
-        """Absolute path, which may lead into a tar file, or URL, of each row."""
+        """Absolute path, which may lead into a tar or Parquet file, or URL, of each row."""
         folder = str(self.folder)
         return [joined(folder, path) for path in self.table["path"]]
 

@@ -62,7 +62,7 @@ class TableSamples:
 
 
 def samples_of_table(
-    raw: pd.DataFrame, origin: Origin, reading: Reading, *, labels_required: bool
+    raw: pd.DataFrame, origin: Origin, reading: Reading, *, labels_required: bool, located: bool = False
 ) -> TableSamples:
     """Find the samples of a table.
 
@@ -73,6 +73,7 @@ def samples_of_table(
         origin: Where it comes from.
         reading: What it is to be taken for.
         labels_required: Whether it must have labels.
+        located: Whether its paths are known to lead to files.
 
     Raises:
         DataError: Columns are missing or not as stated, there are several splits and none is chosen, or a
@@ -93,11 +94,11 @@ def samples_of_table(
         table, notes = _without(table, reading, name)
     table = _of_split(table, origin, reading, roles)
     used = [*weights, *(part for column in roles.values() for part in (column, *column.split(",")))]
-    if isinstance(folder, Path) and FEATURE_SOURCE not in table and len(table):
-        folder, located = _placed(table["path"], folder, reading, name)
-        if located.changes:
-            table = table.assign(path=pd.Series(located.paths, table.index, dtype="str"))
-            notes += located.told(name)
+    if not located and isinstance(folder, Path) and FEATURE_SOURCE not in table and len(table):
+        folder, found = _placed(table["path"], folder, reading, name)
+        if found.changes:
+            table = table.assign(path=pd.Series(found.paths, table.index, dtype="str"))
+            notes += found.told(name)
     return TableSamples(table.reset_index(drop=True), folder, roles, used, notes, warnings)
 
 

@@ -11,6 +11,7 @@ _KINDS = {
     "table": "a table",
     "npz": "embeddings",
     "shards": "tar shards",
+    "parquet": "Parquet with images in it",
     "store": "a feature store",
 }
 

@@ -111,7 +111,7 @@ def check_files(manifest: Manifest) -> None:
     """Check that every row's file is there; rows whose `feature_source` holds their embedding need none.
 
     Raises:
-        DataError: A path that is not a regular file, a link to one, or a member of a tar file; or a URL.
+        DataError: A path that is not a regular file, a link to one, or in a tar or Parquet file; or a URL.
     """
     table = manifest.table
     wanted = table[FEATURE_SOURCE] == "" if FEATURE_SOURCE in table else np.ones(len(table), bool)
@@ -131,7 +131,7 @@ def require_files(manifest: Manifest, files: list[str]) -> None:
 
     Args:
         manifest: That they are of, for the message.
-        files: Absolute paths, which may lead into tar files.
+        files: Absolute paths, which may lead into tar or Parquet files.
 
     Raises:
         DataError: Some are missing, or no regular files.
