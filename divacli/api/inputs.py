@@ -25,8 +25,8 @@ from divacli.features.read import check_images
 from divacli.features.texts import holds_texts, texts_of
 from divacli.files.write import output_error
 from divacli.manifest import Labels, Manifest, manifest_of, read_manifest
-from divacli.manifest.reading import ALL, AS_IT_IS, NamedData, Reading
 from divacli.progress import Progress
+from divacli.reading import ALL, AS_IT_IS, NamedData, Reading
 from divacli.run_record import current
 from divacli.solve.loader import manifest_in
 

@@ -15,11 +15,11 @@ from divacli.files.path_or_url import STORE_FILE
 from divacli.images.survey import Survey, survey
 from divacli.manifest import Labels, Manifest, check_files, read_manifest
 from divacli.manifest.columns import FEATURE_SOURCE, GROUP
-from divacli.manifest.reading import ALL, OPTIONS, NamedData
 from divacli.manifest.splits import split_column
 from divacli.manifest.suggest import group_column
 from divacli.manifest.understood import sentence, split_counts
 from divacli.progress import Progress
+from divacli.reading import ALL, OPTIONS, NamedData
 from divacli.results.result import Target
 
 CLASSES = "classes"

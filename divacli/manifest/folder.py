@@ -13,9 +13,9 @@ from divacli.errors import Again, DataError, listed
 from divacli.manifest.beside import table_beside
 from divacli.manifest.columns import SPLIT
 from divacli.manifest.listing import Listing, list_folder
-from divacli.manifest.reading import AS_IT_IS, NONE, Reading
 from divacli.manifest.splits import Splits, require_split, shared_folders, splits_in
 from divacli.manifest.table_columns import labels_from
+from divacli.reading import AS_IT_IS, NONE, Reading
 
 _LAYOUT = "one sub-folder a class with images in it, such as cat/1.jpg and dog/2.jpg"
 _IMAGES = ("image", "images", "img", "imgs", "photo", "photos", "original", "originals", "rgb")
@@ -177,12 +177,7 @@ def _require_classes(
         raise DataError(
             f"{name}: its folders are {listed(sorted(used))}, and {named}: which tells the classes?",
             expected=f"{folders}; or the table, with the column of labels: {listed(list(suggestion.labels))}",
-            hint=Again(
-                name,
-                str(beside.file),
-                {**suggestion.options, "label_column": suggestion.labels[0]},
-                "or another",
-            ),
+            hint=Again(name, str(beside.file), {**suggestion.options, "label_column": suggestion.labels[0]}),
         )
     raise DataError(
         f"{name}: its folders are {listed(sorted(used))}, and {named}: which tells the classes?",
@@ -214,12 +209,8 @@ def _no_classes(
     return error
 
 
-_PATTERNS = (
-    r"^([A-Za-z]+)[._ -]",
-    r"^([A-Za-z]+)\d",
-    r"^(.+?)[._ -]*\d+\.",
-    r"[._ -]([A-Za-z]+)\.[A-Za-z0-9]+$",
-)
+_PATTERNS = (r"^(.+?)[._ -]*\d+\.", r"^([A-Za-z]+)[._ -]", r"[._ -]([A-Za-z]+)\.[A-Za-z0-9]+$")
+"""Ways in which names of files tell classes: t-shirt_12.png, cat.front.jpg, 0001-cat.jpg."""
 
 
 def _pattern_of(names: Sequence[str]) -> str | None:

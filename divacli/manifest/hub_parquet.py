@@ -21,9 +21,9 @@ from divacli.manifest.bounded import require_room
 from divacli.manifest.column_types import is_missing, row_numbers, stacked, stepped_aside
 from divacli.manifest.columns import IMAGE_PATH, SPLIT
 from divacli.manifest.listing import check_names
-from divacli.manifest.reading import Reading
 from divacli.manifest.splits import require_split
 from divacli.manifest.tabular import SAID, decoded_parquet
+from divacli.reading import Reading
 
 _SUFFIX = ".parquet"
 _SHARD = re.compile(r"(?P<split>.+?)-\d{5}-of-\d{5}(-[0-9a-f]+)?")

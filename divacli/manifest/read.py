@@ -28,13 +28,13 @@ from divacli.manifest.imagefolder import read_imagefolder
 from divacli.manifest.list_file import parse_list
 from divacli.manifest.listing import has_images, unlisted_images
 from divacli.manifest.npz import read_npz
-from divacli.manifest.reading import AS_IT_IS, OPTIONS, Reading, called
 from divacli.manifest.shards import is_shard, read_shards, shards_in
 from divacli.manifest.table import Manifest
 from divacli.manifest.table_reading import Origin, require_no_options, samples_of_table
 from divacli.manifest.tabular import SAID, parse, parse_file, recognise
 from divacli.manifest.understood import sentence
 from divacli.manifest.validate import leaving, validate
+from divacli.reading import AS_IT_IS, OPTIONS, Reading, called
 from divacli.run_record import current
 
 Labels = Literal["required", "optional"]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from divacli.errors import Advice, DataError, listed
 from divacli.manifest.column_types import is_missing, row_numbers
-from divacli.manifest.reading import NONE, Reading
+from divacli.reading import NONE, Reading
 
 _SET = {"1", "1.0", "true", "yes"}
 _UNSET = {"0", "0.0", "", "false", "no"}

@@ -13,11 +13,11 @@ from divacli.files.path_or_url import Place
 from divacli.manifest.columns import FEATURE_SOURCE, SPLIT
 from divacli.manifest.listing import Excluded
 from divacli.manifest.locate import Located, locate
-from divacli.manifest.reading import NONE, Reading
 from divacli.manifest.splits import require_split, split_column
 from divacli.manifest.suggest import suggest
 from divacli.manifest.table_columns import arranged, weighed
 from divacli.manifest.written import is_written
+from divacli.reading import NONE, Reading
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,9 @@ def _require_columns(table: pd.DataFrame, origin: Origin, *, labels_required: bo
     Raises:
         DataError: Columns are missing.
     """
-    missing = [column for column in ("path", "label") if column not in table]
-    if not missing or (missing == ["label"] and not labels_required):
+    required = ("path", "label") if labels_required else ("path",)
+    missing = [column for column in required if column not in table]
+    if not missing:
         return
     columns = [str(column) for column in table]
     folder = origin.folder if isinstance(origin.folder, Path) and origin.file is not None else None
@@ -117,20 +118,18 @@ def _require_columns(table: pd.DataFrame, origin: Origin, *, labels_required: bo
     options = dict(found.options)
     got = f"{origin.name} has no column {' and no column '.join(missing)}; its columns are: "
     got += listed(columns, limit=12)
-    expected = "a first line that names the columns, among them path and label, or options that name them"
+    expected = f"a first line with the columns {' and '.join(required)}, or options that name them"
     if found.n_found:
         where = f"{found.n_found} of {found.n_sought} cells of {options.get('path_column', 'path')}"
         got += f". Files were found for {where}"
-    if "label" in missing and "label_column" not in options and labels_required:
-        if not found.labels or ("path" in missing and "path_column" not in options):
-            named = " ".join(f"--{column}-column NAME" for column in missing)
-            raise DataError(got, expected=expected, hint=f"name them: {named}; or add the header path,label")
+    header = f"or add the header {','.join(required)}"
+    if "path" in missing and "path_column" not in options:
+        raise DataError(got, expected=expected, hint=f"name it: --path-column NAME; {header}")
+    if "label" in missing and "label_column" not in options:
+        if not found.labels:
+            raise DataError(got, expected=expected, hint=f"name it: --label-column NAME; {header}")
         options["label_column"] = found.labels[0]
         expected += f"; labels may be in {listed(list(found.labels))}"
-    if "path" in missing and "path_column" not in options:
-        raise DataError(
-            got, expected=expected, hint="name it: --path-column NAME; or add the header path,label"
-        )
     raise DataError(got, expected=expected, hint=Again(origin.given, origin.given, options))
 
 

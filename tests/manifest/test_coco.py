@@ -124,7 +124,7 @@ def test_an_array_of_samples(tmp_path: Path) -> None:
     table = read(tmp_path, rows).table
     assert table["label"].tolist() == ["a", "b", "a"]
     assert table["n"].tolist() == [1, None, None]
-    assert "rename 'file_name' to 'path'" in refused(tmp_path, [{"file_name": "1.jpg", "label": "a"}])
+    assert "path_column='file_name'" in refused(tmp_path, [{"file_name": "1.jpg", "label": "a"}])
 
 
 @pytest.mark.parametrize(

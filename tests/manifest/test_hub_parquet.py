@@ -14,7 +14,7 @@ import pytest
 from divacli.errors import DataError
 from divacli.files.path_or_url import read_bytes
 from divacli.manifest import Manifest, check_files, read_manifest, relocate, write_table
-from divacli.manifest.reading import Reading
+from divacli.reading import Reading
 from tests.hub import images, png, write_hub
 
 ANIMALS = {"label": ["cat", "dog"]}
@@ -58,7 +58,7 @@ def test_a_file_as_the_hub_has_it(tmp_path: Path) -> None:
     assert table["image_path"].tolist() == ["a.png", "", "c.png", "d.png"]
     assert [read_bytes(file) for file in manifest.files()] == [png(number) for number in range(4)]
     assert manifest.kind == "parquet"
-    (note,) = manifest.notes
+    _, note = manifest.notes
     assert note.endswith("x.parquet: images from the column image, labels from the column label")
     (warning,) = manifest.warnings
     assert warning.endswith("columns not kept, for they hold no single values: objects.")
@@ -167,7 +167,7 @@ def test_a_folder_of_shards(tmp_path: Path) -> None:
     (tmp_path / "d/README.md").write_text("x")
     error = refused(tmp_path / "d")
     assert "has 2 splits: test (2), train (8)" in str(error)
-    assert error.typed_parts[-1] == "to do: choose one with --split train"
+    assert error.typed_parts[-1] == f"to do: give {tmp_path}/d --split train"
     train = read(tmp_path / "d", split=("train",))
     assert train.table["path"].tolist() == [
         f"data/train-0000{number}-of-00002.parquet/{row}" for number in range(2) for row in range(4)
