@@ -67,14 +67,12 @@ class Again(Advice):
         given: DATA as it was named, by which the command line finds what is to be replaced.
         data: What is to be given in its place.
         options: Names and values of options that are added; a tuple is an option that is repeated.
-        because: What it does, in some words, for the end of the line.
         other: Whether it is a set beside DATA, such as a test set.
     """
 
     given: str
     data: str
     options: dict[str, str | tuple[str, ...]]
-    because: str
     other: bool
 
     def __new__(
@@ -82,7 +80,6 @@ class Again(Advice):
         given: str,
         data: str,
         options: Mapping[str, str | tuple[str, ...]] | None = None,
-        because: str = "",
         *,
         other: bool = False,
     ) -> Again:
@@ -91,13 +88,13 @@ class Again(Advice):
         of_python = ", ".join(
             [repr(data), *(f"{name}={value!r}" for name, value in options.items() if name != "group")]
         )
-        made = str.__new__(cls, f"divacli.Source({of_python}){f' ({because})' if because else ''}")
-        made.given, made.data, made.options, made.because, made.other = given, data, options, because, other
+        made = str.__new__(cls, f"divacli.Source({of_python})")
+        made.given, made.data, made.options, made.other = given, data, options, other
         words = [data]
         for name, value in options.items():
             for one in (value,) if isinstance(value, str) else value:
                 words += [f"--{name.replace('_', '-')}", one]
-        made.typed = f"give {shlex.join(words)}{f' ({because})' if because else ''}"
+        made.typed = f"give {shlex.join(words)}"
         return made
 
 

@@ -44,6 +44,7 @@ class Run:
         tell: Told what the user has to know now.
         inputs: What was read, in the order of reading.
         ending: What is to be undone or let go when the run ends, however it ends.
+        told: What was told once.
     """
 
     command: str = ""
@@ -53,6 +54,13 @@ class Run:
     tell: Callable[[str], None] = _LOGGER.warning
     inputs: list[Input] = field(default_factory=list)
     ending: ExitStack = field(default_factory=ExitStack)
+    told: set[str] = field(default_factory=set)
+
+    def tell_once(self, sentence: str) -> None:
+        """Tell what may come up several times in one run."""
+        if sentence not in self.told:
+            self.told.add(sentence)
+            self.tell(sentence)
 
     def read(self, given: str, manifest: Any) -> None:
         """Note what was read."""

@@ -25,8 +25,8 @@ from divacli.features.read import check_images
 from divacli.features.texts import holds_texts, texts_of
 from divacli.files.write import output_error
 from divacli.manifest import Labels, Manifest, manifest_of, read_manifest
-from divacli.manifest.reading import ALL, AS_IT_IS, NamedData, Reading
 from divacli.progress import Progress
+from divacli.reading import ALL, AS_IT_IS, NamedData, Reading
 from divacli.run_record import current
 from divacli.solve.loader import manifest_in
 
@@ -110,6 +110,14 @@ class Inputs:
         if path is not None:
             return read_manifest(path, labels=labels, repeated=repeated, reading=reading)
         return self._in_memory(data, name, labels, reading, repeated=repeated)
+
+    def named_or_read(self, data: Data) -> NamedData | Manifest:
+        """DATA by its name where it has one, else as it was read."""
+        given, reading = _apart(data, "data")
+        path = self._path(given)
+        if path is not None:
+            return NamedData(path, reading)
+        return self._in_memory(given, "data", "optional", reading)
 
     def truth(self, data: Data, name: str) -> Manifest:
         """True labels: all that is there."""

@@ -18,8 +18,8 @@ from divacli.errors import DataError, OutputError
 from divacli.errors import shown as on_one_line
 from divacli.files.formats import WRITTEN_FORMATS
 from divacli.manifest import Format, Manifest, manifest_of, read_manifest
-from divacli.manifest.reading import EVERY
 from divacli.manifest.truth import known_wrong
+from divacli.reading import EVERY
 from divacli.results.collect import Collected
 from divacli.results.names import HARM, SCORES
 from divacli.results.read import RECORDS, SAMPLE_TABLES, Results

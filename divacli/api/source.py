@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from divacli.errors import DataError
-from divacli.manifest.reading import OPTIONS, Reading
+from divacli.reading import OPTIONS, Reading
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,7 @@ def typed_parts(error: DivaError, context: typer.Context) -> list[str]:
     command = again(advice, context)
     if command is None:
         return error.typed_parts
-    because = f"  ({advice.because})" if advice.because else ""
-    return [*error.typed_parts[:-1], f"to do: {command}{because}"]
+    return [*error.typed_parts[:-1], f"to do: {command}"]
 
 
 def again(advice: Again, context: typer.Context) -> str | None:

@@ -45,7 +45,7 @@ def write_page(
     """
     from divacli.cli.output import Output
     from divacli.manifest import read_manifest
-    from divacli.manifest.reading import EVERY
+    from divacli.reading import EVERY
     from divacli.report.page.write import REPORT, report_page
     from divacli.results.read import read_results
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from divacli.cli.values import range_value
-from divacli.manifest.reading import ALL, EVERY, NamedData, Reading
+from divacli.reading import ALL, EVERY, NamedData, Reading
 
 _READING = "Reading"
 

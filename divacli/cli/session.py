@@ -12,7 +12,7 @@ import typer
 from divacli.cli.console import RichProgress, note, warn
 from divacli.cli.options import ComputeOptions, FrameOptions, NetworkOptions, ProblemOptions
 from divacli.cli.processes import launched
-from divacli.manifest.reading import NamedData
+from divacli.reading import NamedData
 from divacli.solve.options import SQUARED, Compute, Loss, LossError, Network, Problem, open_loader
 
 if TYPE_CHECKING:

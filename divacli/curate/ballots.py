@@ -11,9 +11,9 @@ from divacli.errors import DataError, listed
 from divacli.features import is_store
 from divacli.manifest import Manifest, read_manifest
 from divacli.manifest.column_types import row_numbers
-from divacli.manifest.reading import NamedData
 from divacli.manifest.table import alike
 from divacli.manifest.validate import sample_keys
+from divacli.reading import NamedData
 from divacli.run_record import current
 from divacli.solve.groups import group_names
 

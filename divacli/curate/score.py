@@ -17,7 +17,7 @@ from divacli.features import Samples, is_store, read_data
 from divacli.features.read import check_images
 from divacli.manifest import Manifest, read_manifest
 from divacli.manifest.columns import DERIVATIVE
-from divacli.manifest.reading import AS_IT_IS, NamedData, Reading
+from divacli.reading import AS_IT_IS, NamedData, Reading
 from divacli.results.names import DUPLICATES, FAILED, HARM, SCORES, SUMMARY
 from divacli.results.result import Target
 from divacli.solve.duplicates import Duplicates

@@ -21,8 +21,8 @@ from divacli.features.read import check_images
 from divacli.features.samples import order_by_path
 from divacli.images.failures import failed_counts
 from divacli.manifest import Manifest
-from divacli.manifest.reading import NamedData
 from divacli.progress import Progress, silent
+from divacli.reading import NamedData
 from divacli.results.names import FAILED
 from divacli.results.result import Target
 from divacli.ridge import (

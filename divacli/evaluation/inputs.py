@@ -17,8 +17,8 @@ from divacli.features.samples import require_same_features
 from divacli.manifest import Manifest, read_manifest
 from divacli.manifest.columns import TRUE_LABEL
 from divacli.manifest.identity import npz_sources
-from divacli.manifest.reading import EVERY, NamedData
 from divacli.manifest.truth import right_labels
+from divacli.reading import EVERY, NamedData
 from divacli.solve.groups import group_numbers
 from divacli.solve.loader import Given, Loader, manifest_in, opened
 from divacli.solve.overlap import shared_samples

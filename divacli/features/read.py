@@ -14,10 +14,10 @@ from divacli.features.samples import Samples, is_store, read_store
 from divacli.files.path_or_url import place_of
 from divacli.manifest import Labels, Manifest, check_files, read_manifest
 from divacli.manifest.columns import FEATURE_SOURCE
-from divacli.manifest.reading import AS_IT_IS, OPTIONS, Reading
 from divacli.manifest.table_reading import require_no_options
 from divacli.parallel import world
 from divacli.progress import Progress
+from divacli.reading import AS_IT_IS, OPTIONS, Reading
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -32,7 +32,7 @@ from divacli.manifest.columns import (
     TEXT,
     TRUE_LABEL,
 )
-from divacli.manifest.reading import EVERY
+from divacli.reading import EVERY
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -11,7 +11,7 @@ from divacli.files.containers import contained
 from divacli.files.urls import is_url
 from divacli.manifest import Manifest, read_manifest
 from divacli.manifest.columns import DERIVATIVE
-from divacli.manifest.reading import EVERY
+from divacli.reading import EVERY
 
 
 def read_scores(table: str, *, stdin: BinaryIO | None = None) -> Manifest:

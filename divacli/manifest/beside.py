@@ -10,9 +10,11 @@ from pathlib import Path
 import pandas as pd
 
 from divacli.errors import Again, DataError
-from divacli.files.formats import TABLE_FORMATS
+from divacli.files.formats import LIST_FORMATS, TABLE_FORMATS
 from divacli.files.urls import suffix_of
 from divacli.manifest.bounded import read_table
+from divacli.manifest.coco import parse_json
+from divacli.manifest.list_file import parse_list
 from divacli.manifest.locate import stems_of
 from divacli.manifest.suggest import Suggestion, suggest
 from divacli.manifest.tabular import parse
@@ -82,7 +84,11 @@ def table_beside(
 
 def _is_table(file: Path) -> bool:
     try:
-        return suffix_of(file.name) in TABLE_FORMATS and file.is_file() and file.stat().st_size <= _MOST_BYTES
+        return (
+            suffix_of(file.name) in (*TABLE_FORMATS, *LIST_FORMATS)
+            and file.is_file()
+            and file.stat().st_size <= _MOST_BYTES
+        )
     except OSError:
         return False
 
@@ -91,7 +97,12 @@ def _names(file: Path, folder: Path, stems: Mapping[str, str]) -> Beside | None:
     format = suffix_of(file.name)
     try:
         content = read_table(file, format, str(file))
-        table = parse(content, format, str(file))
+        if format == "txt":
+            table = parse_list(content, str(file))
+        elif format == "json":
+            table, _ = parse_json(content, str(file))
+        else:
+            table = parse(content, format, str(file))
     except (DataError, OSError):
         return None
     best: tuple[int, str] | None = None

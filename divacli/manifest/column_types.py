@@ -79,7 +79,7 @@ def typed(
         columns["label"] = pd.Series([""] * len(raw), dtype="str")
         close = closest("label", found)
         if "label" not in found and close is not None and close not in COLUMN_TYPES:
-            warnings.append(f"{name}: no column label; rename '{close}' if that holds the labels.")
+            warnings.append(f"{name}: no column label; --label-column '{close}' takes that for it.")
     columns.setdefault("weight", pd.Series(np.ones(len(raw))))
     first = [column for column in (*REQUIRED, "weight", *OPTIONAL) if column in columns]
     table = pd.DataFrame({column: columns[column] for column in dict.fromkeys([*first, *found])})

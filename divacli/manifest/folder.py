@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from divacli.errors import Again, DataError, listed
 from divacli.manifest.beside import table_beside
 from divacli.manifest.columns import SPLIT
 from divacli.manifest.listing import Listing, list_folder
-from divacli.manifest.reading import AS_IT_IS, NONE, Reading
 from divacli.manifest.splits import Splits, require_split, shared_folders, splits_in
 from divacli.manifest.table_columns import labels_from
+from divacli.reading import AS_IT_IS, NONE, Reading
 
 _LAYOUT = "one sub-folder a class with images in it, such as cat/1.jpg and dog/2.jpg"
 _IMAGES = ("image", "images", "img", "imgs", "photo", "photos", "original", "originals", "rgb")
@@ -32,11 +32,13 @@ class FolderTable:
         table: path relative to the folder with "/", label, and split where there are splits; sorted by path.
         warnings: One sentence each.
         notes: What is no warning, one sentence each.
+        left_out: Files that are no samples: how many for each reason and suffix.
     """
 
     table: pd.DataFrame
     warnings: list[str]
     notes: list[str]
+    left_out: Mapping[tuple[str, str], int]
 
 
 def read_folder(
@@ -64,11 +66,11 @@ def read_folder(
         if not found.images:
             raise _no_classes(folder, name, found, [], labels_required=True)
         labels = labels_from(found.images, reading.label_from, name)
-        return FolderTable(_table(found.images, labels), warnings, notes)
+        return FolderTable(_table(found.images, labels), warnings, notes, found.left_out())
     splits = None if reading.split == (NONE,) else splits_in(found.images)
     if splits is not None and any(splits.split_and_class(path) for path in found.images):
         table, left = _of_splits(found, splits, name, reading)
-        return FolderTable(table, [*left, *warnings], notes)
+        return FolderTable(table, [*left, *warnings], notes, found.left_out(table["path"]))
     if reading.split and reading.split != (NONE,) and not reading.other:
         raise DataError(
             f"{name} has no splits: its folders are {listed(found.folders, limit=8) or 'none'}",
@@ -98,7 +100,7 @@ def read_folder(
             f"{name}: the images of all folders in the classes are samples: {told}. "
             f"--exclude '*/{example}/*' leaves one of them out."
         )
-    return FolderTable(_table(paths, labels), warnings, notes)
+    return FolderTable(_table(paths, labels), warnings, notes, found.left_out(paths))
 
 
 def _table(paths: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
@@ -175,12 +177,7 @@ def _require_classes(
         raise DataError(
             f"{name}: its folders are {listed(sorted(used))}, and {named}: which tells the classes?",
             expected=f"{folders}; or the table, with the column of labels: {listed(list(suggestion.labels))}",
-            hint=Again(
-                name,
-                str(beside.file),
-                {**suggestion.options, "label_column": suggestion.labels[0]},
-                "or another",
-            ),
+            hint=Again(name, str(beside.file), {**suggestion.options, "label_column": suggestion.labels[0]}),
         )
     raise DataError(
         f"{name}: its folders are {listed(sorted(used))}, and {named}: which tells the classes?",
@@ -212,12 +209,8 @@ def _no_classes(
     return error
 
 
-_PATTERNS = (
-    r"^([A-Za-z]+)[._ -]",
-    r"^([A-Za-z]+)\d",
-    r"^(.+?)[._ -]*\d+\.",
-    r"[._ -]([A-Za-z]+)\.[A-Za-z0-9]+$",
-)
+_PATTERNS = (r"^(.+?)[._ -]*\d+\.", r"^([A-Za-z]+)[._ -]", r"[._ -]([A-Za-z]+)\.[A-Za-z0-9]+$")
+"""Ways in which names of files tell classes: t-shirt_12.png, cat.front.jpg, 0001-cat.jpg."""
 
 
 def _pattern_of(names: Sequence[str]) -> str | None:

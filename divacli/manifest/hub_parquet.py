@@ -22,9 +22,9 @@ from divacli.manifest.bounded import require_room
 from divacli.manifest.column_types import is_missing, row_numbers, stacked, stepped_aside
 from divacli.manifest.columns import IMAGE_PATH, SPLIT
 from divacli.manifest.listing import check_names
-from divacli.manifest.reading import NONE, Reading
 from divacli.manifest.splits import require_split
 from divacli.manifest.tabular import decoded_parquet
+from divacli.reading import NONE, Reading
 
 _SUFFIX = ".parquet"
 _SHARD = re.compile(r"(?P<split>.+?)-\d{5}-of-\d{5}(-[0-9a-f]+)?")
@@ -88,13 +88,13 @@ class HubTable:
             have names of splits), and all columns of single values, among them `image_path`, the names that
             images had before.
         reading: How the table is read on: which of its columns are labels.
-        understood: What columns were taken for, some words each.
+        images: Name of the column of images.
         warnings: One sentence each.
     """
 
     table: pd.DataFrame
     reading: Reading
-    understood: list[str]
+    images: str
     warnings: list[str]
 
 
@@ -139,7 +139,7 @@ def read_hub_parquet(folder: Path, files: Mapping[str, str], name: str, reading:
     return HubTable(
         parts[0] if len(parts) == 1 else stacked(parts),
         replace(reading, path_column=None, label_column=tuple(labels)),
-        [f"images from column {images}"],
+        images,
         [left] if unused else [],
     )
 

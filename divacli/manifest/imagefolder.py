@@ -16,9 +16,9 @@ from divacli.errors import Again, DataError, listed
 from divacli.files.formats import TABLE_FORMATS
 from divacli.manifest.bounded import read_table
 from divacli.manifest.columns import SPLIT
-from divacli.manifest.reading import AS_IT_IS, Reading
 from divacli.manifest.splits import require_split
 from divacli.manifest.tabular import parse
+from divacli.reading import AS_IT_IS, Reading
 
 FILE_NAME = "file_name"
 

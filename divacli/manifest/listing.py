@@ -64,6 +64,23 @@ class Listing:
             said.append(f"{name}: nothing is excluded by {listed(self.unmatched)}.")
         return said
 
+    def left_out(self, used: Iterable[str] | None = None) -> dict[tuple[str, str], int]:
+        """How many files and folders are no samples, by reason and suffix.
+
+        Args:
+            used: The images that are samples; None: all.
+        """
+        samples = set(self.images if used is None else used)
+        told = {
+            "no image": self.others,
+            "image outside of the class folders": [path for path in self.images if path not in samples],
+            "folder that systems leave behind": self.droppings,
+            "folder of results of diva": self.results,
+            "excluded": self.excluded,
+        }
+        counts = Counter((reason, _suffix(path)) for reason, paths in told.items() for path in paths)
+        return dict(sorted(counts.items()))
+
     def notes(self, name: str) -> list[str]:
         """What the user asked for, one sentence each."""
         if not self.excluded:
@@ -75,8 +92,12 @@ def by_suffix(paths: Sequence[str]) -> str:
     """Name some paths, or count many by their suffix."""
     if len(paths) <= _FEW:
         return listed(list(paths))
-    counts = Counter(posixpath.splitext(path)[1].lower() or "no suffix" for path in paths)
+    counts = Counter(map(_suffix, paths))
     return listed([f"{n:,} {suffix}" for suffix, n in counts.most_common()])
+
+
+def _suffix(path: str) -> str:
+    return posixpath.splitext(path)[1].lower() or "no suffix"
 
 
 def list_folder(folder: Path, name: str, exclude: Sequence[str] = ()) -> Listing:

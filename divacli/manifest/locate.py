@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,10 @@ MOST_CHECKED = 200_000
 _SAMPLE = 1_000
 
 _BACKSLASH, _CASE, _SUFFIX, _FOLDER = "/ in place of \\", "another case", "a suffix", "a sub-folder"
+_ENDING = "the end of the path alone"
+
+_FOREIGN = re.compile(r"/|[A-Za-z]:/")
+"""How paths begin that start from the root of a machine."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,18 @@ class Finder:
         }
         if here or not self._deep:
             return here
+        if _FOREIGN.match(plain):
+            return self._tail(plain)
         return {file: [*changed, *how, _FOLDER] for file, how in self._below(parent, last).items()}
+
+    def _tail(self, path: str) -> dict[str, list[str]]:
+        """The file that an absolute path of another machine ends with."""
+        parts = [part for part in path.split("/") if part]
+        for start in range(1, len(parts)):
+            tail = "/".join(parts[start:])
+            if not self.lacks(tail):
+                return {tail: [_ENDING]}
+        return {}
 
     def _below(self, parent: str, last: str) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
@@ -217,7 +233,7 @@ def _listed(folder: str) -> _Index:
     try:
         with os.scandir(folder) as entries:
             files = [entry.name for entry in entries if not _is_folder(entry)]
-    except OSError:
+    except (OSError, ValueError):  # no folder, or a name that none can have
         files = []
     stems: dict[str, list[str]] = defaultdict(list)
     for file in files:

@@ -25,16 +25,16 @@ from divacli.manifest.columns import FEATURE_SOURCE
 from divacli.manifest.folder import read_folder
 from divacli.manifest.hub_parquet import holds_images, hub_files, read_hub_parquet
 from divacli.manifest.imagefolder import read_imagefolder
-from divacli.manifest.list_file import parse_list
+from divacli.manifest.list_file import looks_like_table, parse_list
 from divacli.manifest.listing import has_images, unlisted_images
 from divacli.manifest.npz import read_npz
-from divacli.manifest.reading import AS_IT_IS, OPTIONS, Reading, called
 from divacli.manifest.shards import is_shard, read_shards, shards_in
 from divacli.manifest.table import Manifest
 from divacli.manifest.table_reading import Origin, require_no_options, samples_of_table
-from divacli.manifest.tabular import SAID, parse, parse_file, recognise
+from divacli.manifest.tabular import SAID, is_utf16, parse, parse_file, recognise
 from divacli.manifest.understood import sentence
 from divacli.manifest.validate import leaving, validate
+from divacli.reading import AS_IT_IS, OPTIONS, Reading, called
 from divacli.run_record import current
 
 Labels = Literal["required", "optional"]
@@ -116,12 +116,13 @@ class _Reader:
                 return self._checked(data, "npz", raw, folder, warnings=warnings, embeddings=embeddings)
             if suffix == "parquet" and isinstance(path, Path) and holds_images(path, self.reading):
                 return self._parquet(path.parent.resolve(), {path.name: ""})
-            if suffix in LIST_FORMATS:
-                raw, warnings = self._list(path, suffix)
-                return self.table(raw, Origin(data, data, folder, path), warnings)
             if suffix in TABLE_FORMATS:
                 raw = parse_file(path, suffix, data)
                 return self.table(raw, Origin(data, data, folder, path))
+            if suffix in LIST_FORMATS:
+                labels_required = self.labels_required and self.reading.label_from is None
+                raw, warnings = _read_list(path, suffix, data, labels_required)
+                return self.table(raw, Origin(data, data, folder, path), warnings)
         except OSError as error:
             raise DataError(f"{data} cannot be read: {error.strerror}", hint="make it readable") from error
         if isinstance(path, RemoteFile):
@@ -145,14 +146,33 @@ class _Reader:
             )
             origin = Origin(metadata[1], name, folder, folder / metadata[1])
             return replace(self.table(metadata[0], origin, left), n_unlisted=n)
-        if (files := hub_files(path, reading)) and not has_images(path):
-            return self._parquet(folder, files)
-        require_no_options(reading, name, "a folder", _FOR_TABLES)
         if (shards := shards_in(path)) and not has_images(path):
             raw, warnings = read_shards(folder, shards, name, labels_required=self.labels_required)
             return self._checked(name, "shards", raw, folder, warnings=warnings)
+        if (files := hub_files(path, reading)) and not has_images(path):
+            return self._parquet(folder, files)
+        require_no_options(reading, name, "a folder", _FOR_TABLES)
         found = read_folder(path, name, labels_required=self.labels_required, reading=reading)
-        return self._checked(name, "folder", found.table, folder, warnings=found.warnings, notes=found.notes)
+        return self._checked(
+            name,
+            "folder",
+            found.table,
+            folder,
+            warnings=found.warnings,
+            notes=found.notes,
+            left_out=found.left_out,
+            roles={} if reading.label_from is None else {"label": reading.label_from},
+        )
+
+    def _parquet(self, folder: Path, files: Mapping[str, str]) -> Manifest:
+        """The samples of Parquet files with images in them."""
+        name, reading = self.given, self.reading
+        require_no_options(reading, name, "Parquet with images in it", ("root", "label_from"))
+        found = read_hub_parquet(folder, files, name, reading)
+        reader = replace(self, reading=found.reading)
+        return reader.table(
+            found.table, Origin(name, name, folder), found.warnings, "parquet", {"path": found.images}
+        )
 
     def _shard_pattern(self, path: Path) -> Manifest:
         # What the names have in common: braces may stand in the names of folders, too.
@@ -162,21 +182,6 @@ class _Reader:
         require_no_options(self.reading, self.given, "tar shards", OPTIONS)
         raw, warnings = read_shards(folder, shards, self.given, labels_required=self.labels_required)
         return self._checked(self.given, "shards", raw, folder, warnings=warnings)
-
-    def _parquet(self, folder: Path, files: Mapping[str, str]) -> Manifest:
-        name, reading = self.given, self.reading
-        require_no_options(reading, name, "Parquet with images", ("root", "label_from"))
-        found = read_hub_parquet(folder, files, name, reading)
-        reader = replace(self, reading=found.reading)
-        origin = Origin(name, name, folder)
-        return reader.table(found.table, origin, found.warnings, kind="parquet", understood=found.understood)
-
-    def _list(self, place: Place, format: str) -> tuple[pd.DataFrame, list[str]]:
-        content = read_table(place, format, self.given)
-        labels_required = self.labels_required and self.reading.label_from is None
-        if format == "json":
-            return parse_json(content, self.given, labels_required=labels_required)
-        return parse_list(content, self.given, labels_required=labels_required), []
 
     def _stdin(self, stdin: BinaryIO) -> Manifest:
         content = read_stream(stdin, _STDIN)
@@ -194,9 +199,8 @@ class _Reader:
         raw: pd.DataFrame,
         origin: Origin,
         warnings: Sequence[str] = (),
-        *,
         kind: str = "table",
-        understood: Sequence[str] = (),
+        roles: Mapping[str, str] | None = None,
     ) -> Manifest:
         """The samples of a table, checked.
 
@@ -204,10 +208,12 @@ class _Reader:
             raw: As its format gave it.
             origin: Where it comes from.
             warnings: What is known already.
-            kind: What the manifest is called.
-            understood: What its columns were taken for already, some words each.
+            kind: "table", or "parquet" where its paths are known to lead to images.
+            roles: Columns that path was made from already.
         """
-        found = samples_of_table(raw, origin, self.reading, labels_required=self.labels_required)
+        found = samples_of_table(
+            raw, origin, self.reading, labels_required=self.labels_required, located=kind != "table"
+        )
         said = [raw.attrs[SAID]] if SAID in raw.attrs else []
         return self._checked(
             origin.name,
@@ -217,7 +223,7 @@ class _Reader:
             warnings=[*warnings, *found.warnings],
             notes=[*said, *found.notes],
             used=found.used,
-            understood=[*understood, *found.understood],
+            roles={**(roles or {}), **found.roles},
         )
 
     def _checked(
@@ -231,7 +237,8 @@ class _Reader:
         notes: Sequence[str] = (),
         embeddings: ArrayFile | np.ndarray | None = None,
         used: Sequence[str] = (),
-        understood: Sequence[str] = (),
+        roles: Mapping[str, str] | None = None,
+        left_out: Mapping[tuple[str, str], int] | None = None,
     ) -> Manifest:
         table, unused, column_warnings = typed(raw, name, labels_required=self.labels_required)
         origin = folder
@@ -248,9 +255,11 @@ class _Reader:
             repeated=self.repeated,
             pixel_range=self.reading.range,
             given=self.given,
+            roles=dict(roles or {}),
+            left_out=dict(left_out or {}),
         )
         manifest = replace(manifest, warnings=(*warnings, *column_warnings, *validate(manifest)))
-        told = (sentence(manifest, understood), *notes)
+        told = (sentence(manifest), *notes)
         outside = _confined(manifest, origin) if self.confined else ()
         return replace(manifest, notes=(*told, *outside))
 
@@ -280,6 +289,15 @@ def manifest_of(
     # Whoever has a table in memory has made it: it came in no folder that it could lead out of.
     reader = _Reader(name, labels != "optional", repeated, reading, confined=False)
     return reader.table(table, Origin(name, name, folder.resolve()))
+
+
+def _read_list(place: Place, format: str, name: str, labels_required: bool) -> tuple[pd.DataFrame, list[str]]:
+    content = read_table(place, format, name)
+    if format == "json":
+        return parse_json(content, name, labels_required=labels_required)
+    if is_utf16(content) or looks_like_table(content):
+        return parse(content, "tsv", name), []
+    return parse_list(content, name, labels_required=labels_required), []
 
 
 def _confined(manifest: Manifest, folder: Place) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from divacli.errors import Again, DataError, listed
 from divacli.manifest.columns import SPLIT
-from divacli.manifest.reading import ALL, NONE, Reading
+from divacli.reading import ALL, NONE, Reading
 
 _WORD = re.compile(
     r"(^|[^a-z])(train(ing)?|trn?|val(id(ation)?)?|dev|eval(uation)?|test(ing)?|tst|hold-?out)(set|[^a-z]|$)",
@@ -43,6 +43,10 @@ _VERSIONS = frozenset(
     )
 )
 """Names of folders that hold the same samples in several forms: images and their masks."""
+
+_FIRST = 20
+_MOST_SPLITS = 10
+_LONGEST = 20
 
 _NEAR = 0.8
 """A split has at least this share of its classes in common with the split that has most."""
@@ -199,13 +203,17 @@ def split_column(table: pd.DataFrame) -> str | None:
     if SPLIT in table:
         return SPLIT
     for name in table:
-        column = table[name]
-        if not isinstance(column.dtype, pd.StringDtype) and column.dtype != object:
-            continue
-        found = column.unique().tolist()
-        if 1 < len(found) < 10 and all(isinstance(one, str) and is_split_name(one) for one in found):
-            return str(name)
+        cells = table[name]
+        if all(isinstance(cell, str) and _is_split_cell(cell) for cell in cells.head(_FIRST)):
+            found = cells.drop_duplicates().head(_MOST_SPLITS)
+            if 1 < len(found) < _MOST_SPLITS and all(map(_is_split_cell, found.map(str))):
+                return str(name)
     return None
+
+
+def _is_split_cell(cell: str) -> bool:
+    """Whether a cell is the name of a split, and no path or sentence that has one in it."""
+    return len(cell) <= _LONGEST and re.search(r"[/\\.]", cell) is None and is_split_name(cell)
 
 
 def require_split(

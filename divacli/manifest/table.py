@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -45,6 +45,9 @@ class Manifest:
             for; None: not looked for yet.
         given: DATA as it was named, where that is not `name`.
         n_unlisted: Images beside the table that it does not name.
+        roles: By path, label, weight and split the columns that these are made from, where they have other
+            names or were asked for.
+        left_out: Files of a folder that are no samples: how many for each reason and suffix.
     """
 
     name: str
@@ -60,6 +63,8 @@ class Manifest:
     pixel_range: tuple[float, float] | PixelRange | None = None
     given: str = ""
     n_unlisted: int = 0
+    roles: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
     @property
     def labelled(self) -> bool:

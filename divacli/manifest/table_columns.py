@@ -9,13 +9,13 @@ import pandas as pd
 
 from divacli.errors import Advice, DataError, listed
 from divacli.manifest.column_types import is_missing, row_numbers
-from divacli.manifest.reading import NONE, Reading
+from divacli.reading import NONE, Reading
 
 _SET = {"1", "1.0", "true", "yes"}
 _UNSET = {"0", "0.0", "", "false", "no"}
 
 
-def arranged(raw: pd.DataFrame, reading: Reading, name: str) -> tuple[pd.DataFrame, list[str], list[str]]:
+def arranged(raw: pd.DataFrame, reading: Reading, name: str) -> tuple[pd.DataFrame, dict[str, str]]:
     """Make the columns path and label from those that hold them.
 
     A column that is used is copied; a column of the user's that has the name already is kept as `original_`
@@ -27,34 +27,31 @@ def arranged(raw: pd.DataFrame, reading: Reading, name: str) -> tuple[pd.DataFra
         name: How messages call the table.
 
     Returns:
-        The table, the names of the columns that were copied, and what was done, some words each.
+        The table, and by `path` and `label` where they were made from: a column, several with commas between,
+        or a pattern.
 
     Raises:
         DataError: A column is not there, or a row has no class or several.
     """
     table = raw
-    used: list[str] = []
-    said: list[str] = []
+    roles: dict[str, str] = {}
     if (column := reading.path_column) is not None and _applies(table, [column], "path", reading):
         _require(table, [column], name)
         table = _with(table, "path", table[column], column, name)
-        used.append(column)
-        said.append(f"path from column {column}")
+        roles["path"] = column
     columns = _label_columns(table, reading)
     if columns and _applies(table, columns, "label", reading):
         _require(table, columns, name)
         labels = table[columns[0]] if len(columns) == 1 else one_hot(table, columns, name)
         table = _with(table, "label", labels, columns[0] if len(columns) == 1 else "", name)
-        used += columns
-        told = f"column {columns[0]}" if len(columns) == 1 else f"the one of {len(columns)} columns that is 1"
-        said.append(f"label from {told}")
+        roles["label"] = ",".join(columns)
     elif reading.label_from is not None and "path" in table:
         labels = pd.Series(
             labels_from(table["path"].map(str).tolist(), reading.label_from, name), table.index
         )
         table = _with(table, "label", labels, "", name)
-        said.append(f"label from the path by {reading.label_from}")
-    return table, used, said
+        roles["label"] = reading.label_from
+    return table, roles
 
 
 def weighed(

@@ -13,11 +13,11 @@ from divacli.files.path_or_url import Place
 from divacli.manifest.columns import FEATURE_SOURCE, SPLIT
 from divacli.manifest.listing import Excluded
 from divacli.manifest.locate import Located, locate
-from divacli.manifest.reading import NONE, Reading
 from divacli.manifest.splits import require_split, split_column
 from divacli.manifest.suggest import suggest
 from divacli.manifest.table_columns import arranged, weighed
 from divacli.manifest.written import is_written
+from divacli.reading import NONE, Reading
 
 
 @dataclass(frozen=True)
@@ -46,22 +46,23 @@ class TableSamples:
     Attributes:
         table: With the columns path and label.
         folder: Where relative paths start from.
-        used: Columns that path, label, weight or split were made from.
-        understood: What the columns were taken for, some words each.
+        roles: By path, label, weight and split the columns that they are made from, where they have another
+            name or were asked for.
+        used: All of these columns.
         notes: One sentence each.
         warnings: One sentence each.
     """
 
     table: pd.DataFrame
     folder: Place
+    roles: dict[str, str] = field(default_factory=dict)
     used: list[str] = field(default_factory=list)
-    understood: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
 def samples_of_table(
-    raw: pd.DataFrame, origin: Origin, reading: Reading, *, labels_required: bool
+    raw: pd.DataFrame, origin: Origin, reading: Reading, *, labels_required: bool, located: bool = False
 ) -> TableSamples:
     """Find the samples of a table.
 
@@ -72,6 +73,7 @@ def samples_of_table(
         origin: Where it comes from.
         reading: What it is to be taken for.
         labels_required: Whether it must have labels.
+        located: Whether its paths are known to lead to files.
 
     Raises:
         DataError: Columns are missing or not as stated, there are several splits and none is chosen, or a
@@ -80,23 +82,24 @@ def samples_of_table(
     name = origin.name
     if is_written(raw, origin.file, origin.content):
         return TableSamples(raw, origin.folder)
-    table, used, understood = arranged(raw, reading, name)
+    table, roles = arranged(raw, reading, name)
     doubtful = origin.content is not None
     table, weights, warnings = weighed(table, reading, name, doubtful=doubtful)
-    used += weights
+    if weights and reading.weight not in (None, NONE):
+        roles["weight"] = weights[0]
     _require_columns(table, origin, labels_required=labels_required)
     folder = origin.folder
     notes: list[str] = []
     if reading.exclude:
         table, notes = _without(table, reading, name)
-    table, column = _of_split(table, origin, reading, understood)
-    used += column
-    if isinstance(folder, Path) and FEATURE_SOURCE not in table and len(table):
-        folder, located = _placed(table["path"], folder, reading, name)
-        if located.changes:
-            table = table.assign(path=pd.Series(located.paths, table.index, dtype="str"))
-            notes += located.told(name)
-    return TableSamples(table.reset_index(drop=True), folder, used, understood, notes, warnings)
+    table = _of_split(table, origin, reading, roles)
+    used = [*weights, *(part for column in roles.values() for part in (column, *column.split(",")))]
+    if not located and isinstance(folder, Path) and FEATURE_SOURCE not in table and len(table):
+        folder, found = _placed(table["path"], folder, reading, name)
+        if found.changes:
+            table = table.assign(path=pd.Series(found.paths, table.index, dtype="str"))
+            notes += found.told(name)
+    return TableSamples(table.reset_index(drop=True), folder, roles, used, notes, warnings)
 
 
 def _require_columns(table: pd.DataFrame, origin: Origin, *, labels_required: bool) -> None:
@@ -105,8 +108,9 @@ def _require_columns(table: pd.DataFrame, origin: Origin, *, labels_required: bo
     Raises:
         DataError: Columns are missing.
     """
-    missing = [column for column in ("path", "label") if column not in table]
-    if not missing or (missing == ["label"] and not labels_required):
+    required = ("path", "label") if labels_required else ("path",)
+    missing = [column for column in required if column not in table]
+    if not missing:
         return
     columns = [str(column) for column in table]
     folder = origin.folder if isinstance(origin.folder, Path) and origin.file is not None else None
@@ -114,20 +118,18 @@ def _require_columns(table: pd.DataFrame, origin: Origin, *, labels_required: bo
     options = dict(found.options)
     got = f"{origin.name} has no column {' and no column '.join(missing)}; its columns are: "
     got += listed(columns, limit=12)
-    expected = "a first line that names the columns, among them path and label, or options that name them"
+    expected = f"a first line with the columns {' and '.join(required)}, or options that name them"
     if found.n_found:
         where = f"{found.n_found} of {found.n_sought} cells of {options.get('path_column', 'path')}"
         got += f". Files were found for {where}"
-    if "label" in missing and "label_column" not in options and labels_required:
-        if not found.labels or ("path" in missing and "path_column" not in options):
-            named = " ".join(f"--{column}-column NAME" for column in missing)
-            raise DataError(got, expected=expected, hint=f"name them: {named}; or add the header path,label")
+    header = f"or add the header {','.join(required)}"
+    if "path" in missing and "path_column" not in options:
+        raise DataError(got, expected=expected, hint=f"name it: --path-column NAME; {header}")
+    if "label" in missing and "label_column" not in options:
+        if not found.labels:
+            raise DataError(got, expected=expected, hint=f"name it: --label-column NAME; {header}")
         options["label_column"] = found.labels[0]
         expected += f"; labels may be in {listed(list(found.labels))}"
-    if "path" in missing and "path_column" not in options:
-        raise DataError(
-            got, expected=expected, hint="name it: --path-column NAME; or add the header path,label"
-        )
     raise DataError(got, expected=expected, hint=Again(origin.given, origin.given, options))
 
 
@@ -142,13 +144,11 @@ def _without(table: pd.DataFrame, reading: Reading, name: str) -> tuple[pd.DataF
     return table[~out], [f"{name}: {int(out.sum()):,} rows are excluded"]
 
 
-def _of_split(
-    table: pd.DataFrame, origin: Origin, reading: Reading, understood: list[str]
-) -> tuple[pd.DataFrame, list[str]]:
-    """The rows of the splits that are chosen, and the column that tells them."""
+def _of_split(table: pd.DataFrame, origin: Origin, reading: Reading, roles: dict[str, str]) -> pd.DataFrame:
+    """The rows of the splits that are chosen; the column that tells them is noted among the roles."""
     name = origin.name
     if reading.split == (NONE,):
-        return table, []
+        return table
     column = split_column(table)
     if column is None:
         if reading.split and not reading.other:
@@ -157,17 +157,15 @@ def _of_split(
                 expected="a column that tells the split of each row",
                 hint="leave --split out, or call that column split",
             )
-        return table, []
+        return table
     cells = table[column].map(lambda cell: "" if cell is None or cell != cell else str(cell))
     counts = {str(split): int(n) for split, n in cells.value_counts().sort_index().items() if split}
     if len(counts) < 2 and not reading.split:
-        return table, []
+        return table
     chosen = require_split(name, counts, reading, given=origin.given)
     here = cells.isin(chosen)
-    understood.append(
-        f"split {' and '.join(chosen)} by column {column}: {int(here.sum()):,} of {len(table):,}"
-    )
-    return table[here], [column]
+    roles["split"] = column
+    return table[here]
 
 
 def _placed(paths: pd.Series, folder: Path, reading: Reading, name: str) -> tuple[Path, Located]:

@@ -145,24 +145,27 @@ def require_files(manifest: Manifest, files: list[str]) -> None:
             hint="leave them out: reading one may never end",
         )
     if missing:
+        advice, there = _where_they_are(manifest, missing)
         raise DataError(
-            f"{manifest.name}: {len(missing):,} of {len(files):,} files are not there: {listed(missing)}",
+            f"{manifest.name}: {len(missing):,} of {len(files):,} files are not there: {listed(missing)}"
+            + there,
             expected=f"a file for every row; relative paths start from {manifest.folder}",
-            hint=_where_they_are(manifest, missing),
+            hint=advice,
         )
 
 
-def _where_they_are(manifest: Manifest, missing: list[str]) -> str:
-    """What to do about files that are not there: the folder that has them, where that is near."""
+def _where_they_are(manifest: Manifest, missing: list[str]) -> tuple[str, str]:
+    """What to do about files that are not there, and where they are, if that is near."""
     if any(map(_otherwise_composed, missing[:_LOOKED_AT])):
-        return "write their names in the Unicode form (NFC or NFD) that they have in the file system"
+        return "write their names in the Unicode form (NFC or NFD) that they have in the file system", ""
     if manifest.kind == "table":
         name = manifest.given or manifest.name
         found = suggest(manifest.table[["path"]], manifest.folder)
-        if "root" in found.options:
-            because = f"{found.n_found} of {found.n_sought} paths that were tried are there"
-            return Again(name, name, {"root": found.options["root"]}, because)
-    return "correct the paths, or name the folder that they start from with --root"
+        root = found.options.get("root")
+        if root is not None:
+            there = f". Of {found.n_sought} that were looked for, {found.n_found} are below {root}"
+            return Again(name, name, {"root": root}), there
+    return "correct the paths, or name the folder that they start from with --root", ""
 
 
 def _otherwise_composed(file: str) -> bool:

@@ -17,8 +17,8 @@ from divacli.files.urls import is_url, suffix_of
 from divacli.manifest import Manifest, read_manifest
 from divacli.manifest.columns import without_scores
 from divacli.manifest.labels import with_labels
-from divacli.manifest.reading import AS_IT_IS, NamedData
 from divacli.progress import Progress
+from divacli.reading import AS_IT_IS, NamedData
 from divacli.results.accounting import account
 from divacli.results.result import Target
 from divacli.results.write import ResultFiles

@@ -21,9 +21,9 @@ from divacli.features.set_range import SharedRange
 from divacli.images.failures import left_out
 from divacli.manifest import Labels, Manifest, alike_between
 from divacli.manifest.columns import FEATURE_SOURCE
-from divacli.manifest.reading import NamedData
 from divacli.manifest.table import LOOKS
 from divacli.progress import Progress, silent
+from divacli.reading import NamedData
 from divacli.run_record import current
 from divacli.solve.duplicates import (
     NEAR_SAMPLES,

@@ -14,7 +14,7 @@ import pytest
 from divacli.errors import DataError
 from divacli.files.path_or_url import read_bytes
 from divacli.manifest import Manifest, check_files, read_manifest, relocate, write_table
-from divacli.manifest.reading import Reading
+from divacli.reading import Reading
 from tests.hub import images, png, write_hub
 
 ANIMALS = {"label": ["cat", "dog"]}
@@ -60,8 +60,7 @@ def test_a_file_as_the_hub_has_it(tmp_path: Path) -> None:
     assert manifest.kind == "parquet"
     (note,) = manifest.notes
     assert note.endswith(
-        "x.parquet: images in Parquet, 4 samples in 2 classes; images from column image; "
-        "label from column label"
+        "x.parquet: Parquet with images in it, 4 samples in 2 classes; path from image; label from label"
     )
     (warning,) = manifest.warnings
     assert warning.endswith("columns not kept, for they hold no single values: objects.")

@@ -42,7 +42,7 @@ def register(app: typer.Typer) -> None:
         """
         require_present(truth)
         from divacli.manifest import read_manifest
-        from divacli.manifest.reading import EVERY
+        from divacli.reading import EVERY
         from divacli.report.page.review import prepare
         from divacli.report.page.server import ReviewServer
         from divacli.results.read import read_results

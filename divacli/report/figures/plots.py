@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from divacli.errors import DataError, listed
 from divacli.manifest import read_manifest
 from divacli.manifest.columns import DERIVATIVE, LOO_LOSS, MISLABEL_PROBABILITY, SUGGESTED_LABEL
-from divacli.manifest.reading import EVERY
 from divacli.manifest.truth import known_wrong
+from divacli.reading import EVERY
 from divacli.report.figures import classes, derivatives, histories
 from divacli.report.figures.curves import curve_figure, evaluation_figure
 from divacli.results.names import EVALUATION, HARM, HISTORY, REWEIGHT, SCORES, SUMMARY
