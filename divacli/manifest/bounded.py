@@ -30,6 +30,9 @@ _DENSEST = 100
 _MANY_ROWS = 1 << 20
 _ROWS_A_BYTE = 64
 
+_MOST_COLUMNS = 10_000
+_CELL_BYTES = 8  # that any cell takes in memory, at the least
+
 _WITHOUT_LINES = (b"PAR1", b"[")  # Parquet, and a JSON array
 
 
@@ -94,6 +97,40 @@ def require_room(rows: int, held: int, name: str, hint: str) -> None:
             expected=f"a byte for each {_ROWS_A_BYTE} rows at the least: every sample has a path of its own",
             hint=hint,
         )
+
+
+def check_width(n: int, name: str) -> None:
+    """Refuse what is no table of samples, before each of its columns takes time and memory.
+
+    Args:
+        n: Its columns.
+        name: How messages call it.
+
+    Raises:
+        DataError: Too many columns.
+    """
+    if n > _MOST_COLUMNS:
+        raise DataError(
+            f"{name} has {n:,} columns",
+            expected=f"{_MOST_COLUMNS:,} at the most",
+            hint="give embeddings as an .npz file",
+        )
+
+
+def check_cells(n: int, held: int, name: str) -> None:
+    """Refuse a table of which a small file states very many cells: lines without keys, runs of one value.
+
+    Args:
+        n: Its cells.
+        held: Bytes of the file.
+        name: How messages call it.
+
+    Raises:
+        DataError: It does.
+    """
+    if n * _CELL_BYTES > most_unpacked(held):
+        hint = "leave out columns that are empty or the same in nearly all rows"
+        raise too_dense(f"{name}: a table of {n:,} cells", n * _CELL_BYTES, held, hint)
 
 
 def _read(stream: IO[bytes], name: str, *, has_lines: bool, start: bytes = b"") -> bytes:

@@ -22,8 +22,8 @@ from divacli.manifest.bounded import require_room
 from divacli.manifest.column_types import is_missing, row_numbers, stacked, stepped_aside
 from divacli.manifest.columns import IMAGE_PATH, SPLIT
 from divacli.manifest.listing import check_names
+from divacli.manifest.parquet_table import decoded_parquet
 from divacli.manifest.splits import require_split
-from divacli.manifest.tabular import decoded_parquet
 from divacli.reading import NONE, Reading
 
 _SUFFIX = ".parquet"

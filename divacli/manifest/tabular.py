@@ -18,20 +18,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from divacli.errors import DataError
-from divacli.files.parquet_images import image_columns, open_parquet, refused
 from divacli.files.path_or_url import Place, opened
-from divacli.manifest.bounded import LONGEST_LINE, most_unpacked, read_table, require_room, too_dense
+from divacli.manifest.bounded import LONGEST_LINE, check_cells, check_width, read_table
 from divacli.manifest.column_types import require_different
 from divacli.manifest.formulas import PATH_COLUMNS, restored, restored_path
+from divacli.manifest.parquet_table import parse_parquet, refuse_images
 
 # By default a cell ends at 131,072 characters, and what diva wrote could not be read again.
 csv.field_size_limit(LONGEST_LINE)
 
 _BOM = b"\xef\xbb\xbf"
-_MOST_COLUMNS = 10_000
 _BLOCK = 65_536  # rows held as Python objects at a time
-_BATCH = 4_096  # rows of Parquet decoded at a time: fewer take longer, more may be gigabytes at once
-_CELL_BYTES = 8  # that any cell takes in memory, at the least
 
 SAID = "said"
 """Attribute of a table: what is to be said of how it was read."""
@@ -41,8 +38,6 @@ _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _LINES = 50  # that csv.Sniffer looks at
 
 _HEADER = 1 << 20  # bytes that are looked at for it
-
-_AS_TEXT = "give the table as .csv"
 
 
 def parse(data: bytes, format: str, name: str) -> pd.DataFrame:
@@ -64,7 +59,7 @@ def parse(data: bytes, format: str, name: str) -> pd.DataFrame:
     if not data.removeprefix(_BOM).strip():
         raise DataError(f"{name} is empty", expected="a table with the columns path and label")
     if format == "parquet":
-        return _parse_parquet(data, name)
+        return parse_parquet(data, name)
     said = []
     if is_utf16(data):
         data = from_utf16(data, name)
@@ -138,7 +133,7 @@ def parse_file(place: Place, format: str, name: str) -> pd.DataFrame:
     if format == "parquet":
         # By the end of the file, before all images of it are in memory; of a damaged one `parse` says so.
         with opened(place) as stream, contextlib.suppress(pa.ArrowException, OSError):
-            _refuse_images(pq.ParquetFile(stream), name)
+            refuse_images(pq.ParquetFile(stream), name)
     return parse(read_table(place, format, name), format, name)
 
 
@@ -166,7 +161,7 @@ def parse_delimited(data: bytes, delimiter: str, name: str) -> pd.DataFrame:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         header = [restored(column) for column in next(row for row in reader if row)]
-        _check_width(len(header), name)
+        check_width(len(header), name)
         rows = _whole_rows(reader, len(header), name)
         marked = _marked_columns(text, header)
         blocks = [pd.DataFrame(columns=range(len(header)), dtype="str")]
@@ -183,31 +178,6 @@ def parse_delimited(data: bytes, delimiter: str, name: str) -> pd.DataFrame:
     require_different(header, name)
     table = pd.concat(blocks[1:] or blocks, ignore_index=True)
     return table.set_axis(header, axis="columns")
-
-
-def _check_width(n: int, name: str) -> None:
-    """Refuse what is no table of samples, before each of its columns takes time and memory.
-
-    Raises:
-        DataError: Too many columns.
-    """
-    if n > _MOST_COLUMNS:
-        raise DataError(
-            f"{name} has {n:,} columns",
-            expected=f"{_MOST_COLUMNS:,} at the most",
-            hint="give embeddings as an .npz file",
-        )
-
-
-def _check_cells(n: int, held: int, name: str) -> None:
-    """Refuse a table of which a small file states very many cells: lines without keys, runs of one value.
-
-    Raises:
-        DataError: It does.
-    """
-    if n * _CELL_BYTES > most_unpacked(held):
-        hint = "leave out columns that are empty or the same in nearly all rows"
-        raise too_dense(f"{name}: a table of {n:,} cells", n * _CELL_BYTES, held, hint)
 
 
 def _marked_columns(text: str, header: list[str]) -> dict[int, Callable[[str], str]]:
@@ -251,8 +221,8 @@ def records_table(records: Sequence[Mapping[str, object]], held: int, name: str)
         DataError: Too many columns, or cells.
     """
     names = dict.fromkeys(key for record in records for key in record)
-    _check_width(len(names), name)
-    _check_cells(len(names) * len(records), held, name)
+    check_width(len(names), name)
+    check_cells(len(names) * len(records), held, name)
     return pd.DataFrame({key: _column([record.get(key) for record in records]) for key in names})
 
 
@@ -295,132 +265,6 @@ def unambiguous(pairs: list[tuple[str, object]]) -> dict[str, object]:
         key = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         raise ValueError(f"the key {key!r} twice in one object")
     return found
-
-
-def _parse_parquet(data: bytes, name: str) -> pd.DataFrame:
-    file = open_parquet(pa.BufferReader(data), name)
-    _refuse_images(file, name)
-    return decoded_parquet(file, len(data), name)
-
-
-def _refuse_images(file: pq.ParquetFile, name: str) -> None:
-    """Refuse a table that holds its images, where these cannot be read one by one.
-
-    Raises:
-        DataError: It does, and names no files.
-    """
-    names = file.schema_arrow.names
-    if "path" not in names and (columns := image_columns(file, name)):
-        raise DataError(
-            f"{name} holds images, in its column {columns[0]}",
-            expected="such a table in a file of this machine",
-            hint="download it, and give the file or its folder as DATA",
-        )
-
-
-def decoded_parquet(
-    file: pq.ParquetFile, held: int, name: str, columns: Sequence[str] | None = None
-) -> pd.DataFrame:
-    """Decode an open Parquet file, or some of its columns, as `parse` gives them.
-
-    Args:
-        file: The file.
-        held: Its bytes.
-        name: How messages call it.
-        columns: Names of columns, or of fields of structs such as `image.path`; None: all.
-
-    Raises:
-        DataError: As `parse`.
-    """
-    with refused(name):
-        _check_width(len(file.schema.names), name)
-        require_room(file.metadata.num_rows, held, name, _AS_TEXT)
-        _check_cells(file.metadata.num_rows * file.metadata.num_columns, held, name)
-        _require_names_apart(list(file.schema_arrow), name)
-        table = _decoded(file, held, name, columns)
-        table.validate(full=True)
-        _require_whole(file.metadata, table.num_rows, columns)
-    try:
-        for column in table.columns:
-            if pa.types.is_nested(column.type) and _holds_times(column.type):
-                column.to_pylist()  # Python has no name for some days: refused here, not where they are used
-        # Integers beside nulls stay integers, and an index that pandas saved comes back as a column. Lists
-        # and structs stay Arrow's: NumPy has no null in an array of numbers, and Python no float of 4 bytes.
-        return table.to_pandas(
-            ignore_metadata=True,
-            integer_object_nulls=True,
-            types_mapper=lambda kind: pd.ArrowDtype(kind) if pa.types.is_nested(kind) else None,
-        )
-    except (pa.ArrowException, ValueError, ArithmeticError, TypeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise DataError(
-            f"{name} has a column whose values cannot be read: {reason}",
-            expected="columns of numbers or text",
-        ) from error
-
-
-def _require_names_apart(fields: list[pa.Field], name: str) -> None:
-    """Refuse columns, or fields of a struct, of one name: of such fields all but one would be lost.
-
-    Raises:
-        DataError: Which name.
-    """
-    require_different([field.name for field in fields], name)
-    for field in fields:
-        if pa.types.is_nested(field.type):
-            inner = [field.type.field(position) for position in range(field.type.num_fields)]
-            _require_names_apart(inner, f"{name}: column '{field.name}'")
-
-
-def _holds_times(kind: pa.DataType) -> bool:
-    inner = (kind.field(position).type for position in range(kind.num_fields))
-    return pa.types.is_temporal(kind) or any(map(_holds_times, inner))
-
-
-def _decoded(file: pq.ParquetFile, held: int, name: str, columns: Sequence[str] | None) -> pa.Table:
-    """All rows, as long as they are no more than a file of so many bytes may hold.
-
-    What a file states of itself does not tell: a text may stand in it once, however many rows have it.
-
-    Raises:
-        DataError: They are more.
-    """
-    batches: list[pa.RecordBatch] = []
-    unpacked = 0
-    for batch in file.iter_batches(batch_size=_BATCH, columns=columns):
-        unpacked += sum(
-            (column.dictionary_decode() if pa.types.is_dictionary(column.type) else column).nbytes
-            for column in batch.columns
-        )
-        if unpacked > most_unpacked(held):
-            raise too_dense(name, unpacked, held, _AS_TEXT)
-        batches.append(batch)
-    if columns is not None and not batches:
-        raise OSError(f"no rows, where {file.metadata.num_rows:,} are stated")
-    return pa.Table.from_batches(batches, file.schema_arrow if columns is None else None)
-
-
-def _require_whole(about: pq.FileMetaData, rows: int, columns: Sequence[str] | None) -> None:
-    """Compare the numbers of rows that a file states in several places: no checksum covers them.
-
-    Only columns that were decoded are looked at: pyarrow ends the process where a file lies about others.
-
-    Raises:
-        OSError: They differ.
-    """
-    stated = {rows, about.num_rows}
-    held = 0
-    for number in range(about.num_row_groups):
-        group = about.row_group(number)
-        held += group.num_rows
-        for position in range(group.num_columns):
-            column = about.schema.column(position)
-            if not column.max_repetition_level and (columns is None or column.path in columns):
-                chunk = group.column(position).num_values
-                if chunk != group.num_rows:
-                    raise OSError(f"a column of {chunk:,} values in a group of {group.num_rows:,} rows")
-    if stated != {held}:
-        raise OSError(f"{rows:,} rows, where {about.num_rows:,} are stated")
 
 
 def decoded_text(data: bytes, name: str) -> str:
