@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
+from divacli.images.deep import deep_to_rgb, is_deep
 from divacli.images.dicom import INVERTED, dicom_image
 from divacli.images.heif import heif_image
 from divacli.images.kinds import CONVERT, KINDS, START_BYTES, kind_of
 from divacli.images.png import without_needless
-from divacli.images.scaling import AS_STORED, PixelRange, deep_to_rgb, is_deep
+from divacli.images.scaling import AS_STORED, PixelRange
 from divacli.images.undecodable import UndecodableImage
 
 # Pillow warns of odd metadata and of large images, once for each of thousands of files. One filter set up on

@@ -15,7 +15,7 @@ from divacli.files.regular import reason
 from divacli.files.tar import members, through_tar
 from divacli.files.urls import is_url
 from divacli.images.decode import open_image, orientation_of
-from divacli.images.scaling import is_deep
+from divacli.images.deep import is_deep
 from divacli.images.undecodable import UndecodableImage
 
 START_BYTES = 1 << 16

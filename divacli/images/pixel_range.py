@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from divacli.images.decode import loaded_image
+from divacli.images.deep import is_deep
 from divacli.images.header import Header, evenly, read_header, read_image
-from divacli.images.scaling import Limits, PixelRange, is_deep
+from divacli.images.scaling import Limits, PixelRange
 from divacli.images.undecodable import UndecodableImage
 
 N_HEADERS = 256
