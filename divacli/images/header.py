@@ -15,7 +15,7 @@ from divacli.files.regular import reason
 from divacli.files.tar import members, through_tar
 from divacli.files.urls import is_url
 from divacli.images.decode import open_image, orientation_of
-from divacli.images.deep import is_deep
+from divacli.images.deep import is_deep, other_bytes
 from divacli.images.undecodable import UndecodableImage
 
 START_BYTES = 1 << 16
@@ -33,6 +33,7 @@ class Header:
         mode: As Pillow calls it: of how many bits and colours the pixels are.
         width: In pixels, as stored.
         height: In pixels, as stored.
+        deep: Whether its values have more than 8 bits, and become 8 bits by a range.
         orientation: Which way is up, as EXIF has it: 1 for upright, 2 to 8 for turned or mirrored.
     """
 
@@ -40,6 +41,7 @@ class Header:
     mode: str
     width: int
     height: int
+    deep: bool
     orientation: int
 
     @property
@@ -47,11 +49,6 @@ class Header:
         """Width and height of the upright image, in pixels."""
         size = self.width, self.height
         return size[::-1] if 5 <= self.orientation <= 8 else size
-
-    @property
-    def deep(self) -> bool:
-        """Whether its values have more than 8 bits, and become 8-bit grey by a range."""
-        return is_deep(self.mode)
 
 
 def read_header(file: str) -> Header:
@@ -83,7 +80,8 @@ def evenly(items: Sequence[_T], n: int) -> list[_T]:
 
 
 def _header(image: Image.Image) -> Header:
-    return Header(image.format or "", image.mode, *image.size, orientation_of(image))
+    deep = is_deep(image.mode) or other_bytes(image)
+    return Header(image.format or "", image.mode, *image.size, deep, orientation_of(image))
 
 
 def _more_and_more(file: str) -> Iterator[bytes]:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from divacli.images.decode import loaded_image
-from divacli.images.deep import is_deep
+from divacli.images.decode import deep_values
 from divacli.images.header import Header, evenly, read_header, read_image
 from divacli.images.scaling import Limits, PixelRange
 from divacli.images.undecodable import UndecodableImage
@@ -102,14 +101,14 @@ def _range_of(found: Sequence[_Values]) -> PixelRange:
 
 def _values_of(file: str) -> _Values | None:
     try:
-        with loaded_image(read_image(file)) as image:
-            if not is_deep(image.mode):
+        with deep_values(read_image(file)) as found:
+            if found is None:
                 return None
-            values = np.asarray(image)
+            values = found
     except UndecodableImage:
         return None
     few = values.ravel()[:: max(1, values.size // _LOOKED_AT)].astype(np.float64)
-    integers = image.mode != "F"
+    integers = values.dtype.kind != "f"
     if not integers:
         values, few = values[np.isfinite(values)], few[np.isfinite(few)]
     if not few.size:

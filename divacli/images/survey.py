@@ -107,6 +107,8 @@ def _header_or_reason(file: str) -> Header | str:
 def _in_words(header: Header) -> str:
     if header.mode.startswith("I;16"):
         return "16-bit grey"
+    if header.deep and header.mode.startswith("RGB"):
+        return _MODES[header.mode].replace("8-bit", "16-bit")
     return _MODES.get(header.mode, f"pixels of mode {header.mode}")
 
 
