@@ -39,6 +39,8 @@ _DAMAGE = (
     EOFError,
     MemoryError,
     RuntimeError,
+    AssertionError,
+    BufferError,
     struct.error,
     zlib.error,
 )
