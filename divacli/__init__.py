@@ -1,8 +1,9 @@
 """divacli: closed-form dataset derivatives for people who train image classifiers.
 
-`diva --help` is the command line. Every command is a function here, too, with its result in memory: `score`,
-`prune`, `relabel`, `reweight`, `extend`, `aggregate`, `augment`, `train`, `evaluate`, `apply`, `embed` and
-`votes`. `load` reads DATA. `Network`, `Compute`, `Problem` and `Training` are their groups of options.
+`diva --help` is the command line. Every command is a function here, too, with its result in memory:
+`inspect`, `score`, `prune`, `relabel`, `reweight`, `extend`, `aggregate`, `augment`, `train`, `evaluate`,
+`apply`, `embed` and `votes`. `load` reads DATA, and `Source` says what it is to be taken for. `Network`,
+`Compute`, `Problem` and `Training` are groups of options.
 
 `ManifestDataset` and `weighted_sampler` train on a table that a command wrote. `loo_loss` is the
 leave-one-out loss as a function that autograd can differentiate in sample weights and features;
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from divacli.api.decide import apply, prune, relabel, score, votes
     from divacli.api.features import embed, load
     from divacli.api.improve import aggregate, augment, extend, reweight
+    from divacli.api.look import inspect
+    from divacli.api.source import Source
     from divacli.api.train import evaluate, train
     from divacli.interchange.torch_dataset import ManifestDataset, weighted_sampler
     from divacli.ridge.leave_out.functional import loo_loss
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 COMMANDS: dict[str, str | None] = {
+    "inspect": "look",
     "score": "decide",
     "prune": "decide",
     "relabel": "decide",
@@ -57,6 +61,7 @@ _MODULES = {
     "ManifestDataset": "divacli.interchange.torch_dataset",
     "Network": "divacli.solve.options",
     "Problem": "divacli.solve.options",
+    "Source": "divacli.api.source",
     "Training": "divacli.training.command",
     "load": "divacli.api.features",
     "loo_loss": "divacli.ridge.leave_out.functional",

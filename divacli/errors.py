@@ -7,6 +7,8 @@ exits with status 1; a library user catches the one class or a subclass of it.
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Mapping
 
 _ITEM = 300
 """Characters of one thing that is named among others."""
@@ -53,6 +55,46 @@ class Advice(str):
         """Fill in the names."""
         made = super().__new__(cls, re.sub(r"\{(\w+)\}", r"\1", template))
         made.typed = re.sub(r"\{(\w+)\}", lambda name: f"--{name[1].replace('_', '-')}", template)
+        return made
+
+
+class Again(Advice):
+    """The same call once more, with other DATA or more options: what can be typed as it stands.
+
+    From Python it is `divacli.Source(...)`; the command line shows its own command, with all that was typed.
+
+    Args:
+        given: DATA as it was named, by which the command line finds what is to be replaced.
+        data: What is to be given in its place.
+        options: Names and values of options that are added; a tuple is an option that is repeated.
+        other: Whether it is a set beside DATA, such as a test set.
+    """
+
+    given: str
+    data: str
+    options: dict[str, str | tuple[str, ...]]
+    other: bool
+
+    def __new__(
+        cls,
+        given: str,
+        data: str,
+        options: Mapping[str, str | tuple[str, ...]] | None = None,
+        *,
+        other: bool = False,
+    ) -> Again:
+        """Write it down as a call from Python."""
+        options = dict(options or {})
+        of_python = ", ".join(
+            [repr(data), *(f"{name}={value!r}" for name, value in options.items() if name != "group")]
+        )
+        made = str.__new__(cls, f"divacli.Source({of_python})")
+        made.given, made.data, made.options, made.other = given, data, options, other
+        words = [data]
+        for name, value in options.items():
+            for one in (value,) if isinstance(value, str) else value:
+                words += [f"--{name.replace('_', '-')}", one]
+        made.typed = f"give {shlex.join(words)}"
         return made
 
 

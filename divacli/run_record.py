@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 _LOGGER = logging.getLogger(__name__)
@@ -39,17 +40,27 @@ class Run:
         command: Its name, such as "score".
         options: The arguments, and the options that differ from their defaults.
         confined: Whether tables may name only files in or below the folder that they lie in.
+        cache: Folder of what is kept between commands; None for the default one.
         tell: Told what the user has to know now.
         inputs: What was read, in the order of reading.
         ending: What is to be undone or let go when the run ends, however it ends.
+        told: What was told once.
     """
 
     command: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     confined: bool = False
+    cache: Path | None = None
     tell: Callable[[str], None] = _LOGGER.warning
     inputs: list[Input] = field(default_factory=list)
     ending: ExitStack = field(default_factory=ExitStack)
+    told: set[str] = field(default_factory=set)
+
+    def tell_once(self, sentence: str) -> None:
+        """Tell what may come up several times in one run."""
+        if sentence not in self.told:
+            self.told.add(sentence)
+            self.tell(sentence)
 
     def read(self, given: str, manifest: Any) -> None:
         """Note what was read."""

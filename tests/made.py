@@ -12,6 +12,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from divacli.reading import Reading
+
+WEIGHTS = Reading(weight="weight", other=True)
+"""Reads a column of weights in a table that diva did not write, where there is one."""
+
 FACTORY = """
 from pathlib import Path
 import torch

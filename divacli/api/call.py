@@ -14,6 +14,7 @@ from rich.console import Console, RenderableType
 
 from divacli.api.inputs import Inputs
 from divacli.api.report import Report, Saving, warn
+from divacli.api.source import Source
 from divacli.errors import DivaError
 from divacli.machine.device import resolve_device
 from divacli.progress import silent
@@ -49,7 +50,7 @@ class Call:
             if not isinstance(value, kind):
                 raise DivaError(f"{name} is a {type(value).__name__}", expected=f"{kind.__name__}(...)")
         self.warned: list[str] = []
-        self.run = Run(command, _recordable(given), tell=self.warn)
+        self.run = Run(command, _recordable(given), cache=compute.cache, tell=self.warn)
         self.problem, self.compute = problem, compute
         data = given.get("data")
         if network is None and isinstance(data, Report):
@@ -117,15 +118,29 @@ def arguments(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[s
     given: dict[str, Any] = {}
     for name, parameter in inspect.signature(function).parameters.items():
         value = values[name]
-        if dataclasses.is_dataclass(value):
+        if isinstance(value, Source):
+            given |= _of_source(name, value)
+        elif dataclasses.is_dataclass(value):
             values_of = [
                 (field, getattr(value, field.name)) for field in dataclasses.fields(value) if field.init
             ]
-            given |= {field.name: found for field, found in values_of if _differs(found, field.default)}
+            for field, found in values_of:
+                if isinstance(found, Source):
+                    given |= _of_source(field.name, found)
+                elif _differs(found, field.default):
+                    given[field.name] = found
         elif _differs(value, parameter.default):
             one = isinstance(value, str | os.PathLike) and name in _SEVERAL
             given[_COMMAND_LINE.get(name, name)] = [os.fspath(value)] if one else value
     return given
+
+
+def _of_source(name: str, source: Source) -> dict[str, Any]:
+    """An argument with its options of reading, by the names of the command line."""
+    options = source.given
+    if name != "data" and "split" in options:
+        options[f"{name}_split"] = options.pop("split")
+    return {_COMMAND_LINE.get(name, name): source.data, **options}
 
 
 def _differs(value: object, default: object) -> bool:

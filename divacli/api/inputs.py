@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import Dataset
 
 from divacli.api.report import Report
+from divacli.api.source import Source
 from divacli.curate.score import read_scored
 from divacli.errors import DataError
 from divacli.features import Samples, read_data
@@ -25,6 +26,7 @@ from divacli.features.texts import holds_texts, texts_of
 from divacli.files.write import output_error
 from divacli.manifest import Labels, Manifest, manifest_of, read_manifest
 from divacli.progress import Progress
+from divacli.reading import ALL, AS_IT_IS, NamedData, Reading
 from divacli.run_record import current
 from divacli.solve.loader import manifest_in
 
@@ -34,13 +36,15 @@ Data = (
     | pd.DataFrame
     | Report
     | Manifest
+    | Source
     | Mapping[str, Any]
     | tuple[Any, Any]
     | Dataset[Any]
 )
 """DATA: a path or URL as on the command line; a pandas table with path and label, relative paths starting
 from the current folder; the result of another command, whose main table is used; (features, labels), or a
-mapping of arrays as in an `.npz` file; a `torch.utils.data.Dataset` of PIL images."""
+mapping of arrays as in an `.npz` file; a `torch.utils.data.Dataset` of PIL images; or a `Source` of any of
+these, with what it is to be taken for."""
 
 _EXPECTED = (
     "a path, a pandas table with the columns path and label, a result of another command, (features, "
@@ -73,20 +77,22 @@ class Inputs:
         Raises:
             DataError: It is no DATA, or not usable.
         """
+        data, reading = _apart(data, name)
         path = self._path(data)
         if path is None:
-            manifest = self._in_memory(data, name, labels)
+            manifest = self._in_memory(data, name, labels, reading)
             check_images(manifest)
             return manifest
-        opened = read_data(path, labels=labels)
+        opened = read_data(path, labels=labels, reading=reading)
         return opened if isinstance(data, str | os.PathLike) else called(opened, name)
 
     def scores(self, data: Data, name: str) -> Manifest | Samples:
         """As `open`; images of a table of scores need not be there any more."""
+        data, reading = _apart(data, name)
         path = self._path(data)
         if path is None:
-            return self._in_memory(data, name, "required")
-        return read_scored(path)
+            return self._in_memory(data, name, "required", reading)
+        return read_scored(path, reading)
 
     def table(
         self, data: Data, name: str, *, labels: Labels = "required", repeated: bool = False
@@ -99,20 +105,37 @@ class Inputs:
             labels: As for `read_manifest`.
             repeated: As for `read_manifest`.
         """
+        data, reading = _apart(data, name)
         path = self._path(data)
         if path is not None:
-            return read_manifest(path, labels=labels, repeated=repeated)
-        return self._in_memory(data, name, labels, repeated=repeated)
+            return read_manifest(path, labels=labels, repeated=repeated, reading=reading)
+        return self._in_memory(data, name, labels, reading, repeated=repeated)
 
-    def pool(self, data: Data, name: str) -> str | Manifest | Samples:
+    def named_or_read(self, data: Data) -> NamedData | Manifest:
+        """DATA by its name where it has one, else as it was read."""
+        given, reading = _apart(data, "data")
+        path = self._path(given)
+        if path is not None:
+            return NamedData(path, reading)
+        return self._in_memory(given, "data", "optional", reading)
+
+    def truth(self, data: Data, name: str) -> Manifest:
+        """True labels: all that is there."""
+        if not isinstance(data, Source | Manifest | Report):
+            data = Source(data, split=ALL)
+        return self.table(data, name, labels="optional")
+
+    def pool(self, data: Data, name: str) -> NamedData | Manifest | Samples:
         """A pool of another modality, which may be a table of texts; paths are left as they are."""
+        given = data
+        data, reading = _apart(data, name)
         path = self._path(data)
         if path is not None:
-            return path
+            return NamedData(path, reading)
         table, folder = _table(data)
         if table is not None and holds_texts(table):
             return _read(texts_of(table, folder, name))
-        return self.open(data, name, labels="optional")
+        return self.open(given, name, labels="optional")
 
     def named(self, data: Data, name: str) -> Manifest | Samples:
         """As `open`, called by a name also where it has one of its own."""
@@ -128,7 +151,9 @@ class Inputs:
             return str(kept_arrays(data, self._cache))
         return None
 
-    def _in_memory(self, data: Data, name: str, labels: Labels, *, repeated: bool = False) -> Manifest:
+    def _in_memory(
+        self, data: Data, name: str, labels: Labels, reading: Reading, *, repeated: bool = False
+    ) -> Manifest:
         if isinstance(data, Manifest):
             return _read(data)
         table, folder = _table(data)
@@ -140,7 +165,18 @@ class Inputs:
                 self._note(note)
         if table is None:
             raise DataError(f"{name} is a {type(data).__name__}", expected=_EXPECTED)
-        return _read(manifest_of(table, folder, name=name, labels=labels, repeated=repeated))
+        return _read(manifest_of(table, folder, name=name, labels=labels, repeated=repeated, reading=reading))
+
+
+def _apart(data: Data, name: str) -> tuple[Any, Reading]:
+    """DATA, and what it is to be taken for.
+
+    Args:
+        data: As given.
+        name: Of the argument.
+    """
+    given, reading = (data.data, data.reading) if isinstance(data, Source) else (data, AS_IT_IS)
+    return given, reading if name == "data" else replace(reading, other=True)
 
 
 def called(opened: Manifest | Samples, name: str) -> Manifest | Samples:

@@ -19,6 +19,7 @@ from divacli.errors import shown as on_one_line
 from divacli.files.formats import WRITTEN_FORMATS
 from divacli.manifest import Format, Manifest, manifest_of, read_manifest
 from divacli.manifest.truth import known_wrong
+from divacli.reading import EVERY
 from divacli.results.collect import Collected
 from divacli.results.names import HARM, SCORES
 from divacli.results.read import RECORDS, SAMPLE_TABLES, Results
@@ -162,11 +163,11 @@ class Report:
             kind = kinds[0]
         known = None
         if isinstance(truth, pd.DataFrame):
-            known = manifest_of(truth, folder, name="truth", labels="optional")
+            known = manifest_of(truth, folder, name="truth", labels="optional", reading=EVERY)
         elif truth is not None:
             if not isinstance(truth, str | os.PathLike):
                 raise DataError(f"truth is a {type(truth).__name__}", expected="a table, or where it lies")
-            known = read_manifest(os.fspath(truth), labels="optional")
+            known = read_manifest(os.fspath(truth), labels="optional", reading=EVERY)
         wrong = known_wrong(samples[SCORES], known) if SCORES in samples else None
         return plots_of(results, kind, wrong)[0][1]
 

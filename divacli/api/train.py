@@ -147,7 +147,7 @@ def evaluate(
             everything,
             held_out,
             judged,
-            None if truth is None else call.inputs.table(truth, "truth", labels="optional"),
+            None if truth is None else call.inputs.truth(truth, "truth"),
             None if pool is None else call.inputs.open(pool, "pool", labels="optional"),
             call.validation(),
         )

@@ -20,6 +20,7 @@ from typing import Any
 
 import typer
 
+from divacli.cli.again import typed_parts
 from divacli.cli.console import say, show_traceback, warn
 from divacli.cli.logs import open_log
 from divacli.cli.processes import (
@@ -61,7 +62,7 @@ def command(
             for key, hint in hints.items()
             if isinstance(hint, type) and dataclasses.is_dataclass(hint)
         }
-        parameters = []
+        parameters = [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
         for key, parameter in inspect.signature(function).parameters.items():
             if key not in groups:
                 parameters.append(parameter.replace(annotation=hints[key]))
@@ -77,7 +78,7 @@ def command(
                 for field in fields_of(groups[key])
             ]
 
-        def run(**values: Any) -> None:
+        def run(context: typer.Context, **values: Any) -> None:
             for key, group in groups.items():
                 names = [field.name for field in fields_of(group)]
                 values[key] = group(**{name: values.pop(name) for name in names})
@@ -87,8 +88,10 @@ def command(
             if output is not None and output.report and output.out == "-":
                 raise typer.BadParameter("--report: expected a folder to write the page into, not --out -")
             lasting = {option: value for option, value in typed.items() if option not in _WITHOUT_EFFECT}
-            run = Run(name, lasting, confined=frame.confine, tell=warn)
-            answering = functools.partial(answering_errors, debug=frame.debug)
+            compute = values.get("compute")
+            cache = None if compute is None else compute.cache
+            run = Run(name, lasting, confined=frame.confine, cache=cache, tell=warn)
+            answering = functools.partial(answering_errors, context, debug=frame.debug)
             with answering():
                 require_world()
                 _require_folder()
@@ -126,15 +129,20 @@ def page_command(folder: str | Path) -> str:
 
 
 @contextlib.contextmanager
-def answering_errors(*, debug: bool) -> Iterator[None]:
-    """Turn what can go wrong into one message and an exit status."""
+def answering_errors(context: typer.Context, *, debug: bool) -> Iterator[None]:
+    """Turn what can go wrong into one message and an exit status.
+
+    Args:
+        context: Of the command.
+        debug: Whether tracebacks are shown.
+    """
     try:
         yield
     except DivaError as error:
         if debug:
             show_traceback()
         if may_speak():
-            first, *others = error.typed_parts
+            first, *others = typed_parts(error, context)
             say(f"error: {first}", *others, style="red")
         raise typer.Exit(1) from error
     except Terminated as error:

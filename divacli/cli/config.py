@@ -18,7 +18,7 @@ from divacli.files.urls import is_url
 
 _LONGEST = 1 << 16  # bytes
 
-_FILES = {"data", "checkpoint", "val", "cache_dir", "manifest", "test", "truth", "pool"}
+_FILES = {"data", "checkpoint", "val", "cache_dir", "manifest", "test", "truth", "pool", "root"}
 """Options that name a file or folder to be found beside the configuration."""
 
 _FUNCTIONS = {"model", "transform"}

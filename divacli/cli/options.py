@@ -293,7 +293,7 @@ class ProblemOptions:
         bool,
         typer.Option(
             "--around-head",
-            help="Linearise around the network's own head (its classes: the sorted labels).",
+            help="Linearise around the network's own head, trained on these classes.",
             rich_help_panel=_SOLVE,
         ),
     ] = False

@@ -45,11 +45,12 @@ def write_page(
     """
     from divacli.cli.output import Output
     from divacli.manifest import read_manifest
+    from divacli.reading import EVERY
     from divacli.report.page.write import REPORT, report_page
     from divacli.results.read import read_results
 
     results = read_results(folder)
-    known = None if truth is None else read_manifest(truth, labels="optional")
+    known = None if truth is None else read_manifest(truth, labels="optional", reading=EVERY)
     target = out or folder / REPORT
     file = Output(
         OutputOptions(out=str(target.parent), overwrite=overwrite),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import fields
+from dataclasses import fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import typer
 from divacli.cli.console import RichProgress, note, warn
 from divacli.cli.options import ComputeOptions, FrameOptions, NetworkOptions, ProblemOptions
 from divacli.cli.processes import launched
+from divacli.reading import NamedData
 from divacli.solve.options import SQUARED, Compute, Loss, LossError, Network, Problem, open_loader
 
 if TYPE_CHECKING:
@@ -58,17 +59,18 @@ def compute_of(compute: ComputeOptions) -> Compute:
     return Compute(**_values(compute))
 
 
-def problem_of(problem: ProblemOptions, *, robust: bool = False) -> Problem:
+def problem_of(problem: ProblemOptions, *, val: NamedData | None = None, robust: bool = False) -> Problem:
     """The options of the problem as Python has them, too.
 
     Args:
         problem: The options.
+        val: The validation set.
         robust: As of `Problem.solve_options`.
 
     Raises:
         typer.BadParameter: The loss is not one of this command.
     """
-    made = Problem(**_values(problem))
+    made = replace(Problem(**_values(problem)), val=val)
     try:
         made.require_loss(robust=robust)
     except LossError as error:

@@ -112,6 +112,23 @@ def budget_value(text: str | None) -> tuple[int | None, float | None]:
     return (None, value) if isinstance(value, float) else (value, None)
 
 
+def range_value(text: str | None) -> tuple[float, float] | None:
+    """Parse two numbers, LOW,HIGH.
+
+    Raises:
+        typer.BadParameter: They are none, or LOW is not below HIGH.
+    """
+    if text is None:
+        return None
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low = high = 0.0
+    if not -float("inf") < low < high < float("inf"):
+        raise typer.BadParameter(f"--range {text}: expected LOW,HIGH, two numbers such as 0,4095")
+    return low, high
+
+
 def require_probability(threshold: float | None) -> None:
     """Refuse a `--threshold` that is no probability in [0, 1).
 

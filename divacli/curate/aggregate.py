@@ -226,7 +226,7 @@ def _modality_weights(
     """
     classes = shared_classes(core, pool)
     task = pose(core, options, classes)
-    posed = pose_pool(task, pool, classes, options)
+    posed = pose_pool(task, pool, classes)
     held_out = None if validation is None else pose_validation(task, core, validation, options, classes)
     order = order_by_path(core if validation is None else validation)
     modality = pool.manifest.table[MODALITY].to_numpy(str)

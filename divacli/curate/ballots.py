@@ -13,6 +13,7 @@ from divacli.manifest import Manifest, read_manifest
 from divacli.manifest.column_types import row_numbers
 from divacli.manifest.table import alike
 from divacli.manifest.validate import sample_keys
+from divacli.reading import NamedData
 from divacli.run_record import current
 from divacli.solve.groups import group_names
 
@@ -95,7 +96,7 @@ def numbered(values: np.ndarray, names: list[str]) -> np.ndarray:
     return pd.Index(names).get_indexer(pd.Index(values)).astype(np.int64)
 
 
-def read_ballots(data: str | Manifest, annotator: str | None = None) -> Ballots:
+def read_ballots(data: str | NamedData | Manifest, annotator: str | None = None) -> Ballots:
     """Read a table of votes.
 
     Args:
@@ -106,19 +107,22 @@ def read_ballots(data: str | Manifest, annotator: str | None = None) -> Ballots:
     Raises:
         DataError: It is no table of votes, lacks the column, or says two things of one image.
     """
+    read: Manifest | None
     if isinstance(data, Manifest):
-        read: Manifest | None = data
+        read, name = data, data.name
     else:
-        read = None if is_store(data) else read_manifest(data, repeated=True)
+        named = NamedData(data) if isinstance(data, str) else data
+        name = named.name
+        read = None if is_store(name) else read_manifest(name, repeated=True, reading=named.reading)
     if read is None or read.kind != "table":
         kind = "feature store" if read is None else read.kind
         raise DataError(
-            f"{data if isinstance(data, str) else data.name} is a {kind}, in which a sample has one label",
+            f"{name} is a {kind}, in which a sample has one label",
             expected="a table (.csv, .tsv, .jsonl, .parquet or -) with path and label, one row for each vote",
             hint="write the votes into a table; its column feature_source may name an .npz file or a store",
         )
     ballots = collected(read, annotator)
-    current().read(data if isinstance(data, str) else data.name, ballots.images)
+    current().read(name, ballots.images)
     return ballots
 
 

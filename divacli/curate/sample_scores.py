@@ -56,6 +56,7 @@ from divacli.ridge import (
     scores,
     significant,
 )
+from divacli.solve.head_order import best_order, predicted_outputs
 from divacli.solve.provenance import provenance
 from divacli.solve.ridge_problem import SolveOptions
 from divacli.solve.solution import Solution, solve
@@ -218,14 +219,12 @@ def _agrees_more(samples: Samples, solution: Solution, loo: LooResult) -> bool:
     classes = solution.classes
     if samples.head is None or len(samples.head[0]) != len(classes):
         return False
-    # A folder of classes is numbered in alphabetical order, numbers by their value.
-    numbered = all(name.isdecimal() for name in classes)
-    place = sorted(range(len(classes)), key=lambda c: int(classes[c]) if numbered else c)
     n = len(loo.predicted)
     rows = torch.arange(0, n, -(-n // _COMPARED))
-    outputs = LinearOutput(samples.features, *samples.head)[rows].argmax(dim=1)
+    outputs = predicted_outputs(LinearOutput(samples.features, *samples.head), rows)
     labels = solution.task.labels[rows]
-    gain = (torch.tensor(place)[outputs] == labels).double() - (loo.predicted[rows] == labels).double()
+    agreeing = best_order(outputs, labels, classes).agreeing
+    gain = agreeing.double() - (loo.predicted[rows] == labels).double()
     error = float(gain.std(correction=0)) / math.sqrt(len(gain))
     return float(gain.mean()) > max(_AGREES_MORE, 2 * error)
 

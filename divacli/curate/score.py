@@ -17,6 +17,7 @@ from divacli.features import Samples, is_store, read_data
 from divacli.features.read import check_images
 from divacli.manifest import Manifest, read_manifest
 from divacli.manifest.columns import DERIVATIVE
+from divacli.reading import AS_IT_IS, NamedData, Reading
 from divacli.results.names import DUPLICATES, FAILED, HARM, SCORES, SUMMARY
 from divacli.results.result import Target
 from divacli.solve.duplicates import Duplicates
@@ -139,16 +140,19 @@ def score_data(
     return Scoring(result, options, copies, harm, verification)
 
 
-def read_scored(data: str) -> Manifest | Samples:
+def read_scored(data: str, reading: Reading = AS_IT_IS) -> Manifest | Samples:
     """Read samples or a table of scores; images that have scores already need not be there any more.
 
     Args:
         data: As on the command line.
+        reading: What it is to be taken for.
 
     Raises:
         DivaError: DATA is not usable.
     """
-    return read_data(data) if is_store(data) else read_manifest(data)
+    if is_store(data):
+        return read_data(data, reading=reading)
+    return read_manifest(data, reading=reading)
 
 
 def load_scores(loader: Loader, data: Given, problem: Problem) -> Scores:
@@ -164,7 +168,9 @@ def load_scores(loader: Loader, data: Given, problem: Problem) -> Scores:
     """
     options = problem.solve_options(loader)
     if isinstance(data, str):
-        data = read_scored(data)
+        data = NamedData(data)
+    if isinstance(data, NamedData):
+        data = read_scored(data.name, data.reading)
     if isinstance(data, Manifest) and DERIVATIVE in data.table:
         loader.warned(data)
         used = f"{data.name} holds scores, which are used as they are"

@@ -22,6 +22,7 @@ from divacli.features.samples import order_by_path
 from divacli.images.failures import failed_counts
 from divacli.manifest import Manifest
 from divacli.progress import Progress, silent
+from divacli.reading import NamedData
 from divacli.results.names import FAILED
 from divacli.results.result import Target
 from divacli.ridge import (
@@ -139,7 +140,7 @@ class Consensus:
 
 def votes_data(
     loader: Loader,
-    votes: str | Manifest,
+    votes: str | NamedData | Manifest,
     options: SolveOptions,
     annotator: str | None = None,
     budget: int | None = None,

@@ -18,6 +18,7 @@ from divacli.manifest import Manifest, read_manifest
 from divacli.manifest.columns import TRUE_LABEL
 from divacli.manifest.identity import npz_sources
 from divacli.manifest.truth import right_labels
+from divacli.reading import EVERY, NamedData
 from divacli.solve.groups import group_numbers
 from divacli.solve.loader import Given, Loader, manifest_in, opened
 from divacli.solve.overlap import shared_samples
@@ -39,7 +40,7 @@ class Names:
     data: Given
     test: Given
     manifests: Sequence[Given] = ()
-    truth: str | Manifest | None = None
+    truth: str | NamedData | Manifest | None = None
     pool: Given | None = None
     validation: Given | None = None
 
@@ -115,7 +116,7 @@ def load_given(loader: Loader, names: Names, warn: Callable[[str], None], *, ima
             loader.use(["origin"])
     if pool is None:
         _warn_of_pools([read[name] for name in judged], warn)
-    truth = read_manifest(names.truth, labels="optional") if isinstance(names.truth, str) else names.truth
+    truth = _truth(names.truth)
     if truth is not None:
         loader.warned_of_alike(read[data], truth)
     _require_truth(truth, right_labels(read[data], truth), read[data])
@@ -142,7 +143,18 @@ def load_given(loader: Loader, names: Names, warn: Callable[[str], None], *, ima
 
 
 def _name(part: Given) -> str:
+    """What tells one of the sets apart from the others."""
+    if isinstance(part, NamedData):
+        return part.label
     return part if isinstance(part, str) else manifest_in(part).name
+
+
+def _truth(given: str | NamedData | Manifest | None) -> Manifest | None:
+    if isinstance(given, str):
+        given = NamedData(given, EVERY)
+    if isinstance(given, NamedData):
+        return read_manifest(given.name, labels="optional", reading=given.reading)
+    return given
 
 
 def _require_truth(truth: Manifest | None, right: np.ndarray | None, data: Manifest) -> None:

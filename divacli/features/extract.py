@@ -20,6 +20,7 @@ from divacli.features.image_loader import FORKS, LoadedBatch, process_batches
 from divacli.features.jpeg import TensorCrops, decodes_on
 from divacli.features.options import ExtractOptions
 from divacli.features.store import FeatureStore
+from divacli.files.containers import reading_order
 from divacli.images.scaling import AS_STORED, PixelRange
 from divacli.progress import Progress
 
@@ -75,6 +76,8 @@ def extract(
         OutputError: The store cannot be written.
     """
     options = _suited(options, backbone)
+    order = reading_order(files)
+    files, keys = [files[position] for position in order], keys[order]
     network = backbone.for_inference(compiled=options.compiled)
     batches = _feature_batches(network, files, keys, options, pixels)
     failed: dict[int, str] = {}
@@ -119,7 +122,7 @@ def extract(
                     break
     finally:
         flush()
-    return failed
+    return {order[position]: reason for position, reason in failed.items()}
 
 
 def _feature_batches(

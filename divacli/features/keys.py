@@ -6,12 +6,14 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from divacli.errors import DataError
 from divacli.features.digests import KnownDigests
+from divacli.files.containers import in_parquet, reading_order
 from divacli.files.path_or_url import file_digest, place_of
 from divacli.files.tar import MAX_BYTES
 from divacli.progress import Progress
@@ -38,6 +40,10 @@ def content_keys(
     keys = np.zeros((len(files), KEY_BYTES), np.uint8) if known is None else known.digests
     todo = np.arange(len(files)) if known is None else np.flatnonzero(~known.found)
     unreadable: dict[int, str] = {}
+    # Rows of Parquet files one by one: threads far apart would each decode all that is before them.
+    apart = np.array([in_parquet(files[row]) for row in todo.tolist()], bool)
+    rows = todo[apart][reading_order([files[row] for row in todo[apart].tolist()])].tolist()
+    others = todo[~apart]
     # Hashing releases the interpreter lock, and waiting for a disk or a network needs no core.
     with (
         ThreadPoolExecutor(max_workers=2 * (os.cpu_count() or 1)) as pool,
@@ -46,14 +52,15 @@ def content_keys(
         if len(todo) < len(files):
             advance(len(files) - len(todo))
         # Several at a time: to hand a small file over costs as much as to hash it.
-        parts = (todo[start : start + _TOGETHER].tolist() for start in range(0, len(todo), _TOGETHER))
-        for digests in pool.map(lambda part: [(row, _digest(files[row])) for row in part], parts):
-            for position, digest in digests:
-                if isinstance(digest, bytes):
-                    keys[position] = np.frombuffer(digest, np.uint8)
-                else:
-                    unreadable[position] = digest
-                advance(1)
+        parts = (others[start : start + _TOGETHER].tolist() for start in range(0, len(others), _TOGETHER))
+        digested = pool.map(lambda part: [(row, _digest(files[row])) for row in part], parts)
+        in_turn = ([(row, _digest(files[row]))] for row in rows)
+        for position, digest in chain.from_iterable(chain(digested, in_turn)):
+            if isinstance(digest, bytes):
+                keys[position] = np.frombuffer(digest, np.uint8)
+            else:
+                unreadable[position] = digest
+            advance(1)
     if known is not None:
         read = np.array([row for row in todo.tolist() if row not in unreadable], np.int64)
         known.remember(read, keys[read])

@@ -14,20 +14,29 @@ from divacli.features.samples import Samples, is_store, read_store
 from divacli.files.path_or_url import place_of
 from divacli.manifest import Labels, Manifest, check_files, read_manifest
 from divacli.manifest.columns import FEATURE_SOURCE
+from divacli.manifest.table_reading import require_no_options
 from divacli.parallel import world
 from divacli.progress import Progress
+from divacli.reading import AS_IT_IS, OPTIONS, Reading
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def read_data(data: str, *, stdin: BinaryIO | None = None, labels: Labels = "required") -> Manifest | Samples:
+def read_data(
+    data: str,
+    *,
+    stdin: BinaryIO | None = None,
+    labels: Labels = "required",
+    reading: Reading = AS_IT_IS,
+) -> Manifest | Samples:
     """Read and check DATA, without computing anything.
 
     Args:
         data: A folder, a table, `-`, an `.npz` file or a feature store.
         stdin: Where `-` reads from.
         labels: As for `read_manifest`.
+        reading: As for `read_manifest`.
 
     Returns:
         The samples of a feature store, which has their features; else the manifest, whose files exist.
@@ -36,8 +45,9 @@ def read_data(data: str, *, stdin: BinaryIO | None = None, labels: Labels = "req
         DivaError: DATA is not usable.
     """
     if is_store(data):
+        require_no_options(reading, data, "a feature store", OPTIONS)
         return read_store(place_of(data), data, labels=labels)
-    manifest = read_manifest(data, stdin=stdin, labels=labels)
+    manifest = read_manifest(data, stdin=stdin, labels=labels, reading=reading)
     check_images(manifest)
     return manifest
 

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from divacli.errors import DataError
-from divacli.files.formats import TABLE_SUFFIXES
+from divacli.files.formats import DATA_SUFFIXES
 from divacli.files.path_or_url import require_finished
 from divacli.files.urls import is_url, local_path
 
 DATA_KINDS = (
-    f"a folder with one sub-folder a class, a {TABLE_SUFFIXES} .npz or .tar file, or - for standard input"
+    f"a folder with one sub-folder a class, a {DATA_SUFFIXES} .npz or .tar file, or - for standard input"
 )
 """What DATA may be on this machine."""
 

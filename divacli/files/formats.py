@@ -9,11 +9,17 @@ from divacli.files.urls import suffix_of
 TABLE_FORMATS = ("csv", "tsv", "jsonl", "parquet")
 """Formats of tables that are read."""
 
-LINE_FORMATS = ("csv", "tsv", "jsonl")
-"""Those of them that have lines."""
+LIST_FORMATS = ("txt", "json")
+"""Formats that are read as DATA alone: lists of images, and what COCO describes."""
+
+LINE_FORMATS = ("csv", "tsv", "jsonl", "txt")
+"""Those of all that have lines."""
 
 TABLE_SUFFIXES = " ".join(f".{format}" for format in TABLE_FORMATS)
-"""All of them, for messages."""
+"""All formats of tables, for messages."""
+
+DATA_SUFFIXES = " ".join(f".{format}" for format in (*TABLE_FORMATS, *LIST_FORMATS))
+"""All of tables and lists, for messages."""
 
 Format = Literal["csv", "jsonl", "parquet"]
 """A format of tables that are written."""

@@ -1,8 +1,8 @@
 """Files by their local path or by a URL: what is there, its bytes, and ranges of them.
 
-Local files are read by the operating system alone; their paths may go through an uncompressed tar file as
-through a folder. A URL (`s3://`, `gs://`, `https://`, `memory://` ...) goes through fsspec, which is imported
-for the first of them.
+Local files are read by the operating system alone; their paths may go through an uncompressed tar file, or
+one of Parquet with images, as through a folder. A URL (`s3://`, `gs://`, `https://`, `memory://` ...) goes
+through fsspec, which is imported for the first of them.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import IO
 
 from divacli.errors import DataError
+from divacli.files.containers import contained
 from divacli.files.regular import DOCUMENT_BYTES, LARGEST, open_regular, read_regular
 from divacli.files.remote import RemoteFile
-from divacli.files.tar import MAX_BYTES, members, read_member, through_tar
+from divacli.files.tar import MAX_BYTES
 from divacli.files.urls import is_url, local_path
 
 STORE_FILE = "store.json"
@@ -64,16 +65,16 @@ def read_bytes(file: str) -> bytes:
     """All bytes of a sample's file.
 
     Args:
-        file: As `Manifest.files` names it: a path, which may go through a tar file as through a folder, or a
-            URL.
+        file: As `Manifest.files` names it: a path, which may go through a tar or Parquet file as through a
+            folder, or a URL.
 
     Raises:
         OSError: A local file cannot be read, is no regular file, or larger than any image.
         DataError: Another one cannot.
     """
-    member = through_tar(file)
-    if member is not None:
-        return read_member(*member)
+    inner = contained(file)
+    if inner is not None:
+        return inner.read()
     return read_whole(place_of(file), MAX_BYTES)
 
 
@@ -106,14 +107,14 @@ def opened(place: Place, most: int = LARGEST) -> IO[bytes]:
 
 
 def is_file(file: str) -> bool:
-    """Whether a path leads to a regular file, or to one in a tar file.
+    """Whether a path leads to a regular file, or to what lies in a tar file or in one of Parquet.
 
     Raises:
-        DataError: The tar file is not usable.
+        DataError: The tar or Parquet file is not usable.
     """
-    member = through_tar(file)
-    if member is not None:
-        return member[1] in members(member[0])
+    inner = contained(file)
+    if inner is not None:
+        return inner.exists()
     return os.path.isfile(file)  # noqa: PTH113  # Path.is_file raises on some names
 
 
@@ -127,14 +128,14 @@ def is_special(file: str) -> bool:
 
 
 def status_of(file: str) -> os.stat_result:
-    """What the file system says of a file; of one in a tar file, of the tar file.
+    """What the file system says of a file; of what lies in a tar or Parquet file, of that file.
 
     Raises:
         OSError: There is no such file.
         ValueError: There can be none of that name.
     """
-    member = through_tar(file)
-    return os.stat(file if member is None else member[0])  # noqa: PTH116  # a third faster than Path
+    inner = contained(file)
+    return os.stat(file if inner is None else inner.container)  # noqa: PTH116  # a third faster than Path
 
 
 def read_range(place: Place, start: int, stop: int) -> bytes:
@@ -174,9 +175,9 @@ def file_digest(place: Place, most: int = LARGEST) -> bytes:
     """
     if isinstance(place, RemoteFile):
         return place.digest()
-    member = through_tar(str(place))
-    if member is not None:
-        return hashlib.sha256(read_member(*member)).digest()
+    inner = contained(str(place))
+    if inner is not None:
+        return hashlib.sha256(inner.read()).digest()
     with open_regular(place, most) as stream:
         return hashlib.file_digest(stream, "sha256").digest()
 

@@ -1,12 +1,10 @@
-"""Members of uncompressed tar files, each read by itself, by paths that go through the tar file."""
+"""Members of uncompressed tar files, each read by itself."""
 
 from __future__ import annotations
 
 import errno
 import functools
-import os
 import posixpath
-import re
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +13,6 @@ from pathlib import Path
 from divacli.errors import DataError, listed
 from divacli.files.regular import open_regular
 
-_THROUGH = re.compile(r"\.tar(?=/)", re.IGNORECASE)
-_LONGEST_PATH = 4096  # no system opens a longer one; each `.tar/` in it is looked for on disk
 _AGAIN = "download or write it again"
 
 MAX_BYTES = 4 << 30
@@ -47,15 +43,6 @@ class _Contents:
 
     files: Mapping[str, Member]
     others: Sequence[tuple[str, str]]
-
-
-def through_tar(file: str) -> tuple[str, str] | None:
-    """The tar file and the member that a path such as `shards/000.tar/cat/1.jpg` names; None of others."""
-    for found in _THROUGH.finditer(file, 0, _LONGEST_PATH):
-        tar = file[: found.end()]
-        if os.path.isfile(tar):  # noqa: PTH113  # Path.is_file raises on some names
-            return tar, _name(file[found.end() :])
-    return None
 
 
 def members(tar: str) -> Mapping[str, Member]:
@@ -119,7 +106,7 @@ def _looked_up(tar: str, state: tuple[int, ...]) -> _Contents:
                 # A header may state anything: less than nothing leads back to where the reader was.
                 if entry.size < 0:
                     raise _unreadable(tar, f"{entry.name} states a size of {entry.size:,} bytes")
-                name = _name(entry.name)
+                name = member_name(entry.name)
                 member = _member(entry, found)
                 if member is not None:
                     if name in found:
@@ -152,7 +139,7 @@ def _looked_up(tar: str, state: tuple[int, ...]) -> _Contents:
 def _member(entry: tarfile.TarInfo, before: Mapping[str, Member]) -> Member | None:
     """Where the content of an entry lies, which may be that of one before it; None where it has none."""
     if entry.islnk():
-        return before.get(_name(entry.linkname))
+        return before.get(member_name(entry.linkname))
     return Member(entry.offset_data, entry.size) if entry.isreg() and not entry.issparse() else None
 
 
@@ -188,6 +175,6 @@ def compressed(tar: str, command: str = "gunzip") -> DataError:
     )
 
 
-def _name(path: str) -> str:
-    """The name of a member as a path without `.` and `..` in it, which leads nowhere else."""
+def member_name(path: str) -> str:
+    """The name of what lies in a file, as a path without `.` and `..` in it, which leads nowhere else."""
     return posixpath.normpath(f"/{path.lstrip('/')}")[1:]

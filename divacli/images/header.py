@@ -10,9 +10,10 @@ from typing import TypeVar
 from PIL import Image
 
 from divacli.errors import DataError
+from divacli.files.containers import contained
 from divacli.files.path_or_url import place_of, read_bytes, read_range
 from divacli.files.regular import reason
-from divacli.files.tar import members, through_tar
+from divacli.files.tar import members
 from divacli.files.urls import is_url
 from divacli.images.decode import open_image, orientation_of
 from divacli.images.deep import is_deep, other_bytes
@@ -93,14 +94,13 @@ def _more_and_more(file: str) -> Iterator[bytes]:
 
 
 def _start_of(file: str) -> bytes:
-    inside = None if is_url(file) else through_tar(file)
+    inside = None if is_url(file) else contained(file)
     if inside is None:
         return read_range(place_of(file), 0, START_BYTES)
-    tar, name = inside
-    member = members(tar).get(name)
+    member = members(inside.container).get(inside.name) if inside.tar else None
     if member is None:
         return read_bytes(file)  # which says that it is not there
-    return read_range(Path(tar), member.offset, member.offset + min(member.size, START_BYTES))
+    return read_range(Path(inside.container), member.offset, member.offset + min(member.size, START_BYTES))
 
 
 def read_image(file: str) -> bytes:

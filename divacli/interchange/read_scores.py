@@ -7,10 +7,11 @@ from typing import BinaryIO
 import pandas as pd
 
 from divacli.errors import DataError, listed
-from divacli.files.tar import through_tar
+from divacli.files.containers import contained
 from divacli.files.urls import is_url
 from divacli.manifest import Manifest, read_manifest
 from divacli.manifest.columns import DERIVATIVE
+from divacli.reading import EVERY
 
 
 def read_scores(table: str, *, stdin: BinaryIO | None = None) -> Manifest:
@@ -23,7 +24,7 @@ def read_scores(table: str, *, stdin: BinaryIO | None = None) -> Manifest:
     Raises:
         DataError: It cannot be read, or holds no scores.
     """
-    manifest = read_manifest(table, stdin=stdin, labels="optional")
+    manifest = read_manifest(table, stdin=stdin, labels="optional", reading=EVERY)
     derivative = manifest.table.get(DERIVATIVE)
     if derivative is None or derivative.isna().any():
         raise DataError(
@@ -43,7 +44,8 @@ def require_images(scores: Manifest, *, at_urls: bool) -> None:
         at_urls: Whether it shows images at URLs.
 
     Raises:
-        DataError: Some are rows of an `.npz` file, or lie in tar files or at URLs that it does not read.
+        DataError: Some are rows of an `.npz` file, or lie in tar or Parquet files, or at URLs that it does
+            not read.
     """
     rows = scores.names_only
     if rows.any():
@@ -53,7 +55,7 @@ def require_images(scores: Manifest, *, at_urls: bool) -> None:
             hint="score the images themselves",
         )
     files = scores.files()
-    apart = [file for file in files if through_tar(file) or (not at_urls and is_url(file))]
+    apart = [file for file in files if contained(file) or (not at_urls and is_url(file))]
     if apart:
         raise DataError(
             f"{scores.name}: {len(apart):,} of {len(files):,} images are no local files of their own: "

@@ -38,7 +38,7 @@ def read_table(place: Place, format: str, name: str) -> bytes:
 
     Args:
         place: The file.
-        format: One of `TABLE_FORMATS`, or another one without lines.
+        format: One of `TABLE_FORMATS`, of `LIST_FORMATS`, or another one without lines.
         name: How messages call it.
 
     Raises:

@@ -12,8 +12,7 @@ import pandas as pd
 from divacli.errors import DataError, listed
 from divacli.manifest.columns import BESIDE_DERIVATIVE, COLUMN_TYPES, COMMON, DERIVATIVE, OPTIONAL, REQUIRED
 
-# What other tools call the two columns diva cannot do without.
-_ALIASES = {
+ALIASES = {
     "path": (
         "file",
         "filename",
@@ -27,6 +26,7 @@ _ALIASES = {
     ),
     "label": ("class", "class_name", "target", "category", "labels", "y"),
 }
+"""What other tools call the two columns that diva cannot do without."""
 
 _WHOLE = 2**53
 """From here on float64 does not hold every whole number."""
@@ -77,9 +77,9 @@ def typed(
     warnings = []
     if not labels_required and ("label" not in columns or (columns["label"].str.strip() == "").all()):
         columns["label"] = pd.Series([""] * len(raw), dtype="str")
-        close = _closest("label", found)
+        close = closest("label", found)
         if "label" not in found and close is not None and close not in COLUMN_TYPES:
-            warnings.append(f"{name}: no column label; rename '{close}' if that holds the labels.")
+            warnings.append(f"{name}: no column label; --label-column '{close}' takes that for it.")
     columns.setdefault("weight", pd.Series(np.ones(len(raw))))
     first = [column for column in (*REQUIRED, "weight", *OPTIONAL) if column in columns]
     table = pd.DataFrame({column: columns[column] for column in dict.fromkeys([*first, *found])})
@@ -127,6 +127,22 @@ def stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def stepped_aside(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Give a column of the user's another name, where diva needs that one for something else.
+
+    Args:
+        table: Any.
+        column: The name: `label` becomes `label_in_file`.
+
+    Returns:
+        The same table where it has no such column.
+    """
+    other = f"{column}_in_file"
+    while other in table:
+        other += "_"
+    return table.rename(columns={column: other})
+
+
 def row_numbers(wrong: Iterable[bool]) -> str:
     """Name the rows where `wrong` holds as a person counts them: 1 is the first row below the header."""
     numbers = np.flatnonzero(np.asarray(wrong, bool)) + 1
@@ -148,7 +164,7 @@ def _check_header(found: list[str], name: str, required: tuple[str, ...]) -> Non
     missing = [column for column in required if column not in found]
     if not missing:
         return
-    hints = [f"rename '{close}' to '{column}'" for column in missing if (close := _closest(column, found))]
+    hints = [f"rename '{close}' to '{column}'" for column in missing if (close := closest(column, found))]
     raise DataError(
         f"{name} has no column {' and no column '.join(missing)}; its columns are: {listed(found, limit=12)}",
         expected=f"a first line that names the columns, among them {' and '.join(required)}",
@@ -157,10 +173,15 @@ def _check_header(found: list[str], name: str, required: tuple[str, ...]) -> Non
     )
 
 
-def _closest(column: str, found: list[str]) -> str | None:
-    """The column the user most likely meant, if any."""
+def closest(column: str, found: list[str]) -> str | None:
+    """The column that is most likely meant by `path` or `label`, by its name alone.
+
+    Args:
+        column: Either.
+        found: The columns that there are.
+    """
     plain = {other.strip().strip("\ufeff").lower(): other for other in found if other not in REQUIRED}
-    for alias in (column, *_ALIASES[column]):
+    for alias in (column, *ALIASES[column]):
         if alias in plain:
             return plain[alias]
     close = difflib.get_close_matches(column, list(plain), n=1, cutoff=0.6)

@@ -89,6 +89,9 @@ TEXT = "text"
 COPY_OF = "copy_of"
 """Text; no command uses it."""
 
+IMAGE_PATH = "image_path"
+"""Text: the name that an image in a Parquet file had before; no command uses it."""
+
 REQUIRED = ("path", "label")
 """Columns that a table of samples cannot do without."""
 
@@ -124,6 +127,7 @@ COLUMN_TYPES = {
     MODALITY: "text",
     TEXT: "text",
     COPY_OF: "text",
+    IMAGE_PATH: "text",
 }
 """How the cells of each column that diva reads are typed: "text", "number", "integer" or "truth"."""
 
@@ -146,7 +150,7 @@ RESULTS = tuple(name for name in (*SCORE_COLUMNS, *JUDGED_COLUMNS) if name not i
 BESIDE_DERIVATIVE = frozenset({*RESULTS, EXPECTED_DERIVATIVE, BATCH})
 """Known only beside a derivative: in a table without one they are the user's own."""
 
-COMMON = frozenset({BATCH, MODALITY, REASON, TEXT, GIVEN_LABEL, SIGNIFICANT})
+COMMON = frozenset({BATCH, MODALITY, REASON, TEXT, GIVEN_LABEL, SIGNIFICANT, IMAGE_PATH})
 """Names that are common for columns of other kinds too: cells not of the kind stated above make such a column
 the user's own, and are no reason to refuse the table."""
 

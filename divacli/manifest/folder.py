@@ -2,207 +2,221 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from divacli.errors import DataError, listed
-from divacli.files.path_or_url import holds_results
-from divacli.images.kinds import IMAGE_SUFFIXES
-
-_SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
-DROPPINGS = (
-    *("@eaDir", "#recycle", "#snapshot", "__MACOSX"),
-    *("$RECYCLE.BIN", "System Volume Information", "lost+found"),
-)
-"""Folders that storage boxes, archives and file systems leave behind, with thumbnails or old images."""
+from divacli.errors import Again, DataError, listed
+from divacli.manifest.beside import table_beside
+from divacli.manifest.columns import SPLIT
+from divacli.manifest.listing import Listing, list_folder
+from divacli.manifest.splits import Splits, require_split, shared_folders, splits_in
+from divacli.manifest.table_columns import labels_from
+from divacli.reading import AS_IT_IS, NONE, Reading
 
 _LAYOUT = "one sub-folder a class with images in it, such as cat/1.jpg and dog/2.jpg"
+_IMAGES = ("image", "images", "img", "imgs", "photo", "photos", "original", "originals", "rgb")
+"""Names of folders that hold the images themselves, where others hold what was made of them."""
+
 _LAYOUT_OPTIONAL = f"{_LAYOUT}, or images without labels directly in the folder"
 
 
-def read_folder(folder: Path, name: str, *, labels_required: bool = True) -> tuple[pd.DataFrame, list[str]]:
+@dataclass(frozen=True)
+class FolderTable:
+    """The samples of a folder.
+
+    Attributes:
+        table: path relative to the folder with "/", label, and split where there are splits; sorted by path.
+        warnings: One sentence each.
+        notes: What is no warning, one sentence each.
+        left_out: Files that are no samples: how many for each reason and suffix.
+    """
+
+    table: pd.DataFrame
+    warnings: list[str]
+    notes: list[str]
+    left_out: Mapping[tuple[str, str], int]
+
+
+def read_folder(
+    folder: Path, name: str, *, labels_required: bool = True, reading: Reading = AS_IT_IS
+) -> FolderTable:
     """List the images of a folder, each labelled with the sub-folder it lies in.
 
-    Images may lie at any depth below the class folder. Symbolic links are followed. Hidden files and folders
-    are not looked at, and neither are folders of results, whose plots are no samples.
+    Images may lie at any depth below the class folder.
 
     Args:
         folder: The folder.
         name: How messages call it.
         labels_required: Whether there must be class folders; else images that all lie directly in the folder
             have the label "".
-
-    Returns:
-        The table (path relative to `folder` with "/", and label), sorted by path, and the warnings.
+        reading: Splits, patterns, and how labels are told from names.
 
     Raises:
-        DataError: A folder cannot be listed, a name is not UTF-8, or no class folder has images.
+        DataError: A folder cannot be listed, a name is not UTF-8, no class folder has images, there are
+            several splits and none is chosen, or a table beside the folders tells other classes.
     """
-    images: list[str] = []
-    others: list[str] = []
-    classes: set[str] = set()
-    results: list[str] = []
-    skipped: list[str] = []
-    for path, is_folder in _walk(folder, results, skipped):
-        if is_folder:
-            if "/" not in path:
-                classes.add(path)
-        elif _is_image(path):
-            images.append(path)
-        else:
-            others.append(path)
-    check_names([*images, *classes], name)
-
-    loose = sorted(path for path in images if "/" not in path)
-    paths = sorted(path for path in images if "/" in path)
+    found = list_folder(folder, name, reading.exclude)
+    warnings = found.warnings(name)
+    notes = found.notes(name)
+    if reading.label_from is not None:
+        if not found.images:
+            raise _no_classes(folder, name, found, [], labels_required=True)
+        labels = labels_from(found.images, reading.label_from, name)
+        return FolderTable(_table(found.images, labels), warnings, notes, found.left_out())
+    splits = None if reading.split == (NONE,) else splits_in(found.images)
+    if splits is not None and any(splits.split_and_class(path) for path in found.images):
+        table, left = _of_splits(found, splits, name, reading)
+        return FolderTable(table, [*left, *warnings], notes, found.left_out(table["path"]))
+    if reading.split and reading.split != (NONE,) and not reading.other:
+        raise DataError(
+            f"{name} has no splits: its folders are {listed(found.folders, limit=8) or 'none'}",
+            expected="folders such as train and test, with the same class folders in each",
+            hint="leave --split out",
+        )
+    loose = [path for path in found.images if "/" not in path]
+    paths = [path for path in found.images if "/" in path]
     if not paths and not labels_required:
         paths, loose = loose, []
-    labels = [path.partition("/")[0] if "/" in path else "" for path in paths]
     if not paths:
-        found = f"{len(loose):,} images without a class folder" if loose else "no images"
-        shards = sorted(path for path in others if path.lower().endswith(".tar"))
+        raise _no_classes(folder, name, found, loose, labels_required=labels_required)
+    labels = [path.partition("/")[0] if "/" in path else "" for path in paths]
+    if labels_required:
+        warnings += _require_classes(folder, name, found, paths, labels)
+    if loose:
+        warnings.insert(
+            0, f"{name}: not used, {len(loose):,} images outside any class folder: {listed(loose)}."
+        )
+    passed = {*labels, *found.results, *found.droppings, *found.excluded}
+    if empty := [label for label in found.folders if label not in passed]:
+        warnings.append(f"{name}: not used, {len(empty):,} sub-folders without images: {listed(empty)}.")
+    if repeated := shared_folders(paths):
+        told = listed([f"{sub} ({n:,})" for sub, n in repeated.items()], limit=8)
+        example = min(repeated, key=lambda sub: (sub.lower() in _IMAGES, sub))
+        warnings.append(
+            f"{name}: the images of all folders in the classes are samples: {told}. "
+            f"--exclude '*/{example}/*' leaves one of them out."
+        )
+    return FolderTable(_table(paths, labels), warnings, notes, found.left_out(paths))
+
+
+def _table(paths: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame({"path": pd.Series(paths, dtype="str"), "label": pd.Series(labels, dtype="str")})
+
+
+def _of_splits(found: Listing, splits: Splits, name: str, reading: Reading) -> tuple[pd.DataFrame, list[str]]:
+    """The samples of the splits that are chosen, and what of them is not used."""
+    doubt = (
+        "" if splits.certain else f"; or --split {NONE}, where they are classes with the same folders in each"
+    )
+    if len(splits.counts) == 1 and not reading.split:
+        [only] = splits.counts
         raise DataError(
-            f"{name} has {found} ({len(classes):,} sub-folders"
-            + (f", of them folders of results of diva: {listed(sorted(results))})" if results else ")"),
-            expected=_LAYOUT if labels_required else _LAYOUT_OPTIONAL,
-            hint=f"point at the folder with the shards: {name.rstrip('/')}/{shards[0].rpartition('/')[0]}"
-            if shards
-            else "",
+            f"{name} looks like a folder of splits with one in it: {only}",
+            expected=_LAYOUT,
+            hint=Again(name, name, {SPLIT: only}, other=reading.other),
         )
-    used = set(labels)
-    if used <= _SPLITS:
-        first = f"{name.rstrip('/')}/{min(used, key=lambda split: (not split.startswith('train'), split))}"
-        split_note = (
-            f"{name} looks like a folder of splits ({listed(sorted(used))}), which were taken for classes"
-        )
-        if len(used) == 1:
-            raise DataError(split_note, expected=_LAYOUT, hint=f"point at one of them: {first}")
-        warnings = [f"{split_note}: point at one of them, such as {first}."]
-    else:
-        warnings = []
+    chosen = require_split(name, splits.counts, reading, doubt=doubt)
+    rows: list[tuple[str, str, str]] = []
+    loose: list[str] = []
+    for path in found.images:
+        place = splits.split_and_class(path)
+        if place is not None and place[0] in chosen:
+            rows.append((path, place[1], place[0]))
+        elif place is None and (splits.inside or path.partition("/")[0] in (*chosen, path)):
+            loose.append(path)
+    warnings = []
     if loose:
         warnings.append(f"{name}: not used, {len(loose):,} images outside any class folder: {listed(loose)}.")
-    if results:
-        warnings.append(
-            f"{name}: not used, {len(results):,} folders of results of diva: {listed(sorted(results))}."
-        )
-    if skipped:
-        warnings.append(
-            f"{name}: not used, {len(skipped):,} folders that systems leave behind: "
-            f"{listed(sorted(skipped))}."
-        )
-    if empty := sorted(classes - used - set(results)):
-        warnings.append(f"{name}: not used, {len(empty):,} sub-folders without images: {listed(empty)}.")
-    if others:
-        warnings.append(
-            f"{name}: not used, {len(others):,} files that are not images: {listed(sorted(others))}."
-        )
-    return pd.DataFrame(
-        {"path": pd.Series(paths, dtype="str"), "label": pd.Series(labels, dtype="str")}
-    ), warnings
-
-
-def has_images(folder: Path) -> bool:
-    """Whether there is an image anywhere below a folder, as `read_folder` looks for them.
-
-    Raises:
-        DataError: A folder cannot be listed.
-    """
-    return any(not is_folder and _is_image(path) for path, is_folder in _walk(folder, [], []))
-
-
-def unlisted_images(folder: Path, listed_paths: Iterable[object]) -> int:
-    """Count the images below a folder that a table of it does not name.
-
-    Args:
-        folder: The folder.
-        listed_paths: Paths of the table, relative to it.
-
-    Raises:
-        DataError: A folder cannot be listed.
-    """
-    known = {os.path.normpath(path) for path in listed_paths if isinstance(path, str)}
-    found = (path for path, is_folder in _walk(folder, [], []) if not is_folder)
-    return sum(_is_image(path) and path not in known for path in found)
-
-
-def _walk(top: Path, results: list[str], skipped: list[str]) -> Iterator[tuple[str, bool]]:
-    """Every file and folder below `top`: its path relative to `top`, and whether it is a folder.
-
-    Args:
-        top: The folder.
-        results: Takes the paths of folders of results, which are not looked into.
-        skipped: Takes the paths of `DROPPINGS`, likewise.
-    """
-    # With each folder go the identities of the folders above it: a link back to one of those is a loop and is
-    # not entered, while two links to one folder outside are two folders.
-    pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
-    while pending:
-        prefix, above = pending.pop()
-        try:
-            status = (top / prefix).stat()
-            identity = (status.st_dev, status.st_ino)
-            if identity in above:
-                continue
-            if prefix and holds_results(top / prefix):
-                results.append(prefix.rstrip("/"))
-                continue
-            with os.scandir(top / prefix) as entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    is_folder = _is_folder(entry)
-                    if is_folder and entry.name in DROPPINGS:
-                        skipped.append(prefix + entry.name)
-                        continue
-                    yield prefix + entry.name, is_folder
-                    if is_folder:
-                        pending.append((f"{prefix}{entry.name}/", above | {identity}))
-        except OSError as error:
-            raise DataError(
-                f"{top / prefix} cannot be listed: {error.strerror}",
-                hint="make it readable, or move it elsewhere",
-            ) from error
-
-
-def _is_image(path: str) -> bool:
-    return path.lower().endswith(IMAGE_SUFFIXES)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself leads nowhere
-        return False
-
-
-def check_names(paths: list[str], name: str) -> None:
-    """Refuse names that a table cannot hold.
-
-    Args:
-        paths: The names.
-        name: How messages call the data.
-
-    Raises:
-        DataError: Names that are not UTF-8.
-    """
-    try:
-        "\0".join(paths).encode()
-    except UnicodeEncodeError:
-        wrong = [ascii(path) for path in sorted(paths) if _undecodable(path)]
+    if splits.rest:
+        warnings.append(f"{name}: not used, folders beside the splits: {listed(splits.rest)}.")
+    if not rows:
         raise DataError(
-            f"{name}: {len(wrong):,} names are not UTF-8: {listed(wrong)}",
-            expected="names that a table can hold",
-            hint="rename them, for example with: convmv -r -f latin1 -t utf-8 --notest"
-            if sys.getfilesystemencoding() == "utf-8"
-            else f"Python takes names for {sys.getfilesystemencoding()} here: set PYTHONUTF8=1",
-        ) from None
+            f"{name} has no images in class folders of the split {listed(list(chosen))}", expected=_LAYOUT
+        )
+    paths, labels, of_split = zip(*rows, strict=True)
+    table = _table(list(paths), list(labels)).assign(split=pd.Series(of_split, dtype="str"))
+    return table, warnings
 
 
-def _undecodable(path: str) -> bool:
-    # The operating system's undecodable bytes arrive as lone surrogates.
-    return any("\ud800" <= character <= "\udfff" for character in path)
+def _require_classes(
+    folder: Path, name: str, found: Listing, paths: Sequence[str], labels: Sequence[str]
+) -> list[str]:
+    """Refuse folders that are no classes: one around all others, or those of a table beside them.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        DataError: They are such.
+    """
+    used = set(labels)
+    if len(used) == 1:
+        [only] = used
+        below = {path.split("/")[1] for path in paths if path.count("/") > 1}
+        if len(below) > 1 and all(path.count("/") > 1 for path in paths):
+            raise DataError(
+                f"{name} holds one folder, {only}, and all others in it",
+                expected=_LAYOUT,
+                hint=Again(name, f"{name.rstrip('/')}/{only}"),
+            )
+    beside = table_beside(folder, found.others, dict(zip(paths, labels, strict=True)))
+    if beside is None or beside.agrees:
+        return []
+    named = (
+        f"column {beside.column} of {beside.file.name} names {beside.n_named:,} of {beside.n_rows:,} images"
+    )
+    suggestion = beside.suggestion
+    if "label_column" not in suggestion.options and not suggestion.labels:
+        return [f"{name}: not used, a table beside the folders: {named}."]
+    folders = f"the folders, with --exclude {beside.file.name}"
+    if "label_column" not in suggestion.options:
+        raise DataError(
+            f"{name}: its folders are {listed(sorted(used))}, and {named}: which tells the classes?",
+            expected=f"{folders}; or the table, with the column of labels: {listed(list(suggestion.labels))}",
+            hint=Again(name, str(beside.file), {**suggestion.options, "label_column": suggestion.labels[0]}),
+        )
+    raise DataError(
+        f"{name}: its folders are {listed(sorted(used))}, and {named}: which tells the classes?",
+        expected=f"the table; or {folders}",
+        hint=beside.again(name),
+    )
+
+
+def _no_classes(
+    folder: Path, name: str, found: Listing, loose: Sequence[str], *, labels_required: bool
+) -> DataError:
+    """The error for a folder without class folders, with what tells the labels where something does."""
+    what = f"{len(loose):,} images without a class folder" if loose else "no images"
+    results = f", of them folders of results of diva: {listed(found.results)}" if found.results else ""
+    error = DataError(
+        f"{name} has {what} ({len(found.folders):,} sub-folders{results})",
+        expected=_LAYOUT if labels_required else _LAYOUT_OPTIONAL,
+    )
+    shards = [path for path in found.others if path.lower().endswith(".tar")]
+    if shards:
+        inner = shards[0].rpartition("/")[0]
+        error.hint = f"point at the folder with the shards: {name.rstrip('/')}/{inner}"
+    elif loose:
+        beside = table_beside(folder, found.others, dict.fromkeys(loose, ""), around=True)
+        if beside is not None:
+            error.hint = beside.again(name)
+        elif pattern := _pattern_of(loose):
+            error.hint = Again(name, name, {"label_from": pattern})
+    return error
+
+
+_PATTERNS = (r"^(.+?)[._ -]*\d+\.", r"^([A-Za-z]+)[._ -]", r"[._ -]([A-Za-z]+)\.[A-Za-z0-9]+$")
+"""Ways in which names of files tell classes: t-shirt_12.png, cat.front.jpg, 0001-cat.jpg."""
+
+
+def _pattern_of(names: Sequence[str]) -> str | None:
+    """A pattern by which names of files tell classes: cat.0.jpg, dog_12.png."""
+    for pattern in _PATTERNS:
+        found = [match[1] for path in names if (match := re.search(pattern, path))]
+        if len(found) == len(names) and 2 <= len(set(found)) <= len(names) / 2:
+            return pattern
+    return None

@@ -12,22 +12,26 @@ from pathlib import Path
 
 import pandas as pd
 
-from divacli.errors import DataError, listed
+from divacli.errors import Again, DataError, listed
 from divacli.files.formats import TABLE_FORMATS
 from divacli.manifest.bounded import read_table
+from divacli.manifest.columns import SPLIT
+from divacli.manifest.splits import require_split
 from divacli.manifest.tabular import parse
+from divacli.reading import AS_IT_IS, Reading
 
 FILE_NAME = "file_name"
 
 _METADATA = tuple(f"metadata.{format}" for format in TABLE_FORMATS if format != "tsv")
 
 
-def read_imagefolder(folder: Path, name: str) -> tuple[pd.DataFrame, str] | None:
-    """Read the table of a folder of images, if it has one.
+def read_imagefolder(folder: Path, name: str, reading: Reading = AS_IT_IS) -> tuple[pd.DataFrame, str] | None:
+    """Read the table of a folder of images, if it has one, or those of its splits.
 
     Args:
         folder: The folder.
         name: How messages call it.
+        reading: Which splits are read, where sub-folders have tables of their own.
 
     Returns:
         The table (path relative to `folder`, label where there is such a column or sub-folders tell it, and
@@ -46,9 +50,12 @@ def read_imagefolder(folder: Path, name: str) -> tuple[pd.DataFrame, str] | None
             hint="move the others elsewhere",
         )
     if not found:
-        _refuse_splits(folder, name)
-        return None
-    file, table = found[0]
+        return _of_splits(folder, name, reading)
+    return _with_paths(*found[0], name)
+
+
+def _with_paths(file: str, table: pd.DataFrame, name: str) -> tuple[pd.DataFrame, str]:
+    """Metadata as a table of samples, and how messages call it."""
     called = f"{name.rstrip('/')}/{file}"
     if "path" in table:
         raise DataError(
@@ -82,17 +89,32 @@ def _labels_of_folders(paths: pd.Series) -> pd.Series | None:
     return labels if labels.nunique() > 1 else None
 
 
-def _refuse_splits(folder: Path, name: str) -> None:
-    """Refuse a folder whose sub-folders each have metadata: which of them is meant?"""
-    splits = sorted(
-        path.name
-        for path in folder.iterdir()
-        if any(_metadata(path, file, f"{name.rstrip('/')}/{path.name}") is not None for file in _METADATA)
-    )
-    if splits:
-        first = min(splits, key=lambda split: (not split.startswith("train"), split))
+def _of_splits(folder: Path, name: str, reading: Reading) -> tuple[pd.DataFrame, str] | None:
+    """The tables of the sub-folders that are chosen, where sub-folders have metadata: each is a split.
+
+    Raises:
+        DataError: There are several, and none is chosen; or one is there twice.
+    """
+    tables: dict[str, tuple[pd.DataFrame, str]] = {}
+    for path in sorted(folder.iterdir()):
+        for file in _METADATA:
+            table = _metadata(path, file, f"{name.rstrip('/')}/{path.name}")
+            if table is not None:
+                tables[path.name] = _with_paths(file, table, f"{name.rstrip('/')}/{path.name}")
+    if not tables:
+        return None
+    counts = {split: len(table) for split, (table, _) in tables.items()}
+    if len(tables) == 1 and not reading.split:
+        [only] = tables
         raise DataError(
-            f"{name} has metadata in its sub-folders {listed(splits)}, and none of its own",
+            f"{name} has metadata in its sub-folder {only}, and none of its own",
             expected="one split",
-            hint=f"point at one of them: {name.rstrip('/')}/{first}",
+            hint=Again(name, name, {SPLIT: only}, other=reading.other),
         )
+    chosen = require_split(name, counts, reading)
+    parts = []
+    for split in chosen:
+        table, _ = tables[split]
+        paths = [f"{split}/{path}" if isinstance(path, str) else path for path in table["path"]]
+        parts.append(table.assign(path=paths, split=split))
+    return pd.concat(parts, ignore_index=True), name

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -13,32 +13,45 @@ import pandas as pd
 
 from divacli.errors import DataError, listed
 from divacli.files.existing import DATA_KINDS, require_present, shard_names
-from divacli.files.formats import TABLE_FORMATS, TABLE_SUFFIXES, is_npz
+from divacli.files.formats import DATA_SUFFIXES, LIST_FORMATS, TABLE_FORMATS, is_npz
 from divacli.files.path_or_url import Place, joined, place_of
 from divacli.files.remote import RemoteFile
 from divacli.files.urls import suffix_of
 from divacli.manifest.arrayfile import ArrayFile
-from divacli.manifest.bounded import read_stream
+from divacli.manifest.bounded import read_stream, read_table
+from divacli.manifest.coco import parse_json
 from divacli.manifest.column_types import typed
 from divacli.manifest.columns import FEATURE_SOURCE
-from divacli.manifest.folder import has_images, read_folder, unlisted_images
+from divacli.manifest.folder import read_folder
+from divacli.manifest.hub_parquet import holds_images, hub_files, read_hub_parquet
 from divacli.manifest.imagefolder import read_imagefolder
+from divacli.manifest.list_file import parse_list
+from divacli.manifest.listing import has_images, unlisted_images
 from divacli.manifest.npz import read_npz
 from divacli.manifest.shards import is_shard, read_shards, shards_in
 from divacli.manifest.table import Manifest
+from divacli.manifest.table_reading import Origin, require_no_options, samples_of_table
 from divacli.manifest.tabular import SAID, parse, parse_file, recognise
+from divacli.manifest.understood import sentence
 from divacli.manifest.validate import leaving, validate
+from divacli.reading import AS_IT_IS, OPTIONS, Reading, called
 from divacli.run_record import current
 
 Labels = Literal["required", "optional"]
 """Whether samples must have labels, of two classes at least, or may lack them as those of a pool may."""
 
 _STDIN = "standard input"
-_KINDS_AT_URL = f"an .npz file, a {TABLE_SUFFIXES} table, or a feature store made by: diva embed"
+_FOR_TABLES = ("path_column", "label_column", "root", "weight")
+_KINDS_AT_URL = f"an .npz file, a {DATA_SUFFIXES} table, or a feature store made by: diva embed"
 
 
 def read_manifest(
-    data: str, *, stdin: BinaryIO | None = None, labels: Labels = "required", repeated: bool = False
+    data: str,
+    *,
+    stdin: BinaryIO | None = None,
+    labels: Labels = "required",
+    repeated: bool = False,
+    reading: Reading = AS_IT_IS,
 ) -> Manifest:
     """Read the samples of a DATA argument and check everything but the files they name.
 
@@ -51,67 +64,197 @@ def read_manifest(
         labels: "optional" also takes samples without labels (images directly in a folder, a table or an
             `.npz` file without the column label or with nothing in it), of one class, or all of weight 0.
         repeated: Whether a path of a table may stand in several rows.
+        reading: What DATA is to be taken for, where it does not say so itself.
 
     Raises:
-        DataError: Nothing there, nothing diva can read, or a table that is not usable as it is.
+        DataError: Nothing there, nothing diva can read, a table that is not usable as it is, or what may be
+            read in several ways.
     """
-    manifest = _read(data, stdin, labels != "optional", repeated)
-    current().read(data, manifest)
+    manifest = _Reader(data, labels != "optional", repeated, reading).read(stdin)
+    manifest = replace(manifest, name=called(manifest.name, reading))
+    current().read(called(data, reading), manifest)
     return manifest
 
 
-def _read(data: str, stdin: BinaryIO | None, required: bool, repeated: bool) -> Manifest:
-    if data == "-":
-        return _read_stdin(stdin or sys.stdin.buffer, required, repeated)
-    if not data:  # an unset shell variable; as a path it would be the current folder
-        raise DataError("DATA is an empty string", expected=DATA_KINDS)
-    require_present(data)
-    path = place_of(data)
-    try:
-        if isinstance(path, Path) and path.is_dir():
-            return _read_directory(path, data, required)
-        if isinstance(path, Path) and is_shard(path.name):
-            return _read_pattern(path, data, required)
-        folder = path.parent.resolve()
-        suffix = suffix_of(data)
-        if is_npz(data):
-            raw, embeddings, warnings = read_npz(path, data, labels_required=required)
-            return _checked(data, "npz", raw, folder, required, warnings, embeddings)
-        if suffix in TABLE_FORMATS:
-            table = parse_file(path, suffix, data)
-            return _checked(data, "table", table, folder, required, repeated=repeated)
-    except OSError as error:
-        raise DataError(f"{data} cannot be read: {error.strerror}", hint="make it readable") from error
-    if isinstance(path, RemoteFile):
-        raise DataError(
-            f"{data} is no kind of DATA that is read from a URL",
-            expected=_KINDS_AT_URL,
-            hint="mount or copy images, or run diva embed where they are and give its store",
+@dataclass(frozen=True)
+class _Reader:
+    """Reads one DATA argument.
+
+    Attributes:
+        given: As it was named.
+        labels_required: Whether samples must have labels.
+        repeated: Whether a path may stand in several rows.
+        reading: What it is to be taken for.
+        confined: Whether a table may be confined to its folder.
+    """
+
+    given: str
+    labels_required: bool
+    repeated: bool
+    reading: Reading
+    confined: bool = True
+
+    def read(self, stdin: BinaryIO | None) -> Manifest:
+        """Read it, whatever it is."""
+        data = self.given
+        if data == "-":
+            return self._stdin(stdin or sys.stdin.buffer)
+        if not data:  # an unset shell variable; as a path it would be the current folder
+            raise DataError("DATA is an empty string", expected=DATA_KINDS)
+        require_present(data)
+        path = place_of(data)
+        try:
+            if isinstance(path, Path) and path.is_dir():
+                return self._directory(path)
+            if isinstance(path, Path) and is_shard(path.name):
+                return self._shard_pattern(path)
+            folder = path.parent.resolve()
+            suffix = suffix_of(data)
+            if is_npz(data):
+                require_no_options(self.reading, data, "an .npz file", OPTIONS)
+                raw, embeddings, warnings = read_npz(path, data, labels_required=self.labels_required)
+                return self._checked(data, "npz", raw, folder, warnings=warnings, embeddings=embeddings)
+            if suffix == "parquet" and isinstance(path, Path) and holds_images(path, self.reading):
+                return self._parquet(path.parent.resolve(), {path.name: ""})
+            if suffix in TABLE_FORMATS:
+                raw = parse_file(path, suffix, data)
+                return self.table(raw, Origin(data, data, folder, path))
+            if suffix in LIST_FORMATS:
+                raw, warnings = _read_list(path, suffix, data, self.labels_required)
+                return self.table(raw, Origin(data, data, folder, path), warnings)
+        except OSError as error:
+            raise DataError(f"{data} cannot be read: {error.strerror}", hint="make it readable") from error
+        if isinstance(path, RemoteFile):
+            raise DataError(
+                f"{data} is no kind of DATA that is read from a URL",
+                expected=_KINDS_AT_URL,
+                hint="mount or copy images, or run diva embed where they are and give its store",
+            )
+        raise DataError(f"{data} is no kind of DATA", expected=DATA_KINDS)
+
+    def _directory(self, path: Path) -> Manifest:
+        name, reading = self.given, self.reading
+        folder = path.resolve()
+        metadata = read_imagefolder(path, name, reading)
+        if metadata is not None:
+            n = unlisted_images(path, metadata[0]["path"], reading.exclude)
+            left = (
+                [f"{metadata[1]}: {n:,} images of the folder are not listed in it, and not used."]
+                if n
+                else []
+            )
+            origin = Origin(metadata[1], name, folder, folder / metadata[1])
+            return replace(self.table(metadata[0], origin, left), n_unlisted=n)
+        if (shards := shards_in(path)) and not has_images(path):
+            raw, warnings = read_shards(folder, shards, name, labels_required=self.labels_required)
+            return self._checked(name, "shards", raw, folder, warnings=warnings)
+        if (files := hub_files(path, reading)) and not has_images(path):
+            return self._parquet(folder, files)
+        require_no_options(reading, name, "a folder", _FOR_TABLES)
+        found = read_folder(path, name, labels_required=self.labels_required, reading=reading)
+        return self._checked(
+            name,
+            "folder",
+            found.table,
+            folder,
+            warnings=found.warnings,
+            notes=found.notes,
+            left_out=found.left_out,
+            roles={} if reading.label_from is None else {"label": reading.label_from},
         )
-    raise DataError(f"{data} is no kind of DATA", expected=DATA_KINDS)
 
+    def _parquet(self, folder: Path, files: Mapping[str, str]) -> Manifest:
+        """The samples of Parquet files with images in them."""
+        name, reading = self.given, self.reading
+        require_no_options(reading, name, "Parquet with images in it", ("root", "label_from"))
+        raw, warnings = read_hub_parquet(folder, files, name, reading, labels_required=self.labels_required)
+        return self.table(raw, Origin(name, name, folder), warnings, kind="parquet")
 
-def _read_directory(path: Path, name: str, labels_required: bool) -> Manifest:
-    folder = path.resolve()
-    metadata = read_imagefolder(path, name)
-    if metadata is not None:
-        n = unlisted_images(path, metadata[0]["path"])
-        left = [f"{metadata[1]}: {n:,} images of the folder are not listed in it, and not used."] if n else []
-        return _checked(metadata[1], "table", metadata[0], folder, labels_required, left)
-    if (shards := shards_in(path)) and not has_images(path):
-        raw, warnings = read_shards(folder, shards, name, labels_required=labels_required)
-        return _checked(name, "shards", raw, folder, labels_required, warnings)
-    raw, warnings = read_folder(path, name, labels_required=labels_required)
-    return _checked(name, "folder", raw, folder, labels_required, warnings)
+    def _shard_pattern(self, path: Path) -> Manifest:
+        # What the names have in common: braces may stand in the names of folders, too.
+        above = Path(str(path).partition("{")[0] + "_").parent
+        shards = [str(Path(shard).relative_to(above)) for shard in shard_names(str(path))]
+        folder = above.resolve()
+        require_no_options(self.reading, self.given, "tar shards", OPTIONS)
+        raw, warnings = read_shards(folder, shards, self.given, labels_required=self.labels_required)
+        return self._checked(self.given, "shards", raw, folder, warnings=warnings)
 
+    def _stdin(self, stdin: BinaryIO) -> Manifest:
+        content = read_stream(stdin, _STDIN)
+        if not content.strip():
+            raise DataError(
+                "nothing came on standard input",
+                expected="a table with the columns path and label",
+                hint="the command before the pipe wrote nothing: run it alone to see why",
+            )
+        raw = parse(content, recognise(content), _STDIN)
+        return self.table(raw, Origin(_STDIN, "-", Path.cwd(), content=content))
 
-def _read_pattern(path: Path, name: str, labels_required: bool) -> Manifest:
-    # What the names have in common: braces may stand in the names of folders, too.
-    above = Path(str(path).partition("{")[0] + "_").parent
-    shards = [str(Path(shard).relative_to(above)) for shard in shard_names(str(path))]
-    folder = above.resolve()
-    raw, warnings = read_shards(folder, shards, name, labels_required=labels_required)
-    return _checked(name, "shards", raw, folder, labels_required, warnings)
+    def table(
+        self, raw: pd.DataFrame, origin: Origin, warnings: Sequence[str] = (), kind: str = "table"
+    ) -> Manifest:
+        """The samples of a table, checked.
+
+        Args:
+            raw: As its format gave it.
+            origin: Where it comes from.
+            warnings: What is known already.
+            kind: "table", or "parquet" where its columns path and label are made already.
+        """
+        reading = self.reading
+        if kind != "table":
+            reading = replace(reading, path_column=None, label_column=())
+        found = samples_of_table(
+            raw, origin, reading, labels_required=self.labels_required, located=kind != "table"
+        )
+        said = [raw.attrs[SAID]] if SAID in raw.attrs else []
+        return self._checked(
+            origin.name,
+            kind,
+            found.table,
+            found.folder,
+            warnings=[*warnings, *found.warnings],
+            notes=[*said, *found.notes],
+            used=found.used,
+            roles=found.roles,
+        )
+
+    def _checked(
+        self,
+        name: str,
+        kind: str,
+        raw: pd.DataFrame,
+        folder: Place,
+        *,
+        warnings: Sequence[str] = (),
+        notes: Sequence[str] = (),
+        embeddings: ArrayFile | np.ndarray | None = None,
+        used: Sequence[str] = (),
+        roles: Mapping[str, str] | None = None,
+        left_out: Mapping[tuple[str, str], int] | None = None,
+    ) -> Manifest:
+        table, unused, column_warnings = typed(raw, name, labels_required=self.labels_required)
+        origin = folder
+        if isinstance(folder, RemoteFile):
+            table, folder = _located(table, folder), Path.cwd()
+        manifest = Manifest(
+            name,
+            kind,
+            table,
+            folder,
+            unused=tuple(column for column in unused if column not in used),
+            embeddings=embeddings,
+            labels_required=self.labels_required,
+            repeated=self.repeated,
+            pixel_range=self.reading.range,
+            given=self.given,
+            roles=dict(roles or {}),
+            left_out=dict(left_out or {}),
+        )
+        manifest = replace(manifest, warnings=(*warnings, *column_warnings, *validate(manifest)))
+        told = (sentence(manifest), *notes)
+        outside = _confined(manifest, origin) if self.confined else ()
+        return replace(manifest, notes=(*told, *outside))
 
 
 def manifest_of(
@@ -121,6 +264,7 @@ def manifest_of(
     name: str = "the table",
     labels: Labels = "required",
     repeated: bool = False,
+    reading: Reading = AS_IT_IS,
 ) -> Manifest:
     """Check a table that is in memory just as one that was read from a file, but for where its files lie.
 
@@ -130,56 +274,21 @@ def manifest_of(
         name: How messages call it.
         labels: As for `read_manifest`.
         repeated: As for `read_manifest`.
+        reading: As for `read_manifest`.
 
     Raises:
         DataError: It is not usable as it is.
     """
     # Whoever has a table in memory has made it: it came in no folder that it could lead out of.
-    required = labels != "optional"
-    return _checked(name, "table", table, folder.resolve(), required, confined=False, repeated=repeated)
+    reader = _Reader(name, labels != "optional", repeated, reading, confined=False)
+    return reader.table(table, Origin(name, name, folder.resolve()))
 
 
-def _read_stdin(stdin: BinaryIO, labels_required: bool, repeated: bool) -> Manifest:
-    content = read_stream(stdin, _STDIN)
-    if not content.strip():
-        raise DataError(
-            "nothing came on standard input",
-            expected="a table with the columns path and label",
-            hint="the command before the pipe wrote nothing: run it alone to see why",
-        )
-    table = parse(content, recognise(content), _STDIN)
-    return _checked(_STDIN, "table", table, Path.cwd(), labels_required, repeated=repeated)
-
-
-def _checked(
-    name: str,
-    kind: str,
-    raw: pd.DataFrame,
-    folder: Place,
-    labels_required: bool,
-    warnings: Sequence[str] = (),
-    embeddings: ArrayFile | np.ndarray | None = None,
-    *,
-    confined: bool = True,
-    repeated: bool = False,
-) -> Manifest:
-    said = [raw.attrs[SAID]] if SAID in raw.attrs else []
-    table, unused, column_warnings = typed(raw, name, labels_required=labels_required)
-    origin = folder
-    if isinstance(folder, RemoteFile):
-        table, folder = _located(table, folder), Path.cwd()
-    manifest = Manifest(
-        name,
-        kind,
-        table,
-        folder,
-        unused=tuple(unused),
-        embeddings=embeddings,
-        labels_required=labels_required,
-        repeated=repeated,
-    )
-    manifest = replace(manifest, warnings=(*warnings, *column_warnings, *validate(manifest)))
-    return replace(manifest, notes=(*said, *_confined(manifest, origin))) if confined else manifest
+def _read_list(place: Place, format: str, name: str, labels_required: bool) -> tuple[pd.DataFrame, list[str]]:
+    content = read_table(place, format, name)
+    if format == "json":
+        return parse_json(content, name, labels_required=labels_required)
+    return parse_list(content, name, labels_required=labels_required), []
 
 
 def _confined(manifest: Manifest, folder: Place) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ import pandas as pd
 from divacli.errors import DataError, listed
 from divacli.files.tar import compressed, members, others, read_member
 from divacli.images.kinds import IMAGE_SUFFIXES
-from divacli.manifest.folder import check_names
+from divacli.manifest.listing import check_names
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 _LABELS = "a label in a .cls member, in a .json member under the key label or cls, or in a .txt member"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -26,7 +26,8 @@ class Manifest:
 
     Attributes:
         name: How messages call it: the argument as typed, or "standard input".
-        kind: "folder", "table", "npz", "shards" (tar files), or "store".
+        kind: "folder", "table", "npz", "shards" (tar files), "parquet" (images in Parquet files), or
+            "store".
         table: One row a sample, RangeIndex. Columns path (str, as written), label (str) and weight (float64,
             1 where not given), then group, split, id and feature_source where there are such, then all
             others. Where `feature_source` is not empty it names the `.npz` file or feature store that holds
@@ -42,6 +43,11 @@ class Manifest:
         repeated: Whether a path may stand in several rows, each of which is a vote on its label.
         pixel_range: The values that are black and white in images of more than 8 bits, as given or as looked
             for; None: not looked for yet.
+        given: DATA as it was named, where that is not `name`.
+        n_unlisted: Images beside the table that it does not name.
+        roles: By path, label, weight and split the columns that these are made from, where they have other
+            names or were asked for.
+        left_out: Files of a folder that are no samples: how many for each reason and suffix.
     """
 
     name: str
@@ -55,6 +61,10 @@ class Manifest:
     labels_required: bool = True
     repeated: bool = False
     pixel_range: tuple[float, float] | PixelRange | None = None
+    given: str = ""
+    n_unlisted: int = 0
+    roles: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
     @property
     def labelled(self) -> bool:
@@ -107,7 +117,7 @@ class Manifest:
         return numbers.astype(np.int64)
 
     def files(self) -> list[str]:
-        """Absolute path, which may lead into a tar file, or URL, of each row."""
+        """Absolute path, which may lead into a tar or Parquet file, or URL, of each row."""
         folder = str(self.folder)
         return [joined(folder, path) for path in self.table["path"]]
 

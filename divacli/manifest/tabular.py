@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import io
@@ -9,14 +10,15 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from divacli.errors import DataError
-from divacli.files.path_or_url import Place
+from divacli.files.parquet_images import image_columns, open_parquet, refused
+from divacli.files.path_or_url import Place, opened
 from divacli.manifest.bounded import LONGEST_LINE, most_unpacked, read_table, require_room, too_dense
 from divacli.manifest.column_types import require_different
 from divacli.manifest.formulas import PATH_COLUMNS, restored, restored_path
@@ -33,7 +35,9 @@ _CELL_BYTES = 8  # that any cell takes in memory, at the least
 SAID = "said"
 """Attribute of a table: what is to be said of how it was read."""
 
-_NAMES = {";": "semicolons", "\t": "tabs"}
+_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+
+_LINES = 50  # that csv.Sniffer looks at
 
 _HEADER = 1 << 20  # bytes that are looked at for it
 
@@ -60,30 +64,58 @@ def parse(data: bytes, format: str, name: str) -> pd.DataFrame:
         raise DataError(f"{name} is empty", expected="a table with the columns path and label")
     if format == "parquet":
         return _parse_parquet(data, name)
+    said = []
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        data = _from_utf16(data, name)
+        said.append("it is in UTF-16")
     if format == "jsonl":
-        return _parse_jsonl(data, name)
-    if format == "tsv":
-        return parse_delimited(data, "\t", name)
-    delimiter, data = _delimiter(data)
-    table = parse_delimited(data, delimiter, name)
-    if delimiter != ",":
-        table.attrs[SAID] = f"{name}: its cells are separated by {_NAMES[delimiter]}"
+        table = _parse_jsonl(data, name)
+    else:
+        usual = "\t" if format == "tsv" else ","
+        delimiter, data = _delimiter(data, usual)
+        table = parse_delimited(data, delimiter, name)
+        if delimiter != usual:
+            said.append(f"its cells are separated by {_NAMES[delimiter]}")
+    if said:
+        table.attrs[SAID] = f"{name}: {' and '.join(said)}"
     return table
 
 
-def _delimiter(data: bytes) -> tuple[str, bytes]:
-    """The character between the cells of a .csv file, and the file without a line in which Excel says it."""
+def _from_utf16(data: bytes, name: str) -> bytes:
+    """The text of what Excel calls Unicode text, in UTF-8.
+
+    Raises:
+        DataError: It is no UTF-16.
+    """
+    try:
+        return data.decode("utf-16").encode()
+    except UnicodeError as error:
+        raise DataError(
+            f"{name} begins as UTF-16 does and is none: {error}", expected="a table in UTF-8 or UTF-16"
+        ) from error
+
+
+def _delimiter(data: bytes, usual: str) -> tuple[str, bytes]:
+    """The character between the cells of a table, and the file without a line in which Excel says it.
+
+    Args:
+        data: The file.
+        usual: What is taken where the header has one outside of quotes, and where none can be told.
+    """
     bom = _BOM if data.startswith(_BOM) else b""
     first, _, rest = data.removeprefix(_BOM).lstrip(b"\r\n").partition(b"\n")
-    said = re.fullmatch(rb'\s*"?sep=([,;\t])"?\s*', first, re.IGNORECASE)
+    said = re.fullmatch(rb'\s*"?sep=([,;|\t])"?\s*', first, re.IGNORECASE)
     if said:
         return said[1].decode(), bom + rest
     start = data[len(bom) : len(bom) + _HEADER].decode(errors="replace").lstrip("\r\n")
-    for mark in (",", ";", "\t"):
-        with contextlib.suppress(csv.Error, StopIteration):
-            if len(next(csv.reader(io.StringIO(start, newline=""), delimiter=mark, strict=True))) > 1:
-                return mark, data
-    return ",", data
+    with contextlib.suppress(csv.Error, StopIteration):
+        if len(next(csv.reader(io.StringIO(start, newline=""), delimiter=usual, strict=True))) > 1:
+            return usual, data
+    with contextlib.suppress(csv.Error):
+        # Whole lines: a cut one would look like a shorter row.
+        lines = "\n".join(start.splitlines()[:_LINES])
+        return csv.Sniffer().sniff(lines, "".join(_NAMES)).delimiter, data
+    return usual, data
 
 
 def parse_file(place: Place, format: str, name: str) -> pd.DataFrame:
@@ -93,6 +125,10 @@ def parse_file(place: Place, format: str, name: str) -> pd.DataFrame:
         OSError: It cannot be read, is no regular file, or is too large.
         DataError: As `parse`, or a line is too long.
     """
+    if format == "parquet":
+        # By the end of the file, before all images of it are in memory; of a damaged one `parse` says so.
+        with opened(place) as stream, contextlib.suppress(pa.ArrowException, OSError):
+            _refuse_images(pq.ParquetFile(stream), name)
     return parse(read_table(place, format, name), format, name)
 
 
@@ -100,6 +136,8 @@ def recognise(data: bytes) -> str:
     """Tell the format of a table that came without a file name."""
     if data.startswith(b"PAR1"):
         return "parquet"
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        data = data[: 2 * _HEADER].decode("utf-16", errors="replace").encode(errors="replace")
     text = data.removeprefix(_BOM).lstrip()
     if text.startswith(b"{"):
         return "jsonl"
@@ -113,7 +151,7 @@ def parse_delimited(data: bytes, delimiter: str, name: str) -> pd.DataFrame:
     Raises:
         DataError: A damaged or ragged table, or none in UTF-8.
     """
-    text = _decode(data, name)
+    text = decoded_text(data, name)
     # The csv module and not pandas: pandas fills short rows up and shifts long ones without a word.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
@@ -185,12 +223,26 @@ def _whole_rows(reader: Iterator[list[str]], width: int, name: str) -> Iterator[
 def _parse_jsonl(data: bytes, name: str) -> pd.DataFrame:
     records = []
     # Split at "\n" alone: str.splitlines would also cut at the U+2028 that a JSON string may hold.
-    for number, line in enumerate(_decode(data, name).split("\n"), start=1):
+    for number, line in enumerate(decoded_text(data, name).split("\n"), start=1):
         if line.strip():
             records.append(_parse_line(line, f"{name}: line {number}"))
+    return records_table(records, len(data), name)
+
+
+def records_table(records: Sequence[Mapping[str, object]], held: int, name: str) -> pd.DataFrame:
+    """A table of JSON objects, with a column for each key, None where an object lacks it.
+
+    Args:
+        records: Of n rows.
+        held: Bytes of the file that they are from.
+        name: How messages call it.
+
+    Raises:
+        DataError: Too many columns, or cells.
+    """
     names = dict.fromkeys(key for record in records for key in record)
     _check_width(len(names), name)
-    _check_cells(len(names) * len(records), len(data), name)
+    _check_cells(len(names) * len(records), held, name)
     return pd.DataFrame({key: _column([record.get(key) for record in records]) for key in names})
 
 
@@ -204,7 +256,7 @@ def _column(values: list[object]) -> pd.Series:
 
 def _parse_line(line: str, where: str) -> dict[str, object]:
     try:
-        record = json.loads(line, object_pairs_hook=_unambiguous)
+        record = json.loads(line, object_pairs_hook=unambiguous)
         if "\\u" in line:
             json.dumps(
                 record, ensure_ascii=False
@@ -219,8 +271,15 @@ def _parse_line(line: str, where: str) -> dict[str, object]:
     return record
 
 
-def _unambiguous(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """A JSON object; of a key that is there twice the first value would be lost."""
+def unambiguous(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object; of a key that is there twice the first value would be lost.
+
+    Args:
+        pairs: Its keys and values.
+
+    Raises:
+        ValueError: A key is there twice.
+    """
     found = dict(pairs)
     if len(found) < len(pairs):
         key = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
@@ -229,20 +288,48 @@ def _unambiguous(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _parse_parquet(data: bytes, name: str) -> pd.DataFrame:
-    try:
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    file = open_parquet(pa.BufferReader(data), name)
+    _refuse_images(file, name)
+    return decoded_parquet(file, len(data), name)
+
+
+def _refuse_images(file: pq.ParquetFile, name: str) -> None:
+    """Refuse a table that holds its images, where these cannot be read one by one.
+
+    Raises:
+        DataError: It does, and names no files.
+    """
+    names = file.schema_arrow.names
+    if "path" not in names and (columns := image_columns(file, name)):
+        raise DataError(
+            f"{name} holds images, in its column {columns[0]}",
+            expected="such a table in a file of this machine",
+            hint="download it, and give the file or its folder as DATA",
+        )
+
+
+def decoded_parquet(
+    file: pq.ParquetFile, held: int, name: str, columns: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Decode an open Parquet file, or some of its columns, as `parse` gives them.
+
+    Args:
+        file: The file.
+        held: Its bytes.
+        name: How messages call it.
+        columns: Names of columns, or of fields of structs such as `image.path`; None: all.
+
+    Raises:
+        DataError: As `parse`.
+    """
+    with refused(name):
         _check_width(len(file.schema.names), name)
-        require_room(file.metadata.num_rows, len(data), name, _AS_TEXT)
-        _check_cells(file.metadata.num_rows * file.metadata.num_columns, len(data), name)
+        require_room(file.metadata.num_rows, held, name, _AS_TEXT)
+        _check_cells(file.metadata.num_rows * file.metadata.num_columns, held, name)
         _require_names_apart(list(file.schema_arrow), name)
-        table = _decoded(file, len(data), name)
+        table = _decoded(file, held, name, columns)
         table.validate(full=True)
         _require_whole(file.metadata, table.num_rows)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise DataError(
-            f"{name} cannot be read as Parquet: {reason}", expected="a whole Parquet file"
-        ) from error
     try:
         for column in table.columns:
             if pa.types.is_nested(column.type) and _holds_times(column.type):
@@ -280,7 +367,7 @@ def _holds_times(kind: pa.DataType) -> bool:
     return pa.types.is_temporal(kind) or any(map(_holds_times, inner))
 
 
-def _decoded(file: pq.ParquetFile, held: int, name: str) -> pa.Table:
+def _decoded(file: pq.ParquetFile, held: int, name: str, columns: Sequence[str] | None) -> pa.Table:
     """All rows, as long as they are no more than a file of so many bytes may hold.
 
     What a file states of itself does not tell: a text may stand in it once, however many rows have it.
@@ -288,9 +375,9 @@ def _decoded(file: pq.ParquetFile, held: int, name: str) -> pa.Table:
     Raises:
         DataError: They are more.
     """
-    batches = []
+    batches: list[pa.RecordBatch] = []
     unpacked = 0
-    for batch in file.iter_batches(batch_size=_BATCH):
+    for batch in file.iter_batches(batch_size=_BATCH, columns=columns):
         unpacked += sum(
             (column.dictionary_decode() if pa.types.is_dictionary(column.type) else column).nbytes
             for column in batch.columns
@@ -298,7 +385,7 @@ def _decoded(file: pq.ParquetFile, held: int, name: str) -> pa.Table:
         if unpacked > most_unpacked(held):
             raise too_dense(name, unpacked, held, _AS_TEXT)
         batches.append(batch)
-    return pa.Table.from_batches(batches, file.schema_arrow)
+    return pa.Table.from_batches(batches, file.schema_arrow if columns is None else None)
 
 
 def _require_whole(about: pq.FileMetaData, rows: int) -> None:
@@ -321,7 +408,16 @@ def _require_whole(about: pq.FileMetaData, rows: int) -> None:
         raise OSError(f"{rows:,} rows, where {about.num_rows:,} are stated")
 
 
-def _decode(data: bytes, name: str) -> str:
+def decoded_text(data: bytes, name: str) -> str:
+    """The text of a file.
+
+    Args:
+        data: The whole file, in UTF-8, with a mark of the byte order or without.
+        name: How messages call it.
+
+    Raises:
+        DataError: It is not in UTF-8.
+    """
     try:
         return data.removeprefix(_BOM).decode()
     except UnicodeDecodeError as error:

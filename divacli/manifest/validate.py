@@ -10,13 +10,14 @@ import unicodedata
 import numpy as np
 import pandas as pd
 
-from divacli.errors import DataError, listed
+from divacli.errors import Again, DataError, listed
 from divacli.files.path_or_url import Place, is_file, is_special, joined
 from divacli.files.regular import NO_REGULAR_FILE
 from divacli.files.remote import RemoteFile
 from divacli.files.urls import is_url
 from divacli.manifest.column_types import row_numbers
 from divacli.manifest.columns import FEATURE_SOURCE
+from divacli.manifest.suggest import suggest
 from divacli.manifest.table import LOOKS, Manifest, alike
 
 _LOOKED_AT = 100  # of the files that are missing
@@ -32,7 +33,7 @@ def validate(manifest: Manifest) -> list[str]:
     may be 0: such samples are a pool that others are chosen from.
 
     Returns:
-        The warnings: classes of one sample, labels that are hard to tell apart, several splits.
+        The warnings: classes of one sample, labels that are hard to tell apart.
 
     Raises:
         DataError: An empty path or label, a path twice that may not be, fewer than two classes, an unusable
@@ -68,9 +69,6 @@ def validate(manifest: Manifest) -> list[str]:
             warnings.append(f"{name}: classes with a single sample: {listed(single)}.")
     if pairs := alike(counts.index):
         warnings.append(f"{name}: labels that differ only by {LOOKS} count as different: {listed(pairs)}.")
-    if "split" in table and table["split"].nunique() > 1:
-        splits = sorted(map(repr, table["split"].unique()))
-        warnings.append(f"{name}: all rows are used, whatever their split: {listed(splits)}.")
     return warnings
 
 
@@ -113,7 +111,7 @@ def check_files(manifest: Manifest) -> None:
     """Check that every row's file is there; rows whose `feature_source` holds their embedding need none.
 
     Raises:
-        DataError: A path that is not a regular file, a link to one, or a member of a tar file; or a URL.
+        DataError: A path that is not a regular file, a link to one, or in a tar or Parquet file; or a URL.
     """
     table = manifest.table
     wanted = table[FEATURE_SOURCE] == "" if FEATURE_SOURCE in table else np.ones(len(table), bool)
@@ -133,7 +131,7 @@ def require_files(manifest: Manifest, files: list[str]) -> None:
 
     Args:
         manifest: That they are of, for the message.
-        files: Absolute paths, which may lead into tar files.
+        files: Absolute paths, which may lead into tar or Parquet files.
 
     Raises:
         DataError: Some are missing, or no regular files.
@@ -147,13 +145,27 @@ def require_files(manifest: Manifest, files: list[str]) -> None:
             hint="leave them out: reading one may never end",
         )
     if missing:
+        advice, there = _where_they_are(manifest, missing)
         raise DataError(
-            f"{manifest.name}: {len(missing):,} of {len(files):,} files are not there: {listed(missing)}",
+            f"{manifest.name}: {len(missing):,} of {len(files):,} files are not there: {listed(missing)}"
+            + there,
             expected=f"a file for every row; relative paths start from {manifest.folder}",
-            hint="write their names in the Unicode form (NFC or NFD) that they have in the file system"
-            if any(map(_otherwise_composed, missing[:_LOOKED_AT]))
-            else "correct the paths, or put the table into the folder that its paths start from",
+            hint=advice,
         )
+
+
+def _where_they_are(manifest: Manifest, missing: list[str]) -> tuple[str, str]:
+    """What to do about files that are not there, and where they are, if that is near."""
+    if any(map(_otherwise_composed, missing[:_LOOKED_AT])):
+        return "write their names in the Unicode form (NFC or NFD) that they have in the file system", ""
+    if manifest.kind == "table":
+        name = manifest.given or manifest.name
+        found = suggest(manifest.table[["path"]], manifest.folder)
+        root = found.options.get("root")
+        if root is not None:
+            there = f". Of {found.n_sought} that were looked for, {found.n_found} are below {root}"
+            return Again(name, name, {"root": root}), there
+    return "correct the paths, or name the folder that they start from with --root", ""
 
 
 def _otherwise_composed(file: str) -> bool:

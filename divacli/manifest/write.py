@@ -23,8 +23,9 @@ from divacli.files.write import output_error, write_bytes
 from divacli.manifest.bounded import LONGEST_LINE
 from divacli.manifest.cells import NotPlainError, is_nested, plain, to_json
 from divacli.manifest.column_types import is_missing
-from divacli.manifest.columns import FEATURE_SOURCE
+from divacli.manifest.columns import FEATURE_SOURCE, SPLIT
 from divacli.manifest.formulas import PATH_COLUMNS, harmless, harmless_path
+from divacli.manifest.written import note_written
 
 _BLOCK_ROWS = 16_384
 _QUOTED = re.compile('[,"\\n\\r]')
@@ -70,6 +71,8 @@ def write_table(
         return
     try:
         stream = stdout or sys.stdout.buffer
+        if stdout is None and _needs_note(table):
+            note_written(content)  # before the end of the stream, which its reader waits for
         remaining = memoryview(content)
         # An unbuffered stream (PYTHONUNBUFFERED) may take only a part of it at a time.
         while remaining:
@@ -79,6 +82,11 @@ def write_table(
         raise
     except OSError as error:
         raise output_error("standard output", error) from error
+
+
+def _needs_note(table: pd.DataFrame) -> bool:
+    """Whether a table has columns that count only where diva wrote it."""
+    return SPLIT in table or ("weight" in table and bool((table["weight"] != 1).any()))
 
 
 def relocate(table: pd.DataFrame, folder: Path, target: Path) -> pd.DataFrame:

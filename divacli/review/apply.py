@@ -18,6 +18,7 @@ from divacli.manifest import Manifest, read_manifest
 from divacli.manifest.columns import without_scores
 from divacli.manifest.labels import with_labels
 from divacli.progress import Progress
+from divacli.reading import AS_IT_IS, NamedData
 from divacli.results.accounting import account
 from divacli.results.result import Target
 from divacli.results.write import ResultFiles
@@ -132,20 +133,21 @@ def with_images(result: ApplyResult, target: ResultFiles, way: Way, progress: Pr
     return replace(result, table=table, said=(*result.said, *warnings), origin=target.base.resolve())
 
 
-def rows_of(data: str) -> Manifest:
+def rows_of(given: str | NamedData) -> Manifest:
     """The samples of DATA, of any kind, without their features.
 
     Raises:
         DivaError: DATA is not usable.
     """
+    data, reading = (given, AS_IT_IS) if isinstance(given, str) else (given.name, given.reading)
     # What may be a feature store takes torch, which takes seconds, to open; the rest is spared these.
     if is_url(data):
         store = not suffix_of(data)
     else:
         store = os.path.exists(os.path.join(str(place_of(data)), STORE_FILE))  # noqa: PTH110, PTH118
     if not store:
-        return read_manifest(data)
+        return read_manifest(data, reading=reading)
     from divacli.features import read_data
 
-    opened = read_data(data)
+    opened = read_data(data, reading=reading)
     return opened if isinstance(opened, Manifest) else opened.manifest

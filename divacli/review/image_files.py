@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from divacli.errors import DataError, OutputError
+from divacli.files.containers import contained, reading_order
 from divacli.files.path_or_url import read_bytes
 from divacli.files.regular import open_regular
 from divacli.files.staging import sync_folder
-from divacli.files.tar import MAX_BYTES, through_tar
+from divacli.files.tar import MAX_BYTES
 from divacli.files.urls import is_url
 
 Way = Literal["symlink", "hardlink", "copy"]
@@ -27,12 +28,12 @@ State = tuple[int, ...]
 
 
 def state_of(file: str) -> State | None:
-    """Return the state of a file; None for a URL and for a member of a tar file.
+    """Return the state of a file; None for a URL and for what lies in a tar or Parquet file.
 
     Raises:
         DataError: There is no such file.
     """
-    if is_url(file) or through_tar(file) is not None:
+    if is_url(file) or contained(file) is not None:
         return None
     try:
         return _state(os.stat(file))  # noqa: PTH116  # a third faster than Path
@@ -50,7 +51,7 @@ def bring_in(
     """Bring files to their places. On return all of them, and the names in their folders, are on disk.
 
     Args:
-        files: (n,) absolute paths, which may lead into tar files, or URLs.
+        files: (n,) absolute paths, which may lead into tar or Parquet files, or URLs.
         states: (n,) of these files when they were looked at, as of `state_of`.
         places: (n,) where they come; their folders are there.
         way: How they come.
@@ -62,8 +63,8 @@ def bring_in(
         OSError: A place cannot be written to.
     """
 
-    def bring(one: tuple[str, State | None, Path]) -> None:
-        file, state, place = one
+    def bring(position: int) -> None:
+        file, state, place = files[position], states[position], places[position]
         if way == "copy" and state is None:
             place.write_bytes(_whole(file))
         elif way == "copy":
@@ -76,7 +77,7 @@ def bring_in(
 
     with ThreadPoolExecutor(_THREADS) as pool:
         try:
-            for _ in pool.map(bring, zip(files, states, places, strict=True)):
+            for _ in pool.map(bring, reading_order(files)):
                 pass
             # When all are written: most of them are on disk by then, and the others are written together.
             if way == "copy":
@@ -144,7 +145,7 @@ def _part(source: BinaryIO, file: str) -> bytes:
 
 
 def _whole(file: str) -> bytes:
-    """All of what lies at a URL or in a tar file."""
+    """All of what lies at a URL, or in a tar or Parquet file."""
     try:
         return read_bytes(file)
     except OSError as error:

@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from divacli.errors import DataError, DivaError, OutputError, listed
+from divacli.files.containers import contained, reading_order
 from divacli.files.path_or_url import read_bytes
 from divacli.files.staging import sync_folder
-from divacli.files.tar import through_tar
 from divacli.files.urls import is_url
 from divacli.images.kinds import IMAGE_SUFFIXES
 from divacli.manifest import Format, Manifest, write_table
@@ -167,7 +167,8 @@ def materialize(
     states = _looked_at(manifest, files, way)
     outside = _from_outside(manifest, way)
     table = manifest.table
-    places = laid_out(table["label"], map(_image_name, files), files)
+    names = {position: _image_name(files[position]) for position in reading_order(files)}
+    places = laid_out(table["label"], map(names.__getitem__, range(len(files))), files)
     metadata = table.drop(columns=["path", "label"]).drop(
         columns=[name for name in table if name in (FEATURE_SOURCE, "image") or _names_files(name)]
     )
@@ -199,11 +200,11 @@ def _looked_at(manifest: Manifest, files: list[str], way: Way) -> list[State | N
             expected="samples that are files",
             hint="leave --materialize out: applied.csv names the rows",
         )
-    apart = [file for file in files if is_url(file) or through_tar(file) is not None]
+    apart = [file for file in files if is_url(file) or contained(file) is not None]
     if apart and way != "copy":
         raise DataError(
-            f"{manifest.name}: {len(apart):,} of {len(files):,} images lie at URLs or in tar files, where "
-            f"nothing can be linked to: {listed(apart)}",
+            f"{manifest.name}: {len(apart):,} of {len(files):,} images lie at URLs, or in tar or Parquet "
+            f"files, where nothing can be linked to: {listed(apart)}",
             expected="files of their own in a file system of this machine",
             hint="use --materialize copy",
         )

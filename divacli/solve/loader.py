@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from divacli.errors import listed
+from divacli.errors import DataError, listed
 from divacli.features import (
     BackboneChoice,
     ExtractOptions,
@@ -23,6 +23,7 @@ from divacli.manifest import Labels, Manifest, alike_between
 from divacli.manifest.columns import FEATURE_SOURCE
 from divacli.manifest.table import LOOKS
 from divacli.progress import Progress, silent
+from divacli.reading import NamedData
 from divacli.run_record import current
 from divacli.solve.duplicates import (
     NEAR_SAMPLES,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from divacli.features.augmentation import NamedTransform
 
 
-Given = str | Manifest | Samples
+Given = str | NamedData | Manifest | Samples
 """DATA as it was named, or as it was read."""
 
 
@@ -201,8 +202,9 @@ class Loader:
         texts: dict[str, Manifest] = {}
         others: dict[str, Manifest | Samples] = {}
         for name, pool in pools.items():
-            if isinstance(pool, str) and is_text_table(pool):
-                texts[name] = read_texts(pool)
+            place = pool.name if isinstance(pool, NamedData) else pool
+            if isinstance(place, str) and is_text_table(place):
+                texts[name] = read_texts(place)
             elif isinstance(pool, Manifest) and pool.kind == TEXTS:
                 texts[name] = pool
             else:
@@ -359,7 +361,17 @@ class Loader:
             self._noted.add(note)
 
     def warned(self, manifest: Manifest) -> None:
-        """Say what the user should know of a data set."""
+        """Say what the user should know of a data set.
+
+        Raises:
+            DataError: Its table names a part of the images only, where that is to stop.
+        """
+        if self._strict and manifest.n_unlisted:
+            raise DataError(
+                f"{manifest.name} does not list {manifest.n_unlisted:,} images of its folder",
+                expected="a row for each image, with --strict",
+                hint="list them, or leave them out with --exclude",
+            )
         unused = [column for column in manifest.unused if column not in self._used]
         if unused:
             self.warn(f"{manifest.name}: columns kept but not used: {listed(unused)}.")
@@ -392,4 +404,6 @@ def opened(data: Given, labels: Labels = "required") -> Manifest | Samples:
     Raises:
         DivaError: DATA is not usable.
     """
+    if isinstance(data, NamedData):
+        return read_data(data.name, labels=labels, reading=data.reading)
     return read_data(data, labels=labels) if isinstance(data, str) else data

@@ -150,7 +150,7 @@ class Problem:
         group: Column whose equal values are left out together; "duplicates" to search for copies; "none".
             None: the column group, where there is one.
         scaling: Of the features: "unit", "standard" or "none".
-        around_head: Linearise around the network's own head.
+        around_head: Linearise around the network's own head, trained on these classes.
         dtype: Of the solve: "float32" or "float64".
         seed: Of whatever is drawn at random.
 

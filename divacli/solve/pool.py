@@ -11,7 +11,7 @@ from divacli.errors import ModelError
 from divacli.features import Samples
 from divacli.features.samples import order_by_path, require_same_features
 from divacli.ridge import PoolProblem, RidgeTask, Span, merged
-from divacli.solve.ridge_problem import SolveOptions, balanced, offset_of, pose, pose_validation
+from divacli.solve.ridge_problem import SolveOptions, balanced, carried_offset, pose, pose_validation
 
 
 def pose_choice(
@@ -36,7 +36,7 @@ def pose_choice(
         DataError: Labels or features that do not fit.
     """
     task = pose(core, options, classes)
-    posed_pool = pose_pool(task, pool, classes, options)
+    posed_pool = pose_pool(task, pool, classes)
     held_out, held_out_order = None, torch.zeros(0, dtype=torch.int64)
     if validation is not None:
         held_out = pose_validation(task, core, validation, options, classes)
@@ -93,7 +93,7 @@ def shared_classes(core: Samples, pool: Samples) -> list[str]:
     return replace(core.manifest, table=both).classes
 
 
-def pose_pool(task: RidgeTask, pool: Samples, classes: list[str], options: SolveOptions) -> RidgeTask:
+def pose_pool(task: RidgeTask, pool: Samples, classes: list[str]) -> RidgeTask:
     """The candidates in the coordinates of the core's task, each at the weight it would enter with."""
     n = len(pool)
     labels = torch.zeros(n, dtype=torch.int64)
@@ -105,6 +105,6 @@ def pose_pool(task: RidgeTask, pool: Samples, classes: list[str], options: Solve
         labels=labels,
         weights=torch.from_numpy(pool.manifest.table["weight"].to_numpy(float, copy=True)),
         validation_mask=torch.zeros(n, dtype=torch.float64),
-        offset=offset_of(pool, task.n_classes, options),
+        offset=carried_offset(task, pool),
         groups=None,
     )

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from divacli.errors import ModelError
 from divacli.features import Samples
 from divacli.features.samples import require_same_features
 from divacli.manifest import Manifest
 from divacli.ridge import LinearOutput, RidgeTask, fit_scaling
 from divacli.solve.groups import DEFAULT_GROUP, group_numbers
+from divacli.solve.head_order import ordered_head, require_head
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class SolveOptions:
             "robust-cross-entropy", which is calibrated and in which a share of the labels may be wrong.
         scaling: "unit", "standard" or "none".
         around_head: Linearise around the network's own head: targets are one-hot labels minus its outputs.
+            Which class each output stands for is found as `divacli.solve.head_order` says.
         group: Column whose equal values are left out together, or None for no groups. The default is used
             where the samples have such a column, and so is that of copies; an empty cell is a group of its
             own.
@@ -54,7 +55,7 @@ def pose(samples: Samples, options: SolveOptions, classes: list[str] | None = No
 
     Raises:
         DataError: There is no such column of groups, or only one group.
-        ModelError: `around_head` without a head of as many classes.
+        ModelError: `around_head` without a head of these classes.
     """
     classes = samples.manifest.classes if classes is None else classes
     labels = class_numbers(samples.manifest, classes)
@@ -70,7 +71,11 @@ def pose(samples: Samples, options: SolveOptions, classes: list[str] | None = No
         dtype=options.dtype,
     )
     scaling = fit_scaling(options.scaling, (task.raw(rows) for rows in task.slices()))
-    return replace(task, scaling=scaling, offset=offset_of(samples, len(classes), options))
+    offset = None
+    if options.around_head:
+        weight, bias = ordered_head(samples, labels, classes)
+        offset = LinearOutput(samples.features, weight.to(options.device), bias.to(options.device))
+    return replace(task, scaling=scaling, offset=offset)
 
 
 def balanced(mask: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -107,7 +112,7 @@ def pose_validation(
     """A separate validation set of a task, in its coordinates; its weights are the validation mask.
 
     Args:
-        task: The training samples as posed.
+        task: The training samples as `pose` gave them.
         samples: The training samples.
         validation: The validation samples.
         options: How.
@@ -116,6 +121,7 @@ def pose_validation(
     Raises:
         StoreError: Features of another network.
         DataError: Labels or features that do not fit the training samples.
+        ModelError: `around_head` with features that feed no head.
     """
     require_same_features(samples, validation)
     weights = torch.from_numpy(validation.manifest.table["weight"].to_numpy(float, copy=True))
@@ -126,30 +132,23 @@ def pose_validation(
         labels=labels,
         weights=torch.zeros_like(weights),
         validation_mask=balanced(weights, labels) if options.balanced else weights,
-        offset=offset_of(validation, task.n_classes, options),
+        offset=carried_offset(task, validation),
         groups=None,
     )
 
 
-def offset_of(samples: Samples, n_classes: int, options: SolveOptions) -> LinearOutput | None:
-    """The outputs of the network's own head that a fit with `around_head` starts from; None without.
+def carried_offset(task: RidgeTask, samples: Samples) -> LinearOutput | None:
+    """The outputs of the network's own head on further samples, in the order found for a task; None without.
+
+    Args:
+        task: As `pose` gave it, not yet projected.
+        samples: Others, of the same network.
 
     Raises:
-        ModelError: There is no such head, or it has another number of classes.
+        ModelError: Their features feed no head.
     """
-    if not options.around_head:
+    if task.offset is None:
         return None
-    if samples.head is None:
-        raise ModelError(
-            "--around-head: these features feed no linear layer that is the network's output",
-            expected="the input of the network's last linear layer as features, or among them",
-            hint="leave --around-head (and --layer) out; with --linearize use head+block:NAME or full",
-        )
-    weight, bias = samples.head
-    if len(weight) != n_classes:
-        raise ModelError(
-            f"--around-head: the network's head has {len(weight)} classes, the data {n_classes}",
-            expected="the same number, in the order of the sorted labels",
-            hint="leave --around-head out for a fresh head",
-        )
-    return LinearOutput(samples.features, weight.to(options.device), bias.to(options.device))
+    require_head(samples)
+    assert isinstance(task.offset, LinearOutput)
+    return LinearOutput(samples.features, task.offset.weight, task.offset.bias)

@@ -73,7 +73,7 @@ def solve(
 
     Raises:
         DataError: The validation set has labels or features that do not fit the samples.
-        ModelError: `around_head` without a head of as many classes.
+        ModelError: `around_head` without a head of these classes.
         SolveError: The problem has no answer.
     """
     with progress("factorising the features", 0):

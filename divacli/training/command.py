@@ -156,4 +156,5 @@ def classes_beside(checkpoint: Path | None) -> list[str] | None:
         classes = json.loads(read_regular(checkpoint.with_suffix(".json"), DOCUMENT_BYTES))["classes"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return classes if isinstance(classes, list) else None
+    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    return classes if named else None

@@ -16,6 +16,7 @@ from divacli.features.samples import failures_of, order_by_path
 from divacli.images.failures import failed_counts
 from divacli.progress import Progress
 from divacli.ridge import SIZES
+from divacli.solve.head_order import HeadOrder, best_order
 from divacli.solve.ridge_problem import SolveOptions, balanced, class_numbers, pose
 from divacli.training.crossfit import Halves, Moved, with_features
 from divacli.training.held_out import TestSet
@@ -122,22 +123,34 @@ class JointTraining:
         self._loss, self._seen = 0.0, 0
         self._seconds, self._since = 0.0, time.monotonic()
 
-    def begin(self, features: Tensor, *, fresh_head: bool | None) -> None:
+    def begin(
+        self, features: Tensor, *, fresh_head: bool | None, known_classes: list[str] | None = None
+    ) -> HeadOrder | None:
         """Weigh the samples before any training, and make heads for their classes.
+
+        A head of its own that stays has its rows put into the order of the classes.
 
         Args:
             features: (N, d) of all images.
             fresh_head: Whether the network's own head gives way; None: if it is not good enough.
+            known_classes: The label of each output of the network's own head, where they are known.
+
+        Returns:
+            The order that the outputs of a head that stays had; None of a fresh one.
         """
         features = features[torch.from_numpy(self._rows)]
         moved = self._reweighted(features)
-        if fresh_head is None:
-            fresh_head = self._own_error(features) > moved.loo_error
-        self.fresh_head = fresh_head
-        if fresh_head:
-            for trainee in (self._main, *self._twins):
+        order = None if fresh_head else self._own_order(features, known_classes)
+        if order is not None and fresh_head is None and 1 - order.agreement > moved.loo_error:
+            order = None
+        self.fresh_head = order is None
+        for trainee in (self._main, *self._twins):
+            if order is None:
                 self._make_head(trainee, features, moved.weights)
+            elif order.moved:
+                trainee.reorder_head(order.rows)
         self._record(moved)
+        return order
 
     def finish(self, save: Callable[[], None]) -> None:
         """Train to the end.
@@ -292,11 +305,11 @@ class JointTraining:
         without_gain = number - self.best["row"]
         self.finished = self.step == self.n_steps or without_gain >= self._options.patience
 
-    def _own_error(self, features: Tensor) -> float:
-        """Share of the samples that the network's head is wrong about."""
+    def _own_order(self, features: Tensor, known_classes: list[str] | None) -> HeadOrder:
+        """The order of the outputs of the network's head that the labels agree with most."""
         with torch.no_grad():
-            predicted = self._main.logits(features.to(self._solve.device)).argmax(dim=1).cpu()
-        return float((predicted != self._labels).double().mean())
+            outputs = self._main.logits(features.to(self._solve.device)).argmax(dim=1).cpu()
+        return best_order(outputs, self._labels, self._samples.manifest.classes, known_classes)
 
     def _make_head(self, trainee: Trainee, features: Tensor, weights: Tensor) -> None:
         """The closed-form head of a trainee's own samples."""

@@ -131,7 +131,8 @@ def train(
         test: Held-out samples whose error is reported, and never used.
         known_classes: The label of each output of the network's present head, where they are known. A head
             for other classes, or for another number of them, gives way to a closed-form one. So does one of
-            unknown classes if it is wrong about more of the samples than leave-one-out predictions are.
+            unknown classes if it is wrong about more of the samples than leave-one-out predictions are. The
+            order of its outputs is the one that the labels agree with most: see `divacli.solve.head_order`.
         checkpoint: A file that keeps the progress, and is gone on from where it exists.
         restart: Begin anew in any case, and delete the progress that there is.
         replaced: Begin anew where it is that of another training.
@@ -185,7 +186,7 @@ def train(
         if images.failed:
             told(left_out(samples.failed, "images"))
         classes = samples.manifest.classes
-        fresh_head = None if known_classes is None else known_classes != classes
+        fresh_head = None if known_classes is None else sorted(known_classes) != sorted(classes)
         if head_of(backbone).out_features != len(classes):
             set_outputs(backbone, len(classes), active)
             fresh_head = True
@@ -203,7 +204,9 @@ def train(
                 save_checkpoint(checkpoint, about, run.state())
 
         if features is not None:
-            run.begin(features, fresh_head=fresh_head)
+            order = run.begin(features, fresh_head=fresh_head, known_classes=known_classes)
+            if order is not None and order.moved:
+                told(f"{order.note}. They are put into that order")
             save()
         elif state is not None:
             run.load_state(state)

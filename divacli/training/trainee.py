@@ -261,6 +261,11 @@ class Trainee:
             {f"{self._layer}.{name}": values[name] for name, _ in self.head.named_parameters()}
         )
 
+    def reorder_head(self, rows: Tensor) -> None:
+        """Put the head's outputs, rows (k,) int64 of its weight, into another order."""
+        values = {name: value[rows.to(value.device)] for name, value in self.head.named_parameters()}
+        self.set_parameters({f"{self._layer}.{name}": value for name, value in values.items()})
+
     def set_parameters(self, values: dict[str, Tensor]) -> None:
         """Take other values for some of the trained parameters."""
         with torch.no_grad():

@@ -38,6 +38,7 @@ def blobs(folder: Path, n: int, d: int, seed: int) -> Samples:
     np.savez(file, embedding=embedding, label=np.array(CLASSES)[label])
     samples = load_samples(str(file), None, None, folder)  # type: ignore[arg-type]  # no network
     weight = torch.from_numpy(np.random.default_rng(7).normal(size=(3, d)).astype(np.float32)) / d
+    weight += 0.2 * torch.eye(3, d)  # a head that knows the classes
     return replace(samples, head=(weight, torch.tensor([0.1, 0.0, -0.1])))
 
 

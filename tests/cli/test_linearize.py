@@ -16,9 +16,11 @@ def test_scores_are_those_of_true_refits(done, images, model, tmp_path):
     assert "verif" in result.stderr
 
 
-def test_around_the_head_the_first_prediction_is_that_of_the_network(done, images, model, tmp_path):
+def test_around_the_head_the_first_prediction_is_that_of_the_network(
+    done, images, model, trained_head, tmp_path
+):
     # With a ridge beyond all bounds nothing is added to f_w0 but an intercept, the same for all three.
-    options = ("--around-head", "--scaling", "none", "--ridge", "1e15")
+    options = ("--checkpoint", trained_head, "--around-head", "--scaling", "none", "--ridge", "1e15")
     for name, linearize in {"plain": (), "both": BOTH}.items():
         done("score", images, *model, *options, *linearize, "--out", name)
     plain, both = (

@@ -282,11 +282,11 @@ def test_scores_are_pruned_without_computing_again(
     assert pruned["error"] == pytest.approx(direct["error"], abs=1e-4)
 
 
-def test_a_store_is_pruned_where_its_images_are_gone(images, model, done, tmp_path):
+def test_a_store_is_pruned_where_its_images_are_gone(images, model, trained_head, done, tmp_path):
     import shutil
 
     shutil.copytree(images, tmp_path / "photos")
-    done("embed", "photos", *model, "--out", "store")
+    done("embed", "photos", *model, "--checkpoint", trained_head, "--out", "store")
     shutil.rmtree(tmp_path / "photos")
     done("score", "store", "--around-head", "--out", "scored")
     done("prune", "scored/scores.csv", "--keep", "0.9")

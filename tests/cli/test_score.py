@@ -481,45 +481,25 @@ def test_val_of_another_width_is_an_error(blobs, run):
 # Around the network's own head
 
 
-@pytest.fixture
-def trained(factory, more_images, tmp_path):
-    """A checkpoint whose last layer was fitted on other images of the same kind."""
-    import runpy
-
-    from PIL import Image
-
-    module = runpy.run_path(str(factory))
-    net, transform = module["make"]()
-    files = sorted(more_images.rglob("*.png"))
-    inputs = torch.stack([transform(Image.open(file)) for file in files]).flatten(1)
-    with torch.no_grad():
-        features = torch.cat([net.hidden(inputs).relu(), torch.ones(len(files), 1)], dim=1)
-        targets = torch.eye(3)[["abc".index(file.parent.name) for file in files]]
-        gram = features.T @ features + 0.05 * torch.eye(11)
-        solution = torch.linalg.solve(gram, features.T @ targets)
-        net.fc.weight.copy_(solution[:10].T)
-        net.fc.bias.copy_(solution[10])
-    torch.save(net.state_dict(), tmp_path / "trained.pt")
-    return tmp_path / "trained.pt"
-
-
-def test_around_head_improves_on_a_network_that_was_trained_for_it(images, model, trained, scores, tmp_path):
+def test_around_head_improves_on_a_network_that_was_trained_for_it(
+    images, model, trained_head, scores, tmp_path
+):
     few = [*sorted(images.glob("a/*"))[:5], *sorted(images.glob("b/*"))[:5], *sorted(images.glob("c/*"))[:5]]
     table = pd.DataFrame({"path": list(map(str, few)), "label": [file.parent.name for file in few]})
     file = write(table, tmp_path / "few.csv")
-    scores(file, *model, "--checkpoint", trained, out="fresh")
-    scores(file, *model, "--checkpoint", trained, "--around-head", out="around")
+    scores(file, *model, "--checkpoint", trained_head, out="fresh")
+    scores(file, *model, "--checkpoint", trained_head, "--around-head", out="around")
     assert summary_of("around")["loo_loss"] < 0.9 * summary_of("fresh")["loo_loss"]
 
 
-def test_around_head_verifies_against_refits(images, model, trained, done):
+def test_around_head_verifies_against_refits(images, model, trained_head, done):
     result = done(
         *(
             "score",
             images,
             *model,
             "--checkpoint",
-            trained,
+            trained_head,
             "--around-head",
             "--dtype",
             "float64",
@@ -543,10 +523,11 @@ def test_around_head_of_embeddings_is_an_error(blobs, run):
     assert "feed no linear layer" in result.stderr
 
 
-def test_around_head_works_from_a_store(images, model, scores, done):
-    done("embed", images, *model, "--out", "store")
+def test_around_head_works_from_a_store(images, model, trained_head, scores, done):
+    network = (*model, "--checkpoint", trained_head)
+    done("embed", images, *network, "--out", "store")
     stored = scores("store", "--around-head", out="stored")
-    assert_close(by_name(stored), by_name(scores(images, *model, "--around-head")), 1e-5)
+    assert_close(by_name(stored), by_name(scores(images, *network, "--around-head")), 1e-5)
 
 
 # --verify

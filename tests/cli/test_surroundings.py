@@ -19,6 +19,8 @@ from divacli.cli.app import app
 from divacli.cli.command import answering_errors
 from divacli.cli.processes import Terminated
 
+CONTEXT = typer.Context(typer.main.get_command(app), info_name="diva")
+
 DIVA = f"{sys.executable} -m divacli"
 
 
@@ -136,7 +138,7 @@ def test_no_shared_memory(more_images, model, run, done, monkeypatch):
 
 
 def answered(error: Exception, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    with pytest.raises(typer.Exit), answering_errors(debug=False):
+    with pytest.raises(typer.Exit), answering_errors(CONTEXT, debug=False):
         raise error
     return capsys.readouterr().err.splitlines()
 

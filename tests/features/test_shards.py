@@ -82,7 +82,7 @@ def test_digests_are_remembered_until_the_shard_changes(
 
     read = []
     real = tar_module.read_member
-    monkeypatch.setattr("divacli.files.path_or_url.read_member", lambda *a: read.append(a) or real(*a))
+    monkeypatch.setattr("divacli.files.containers.read_member", lambda *a: read.append(a) or real(*a))
     files = [f"{tmp_path}/s.tar/1.png"]
     write(b"one")
     first = content_keys(files, silent, tmp_path / "cache")[0]

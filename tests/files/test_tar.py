@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from divacli.errors import DataError
+from divacli.files.containers import Contained, contained
 from divacli.files.existing import shard_names
 from divacli.files.path_or_url import file_digest, is_file, read_bytes
-from divacli.files.tar import members, others, read_member, through_tar
+from divacli.files.tar import members, others, read_member
 
 LONG = f"{'deep/' * 40}{'n' * 120}.jpg"
 
@@ -140,15 +141,17 @@ def test_only_a_file_is_gone_through(tmp_path: Path) -> None:
     inner = write_tar(tmp_path / "folder.tar/s.TAR", [("1.jpg", b"in a tar")])
     assert read_bytes(f"{tmp_path}/folder.tar/1.jpg") == b"in a folder"
     assert read_bytes(f"{inner}/1.jpg") == b"in a tar"
-    assert through_tar(f"{tmp_path}/gone.tar/1.jpg") is None
-    assert through_tar(str(inner)) is None
-    assert through_tar(f"{inner}/../1.jpg") == (str(inner), "1.jpg")
+    assert contained(f"{tmp_path}/gone.tar/1.jpg") is None
+    assert contained(str(inner)) is None
+    assert contained(f"{inner}/../1.jpg") == Contained(str(inner), "1.jpg", tar=True)
 
 
 def test_a_path_through_very_many_tar_files_is_answered_at_once(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "s.tar", [("1.jpg", b"x")])
-    assert through_tar("a.tar/" * 700_000 + "1.jpg") is None
-    assert through_tar(f"{tar}/{'a.tar/' * 700_000}1.jpg") == (str(tar), "a.tar/" * 700_000 + "1.jpg")
+    assert contained("a.tar/" * 700_000 + "1.jpg") is None
+    assert contained(f"{tar}/{'a.tar/' * 700_000}1.jpg") == Contained(
+        str(tar), "a.tar/" * 700_000 + "1.jpg", tar=True
+    )
 
 
 def test_digest_is_that_of_the_member(tmp_path: Path) -> None:

@@ -18,12 +18,15 @@ from PIL import Image
 from rich.panel import Panel
 from rich.table import Table
 
+from divacli.cli.app import app
 from divacli.cli.command import answering_errors
 from divacli.cli.console import console, note, say, warn
 from divacli.cli.options import FrameOptions
 from divacli.errors import DataError, listed
 from divacli.report.terminal.progress import shown
 from divacli.report.terminal.tables import PathCell, add_numbers, add_words, cell, listing
+
+CONTEXT = typer.Context(typer.main.get_command(app), info_name="diva")
 
 # Whatever ends a line, on a terminal or for `str.splitlines`.
 BREAKS = ("\n", "\r", "\r\n", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029")
@@ -109,7 +112,7 @@ def test_progress_and_messages(screen: Callable[[], str]) -> None:
 @pytest.mark.parametrize("debug", [False, True])
 @pytest.mark.parametrize("error", [DataError(EVIL, hint=EVIL), RuntimeError(EVIL), OSError(5, EVIL, EVIL)])
 def test_errors_and_their_tracebacks(error: Exception, debug: bool, screen: Callable[[], str]) -> None:
-    with pytest.raises(typer.Exit), answering_errors(debug=debug):
+    with pytest.raises(typer.Exit), answering_errors(CONTEXT, debug=debug):
         raise error
     written = screen()
     assert_harmless(written)
@@ -179,7 +182,7 @@ def test_every_part_of_an_error_is_one_line(line_break: str) -> None:
 
 
 def test_a_traceback_is_indented(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(typer.Exit), answering_errors(debug=True):
+    with pytest.raises(typer.Exit), answering_errors(CONTEXT, debug=True):
         raise RuntimeError(forging("\n"))
     first, *others = capsys.readouterr().err.split("\n")
     assert first == "Traceback (most recent call last):"

@@ -8,13 +8,14 @@ import pytest
 
 from divacli.errors import DataError
 from divacli.manifest import Manifest, manifest_of, read_manifest
+from tests.made import WEIGHTS
 
 TEXTS = ("true_label", "expected_label", "label_source", "modality", "text", "copy_of")
 
 
 def read(tmp_path: Path, text: str, name: str = "t.csv") -> Manifest:
     (tmp_path / name).write_text(text)
-    return read_manifest(str(tmp_path / name))
+    return read_manifest(str(tmp_path / name), reading=WEIGHTS)
 
 
 def test_columns_of_text(tmp_path: Path) -> None:
@@ -92,22 +93,22 @@ def test_what_only_python_takes_for_a_number(tmp_path: Path, text: str, format: 
     else:
         rows.to_parquet(file)
     with pytest.raises(DataError) as caught:
-        read_manifest(str(file))
+        read_manifest(str(file), reading=WEIGHTS)
     assert "column 'weight' is not a number in data row 1: '" in str(caught.value)
 
 
 def test_bytes_that_only_python_takes_for_a_number(tmp_path: Path) -> None:
     table = pd.DataFrame({"path": ["1", "2"], "label": ["a", "b"], "weight": [b"2.5", b"1"]})
-    assert manifest_of(table, tmp_path).table["weight"].tolist() == [2.5, 1]
+    assert manifest_of(table, tmp_path, reading=WEIGHTS).table["weight"].tolist() == [2.5, 1]
     for wrong in (b"1_000", b"\xff"):
         with pytest.raises(DataError, match="'weight' is not a number in data row 1"):
-            manifest_of(table.assign(weight=[wrong, b"1"]), tmp_path)
+            manifest_of(table.assign(weight=[wrong, b"1"]), tmp_path, reading=WEIGHTS)
 
 
 def test_a_complex_number_is_no_weight(tmp_path: Path) -> None:
     table = pd.DataFrame({"path": ["1", "2"], "label": ["a", "b"], "weight": [1 + 2j, 1]})
     with pytest.raises(DataError, match="'weight' is not a number in data row"):
-        manifest_of(table, tmp_path)
+        manifest_of(table, tmp_path, reading=WEIGHTS)
 
 
 @pytest.mark.parametrize(

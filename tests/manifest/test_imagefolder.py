@@ -62,7 +62,8 @@ def test_a_pool_of_one_folder_has_no_labels(folder: Path) -> None:
 def test_no_labels_at_all(folder: Path, names: list[str]) -> None:
     message = refused(write(folder, {"file_name": names, "category": ["x"] * len(names)}))
     assert "metadata.csv has no column label; its columns are: " in message
-    assert "rename 'category' to 'label'" in message
+    if len({Path(name).parent for name in names}) == 1:
+        assert "label_column='category'" in message
 
 
 def test_files_that_are_not_there(folder: Path) -> None:
@@ -93,11 +94,12 @@ def test_a_path_beside_the_file_name(folder: Path) -> None:
 
 def test_splits(folder: Path) -> None:
     write(folder / "a", {"file_name": ["1.png", "2.png"], "label": ["x", "y"]})
-    assert f"point at one of them: {folder}/a" in refused(folder)
+    assert "metadata in its sub-folder a, and none of its own" in refused(folder)
+    assert "split='a'" in refused(folder)
     (folder / "a").rename(folder / "train")
     write(folder / "b", {"file_name": ["1.png"], "label": ["x"]})
-    assert "metadata in its sub-folders b, train, and none of its own" in refused(folder)
-    assert f"point at one of them: {folder}/train" in refused(folder)
+    assert "2 splits: b (1), train (2)" in refused(folder)
+    assert "split='train'" in refused(folder)
     assert read_manifest(f"{folder}/train").table["path"].tolist() == ["1.png", "2.png"]
 
 

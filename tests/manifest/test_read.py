@@ -13,6 +13,7 @@ import pytest
 from divacli.errors import DataError
 from divacli.manifest import Manifest, check_files, read_manifest
 from divacli.manifest.table import LOOKS
+from tests.made import WEIGHTS
 
 ROWS = [("a/1.png", "NA", 0.5), ("a/2.png", "01", 2.0), ("b,c.png", "None", 1e-3), ('"q".png', "nan", 1.0)]
 
@@ -31,7 +32,7 @@ def content(format: str) -> bytes:
 
 def read(tmp_path: Path, text: str | bytes, name: str = "t.csv") -> Manifest:
     (tmp_path / name).write_bytes(text.encode() if isinstance(text, str) else text)
-    return read_manifest(str(tmp_path / name))
+    return read_manifest(str(tmp_path / name), reading=WEIGHTS)
 
 
 def refused(tmp_path: Path, text: str | bytes, name: str = "t.csv") -> str:
@@ -46,7 +47,7 @@ def refused(tmp_path: Path, text: str | bytes, name: str = "t.csv") -> str:
 @pytest.mark.parametrize("way", ["file", "upper case", "stdin"])
 def test_formats_agree(tmp_path: Path, format: str, way: str) -> None:
     if way == "stdin":
-        manifest = read_manifest("-", stdin=io.BytesIO(content(format)))
+        manifest = read_manifest("-", stdin=io.BytesIO(content(format)), reading=WEIGHTS)
         assert (manifest.name, manifest.folder) == ("standard input", Path.cwd())
     else:
         suffix = format.upper() if way == "upper case" else format
@@ -141,10 +142,10 @@ def test_json_lines_may_hold_any_line_separator_of_unicode(tmp_path: Path) -> No
         ("", "t.parquet", ["is empty"]),
         ("path,label\n", "t.csv", ["a header and no rows"]),
         ("a.png,cat\nb.png,dog\n", "t.csv", ["no column path and no column label", "a.png, cat", "header"]),
-        ("filepath,Label\n1,a\n", "t.csv", ["rename 'filepath' to 'path'", "rename 'Label' to 'label'"]),
-        ("image,label\n1,a\n", "t.csv", ["its columns are: image, label", "rename 'image' to 'path'"]),
-        ("path, label\n1,a\n", "t.csv", ["rename ' label' to 'label'"]),
-        ("path,labl\n1,a\n", "t.csv", ["rename 'labl' to 'label'"]),
+        ("filepath,Label\n1,a\n", "t.csv", ["path_column='filepath'", "label_column='Label'"]),
+        ("image,label\n1,a\n", "t.csv", ["its columns are: image, label", "path_column='image'"]),
+        ("path, label\n1,a\n", "t.csv", ["label_column=' label'"]),
+        ("path,labl\n1,a\n", "t.csv", ["label_column='labl'"]),
         ("path,label,path\n1,a,2\n", "t.csv", ["more than one column named path"]),
         ("path,label\n1,a\n2\n", "t.csv", ["line 3 has 1 cells", "2 cells, as in the header"]),
         ("path,label\n1,a\n2,b,c\n", "t.csv", ["line 3 has 3 cells"]),
@@ -171,7 +172,7 @@ def test_json_lines_may_hold_any_line_separator_of_unicode(tmp_path: Path) -> No
         ("path,label\n1,a\n2,a\n", "t.csv", ["one class only: a"]),
         ("path,label\n1,a\n2,b\nx/../1,a\n", "t.csv", ["more than once, again in data row 3: x/../1"]),
         ("path,label\n" + "1,a\n" * 9 + "2,b\n", "t.csv", ["data rows 2, 3, 4, 5, 6 and 3 more: 1"]),
-        ("path,label\n1,a\n2,b\n", "t.txt", ["no kind of DATA", ".parquet"]),
+        ("path,label\n1,a\n2,b\n", "t.dat", ["no kind of DATA", ".parquet"]),
         ("path,label\n1,a\n2,b\n", "t.csv.gz", ["no kind of DATA"]),
     ],
 )
@@ -195,11 +196,10 @@ def test_one_path_in_two_sources_is_two_samples(tmp_path: Path) -> None:
 
 
 def test_warnings(tmp_path: Path) -> None:
-    text = "path,label,split\n1,cat,train\n2,Cat,test\n3,cat ,train\n4,dog,train\n5,dog,train\n"
-    single, alike, split = read(tmp_path, text).warnings
+    text = "path,label\n1,cat\n2,Cat\n3,cat \n4,dog\n5,dog\n"
+    single, alike = read(tmp_path, text).warnings
     assert "classes with a single sample: Cat, cat, cat ." in single
     assert f"differ only by {LOOKS} count as different: 'Cat' / 'cat' / 'cat '." in alike
-    assert "whatever their split: 'test', 'train'." in split
 
 
 def test_standard_input_without_a_table(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from divacli.errors import DataError
 from divacli.manifest import Manifest, manifest_of, read_manifest, relocate, write_table
+from tests.made import WEIGHTS
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -20,7 +21,7 @@ def touch(folder: Path, *names: str) -> Path:
 
 def read(tmp_path: Path, text: str, name: str = "t.csv") -> Manifest:
     (tmp_path / name).write_text(text)
-    return read_manifest(str(tmp_path / name), labels="optional")
+    return read_manifest(str(tmp_path / name), labels="optional", reading=WEIGHTS)
 
 
 def npz(tmp_path: Path, **arrays: object) -> str:
@@ -75,8 +76,8 @@ def test_one_class_and_weights_of_zero_are_fine_in_a_pool(tmp_path: Path) -> Non
     ("text", "parts"),
     [
         ("path,label\n1,a\n2,\n3, \n", ["2 of 3 rows have no label", "or in none", "two tables"]),
-        ("file\n1\n", ["no column path;", "among them path\n", "rename 'file' to 'path'"]),
-        ("x\n1\n", ["add the header path,"]),
+        ("file\n1\n", ["no column path;", "with the columns path,", "path_column='file'"]),
+        ("x\n1\n", ["add the header path"]),
         ("path\n1\n./1\n", ["the same path more than once"]),
         ("path,label\n,\n", ["path is empty in data row 1"]),
         ("path,weight\n1,-1\n", ["weight is empty, negative"]),
@@ -95,7 +96,7 @@ def test_a_column_that_looks_like_labels_is_pointed_out(tmp_path: Path) -> None:
     assert not manifest.labelled
     assert (
         manifest.warnings[-1]
-        == f"{tmp_path}/t.csv: no column label; rename 'Class' if that holds the labels."
+        == f"{tmp_path}/t.csv: no column label; --label-column 'Class' takes that for it."
     )
     assert read(tmp_path, "path,true_label\n1,a\n2,b\n").warnings == ()
 
@@ -106,7 +107,7 @@ def test_images_directly_in_a_folder(tmp_path: Path) -> None:
     assert manifest.table["path"].tolist() == ["1.jpg", "2.png"]
     assert manifest.table["label"].tolist() == ["", ""]
     assert not manifest.labelled
-    empty, others = manifest.warnings
+    others, empty = manifest.warnings
     assert "1 sub-folders without images: empty." in empty
     assert "1 files that are not images: notes.txt." in others
     with pytest.raises(DataError, match=r"2 images without a class folder \(1 sub-folders\)"):
@@ -167,7 +168,7 @@ def test_without_labels_keeps_embeddings(tmp_path: Path) -> None:
 def test_table_in_memory_is_checked_as_a_file_is(tmp_path: Path) -> None:
     table = pd.DataFrame({"label": [1, 2], "path": ["x.png", "y.png"]}, index=[7, 7])
     table.to_csv(tmp_path / "t.csv", index=False)
-    manifest = manifest_of(table, tmp_path)
+    manifest = manifest_of(table, tmp_path, reading=WEIGHTS)
     pd.testing.assert_frame_equal(manifest.table, read_manifest(str(tmp_path / "t.csv")).table)
     assert manifest.files() == [f"{tmp_path}/x.png", f"{tmp_path}/y.png"]
     with pytest.raises(DataError, match="pool has no column label"):

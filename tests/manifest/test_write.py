@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from divacli.errors import OutputError
 from divacli.files.write import write_text
 from divacli.manifest import Format, read_manifest, relocate, write_table
+from tests.made import WEIGHTS
 
 FORMATS = ["csv", "jsonl", "parquet"]
 TABLE = pd.DataFrame(
@@ -104,12 +105,12 @@ def test_written_then_read_is_the_same(
     table["weight"] = [1.0] + [weight] * (len(paths) - 1)
     target = tmp_path_factory.getbasetemp() / f"written.{format}"
     write_table(table, target, format)
-    again = read_manifest(str(target)).table
+    again = read_manifest(str(target), reading=WEIGHTS).table
     assert again["path"].tolist() == table["path"].tolist()
     assert again["label"].tolist() == table["label"].tolist()
     assert again["weight"].tolist() == table["weight"].tolist()
     with target.open("rb") as stdin:
-        assert read_manifest("-", stdin=stdin).table.equals(again)
+        assert read_manifest("-", stdin=stdin, reading=WEIGHTS).table.equals(again)
 
 
 @pytest.mark.parametrize("target", ["data", "data/out", "elsewhere/out", "."])

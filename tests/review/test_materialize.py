@@ -363,7 +363,9 @@ def test_members_of_tar_files_are_copied_and_not_linked(photos, tmp_path):
     )
     manifest = manifest_of(table, tmp_path)
     for way in ("symlink", "hardlink"):
-        with pytest.raises(DataError, match="8 of 8 images lie at URLs or in tar files") as caught:
+        with pytest.raises(
+            DataError, match="8 of 8 images lie at URLs, or in tar or Parquet files"
+        ) as caught:
             make(manifest, tmp_path / "images", way)
         assert "--materialize copy" in str(caught.value)
     made, _ = make(manifest, tmp_path / "images")

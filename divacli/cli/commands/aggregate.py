@@ -16,6 +16,7 @@ from divacli.cli.options import (
     OutputOptions,
     ProblemOptions,
 )
+from divacli.cli.reading_options import ReadingOptions
 from divacli.cli.values import budget_value, require_one_stdin
 from divacli.files.existing import require_present
 
@@ -25,9 +26,10 @@ _PANEL = "Choice"
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @command(app, "aggregate")
+    @command(app, "aggregate", ("test_split",))
     def aggregate(
         data: Data,
+        reading: ReadingOptions,
         pool: Annotated[
             list[str],
             typer.Option(
@@ -69,6 +71,9 @@ def register(app: typer.Typer) -> None:
         target.required_folder(f"the table's features go into {FEATURES}, which needs a folder")
         loader = loader_of(network, compute, frame, problem.group)
         options = solve_options(problem, loader)
+        pools = {name: reading.pool(one) for name, one in named_modalities(pool).items()}
         how = ExtendOptions(budget, choice.refit_every, choice.min_trust, share=share)
-        result = aggregate_data(loader, data, named_modalities(pool), options, how, problem.val)
+        result = aggregate_data(
+            loader, reading.data(data), pools, options, how, reading.val(problem.val, data)
+        )
         deliver(result, target, aggregate_summary, frame, cache=compute.cache)

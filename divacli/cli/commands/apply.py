@@ -11,6 +11,7 @@ import typer
 from divacli.cli.command import command
 from divacli.cli.console import RichProgress, note
 from divacli.cli.options import Data, FrameOptions, OutputOptions
+from divacli.cli.reading_options import WITHOUT_OTHERS, ReadingOptions
 from divacli.files.existing import require_present
 
 
@@ -32,9 +33,10 @@ class LabelIssues(StrEnum):
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @command(app, "apply", without=("report",))
+    @command(app, "apply", without=("report", *WITHOUT_OTHERS))
     def apply(
         data: Data,
+        reading: ReadingOptions,
         output: OutputOptions,
         frame: FrameOptions,
         decisions: Annotated[
@@ -91,7 +93,7 @@ def register(app: typer.Typer) -> None:
 
         # Before anything is read: what would be lost may be no use as DATA any more.
         require_no_input(output.out, FILES)
-        manifest = rows_of(data)
+        manifest = rows_of(reading.data(data))
         decided = None
         if decisions is not None:
             decided = read_decisions(decisions, manifest.classes, label_issues=label_issues.value)

@@ -17,6 +17,7 @@ from divacli.cli.options import (
     ProblemOptions,
     WalkOptions,
 )
+from divacli.cli.reading_options import WITHOUT_TEST, ReadingOptions
 from divacli.cli.values import step_size_value
 from divacli.errors import ModelError
 from divacli.files.existing import require_present
@@ -27,9 +28,10 @@ _PANEL = "Augmentation"
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @command(app, "augment")
+    @command(app, "augment", WITHOUT_TEST)
     def augment(
         data: Data,
+        reading: ReadingOptions,
         transform: Annotated[
             list[str],
             typer.Option(
@@ -81,5 +83,5 @@ def register(app: typer.Typer) -> None:
         loader = loader_of(network, compute, frame, problem.group)
         options = solve_options(problem, loader, ROBUST_CROSS_ENTROPY, robust=True)
         how = AugmentOptions(size, walk.steps, walk.folds)
-        result = augment_data(loader, data, named, options, how, problem.val)
+        result = augment_data(loader, reading.data(data), named, options, how, reading.val(problem.val, data))
         deliver(result, target, augment_summary, frame, cache=compute.cache)

@@ -6,15 +6,17 @@ import typer
 
 from divacli.cli.command import command
 from divacli.cli.options import ComputeOptions, Data, FrameOptions, NetworkOptions, OutputOptions
+from divacli.cli.reading_options import WITHOUT_OTHERS, ReadingOptions
 from divacli.files.existing import require_present
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @command(app, "embed", ("report",), shared=True)
+    @command(app, "embed", ("report", *WITHOUT_OTHERS), shared=True)
     def embed(
         data: Data,
+        reading: ReadingOptions,
         network: NetworkOptions,
         compute: ComputeOptions,
         output: OutputOptions,
@@ -36,7 +38,7 @@ def register(app: typer.Typer) -> None:
 
         target = Output(output, *FILES, sources=(data,))
         target.required_folder("a feature store is a folder")
-        result = embed_data(loader_of(network, compute, frame), data)
+        result = embed_data(loader_of(network, compute, frame), reading.data(data))
         summary = result.summary
         made = (
             f"{summary['n_samples']:,} samples with {summary['n_features']:,} features each in {{folder}}; "

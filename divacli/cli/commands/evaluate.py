@@ -17,6 +17,7 @@ from divacli.cli.options import (
     OutputOptions,
     ProblemOptions,
 )
+from divacli.cli.reading_options import ReadingOptions, compared
 from divacli.cli.values import require_one_stdin
 from divacli.files.existing import require_present
 
@@ -48,17 +49,20 @@ def register(app: typer.Typer) -> None:
     @command(app, "evaluate")
     def evaluate(
         data: Data,
-        test: Annotated[
-            str,
-            typer.Option(
-                help="Held-out DATA with labels that can be trusted.", metavar="DATA", rich_help_panel=_PANEL
-            ),
-        ],
+        reading: ReadingOptions,
         network: NetworkOptions,
         problem: ProblemOptions,
         compute: ComputeOptions,
         output: OutputOptions,
         frame: FrameOptions,
+        test: Annotated[
+            str | None,
+            typer.Option(
+                help="Held-out DATA with labels that can be trusted; or name its split by --test-split.",
+                metavar="DATA",
+                rich_help_panel=_PANEL,
+            ),
+        ] = None,
         manifest: Annotated[
             list[str] | None,
             typer.Option(help="What is judged; repeatable.", metavar="DATA", rich_help_panel=_PANEL),
@@ -146,6 +150,9 @@ def register(app: typer.Typer) -> None:
             raise typer.BadParameter("--curve add takes from --pool DATA")
         if pool is not None and curve is not CurveName.add and not manifests:
             raise typer.BadParameter("--pool DATA belongs to --manifest DATA or --curve add")
+        tested = reading.test(test, data)
+        if tested is None:
+            raise typer.BadParameter("give --test DATA, or --test-split NAME for a split of DATA")
         require_one_stdin("DATA and the options", data, test, truth, pool, problem.val, *manifests)
         shares = _fraction_values(fractions, curve)
         require_present(data, test, truth, pool, problem.val, *manifests)
@@ -158,7 +165,14 @@ def register(app: typer.Typer) -> None:
         from divacli.report.terminal.evaluation import evaluate_summary
 
         learners = list(dict.fromkeys(learner or (LearnerName.ridge, LearnerName.logistic)))
-        names = Names(data, test, manifests, truth, pool, problem.val)
+        names = Names(
+            reading.data(data),
+            tested,
+            [reading.judged(one) for one in manifests],
+            compared(truth),
+            None if pool is None else reading.pool(pool),
+            reading.val(problem.val, data),
+        )
         how = EvaluateOptions(
             [one.value for one in learners],
             seeds,

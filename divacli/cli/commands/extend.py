@@ -17,6 +17,7 @@ from divacli.cli.options import (
     OutputOptions,
     ProblemOptions,
 )
+from divacli.cli.reading_options import ReadingOptions
 from divacli.cli.values import budget_value, require_one_stdin
 from divacli.files.existing import require_present
 
@@ -43,9 +44,10 @@ class Rule(StrEnum):
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @command(app, "extend", shared=True)
+    @command(app, "extend", ("test_split",), shared=True)
     def extend(
         data: Data,
+        reading: ReadingOptions,
         pool: Annotated[
             str,
             typer.Option(
@@ -99,5 +101,13 @@ def register(app: typer.Typer) -> None:
         rule = None if by is Rule.auto else by.value
         how = ExtendOptions(budget, choice.refit_every, choice.min_trust, rule, share=share)
         labels_given = pool_labels is PoolLabels.given
-        result = extend_data(loader, data, pool, options, how, problem.val, labels_given=labels_given)
+        result = extend_data(
+            loader,
+            reading.data(data),
+            reading.pool(pool),
+            options,
+            how,
+            reading.val(problem.val, data),
+            labels_given=labels_given,
+        )
         deliver(result, target, extend_summary, frame, cache=compute.cache)

@@ -16,6 +16,7 @@ from divacli.cli.options import (
     OutputOptions,
     ProblemOptions,
 )
+from divacli.cli.reading_options import WITHOUT_TEST, ReadingOptions
 from divacli.cli.values import require_probability
 from divacli.files.existing import require_present
 
@@ -56,9 +57,10 @@ def keep_value(text: str | None) -> float | None:
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @command(app, "prune", shared=True)
+    @command(app, "prune", WITHOUT_TEST, shared=True)
     def prune(
         data: Data,
+        reading: ReadingOptions,
         network: NetworkOptions,
         problem: ProblemOptions,
         compute: ComputeOptions,
@@ -153,7 +155,9 @@ def register(app: typer.Typer) -> None:
 
         target = Output(output, *FILES, sources=(data,))
         loader = loader_of(network, compute, frame, problem.group)
-        scores = load_scores(loader, data, problem_of(problem))
+        scores = load_scores(
+            loader, reading.data(data), problem_of(problem, val=reading.val(problem.val, data))
+        )
         if automatic:
             pruning = prune_automatically(scores, threshold, budget, force=force, progress=loader.progress)
         else:

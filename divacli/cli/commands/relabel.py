@@ -16,6 +16,7 @@ from divacli.cli.options import (
     OutputOptions,
     ProblemOptions,
 )
+from divacli.cli.reading_options import WITHOUT_TEST, ReadingOptions
 from divacli.cli.values import require_probability
 from divacli.files.existing import require_present
 
@@ -30,9 +31,10 @@ class DecideName(StrEnum):
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @command(app, "relabel", shared=True)
+    @command(app, "relabel", WITHOUT_TEST, shared=True)
     def relabel(
         data: Data,
+        reading: ReadingOptions,
         network: NetworkOptions,
         problem: ProblemOptions,
         compute: ComputeOptions,
@@ -106,7 +108,9 @@ def register(app: typer.Typer) -> None:
 
         target = Output(output, *FILES, sources=(data,))
         loader = loader_of(network, compute, frame, problem.group)
-        scores = load_scores(loader, data, problem_of(problem))
+        scores = load_scores(
+            loader, reading.data(data), problem_of(problem, val=reading.val(problem.val, data))
+        )
         above: Threshold = (decide or DecideName.likely).value if threshold is None else threshold
         result = relabel_scored(scores, above, budget, force=force, progress=loader.progress)
         deliver(result, target, relabel_summary, frame, cache=compute.cache)

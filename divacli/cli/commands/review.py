@@ -42,12 +42,13 @@ def register(app: typer.Typer) -> None:
         """
         require_present(truth)
         from divacli.manifest import read_manifest
+        from divacli.reading import EVERY
         from divacli.report.page.review import prepare
         from divacli.report.page.server import ReviewServer
         from divacli.results.read import read_results
 
         results = read_results(folder)
-        known = None if truth is None else read_manifest(truth, labels="optional")
+        known = None if truth is None else read_manifest(truth, labels="optional", reading=EVERY)
         ready, notes = prepare(results, compute.cache, RichProgress(frame), known)
         with closing(ready.ledger), ReviewServer(ready, port) as server:
             for sentence in notes:

@@ -17,6 +17,7 @@ from divacli.cli.options import (
     ProblemOptions,
     WalkOptions,
 )
+from divacli.cli.reading_options import WITHOUT_TEST, ReadingOptions
 from divacli.cli.values import step_size_value
 from divacli.files.existing import require_present
 
@@ -34,9 +35,10 @@ class SharingName(StrEnum):
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @command(app, "reweight", shared=True)
+    @command(app, "reweight", WITHOUT_TEST, shared=True)
     def reweight(
         data: Data,
+        reading: ReadingOptions,
         network: NetworkOptions,
         problem: ProblemOptions,
         compute: ComputeOptions,
@@ -71,5 +73,5 @@ def register(app: typer.Typer) -> None:
         loader = loader_of(network, compute, frame, problem.group)
         options = solve_options(problem, loader, ROBUST_CROSS_ENTROPY, robust=True)
         how = ReweightOptions(size, walk.steps, per.value, walk.folds)
-        result = reweight_data(loader, data, options, how, problem.val)
+        result = reweight_data(loader, reading.data(data), options, how, reading.val(problem.val, data))
         deliver(result, target, reweight_summary, frame, cache=compute.cache)

@@ -16,15 +16,17 @@ from divacli.cli.options import (
     ProblemOptions,
 )
 from divacli.cli.processes import leads
+from divacli.cli.reading_options import WITHOUT_TEST, ReadingOptions
 from divacli.files.existing import require_present
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @command(app, "score", shared=True)
+    @command(app, "score", WITHOUT_TEST, shared=True)
     def score(
         data: Data,
+        reading: ReadingOptions,
         network: NetworkOptions,
         problem: ProblemOptions,
         compute: ComputeOptions,
@@ -69,7 +71,9 @@ def register(app: typer.Typer) -> None:
         target = Output(output, *FILES, sources=(data,))
         loader = loader_of(network, compute, frame, problem.group)
         options = solve_options(problem, loader)
-        scoring = score_data(loader, data, options, problem.val, by or (), verify)
+        scoring = score_data(
+            loader, reading.data(data), options, reading.val(problem.val, data), by or (), verify
+        )
         forgotten = remember(scoring, loader) if leads() else None
         seconds = scoring.result.summary["seconds"]
         took = f" (embed {seconds['embed']:.1f} s, solve {seconds['solve']:.1f} s)"

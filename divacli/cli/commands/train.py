@@ -18,6 +18,7 @@ from divacli.cli.options import (
     OutputOptions,
     ProblemOptions,
 )
+from divacli.cli.reading_options import ReadingOptions
 from divacli.cli.values import require_one_stdin, step_size_value
 from divacli.files.existing import require_present
 
@@ -35,9 +36,10 @@ def register(app: typer.Typer) -> None:
     """Add the command."""
 
     # The point is to need no validation set, and features change while the network's head does.
-    @command(app, "train", without=("val", "around_head", *LINEARISATION))
+    @command(app, "train", without=("val", "around_head", "val_split", "pool_split", *LINEARISATION))
     def train(
         data: Data,
+        reading: ReadingOptions,
         network: NetworkOptions,
         problem: ProblemOptions,
         compute: ComputeOptions,
@@ -156,10 +158,10 @@ def register(app: typer.Typer) -> None:
         try:
             result = train_data(
                 loader,
-                data,
+                reading.data(data),
                 training.options(compute_of(compute)),
                 solve_options(problem, loader, robust=True),
-                test=test,
+                test=reading.test(test, data),
                 weights=network.checkpoint,
                 checkpoint=checkpoint,
                 restart=restart,

@@ -14,6 +14,7 @@ from divacli.cli.options import (
     OutputOptions,
     ProblemOptions,
 )
+from divacli.cli.reading_options import WITHOUT_OTHERS, ReadingOptions
 from divacli.files.existing import require_present
 
 _PANEL = "Votes"
@@ -22,7 +23,7 @@ _PANEL = "Votes"
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @command(app, "votes", without=("val", "loss", "validation", "around_head", "report"))
+    @command(app, "votes", without=("val", "loss", "validation", "around_head", "report", *WITHOUT_OTHERS))
     def votes(
         data: Annotated[
             str,
@@ -33,6 +34,7 @@ def register(app: typer.Typer) -> None:
                 show_default=False,
             ),
         ],
+        reading: ReadingOptions,
         network: NetworkOptions,
         problem: ProblemOptions,
         compute: ComputeOptions,
@@ -79,5 +81,5 @@ def register(app: typer.Typer) -> None:
         target = Output(output, *FILES, sources=(data,))
         loader = loader_of(network, compute, frame, problem.group)
         options = solve_options(problem, loader)
-        result = votes_data(loader, data, options, annotator, budget)
+        result = votes_data(loader, reading.data(data), options, annotator, budget)
         deliver(result, target, votes_summary, frame)

@@ -16,6 +16,7 @@ from divacli.errors import DataError, listed
 from divacli.manifest import read_manifest
 from divacli.manifest.columns import DERIVATIVE, LOO_LOSS, MISLABEL_PROBABILITY, SUGGESTED_LABEL
 from divacli.manifest.truth import known_wrong
+from divacli.reading import EVERY
 from divacli.report.figures import classes, derivatives, histories
 from divacli.report.figures.curves import curve_figure, evaluation_figure
 from divacli.results.names import EVALUATION, HARM, HISTORY, REWEIGHT, SCORES, SUMMARY
@@ -98,7 +99,7 @@ def asked_plots(folder: Path, kinds: Sequence[str], truth: str | None) -> list[t
             expected="a folder with scores.csv, whose labels are compared with the true ones",
             hint="leave --truth out, or run diva score into this folder",
         )
-    true_labels = None if truth is None else read_manifest(truth, labels="optional")
+    true_labels = None if truth is None else read_manifest(truth, labels="optional", reading=EVERY)
     wrong = None if scores is None else known_wrong(scores, true_labels)
     return [named for kind in kinds for named in plots_of(results, kind, wrong)]
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from divacli.files.tar import through_tar
+from divacli.files.containers import contained
 from divacli.files.urls import is_url, suffix_of
 from divacli.manifest import Manifest
 from divacli.manifest.columns import (
@@ -140,7 +140,7 @@ def links(
     files, opened = [], []
     for row in rows:
         place = all_places[row]
-        local = not (named[row] or is_url(place) or through_tar(place))
+        local = not (named[row] or is_url(place) or contained(place))
         # Relative to the page, so that both can move together.
         file = quote(os.path.relpath(place, folder), errors="surrogateescape") if local else None
         files.append(file)
@@ -233,7 +233,7 @@ def _opens_as_image(place: str) -> bool:
     """
     if is_url(place):
         return place.startswith(("http://", "https://")) and suffix_of(place) in _IMAGE_SUFFIXES
-    if "\0" in place or through_tar(place):
+    if "\0" in place or contained(place):
         return False
     return {suffix_of(place), suffix_of(os.path.realpath(place))} <= _IMAGE_SUFFIXES
 

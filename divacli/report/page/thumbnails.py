@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from PIL import Image
 
 from divacli.errors import DivaError
+from divacli.files.containers import reading_order
 from divacli.files.path_or_url import read_bytes
 from divacli.images.decode import UndecodableImage, decode_image
 from divacli.images.scaling import AS_STORED, PixelRange
@@ -80,13 +81,14 @@ def thumbnails(
         pixels: As for `thumbnail`.
     """
 
-    def made(file: str) -> str | None:
-        found = data_url(thumbnail(file, side, pixels))
+    def made(position: int) -> tuple[int, str | None]:
+        found = data_url(thumbnail(files[position], side, pixels))
         advance(1)
-        return found
+        return position, found
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(made, files))
+        by_position = dict(pool.map(made, reading_order(files)))
+    return [by_position[position] for position in range(len(files))]
 
 
 def _decoded(file: str, side: int, pixels: PixelRange) -> Image.Image | None:

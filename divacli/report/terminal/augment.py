@@ -12,7 +12,8 @@ from divacli.curate.augment import AugmentResult
 from divacli.curate.augment_forecast import EQUAL
 from divacli.curate.augmentation_file import UNTOUCHED
 from divacli.report.terminal.outlook import Deed, outlook_sentence
-from divacli.report.terminal.tables import add_numbers, add_words, cell, groups_line, listing
+from divacli.report.terminal.sentences import groups_line
+from divacli.report.terminal.tables import add_numbers, add_words, cell, listing
 from divacli.ridge import NOTHING, RANDOM
 
 _BAR = 12

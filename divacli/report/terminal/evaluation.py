@@ -13,7 +13,8 @@ from divacli.evaluation.curve import Curve
 from divacli.evaluation.evaluate import Evaluation
 from divacli.evaluation.verdict_words import parts, verdict_sentences
 from divacli.report.terminal.plain import plain, shortened
-from divacli.report.terminal.tables import PathCell, add_numbers, add_words, groups_line, listing
+from divacli.report.terminal.sentences import groups_line
+from divacli.report.terminal.tables import PathCell, add_numbers, add_words, listing
 
 _NAME_WIDTH = 18
 _RIVAL_WIDTH = 26

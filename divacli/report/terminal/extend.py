@@ -13,7 +13,8 @@ from divacli.curate.extend import ExtendResult
 from divacli.manifest.columns import MODALITY, REASON
 from divacli.report.terminal.outlook import Deed, candidates, outlook_sentence, these
 from divacli.report.terminal.plain import plain
-from divacli.report.terminal.tables import SHOWN, add_words, cell, groups_line, listing
+from divacli.report.terminal.sentences import groups_line
+from divacli.report.terminal.tables import SHOWN, add_words, cell, listing
 
 _STATES = 8
 """Refits shown of a long history."""

@@ -71,9 +71,9 @@ class _Paragraph:
             yield from (Text.assemble(_INDENT, other) for other in others)
 
 
-def plain(text: str) -> Text:
+def plain(text: str, style: str = "") -> Text:
     """One line without markup, in which control characters are shown; a very long one without its middle."""
-    return Text(cut(shown(text)))
+    return Text(cut(shown(text)), style=style)
 
 
 def shortened(name: str, width: int) -> str:

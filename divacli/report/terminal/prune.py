@@ -12,7 +12,7 @@ from divacli.curate.prune_rules import Automatic
 from divacli.errors import listed
 from divacli.report.terminal.outlook import Deed, candidates, outlook_sentence, these
 from divacli.report.terminal.plain import plain
-from divacli.report.terminal.tables import groups_line
+from divacli.report.terminal.sentences import groups_line
 from divacli.ridge import RANDOM
 
 

@@ -15,7 +15,8 @@ from divacli.curate.wrong_labels import BALANCED, LIKELY
 from divacli.manifest.columns import SUGGESTED_LABEL
 from divacli.report.terminal.outlook import Deed, outlook_sentence
 from divacli.report.terminal.plain import plain
-from divacli.report.terminal.tables import SHOWN, PathCell, add_numbers, add_words, cell, groups_line, listing
+from divacli.report.terminal.sentences import groups_line
+from divacli.report.terminal.tables import SHOWN, PathCell, add_numbers, add_words, cell, listing
 
 _WHY = {
     LIKELY: ": more likely wrong than right",

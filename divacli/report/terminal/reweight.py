@@ -12,7 +12,8 @@ from rich.text import Text
 
 from divacli.curate.reweight import ReweightResult
 from divacli.report.terminal.outlook import Deed, outlook_sentence
-from divacli.report.terminal.tables import SHOWN, add_words, cell, groups_line, listing
+from divacli.report.terminal.sentences import groups_line
+from divacli.report.terminal.tables import SHOWN, add_words, cell, listing
 
 
 def reweight_summary(result: ReweightResult) -> Iterator[RenderableType]:

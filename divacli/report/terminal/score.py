@@ -15,7 +15,8 @@ from divacli.curate.verify import Verification
 from divacli.manifest.columns import DERIVATIVE, PREDICTED_LABEL
 from divacli.report.terminal.harm import harm_summary
 from divacli.report.terminal.plain import plain
-from divacli.report.terminal.tables import SHOWN, PathCell, add_words, cell, listing, sentence_line
+from divacli.report.terminal.sentences import sentence_line
+from divacli.report.terminal.tables import SHOWN, PathCell, add_words, cell, listing
 from divacli.report.words import most_confused_words, score_sentences
 
 _NOISY = 1e-6

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -13,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from divacli.report.terminal.plain import plain
-from divacli.report.words import Sentence, groups_sentences
 
 SHOWN = 5
 """Samples and classes named in a summary."""
@@ -66,19 +63,3 @@ def cell(text: str) -> Text:
     shown = plain(text)
     shown.no_wrap, shown.overflow = True, "ellipsis"
     return shown
-
-
-def sentence_line(sentence: Sentence) -> Text:
-    """A sentence on one line, its lead in bold."""
-    lead = plain(sentence.lead)
-    lead.stylize("bold")
-    return Text.assemble(lead, plain(sentence.rest))
-
-
-def groups_line(about: Mapping[str, Any]) -> Iterator[Text]:
-    """That whole groups are left out, where they are.
-
-    Args:
-        about: A summary, or as from `divacli.solve.provenance.grouping`.
-    """
-    yield from map(sentence_line, groups_sentences(about))

@@ -8,7 +8,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from divacli.report.terminal.tables import groups_line, listing
+from divacli.report.terminal.sentences import groups_line
+from divacli.report.terminal.tables import listing
 from divacli.training.train import TrainResult
 
 

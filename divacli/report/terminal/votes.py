@@ -11,7 +11,8 @@ from rich.text import Text
 
 from divacli.curate.votes import Consensus
 from divacli.report.terminal.plain import plain
-from divacli.report.terminal.tables import SHOWN, PathCell, add_numbers, add_words, cell, groups_line, listing
+from divacli.report.terminal.sentences import groups_line
+from divacli.report.terminal.tables import SHOWN, PathCell, add_numbers, add_words, cell, listing
 
 
 def votes_summary(result: Consensus) -> Iterator[RenderableType]:

@@ -5,7 +5,7 @@ Source of the cases: reports of what people give to curation tools; docs/data.md
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 ALL = "all"
 """As the one split: every split."""
@@ -27,6 +27,8 @@ class Reading:
         weight: Column of a table that holds the weights of samples, or `NONE`. None: weight in a table that
             diva wrote, else none.
         exclude: Glob patterns of paths, relative to DATA, that are no samples.
+        other: Whether this is a set beside DATA, such as a test set: options on columns are then for tables
+            that have these columns, and the others have path and label.
         range: The values that are black and white in images of more than 8 bits. None: looked for.
     """
 
@@ -37,4 +39,45 @@ class Reading:
     root: str | None = None
     weight: str | None = None
     exclude: tuple[str, ...] = ()
+    other: bool = False
     range: tuple[float, float] | None = None
+
+
+OPTIONS = tuple(field.name for field in fields(Reading) if field.name != "other")
+"""Names of all options."""
+
+AS_IT_IS = Reading()
+"""Nothing was asked for."""
+
+EVERY = Reading(split=(ALL,), other=True)
+"""Of a set that is only compared with DATA, such as true labels: all that is there."""
+
+
+def called(name: str, reading: Reading) -> str:
+    """What messages call a data set.
+
+    Args:
+        name: Its own name.
+        reading: What it is to be taken for.
+    """
+    if not reading.other or not reading.split or reading.split in ((ALL,), (NONE,)):
+        return name
+    return f"{name} (split {', '.join(reading.split)})"
+
+
+@dataclass(frozen=True)
+class NamedData:
+    """DATA by its name, with what it is to be taken for.
+
+    Attributes:
+        name: As on the command line.
+        reading: What it is to be taken for.
+    """
+
+    name: str
+    reading: Reading = AS_IT_IS
+
+    @property
+    def label(self) -> str:
+        """What messages call it: a set beside DATA may be another split of the same."""
+        return called(self.name, self.reading)

@@ -1,0 +1,150 @@
+"""Find the table that lies beside a folder's images and names them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from divacli.errors import Again, DataError
+from divacli.files.formats import LIST_FORMATS, TABLE_FORMATS
+from divacli.files.urls import suffix_of
+from divacli.manifest.bounded import read_table
+from divacli.manifest.coco import parse_json
+from divacli.manifest.list_file import parse_list
+from divacli.manifest.locate import stems_of
+from divacli.manifest.suggest import Suggestion, suggest
+from divacli.manifest.tabular import parse
+
+_MOST_BYTES = 1 << 28
+_MOST_TABLES = 10
+_ROWS = 2_000
+_AGREE = 0.95
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A table that names images of a folder.
+
+    Attributes:
+        file: The table.
+        column: That names the images.
+        n_named: Rows of a sample that name images of the folder.
+        n_rows: Rows of the sample.
+        suggestion: How it can be read.
+        agrees: Whether one of its columns tells the same classes as the folders.
+    """
+
+    file: Path
+    column: str
+    n_named: int
+    n_rows: int
+    suggestion: Suggestion
+    agrees: bool
+
+    def again(self, given: str) -> Again:
+        """The command that reads the table.
+
+        Args:
+            given: The folder as it was named.
+        """
+        return Again(given, _typed(self.file), self.suggestion.options)
+
+
+def table_beside(
+    folder: Path, others: Sequence[str], labels: Mapping[str, str], *, around: bool = False
+) -> Beside | None:
+    """Find the table that names the images of a folder.
+
+    Args:
+        folder: The folder.
+        others: Files in it that are no images, relative to it.
+        labels: By the path of an image, relative to the folder, the folder that would be its class.
+        around: Whether tables next to the folder are looked at, too.
+
+    Returns:
+        The table that names most; None where none names at least half of what it lists.
+    """
+    files = [folder / other for other in others if "/" not in other]
+    if around:
+        files += sorted(path for path in folder.resolve().parent.iterdir() if path.is_file())
+    stems: dict[str, str] = {}
+    for path, label in labels.items():
+        stems.setdefault(next(iter(stems_of([path]))), label)
+    found = [
+        beside
+        for file in [one for one in files if _is_table(one)][:_MOST_TABLES]
+        if (beside := _names(file, folder, stems)) is not None
+    ]
+    return max(found, key=lambda one: one.n_named, default=None)
+
+
+def _is_table(file: Path) -> bool:
+    try:
+        return (
+            suffix_of(file.name) in (*TABLE_FORMATS, *LIST_FORMATS)
+            and file.is_file()
+            and file.stat().st_size <= _MOST_BYTES
+        )
+    except OSError:
+        return False
+
+
+def _names(file: Path, folder: Path, stems: Mapping[str, str]) -> Beside | None:
+    format = suffix_of(file.name)
+    try:
+        content = read_table(file, format, str(file))
+        if format == "txt":
+            table = parse_list(content, str(file))
+        elif format == "json":
+            table, _ = parse_json(content, str(file))
+        else:
+            table = parse(content, format, str(file))
+    except (DataError, OSError):
+        return None
+    best: tuple[int, str] | None = None
+    some = table.iloc[:: max(1, len(table) // _ROWS)]
+    for column in map(str, table):
+        cells = [str(cell) for cell in some[column] if isinstance(cell, str | int)]
+        n_named = sum(1 for cell in cells if _stem(cell) in stems)
+        if cells and 2 * n_named >= len(cells) and (best is None or n_named > best[0]):
+            best = n_named, column
+    if best is None:
+        return None
+    n_named, column = best
+    return Beside(
+        file, column, n_named, len(some), suggest(table, file.parent, folder), _agrees(some, column, stems)
+    )
+
+
+def _stem(cell: str) -> str:
+    return next(iter(stems_of([cell.replace("\\", "/")])))
+
+
+def _agrees(table: pd.DataFrame, column: str, stems: Mapping[str, str]) -> bool:
+    """Whether a column of a table tells the classes that the folders tell."""
+    folders = table[column].map(lambda cell: stems.get(_stem(str(cell))))
+    here = folders.notna()
+    folders = folders[here]
+    if folders.nunique() < 2:
+        return False
+    for other in map(str, table):
+        if other == column:
+            continue
+        try:
+            counts = pd.crosstab(table[other][here].map(str), folders)
+        except TypeError:
+            continue
+        total = counts.to_numpy().sum()
+        if counts.shape[0] <= 2 * counts.shape[1] and total:
+            pure = min(counts.max(axis=0).sum(), counts.max(axis=1).sum()) / total
+            if pure >= _AGREE:
+                return True
+    return False
+
+
+def _typed(file: Path) -> str:
+    return os.path.relpath(file) if not file.is_absolute() else str(file)

@@ -1,0 +1,206 @@
+"""From a table as its format gave it to the samples that are meant: columns, splits, paths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from divacli.errors import Again, DataError, listed
+from divacli.files.path_or_url import Place
+from divacli.manifest.columns import FEATURE_SOURCE, SPLIT
+from divacli.manifest.listing import Excluded
+from divacli.manifest.locate import Located, locate
+from divacli.manifest.splits import require_split, split_column
+from divacli.manifest.suggest import suggest
+from divacli.manifest.table_columns import arranged, weighed
+from divacli.manifest.written import is_written
+from divacli.reading import NONE, Reading
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a table comes from.
+
+    Attributes:
+        name: How messages call it.
+        given: DATA as it was named.
+        folder: Where its relative paths start from, absolute.
+        file: Where it lies; None of standard input, or of a table in memory.
+        content: Its bytes, where it came on standard input.
+    """
+
+    name: str
+    given: str
+    folder: Place
+    file: Place | None = None
+    content: bytes | None = None
+
+
+@dataclass(frozen=True)
+class TableSamples:
+    """The samples of a table, their cells not typed yet.
+
+    Attributes:
+        table: With the columns path and label.
+        folder: Where relative paths start from.
+        roles: By path, label, weight and split the columns that they are made from, where they have another
+            name or were asked for.
+        used: All of these columns.
+        notes: One sentence each.
+        warnings: One sentence each.
+    """
+
+    table: pd.DataFrame
+    folder: Place
+    roles: dict[str, str] = field(default_factory=dict)
+    used: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def samples_of_table(
+    raw: pd.DataFrame, origin: Origin, reading: Reading, *, labels_required: bool, located: bool = False
+) -> TableSamples:
+    """Find the samples of a table.
+
+    In a table that diva wrote, columns are what they are called, and all rows are used.
+
+    Args:
+        raw: As its format gave it.
+        origin: Where it comes from.
+        reading: What it is to be taken for.
+        labels_required: Whether it must have labels.
+        located: Whether its paths are known to lead to files.
+
+    Raises:
+        DataError: Columns are missing or not as stated, there are several splits and none is chosen, or a
+            path fits several files.
+    """
+    name = origin.name
+    if is_written(raw, origin.file, origin.content):
+        return TableSamples(raw, origin.folder)
+    table, roles = arranged(raw, reading, name)
+    doubtful = origin.content is not None
+    table, weights, warnings = weighed(table, reading, name, doubtful=doubtful)
+    if weights and reading.weight not in (None, NONE):
+        roles["weight"] = weights[0]
+    _require_columns(table, origin, labels_required=labels_required)
+    folder = origin.folder
+    notes: list[str] = []
+    if reading.exclude:
+        table, notes = _without(table, reading, name)
+    table = _of_split(table, origin, reading, roles)
+    used = [*weights, *(part for column in roles.values() for part in (column, *column.split(",")))]
+    if not located and isinstance(folder, Path) and FEATURE_SOURCE not in table and len(table):
+        folder, found = _placed(table["path"], folder, reading, name)
+        if found.changes:
+            table = table.assign(path=pd.Series(found.paths, table.index, dtype="str"))
+            notes += found.told(name)
+    return TableSamples(table.reset_index(drop=True), folder, roles, used, notes, warnings)
+
+
+def _require_columns(table: pd.DataFrame, origin: Origin, *, labels_required: bool) -> None:
+    """Refuse a table without the columns, with the options that read it.
+
+    Raises:
+        DataError: Columns are missing.
+    """
+    required = ("path", "label") if labels_required else ("path",)
+    missing = [column for column in required if column not in table]
+    if not missing:
+        return
+    columns = [str(column) for column in table]
+    folder = origin.folder if isinstance(origin.folder, Path) and origin.file is not None else None
+    found = suggest(table, folder)
+    options = dict(found.options)
+    got = f"{origin.name} has no column {' and no column '.join(missing)}; its columns are: "
+    got += listed(columns, limit=12)
+    expected = f"a first line with the columns {' and '.join(required)}, or options that name them"
+    if found.n_found:
+        where = f"{found.n_found} of {found.n_sought} cells of {options.get('path_column', 'path')}"
+        got += f". Files were found for {where}"
+    header = f"or add the header {','.join(required)}"
+    if "path" in missing and "path_column" not in options:
+        raise DataError(got, expected=expected, hint=f"name it: --path-column NAME; {header}")
+    if "label" in missing and "label_column" not in options:
+        if not found.labels:
+            raise DataError(got, expected=expected, hint=f"name it: --label-column NAME; {header}")
+        options["label_column"] = found.labels[0]
+        expected += f"; labels may be in {listed(list(found.labels))}"
+    raise DataError(got, expected=expected, hint=Again(origin.given, origin.given, options))
+
+
+def _without(table: pd.DataFrame, reading: Reading, name: str) -> tuple[pd.DataFrame, list[str]]:
+    """The table without the rows that patterns exclude, and what to say of them."""
+    excluded = Excluded(reading.exclude)
+    out = table["path"].map(lambda path: excluded(str(path)))
+    if not out.any():
+        return table, [] if reading.other else [
+            f"{name}: nothing is excluded by {listed(excluded.unmatched)}"
+        ]
+    return table[~out], [f"{name}: {int(out.sum()):,} rows are excluded"]
+
+
+def _of_split(table: pd.DataFrame, origin: Origin, reading: Reading, roles: dict[str, str]) -> pd.DataFrame:
+    """The rows of the splits that are chosen; the column that tells them is noted among the roles."""
+    name = origin.name
+    if reading.split == (NONE,):
+        return table
+    column = split_column(table)
+    if column is None:
+        if reading.split and not reading.other:
+            raise DataError(
+                f"{name} has no column {SPLIT}; its columns are: {listed(list(map(str, table)), limit=12)}",
+                expected="a column that tells the split of each row",
+                hint="leave --split out, or call that column split",
+            )
+        return table
+    cells = table[column].map(lambda cell: "" if cell is None or cell != cell else str(cell))
+    counts = {str(split): int(n) for split, n in cells.value_counts().sort_index().items() if split}
+    if len(counts) < 2 and not reading.split:
+        return table
+    chosen = require_split(name, counts, reading, given=origin.given)
+    here = cells.isin(chosen)
+    roles["split"] = column
+    return table[here]
+
+
+def _placed(paths: pd.Series, folder: Path, reading: Reading, name: str) -> tuple[Path, Located]:
+    """The folder that paths start from, and the paths as they lead to files."""
+    written = [path if isinstance(path, str) else "" if path != path else str(path) for path in paths]
+    places = [folder]
+    if reading.root is not None:
+        root = Path(reading.root).resolve()
+        if not root.is_dir():
+            raise DataError(
+                f"--root {reading.root} is no folder", expected=f"the folder that paths of {name} start from"
+            )
+        places = [root, folder] if reading.other else [root]
+    tried = [(place, locate(written, place, deep=reading.root is not None, name=name)) for place in places]
+    return min(tried, key=lambda one: len(one[1].missing))
+
+
+def require_no_options(reading: Reading, name: str, kind: str, names: Sequence[str]) -> None:
+    """Refuse options of reading that mean nothing for a kind of DATA.
+
+    Args:
+        reading: The options.
+        name: How messages call the data.
+        kind: What it is.
+        names: Of the options that are for tables only.
+
+    Raises:
+        DataError: One of them was given.
+    """
+    empty = Reading()
+    wrong = [option for option in names if getattr(reading, option) != getattr(empty, option)]
+    if wrong and not reading.other:
+        flags = listed([f"--{option.replace('_', '-')}" for option in wrong])
+        raise DataError(
+            f"{name} is {kind}: it has no columns for {flags}",
+            expected="a table, for these options",
+            hint=f"leave {flags} out, or give the table",
+        )
