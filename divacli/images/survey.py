@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import median_low
 
+from divacli.files.containers import reading_order
 from divacli.images.failures import Group, groups_of
 from divacli.images.header import Header, evenly, read_header
 from divacli.images.pixel_range import find_range
@@ -71,7 +72,8 @@ def survey(files: Sequence[str], progress: Progress = silent, n: int = 500) -> S
         progress: Told of every file that was looked at.
         n: Files to look at, at most.
     """
-    chosen = evenly(files, n)
+    spread = evenly(files, n)
+    chosen = [spread[position] for position in reading_order(spread)]
     headers: list[Header] = []
     failed: list[tuple[str, str]] = []
     with ThreadPoolExecutor(_THREADS) as pool, progress("looking", len(chosen)) as advance:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from divacli.files.path_or_url import is_file
 from divacli.images import pixel_range
 from divacli.images.decode import decode_image
 from divacli.images.header import read_header
@@ -216,3 +221,20 @@ def test_colours_of_all_sixteen_bits_are_as_before(random: np.random.Generator, 
     found = find_range(written(tmp_path, images))
     assert found == AS_STORED
     assert decode_image(images[0], pixels=found).tobytes() == decode_image(images[0]).tobytes()
+
+
+def test_members_of_tar_files_and_rows_of_parquet_files(random: np.random.Generator, tmp_path: Path) -> None:
+    images = [grey(image) for image in integers(random, 4095, 12)]
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for number, data in enumerate(images):
+            info = tarfile.TarInfo(f"{number}.png")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    found = find_range([f"{tmp_path}/x.tar/{number}.png" for number in range(12)])
+    assert found == PixelRange(integers=(0, 4095))
+    rows = pa.table({"image": [{"bytes": data, "path": None} for data in images], "label": [0] * 12})
+    pq.write_table(rows, tmp_path / "x.parquet")
+    files = [f"{tmp_path}/x.parquet/{number}" for number in range(12)]
+    assert all(map(is_file, files))
+    assert find_range(files) == PixelRange(integers=(0, 4095))
+    assert survey(files).modes == {"16-bit grey": 12}
