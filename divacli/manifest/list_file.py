@@ -24,6 +24,13 @@ _SHOWN = 60  # characters of a line
 _Line = tuple[int, str]
 
 
+def looks_like_table(data: bytes) -> bool:
+    """Whether a text has a first line with names of columns, with tabs between, as Excel writes it."""
+    first = data.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")[0].decode(errors="replace")
+    cells = [cell.strip("\"' \r").lower() for cell in first.split("\t")]
+    return len(cells) > 1 and bool({*_PATHS} & {*cells}) and not any(map(_is_image, cells))
+
+
 def parse_list(data: bytes, name: str, *, labels_required: bool = True) -> pd.DataFrame:
     """Read a list of images.
 

@@ -233,7 +233,7 @@ def _listed(folder: str) -> _Index:
     try:
         with os.scandir(folder) as entries:
             files = [entry.name for entry in entries if not _is_folder(entry)]
-    except OSError:
+    except (OSError, ValueError):  # no folder, or a name that none can have
         files = []
     stems: dict[str, list[str]] = defaultdict(list)
     for file in files:

@@ -25,13 +25,13 @@ from divacli.manifest.columns import FEATURE_SOURCE
 from divacli.manifest.folder import read_folder
 from divacli.manifest.hub_parquet import holds_images, hub_files, read_hub_parquet
 from divacli.manifest.imagefolder import read_imagefolder
-from divacli.manifest.list_file import parse_list
+from divacli.manifest.list_file import looks_like_table, parse_list
 from divacli.manifest.listing import has_images, unlisted_images
 from divacli.manifest.npz import read_npz
 from divacli.manifest.shards import is_shard, read_shards, shards_in
 from divacli.manifest.table import Manifest
 from divacli.manifest.table_reading import Origin, require_no_options, samples_of_table
-from divacli.manifest.tabular import SAID, parse, parse_file, recognise
+from divacli.manifest.tabular import SAID, is_utf16, parse, parse_file, recognise
 from divacli.manifest.understood import sentence
 from divacli.manifest.validate import leaving, validate
 from divacli.reading import AS_IT_IS, OPTIONS, Reading, called
@@ -288,6 +288,8 @@ def _read_list(place: Place, format: str, name: str, labels_required: bool) -> t
     content = read_table(place, format, name)
     if format == "json":
         return parse_json(content, name, labels_required=labels_required)
+    if is_utf16(content) or looks_like_table(content):
+        return parse(content, "tsv", name), []
     return parse_list(content, name, labels_required=labels_required), []
 
 

@@ -9,6 +9,7 @@ import io
 import itertools
 import json
 import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -65,8 +66,8 @@ def parse(data: bytes, format: str, name: str) -> pd.DataFrame:
     if format == "parquet":
         return _parse_parquet(data, name)
     said = []
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        data = _from_utf16(data, name)
+    if is_utf16(data):
+        data = from_utf16(data, name)
         said.append("it is in UTF-16")
     if format == "jsonl":
         table = _parse_jsonl(data, name)
@@ -81,8 +82,17 @@ def parse(data: bytes, format: str, name: str) -> pd.DataFrame:
     return table
 
 
-def _from_utf16(data: bytes, name: str) -> bytes:
+def is_utf16(data: bytes) -> bool:
+    """Whether a text begins as UTF-16 does: what Excel calls Unicode text."""
+    return data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+
+
+def from_utf16(data: bytes, name: str) -> bytes:
     """The text of what Excel calls Unicode text, in UTF-8.
+
+    Args:
+        data: The file.
+        name: How messages call it.
 
     Raises:
         DataError: It is no UTF-16.
@@ -136,7 +146,7 @@ def recognise(data: bytes) -> str:
     """Tell the format of a table that came without a file name."""
     if data.startswith(b"PAR1"):
         return "parquet"
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    if is_utf16(data):
         data = data[: 2 * _HEADER].decode("utf-16", errors="replace").encode(errors="replace")
     text = data.removeprefix(_BOM).lstrip()
     if text.startswith(b"{"):
@@ -425,5 +435,5 @@ def decoded_text(data: bytes, name: str) -> str:
         raise DataError(
             f"{name}: line {line} is not UTF-8 text: byte 0x{error.object[error.start]:02x}",
             expected="a table in UTF-8",
-            hint="convert it, for example with: iconv -f latin1 -t utf-8",
+            hint=f"convert it, for example with: iconv -f latin1 -t utf-8 {shlex.quote(name)} > utf8.csv",
         ) from error

@@ -177,7 +177,7 @@ def test_a_folder_of_shards(tmp_path: Path) -> None:
     everything = read(tmp_path / "d", split=("all",))
     assert everything.table["split"].value_counts().to_dict() == {"train": 8, "test": 2}
     assert everything.table["age"].tolist() == [None] * 2 + [0] * 4 + [1] * 4
-    assert "none is called val" in str(refused(tmp_path / "d", split=("val",)))
+    assert "has no split val" in str(refused(tmp_path / "d", split=("val",)))
 
 
 @pytest.mark.parametrize(
