@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from PIL import Image
 
@@ -21,8 +20,6 @@ from divacli.images.undecodable import UndecodableImage
 
 START_BYTES = 1 << 16
 """So many bytes are read first: in most files they say all of this."""
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -68,16 +65,6 @@ def read_header(file: str) -> Header:
         except UndecodableImage as error:
             failure = error
     raise failure
-
-
-def evenly(items: Sequence[_T], n: int) -> list[_T]:
-    """Choose at most `n` of some items, spread evenly from the first one on, in their order.
-
-    Args:
-        items: To choose from.
-        n: How many; 1 or more.
-    """
-    return list(items) if len(items) <= n else [items[place * len(items) // n] for place in range(n)]
 
 
 def _header(image: Image.Image) -> Header:

@@ -11,8 +11,9 @@ import numpy as np
 
 from divacli.files.containers import in_parquet, reading_order
 from divacli.images.decode import deep_values
-from divacli.images.header import Header, evenly, read_header, read_image
+from divacli.images.header import Header, read_header, read_image
 from divacli.images.scaling import Limits, PixelRange
+from divacli.images.spread import evenly
 from divacli.images.undecodable import UndecodableImage
 
 N_HEADERS = 256

@@ -10,9 +10,10 @@ from statistics import median_low
 
 from divacli.files.containers import reading_order
 from divacli.images.failures import Group, groups_of
-from divacli.images.header import Header, evenly, read_header
+from divacli.images.header import Header, read_header
 from divacli.images.pixel_range import find_range
 from divacli.images.scaling import PixelRange
+from divacli.images.spread import evenly
 from divacli.images.undecodable import UndecodableImage
 from divacli.progress import Progress, silent
 
