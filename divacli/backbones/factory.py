@@ -54,7 +54,13 @@ def from_factory(model: str, checkpoint: Checkpoint | None, image_size: int | No
     return Source(
         name=name,
         network=network,
-        transform=transform or imagenet_transform(image_size or 224),
+        transform=transform or imagenet_transform(image_size or 224, grey=_takes_grey(network)),
         identity={"model": name, "factory": given.digest},
         notes=(given.note,),
     )
+
+
+def _takes_grey(network: nn.Module) -> bool:
+    """Whether the first convolution of a network takes images of one channel."""
+    first = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
+    return first is not None and first.in_channels == 1

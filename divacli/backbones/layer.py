@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -186,9 +187,20 @@ def run_network(network: Any, images: Tensor) -> Any:
         line = next(iter(str(error).strip().splitlines()), "")
         raise ModelError(
             f"the network fails on images of shape {tuple(images.shape)}: {type(error).__name__}: {line}",
-            expected="a network for float images (batch, 3, height, width)",
-            hint="where the size is wrong, set it with --image-size",
+            expected=f"a network for float images (batch, {images.shape[1]}, height, width)",
+            hint=_other_channels(line, images.shape[1])
+            or "where the size is wrong, set it with --image-size",
         ) from error
+
+
+def _other_channels(line: str, channels: int) -> str:
+    """What to do where a convolution says that it takes another number of channels; "" where none does."""
+    found = re.search(r"to have (\d+) channels?, but got", line)
+    if found is None or int(found[1]) == channels:
+        return ""
+    if int(found[1]) == 1:
+        return "begin the transform with torchvision.transforms.Grayscale()"
+    return f"return a transform from an RGB PIL image to a float tensor ({found[1]}, height, width)"
 
 
 def layer_exists(layer: str, names: Iterable[str]) -> bool:

@@ -34,6 +34,8 @@ class Preset(ImageClassification):
     of a larger one; a user's own never is. And larger ones are resized as tensors, in a third of the time:
     fewer than one in a hundred values of a crop then differ, by 1 of 255.
 
+    Of one channel it makes grey images, for a network that takes such.
+
     Args:
         like: Whose settings to take.
     """
@@ -43,6 +45,7 @@ class Preset(ImageClassification):
         self.crop_size, self.resize_size = list(like.crop_size), list(like.resize_size)
         self.mean, self.std = list(like.mean), list(like.std)
         self.interpolation, self.antialias = like.interpolation, like.antialias
+        self.channels = len(self.mean)
 
     @property
     def least_side(self) -> int:
@@ -50,13 +53,15 @@ class Preset(ImageClassification):
         return DRAFT_MARGIN * int(self.resize_size[0])
 
     def crop(self, image: Image.Image | Tensor) -> Tensor:
-        """Return the centre (3, h, w) of the resized image, uint8.
+        """Return the centre (c, h, w) of the resized image, uint8, of 3 channels or 1.
 
         Args:
             image: RGB; as a tensor (3, H, W) uint8, on any device.
         """
         if isinstance(image, Image.Image) and min(image.size) >= self.least_side:
             image = functional.pil_to_tensor(image)
+        if self.channels == 1:
+            image = functional.rgb_to_grayscale(image)
         resized = functional.resize(
             image, self.resize_size, interpolation=self.interpolation, antialias=self.antialias
         )
@@ -64,7 +69,7 @@ class Preset(ImageClassification):
         return centre if isinstance(centre, Tensor) else functional.pil_to_tensor(centre)
 
     def normalised(self, crops: Tensor) -> Tensor:
-        """Return crops (..., 3, h, w) uint8 as the network takes them, float32 in the same memory format."""
+        """Return crops (..., c, h, w) uint8 as the network takes them, float32 in the same memory format."""
         mean, std = (
             torch.tensor(values, dtype=torch.float32, device=crops.device).view(-1, 1, 1)
             for values in (self.mean, self.std)
@@ -72,24 +77,29 @@ class Preset(ImageClassification):
         return crops.float().div_(255).sub_(mean).div_(std)
 
     def forward(self, image: Image.Image | Tensor) -> Tensor:
-        """Return an RGB image as the network takes it, (3, h, w) float32."""
+        """Return an RGB image as the network takes it, (c, h, w) float32."""
         return self.normalised(self.crop(image))
 
     def __repr__(self) -> str:
         """Print every setting that features depend on."""
-        return super().__repr__().removesuffix("\n)") + f"\n    draft_margin={DRAFT_MARGIN}\n)"
+        grey = "\n    channels=1" if self.channels == 1 else ""
+        return super().__repr__().removesuffix("\n)") + f"\n    draft_margin={DRAFT_MARGIN}{grey}\n)"
 
 
-def imagenet_transform(image_size: int | tuple[int, int] = 224) -> Preset:
+def imagenet_transform(image_size: int | tuple[int, int] = 224, *, grey: bool = False) -> Preset:
     """Return ImageNet's resize, centre crop and normalisation.
 
     Args:
         image_size: Side of the crop, or its (height, width); the shorter side of the image is first resized
             to 256/224 of the longer of them.
+        grey: Make images of one channel, normalised by the average of the three means and deviations.
     """
     crop = (image_size, image_size) if isinstance(image_size, int) else image_size
     preset = Preset(ImageClassification(crop_size=max(crop), resize_size=round(max(crop) * _RESIZE_TO_CROP)))
     preset.crop_size = list(crop)
+    if grey:
+        preset.mean, preset.std = [sum(preset.mean) / 3], [sum(preset.std) / 3]
+        preset.channels = 1
     return preset
 
 
@@ -131,12 +141,12 @@ def noise_through(transform: Transform) -> Tensor:
 
 
 def probe_images(transform: Transform, n: int) -> Tensor:
-    """Return `n` images of seeded noise (n, 3, h, w) of the size that a transform gives.
+    """Return `n` images of seeded noise (n, c, h, w) of the size and the channels that a transform gives.
 
     Raises:
-        ModelError: The transform fails on an image or gives no float tensor (3, h, w).
+        ModelError: The transform fails on an image or gives no float tensor (c, h, w).
     """
-    expected = "a transform from an RGB PIL image to a float tensor (3, height, width)"
+    expected = "a transform from an RGB PIL image to a float tensor (channels, height, width)"
     hint = "end the transform with a conversion such as torchvision.transforms.ToTensor()"
     try:
         image: Any = transform(Image.new("RGB", (256, 256)))
@@ -146,7 +156,7 @@ def probe_images(transform: Transform, n: int) -> Tensor:
         ) from error
     if not isinstance(image, Tensor):
         raise ModelError(f"the transform gives a {type(image).__name__}", expected=expected, hint=hint)
-    if image.ndim != 3 or len(image) != 3 or not image.is_floating_point():
+    if image.ndim != 3 or not image.numel() or not image.is_floating_point():
         raise ModelError(
             f"the transform gives a tensor {tuple(image.shape)} of {image.dtype}",
             expected=expected,

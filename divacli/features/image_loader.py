@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from divacli.backbones.checkpoint import first_line
 from divacli.backbones.transform import Preset
 from divacli.errors import DataError, ModelError
 from divacli.features.batchsize import lacks_memory
@@ -71,15 +72,11 @@ class _Encoded:
     data: Tensor
 
 
-_Loaded = tuple[int, "Tensor | _Encoded | str | ModelError"]
+_Loaded = tuple[int, "Tensor | _Encoded | str"]
 
 
 class _Images(Dataset[_Loaded]):
-    """Images as a network takes them but for the normalisation, or the reason why one cannot be had.
-
-    A failure of the transform is handed on and not raised: out of a worker process the loader would raise it
-    with a traceback for its message.
-    """
+    """Images as a network takes them but for the normalisation, or the reason why one cannot be had."""
 
     def __init__(
         self,
@@ -117,19 +114,19 @@ class _Images(Dataset[_Loaded]):
         except DataError as error:
             return position, error.got
         try:
-            return position, self._transform(image) if self._preset is None else self._preset.crop(image)
+            made = self._transform(image) if self._preset is None else self._preset.crop(image)
         except FailedCopy as error:
             return position, str(error)
         except Exception as error:  # the user's own code may raise anything
             if lacks_memory(error):
                 raise
-            failure = ModelError(
-                f"the transform fails on {file}: {type(error).__name__}: {error}",
-                expected="a transform that takes any RGB image",
-                hint="mend the transform that the factory returns",
+            return position, f"the transform fails: {type(error).__name__}: {first_line(error)}"
+        if not isinstance(made, Tensor) or made.ndim != 3:
+            given = (
+                f"a tensor {tuple(made.shape)}" if isinstance(made, Tensor) else f"a {type(made).__name__}"
             )
-            failure.__cause__ = error
-            return position, failure
+            return position, f"the transform gives {given}"
+        return position, made
 
 
 class _Collate(Generic[_T]):
@@ -140,9 +137,6 @@ class _Collate(Generic[_T]):
         self._then = then
 
     def __call__(self, batch: list[_Loaded]) -> _T | ModelError:
-        for _, item in batch:
-            if isinstance(item, ModelError):
-                return item
         reasons = {position: item for position, item in batch if isinstance(item, str)}
         encoded = {place: item.data for place, (_, item) in enumerate(batch) if isinstance(item, _Encoded)}
         images = [item if isinstance(item, Tensor) else self._blank for _, item in batch]
@@ -190,7 +184,7 @@ def load_batches(
         pixels: Which values of images of more than 8 bits are black and white.
 
     Raises:
-        ModelError: The transform fails, or a worker process does.
+        ModelError: The transform gives images of several sizes, or a worker process fails.
     """
     return process_batches(
         files,
@@ -238,7 +232,8 @@ def process_batches(
         pixels: As for `load_batches`.
 
     Raises:
-        ModelError: The transform or `then` fails, or a worker process does, or memory does not suffice.
+        ModelError: The transform gives images of several sizes, `then` or a worker process fails, or memory
+            does not suffice.
     """
     processes = min(cores() if workers is None else workers, -(-len(files) // batch_size))
     context = "fork" if processes and FORKS else None

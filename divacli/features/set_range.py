@@ -8,7 +8,6 @@ from dataclasses import replace
 from divacli.features.feature_identity import pixels_of
 from divacli.features.read import stored_sources
 from divacli.features.samples import Samples
-from divacli.images.pixel_range import find_range
 from divacli.images.scaling import AS_STORED, PixelRange
 from divacli.manifest import Manifest
 from divacli.parallel import world
@@ -27,6 +26,8 @@ def range_of(manifest: Manifest) -> PixelRange:
         return PixelRange.given(given)
     if manifest.embeddings is not None or stored_sources(manifest) is not None:
         return AS_STORED
+    from divacli.images.pixel_range import find_range  # only here: it imports Pillow
+
     return world().once(lambda: find_range(manifest.files()))
 
 

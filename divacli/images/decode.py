@@ -11,14 +11,16 @@ import warnings
 import zlib
 from collections.abc import Iterator
 
+import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
+from divacli.images.deep import colours_of, colours_to_rgb, deep_to_rgb, is_deep, other_bytes
 from divacli.images.dicom import INVERTED, dicom_image
 from divacli.images.heif import heif_image
 from divacli.images.kinds import CONVERT, KINDS, START_BYTES, kind_of
 from divacli.images.png import without_needless
-from divacli.images.scaling import AS_STORED, PixelRange, deep_to_rgb, is_deep
+from divacli.images.scaling import AS_STORED, PixelRange
 from divacli.images.undecodable import UndecodableImage
 
 # Pillow warns of odd metadata and of large images, once for each of thousands of files. One filter set up on
@@ -37,6 +39,8 @@ _DAMAGE = (
     EOFError,
     MemoryError,
     RuntimeError,
+    AssertionError,
+    BufferError,
     struct.error,
     zlib.error,
 )
@@ -172,7 +176,8 @@ def decode_image(data: bytes, least_side: int | None = None, pixels: PixelRange 
         UndecodableImage: Empty, truncated, damaged, too large, or no image at all.
     """
     with loaded_image(data, least_side) as image:
-        rgb = _to_rgb(image, pixels)
+        with _low_bytes(data, image, wanted=bool(pixels.text) and pixels.integers is not None) as low:
+            rgb = _to_rgb(image, pixels) if low is None else colours_to_rgb(image, low, pixels)
         if image.info.get(INVERTED):
             rgb = ImageOps.invert(rgb)
         method = _UPRIGHT.get(orientation_of(image))
@@ -203,6 +208,41 @@ def loaded_image(data: bytes, least_side: int | None = None) -> Iterator[Image.I
         raise
     except (*_DAMAGE, Image.DecompressionBombError) as error:
         raise UndecodableImage(_reason(error)) from error
+
+
+@contextlib.contextmanager
+def deep_values(data: bytes) -> Iterator[np.ndarray | None]:
+    """Decode an image file to its values where these have more than 8 bits.
+
+    Args:
+        data: The content of the file.
+
+    Yields:
+        Grey values (h, w) of integers or float32, or colours (h, w, 3) uint16; None of an image of 8 bits.
+
+    Raises:
+        UndecodableImage: As of `decode_image`.
+    """
+    with loaded_image(data) as image:
+        if is_deep(image.mode):
+            yield np.asarray(image)
+            return
+        with _low_bytes(data, image) as low:
+            yield None if low is None else colours_of(image, low)
+
+
+@contextlib.contextmanager
+def _low_bytes(data: bytes, image: Image.Image, *, wanted: bool = True) -> Iterator[Image.Image | None]:
+    """The low bytes of an image whose high bytes were decoded; None where it has no colours of 16 bits."""
+    if not wanted or not image.mode.startswith("RGB"):
+        yield None
+        return
+    with open_image(data) as low:
+        if other_bytes(low):
+            low.load()
+            yield low
+        else:
+            yield None
 
 
 def _to_rgb(image: Image.Image, pixels: PixelRange) -> Image.Image:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
 
 from PIL import Image
 
@@ -14,13 +13,11 @@ from divacli.files.path_or_url import place_of, read_bytes, read_range
 from divacli.files.regular import reason
 from divacli.files.urls import is_url
 from divacli.images.decode import open_image, orientation_of
-from divacli.images.scaling import is_deep
+from divacli.images.deep import is_deep, other_bytes
 from divacli.images.undecodable import UndecodableImage
 
 START_BYTES = 1 << 16
 """So many bytes are read first: in most files they say all of this."""
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -32,6 +29,7 @@ class Header:
         mode: As Pillow calls it: of how many bits and colours the pixels are.
         width: In pixels, as stored.
         height: In pixels, as stored.
+        deep: Whether its values have more than 8 bits, and become 8 bits by a range.
         orientation: Which way is up, as EXIF has it: 1 for upright, 2 to 8 for turned or mirrored.
     """
 
@@ -39,6 +37,7 @@ class Header:
     mode: str
     width: int
     height: int
+    deep: bool
     orientation: int
 
     @property
@@ -46,11 +45,6 @@ class Header:
         """Width and height of the upright image, in pixels."""
         size = self.width, self.height
         return size[::-1] if 5 <= self.orientation <= 8 else size
-
-    @property
-    def deep(self) -> bool:
-        """Whether its values have more than 8 bits, and become 8-bit grey by a range."""
-        return is_deep(self.mode)
 
 
 def read_header(file: str) -> Header:
@@ -71,18 +65,9 @@ def read_header(file: str) -> Header:
     raise failure
 
 
-def evenly(items: Sequence[_T], n: int) -> list[_T]:
-    """Choose at most `n` of some items, spread evenly from the first one on, in their order.
-
-    Args:
-        items: To choose from.
-        n: How many; 1 or more.
-    """
-    return list(items) if len(items) <= n else [items[place * len(items) // n] for place in range(n)]
-
-
 def _header(image: Image.Image) -> Header:
-    return Header(image.format or "", image.mode, *image.size, orientation_of(image))
+    deep = is_deep(image.mode) or other_bytes(image)
+    return Header(image.format or "", image.mode, *image.size, deep, orientation_of(image))
 
 
 def _more_and_more(file: str) -> Iterator[bytes]:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from divacli.images.decode import loaded_image
-from divacli.images.header import Header, evenly, read_header, read_image
-from divacli.images.scaling import Limits, PixelRange, is_deep
+from divacli.files.containers import in_parquet, reading_order
+from divacli.images.decode import deep_values
+from divacli.images.header import Header, read_header, read_image
+from divacli.images.scaling import Limits, PixelRange
+from divacli.images.spread import evenly
 from divacli.images.undecodable import UndecodableImage
 
 N_HEADERS = 256
@@ -25,6 +27,7 @@ _EIGHT_BIT = (
     *(".heic", ".heif", ".hif"),
 )
 
+_TABLES = 4  # Parquet files that are looked into
 _THREADS = 8  # that wait for a disk or a network side by side
 
 _BITS = (8, 10, 12, 14, 16)
@@ -63,8 +66,7 @@ def find_range(files: Sequence[str], n_samples: int = 64) -> PixelRange:
         The range, with a sentence where it is not that of `scaling.AS_STORED`. Files that cannot be read are
         passed over.
     """
-    candidates = sorted({file for file in files if not file.lower().endswith(_EIGHT_BIT)})
-    asked = evenly(candidates, N_HEADERS)
+    asked = _asked({file for file in files if not file.lower().endswith(_EIGHT_BIT)})
     with ThreadPoolExecutor(_THREADS) as pool:
         headers = list(pool.map(_header_of, asked)) if asked else []
     deep = [(file, header) for file, header in zip(asked, headers, strict=True) if header and header.deep]
@@ -73,6 +75,23 @@ def find_range(files: Sequence[str], n_samples: int = 64) -> PixelRange:
     pixels = sum(header.width * header.height for _, header in deep) / len(deep)
     n = min(n_samples, max(_FEWEST, int(_PIXELS / pixels)))
     return _range_of([values for file, _ in evenly(deep, n) if (values := _values_of(file)) is not None])
+
+
+def _asked(candidates: set[str]) -> list[str]:
+    """The files whose headers are read, spread evenly over all but for rows of Parquet files.
+
+    There a row costs as much as all rows before it, so these are the first rows of some files.
+    """
+    rows: dict[str, list[str]] = {}
+    for file in candidates:
+        if ".parquet/" in file.lower() and in_parquet(file):
+            rows.setdefault(file.rpartition("/")[0], []).append(file)
+    others = candidates.difference(*rows.values()) if rows else candidates
+    asked = evenly(sorted(others), N_HEADERS)
+    for table in evenly(sorted(rows), _TABLES):
+        first = sorted(rows[table], key=lambda file: (len(file), file))[: N_HEADERS // _TABLES]
+        asked += [first[position] for position in reading_order(first)]
+    return asked
 
 
 def _header_of(file: str) -> Header | None:
@@ -101,14 +120,14 @@ def _range_of(found: Sequence[_Values]) -> PixelRange:
 
 def _values_of(file: str) -> _Values | None:
     try:
-        with loaded_image(read_image(file)) as image:
-            if not is_deep(image.mode):
+        with deep_values(read_image(file)) as found:
+            if found is None:
                 return None
-            values = np.asarray(image)
+            values = found
     except UndecodableImage:
         return None
     few = values.ravel()[:: max(1, values.size // _LOOKED_AT)].astype(np.float64)
-    integers = image.mode != "F"
+    integers = values.dtype.kind != "f"
     if not integers:
         values, few = values[np.isfinite(values)], few[np.isfinite(few)]
     if not few.size:

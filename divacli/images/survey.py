@@ -8,10 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import median_low
 
+from divacli.files.containers import reading_order
 from divacli.images.failures import Group, groups_of
-from divacli.images.header import Header, evenly, read_header
+from divacli.images.header import Header, read_header
 from divacli.images.pixel_range import find_range
 from divacli.images.scaling import PixelRange
+from divacli.images.spread import evenly
 from divacli.images.undecodable import UndecodableImage
 from divacli.progress import Progress, silent
 
@@ -71,7 +73,8 @@ def survey(files: Sequence[str], progress: Progress = silent, n: int = 500) -> S
         progress: Told of every file that was looked at.
         n: Files to look at, at most.
     """
-    chosen = evenly(files, n)
+    spread = evenly(files, n)
+    chosen = [spread[position] for position in reading_order(spread)]
     headers: list[Header] = []
     failed: list[tuple[str, str]] = []
     with ThreadPoolExecutor(_THREADS) as pool, progress("looking", len(chosen)) as advance:
@@ -107,6 +110,8 @@ def _header_or_reason(file: str) -> Header | str:
 def _in_words(header: Header) -> str:
     if header.mode.startswith("I;16"):
         return "16-bit grey"
+    if header.deep and header.mode.startswith("RGB"):
+        return _MODES[header.mode].replace("8-bit", "16-bit")
     return _MODES.get(header.mode, f"pixels of mode {header.mode}")
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from divacli.errors import DataError, listed
 from divacli.files.path_or_url import holds_results
-from divacli.images.header import evenly
 from divacli.images.kinds import IMAGE_SUFFIXES, KINDS, sniff
+from divacli.images.spread import evenly
 
 DROPPINGS = (
     *("@eaDir", "#recycle", "#snapshot", "__MACOSX"),

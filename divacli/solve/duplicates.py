@@ -12,6 +12,7 @@ import torch
 
 from divacli.features import Samples, joined
 from divacli.features.samples import order_by_path, require_same_features
+from divacli.manifest import Manifest
 from divacli.manifest.columns import FEATURE_SOURCE
 from divacli.manifest.identity import sample_names
 from divacli.parallel import world
@@ -202,6 +203,19 @@ def with_sets(sets: list[Samples], found: Duplicates) -> list[Samples]:
             table[DUPLICATES_GROUP] = pd.Series(own, dtype="str")
         grouped.append(replace(samples, manifest=replace(samples.manifest, table=table)))
     return grouped
+
+
+def with_known_sets(manifest: Manifest, usable: Manifest) -> Manifest:
+    """All samples, with the sets of copies that those with features were found to be in.
+
+    Args:
+        manifest: All of them.
+        usable: Those with features, as of `with_sets`.
+    """
+    if DUPLICATES_GROUP not in usable.table:
+        return manifest
+    sets = manifest.table["path"].map(usable.table.set_index("path")[DUPLICATES_GROUP]).fillna("")
+    return replace(manifest, table=manifest.table.assign(**{DUPLICATES_GROUP: sets.astype("str")}))
 
 
 def _feature_numbers(samples: Samples) -> np.ndarray:

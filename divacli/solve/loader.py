@@ -30,12 +30,10 @@ from divacli.solve.duplicates import (
     Duplicates,
     all_together,
     find_duplicates,
+    with_known_sets,
     with_sets,
 )
 from divacli.solve.group_checks import GroupChecks
-from divacli.solve.groups import (
-    DUPLICATES_GROUP,
-)
 from divacli.solve.overlap import check_one_table
 
 if TYPE_CHECKING:
@@ -286,7 +284,7 @@ class Loader:
                 self.embedded(read[0]), [self.embedded(part) for part in read[1:]], None
             )
             manifests = [
-                _with_cells(manifest, samples.manifest)
+                with_known_sets(manifest, samples.manifest)
                 for manifest, samples in zip(manifests, [found, *others], strict=True)
             ]
         else:
@@ -379,14 +377,6 @@ class Loader:
             self.warn(message)
         for note in manifest.notes:
             self.tell(note)
-
-
-def _with_cells(manifest: Manifest, usable: Manifest) -> Manifest:
-    """All samples, with the sets of copies that those with features were found to be in."""
-    if DUPLICATES_GROUP not in usable.table:
-        return manifest
-    sets = manifest.table["path"].map(usable.table.set_index("path")[DUPLICATES_GROUP]).fillna("")
-    return replace(manifest, table=manifest.table.assign(**{DUPLICATES_GROUP: sets.astype("str")}))
 
 
 def manifest_in(data: Manifest | Samples) -> Manifest:

@@ -104,10 +104,56 @@ def test_a_relative_path_does_too(factory, tmp_path, monkeypatch):
     [
         ("lambda image: 1 / 0", "fails on an image: ZeroDivisionError"),
         ("lambda image: image", "gives a Image"),
-        ("lambda image: torch.zeros(1, 8, 8)", r"gives a tensor \(1, 8, 8\)"),
+        ("lambda image: torch.zeros(1, 8, 8)", r"float tensor \(3, height, width\)"),
         ("lambda image: torch.zeros(3, 8, 8, dtype=torch.uint8)", "of torch.uint8"),
     ],
 )
 def test_a_transform_that_gives_no_image_is_told(factory, transform, says):
     with pytest.raises(ModelError, match=says):
         load_backbone(factory(f"def make():\n    return nn.Conv2d(3, 1, 1), {transform}\n"))
+
+
+GREY = """
+import torch
+from torch import nn
+from torchvision import transforms
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 8, 5, stride=4)
+        self.fc = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.fc(self.stem(x).relu().mean((2, 3)))
+
+def make():
+    return Net()
+
+def with_transform():
+    steps = [transforms.Grayscale(), transforms.Resize((40, 40)), transforms.ToTensor()]
+    return Net(), transforms.Compose(steps)
+
+def in_colour():
+    return Net(), transforms.Compose([transforms.Resize((40, 40)), transforms.ToTensor()])
+"""
+
+
+def test_a_network_of_one_channel_gets_grey_images(tmp_path):
+    (tmp_path / "grey.py").write_text(GREY)
+    image = Image.new("RGB", (300, 260), (200, 100, 50))
+    backbone = load_backbone(f"{tmp_path / 'grey.py'}:make")
+    made = backbone.transform(image)
+    assert made.shape == backbone.image_shape == (1, 224, 224)
+    assert "channels=1" in backbone.identity["transform"]
+    grey = (image.convert("L").getpixel((0, 0)) / 255 - 0.449) / 0.226
+    torch.testing.assert_close(made, torch.full((1, 224, 224), grey), atol=0.01, rtol=0)
+    large = backbone.transform(image.resize((900, 800)))
+    torch.testing.assert_close(made, large, atol=0.02, rtol=0)
+    assert load_backbone(f"{tmp_path / 'grey.py'}:with_transform").image_shape == (1, 40, 40)
+
+
+def test_a_transform_with_other_channels_than_the_network_is_told_how_to_begin(tmp_path):
+    (tmp_path / "grey.py").write_text(GREY)
+    with pytest.raises(ModelError, match=r"begin the transform with torchvision\.transforms\.Grayscale\(\)"):
+        load_backbone(f"{tmp_path / 'grey.py'}:in_colour")

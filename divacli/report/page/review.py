@@ -12,6 +12,7 @@ from divacli.report.page.galleries import all_samples, galleries
 from divacli.report.page.payload import class_names, columns, common_folder, key_of, lists, places_of
 from divacli.report.page.render import page
 from divacli.report.page.server import Review
+from divacli.report.page.shown_range import shown_range
 from divacli.report.page.write import neighbours_of, wrong_labels
 from divacli.results.read import Results
 from divacli.review.ledger import SET_ASIDE, Ledger
@@ -57,4 +58,4 @@ def prepare(
     }
     told = {"served": True, "key": key_of(results, places)}
     html = page(results, told, notes, wrong_labels(results, truth))
-    return Review(html, data, files, neighbours, ledger), notes
+    return Review(html, data, files, neighbours, ledger, shown_range(results, samples)), notes

@@ -11,7 +11,7 @@ import webbrowser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -21,6 +21,7 @@ from urllib.parse import parse_qs
 import numpy as np
 
 from divacli.errors import DivaError, OutputError
+from divacli.images.scaling import AS_STORED, PixelRange
 from divacli.report.page.connections import STRANGER_SECONDS, BoundedServer
 from divacli.report.page.neighbours import Neighbours
 from divacli.report.page.thumbnails import SIDE, SMALL_SIDE, large, thumbnail
@@ -45,6 +46,7 @@ class Review:
         files: (n,) the image file of each sample; None where it has none.
         neighbours: Of the first samples, those that have scores.
         ledger: Decisions made so far, and the file they are in.
+        pixels: Which values of images of more than 8 bits are black and white.
     """
 
     html: str
@@ -52,6 +54,7 @@ class Review:
     files: Sequence[str | None]
     neighbours: Neighbours | None
     ledger: Ledger
+    pixels: PixelRange = AS_STORED
 
     def near(self, rows: Sequence[int]) -> list[Any]:
         """Neighbours of some samples; null for those without scores."""
@@ -78,7 +81,7 @@ class ReviewServer(BoundedServer):
     def __init__(self, review: Review, port: int = 0) -> None:
         self.review = review
         self.secret = secrets.token_urlsafe(16)
-        self.thumbnail = lru_cache(_REMEMBERED)(thumbnail)
+        self.thumbnail = lru_cache(_REMEMBERED)(partial(thumbnail, pixels=review.pixels))
         try:
             super().__init__((HOST, port), _Handler)
         except OSError as error:
@@ -160,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif name == "thumbnail" and (file := self._file(argument)) is not None:
             self._image(self.server.thumbnail(file, SMALL_SIDE if query == "small" else SIDE), "image/webp")
         elif name == "image" and (file := self._file(argument)) is not None:
-            self._image(large(file), "image/jpeg")
+            self._image(large(file, review.pixels), "image/jpeg")
         else:
             self._refuse(HTTPStatus.NOT_FOUND)
 
