@@ -41,9 +41,9 @@ class Refusal:
 
     Attributes:
         got: What was found.
-        expected: What is to be said.
+        expected: What would have been right.
         options: Names and values of options that settle it.
-        data: DATA that is to be given with them.
+        data: DATA that is to be given with them; "" where no option settles it.
     """
 
     got: str
@@ -207,7 +207,7 @@ def _read(named: NamedData) -> tuple[Manifest, Sequence[Refusal], DataError | No
         elif labels == "required":
             # As a pool, which may lack labels.
             labels = "optional"
-            refusals.append(Refusal(error.got, error.expected, {}, named.name))
+            refusals.append(Refusal(error.got, error.expected, {}, ""))
         else:
             raise error
 

@@ -93,7 +93,8 @@ def read_folder(
     passed = {*labels, *found.results, *found.droppings, *found.excluded}
     if empty := [label for label in found.folders if label not in passed]:
         warnings.append(f"{name}: not used, {len(empty):,} sub-folders without images: {listed(empty)}.")
-    if repeated := shared_folders(paths):
+    repeated = shared_folders(paths)
+    if len(repeated) > 1 or 0 < sum(repeated.values()) < len(paths):
         told = listed([f"{sub} ({n:,})" for sub, n in repeated.items()], limit=8)
         example = min(repeated, key=lambda sub: (sub.lower() in _IMAGES, sub))
         warnings.append(

@@ -154,8 +154,8 @@ def _of_split(table: pd.DataFrame, origin: Origin, reading: Reading, roles: dict
         if reading.split and not reading.other:
             raise DataError(
                 f"{name} has no column {SPLIT}; its columns are: {listed(list(map(str, table)), limit=12)}",
-                expected="a column that tells the split of each row",
-                hint="leave --split out, or call that column split",
+                expected="a column split, or one whose cells are names of splits, such as train and test",
+                hint="leave --split out, or rename the column that tells the splits to split",
             )
         return table
     cells = table[column].map(lambda cell: "" if cell is None or cell != cell else str(cell))

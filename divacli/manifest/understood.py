@@ -23,8 +23,8 @@ def kind_in_words(manifest: Manifest) -> str:
 
 def split_counts(manifest: Manifest) -> dict[str, int]:
     """Samples of each split that was chosen, by name; empty where there are none."""
-    column = manifest.roles.get("split", SPLIT if manifest.kind == "folder" else "")
-    if column not in manifest.table:
+    column = manifest.roles.get("split", SPLIT if manifest.kind == "folder" else None)
+    if column is None or column not in manifest.table:
         return {}
     counts = manifest.table[column].value_counts().sort_index()
     return {str(split): int(n) for split, n in counts.items()}

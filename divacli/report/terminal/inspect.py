@@ -18,7 +18,7 @@ from divacli.report.terminal.tables import SHOWN, add_numbers, add_words, cell, 
 
 
 def inspect_summary(result: Inspection) -> Iterator[RenderableType]:
-    """What DATA was taken for, its classes and images, what is left out and odd, and what must be said."""
+    """What DATA was taken for, its classes and images, what is left out and odd, and what is refused."""
     summary = result.summary
     yield plain(summary["understood"], style="bold")
     columns = {role: column for role, column in summary["columns"].items() if column}
@@ -39,10 +39,12 @@ def inspect_summary(result: Inspection) -> Iterator[RenderableType]:
 
 
 def _refused(refusal: Refusal) -> Iterator[RenderableType]:
-    yield plain(f"must be said: {refusal.got}", style="red")
-    if refusal.options or refusal.data:
-        settled = f"so {Again(refusal.data, refusal.data, refusal.options).typed}"
-        yield plain(settled if refusal.options else f"expected: {refusal.expected}")
+    yield plain(f"refused without options: {refusal.got}", style="red")
+    if refusal.data:
+        typed = Again(refusal.data, refusal.data, refusal.options).typed
+        yield plain(f"read with: {typed.removeprefix('give ')}")
+    else:
+        yield plain(f"expected: {refusal.expected}")
 
 
 def _classes(classes: pd.DataFrame) -> Table:
