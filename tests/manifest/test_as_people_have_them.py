@@ -113,8 +113,9 @@ def test_the_index_that_pandas_writes_tells_no_splits(tmp_path):
 
 
 def test_masks_are_told_of_until_they_are_excluded(tmp_path):
-    names = [f"{label}/{kind}/0.png" for label in ("cat", "dog") for kind in ("images", "masks")]
+    kinds = ("images/0", "images/1", "masks/0", "masks/1")
+    names = [f"{label}/{kind}.png" for label in ("cat", "dog") for kind in kinds]
     folder = str(images(tmp_path / "photos", *names))
     [said] = read_manifest(folder).warnings
-    assert said.endswith("images (2), masks (2). --exclude '*/masks/*' leaves one of them out.")
+    assert said.endswith("images (4), masks (4). --exclude '*/masks/*' leaves one of them out.")
     assert read_manifest(folder, reading=Reading(exclude=("*/masks/*",))).warnings == ()
