@@ -149,7 +149,7 @@ class _Reader:
         if (shards := shards_in(path)) and not has_images(path):
             raw, warnings = read_shards(folder, shards, name, labels_required=self.labels_required)
             return self._checked(name, "shards", raw, folder, warnings=warnings)
-        if (files := hub_files(path, reading)) and not has_images(path):
+        if not has_images(path) and (files := hub_files(path, reading)):
             return self._parquet(folder, files)
         require_no_options(reading, name, "a folder", _FOR_TABLES)
         found = read_folder(path, name, labels_required=self.labels_required, reading=reading)
