@@ -67,13 +67,13 @@ class Again(Advice):
         given: DATA as it was named, by which the command line finds what is to be replaced.
         data: What is to be given in its place.
         options: Names and values of options that are added; a tuple is an option that is repeated.
-        other: Whether it is a set beside DATA, such as a test set.
+        role: "" of DATA; of a set beside it the name of its argument, such as "test".
     """
 
     given: str
     data: str
     options: dict[str, str | tuple[str, ...]]
-    other: bool
+    role: str
 
     def __new__(
         cls,
@@ -81,7 +81,7 @@ class Again(Advice):
         data: str,
         options: Mapping[str, str | tuple[str, ...]] | None = None,
         *,
-        other: bool = False,
+        role: str = "",
     ) -> Again:
         """Write it down as a call from Python."""
         options = dict(options or {})
@@ -89,7 +89,7 @@ class Again(Advice):
             [repr(data), *(f"{name}={value!r}" for name, value in options.items() if name != "group")]
         )
         made = str.__new__(cls, f"divacli.Source({of_python})")
-        made.given, made.data, made.options, made.other = given, data, options, other
+        made.given, made.data, made.options, made.role = given, data, options, role
         words = [data]
         for name, value in options.items():
             for one in (value,) if isinstance(value, str) else value:

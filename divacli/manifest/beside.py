@@ -45,13 +45,14 @@ class Beside:
     suggestion: Suggestion
     agrees: bool
 
-    def again(self, given: str) -> Again:
+    def again(self, given: str, role: str) -> Again:
         """The command that reads the table.
 
         Args:
             given: The folder as it was named.
+            role: As of `Reading`.
         """
-        return Again(given, _typed(self.file), self.suggestion.options)
+        return Again(given, _typed(self.file), self.suggestion.options, role=role)
 
 
 def table_beside(

@@ -255,6 +255,7 @@ class _Reader:
             repeated=self.repeated,
             pixel_range=self.reading.range,
             given=self.given,
+            role=self.reading.role,
             roles=dict(roles or {}),
             left_out=dict(left_out or {}),
         )

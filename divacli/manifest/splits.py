@@ -235,20 +235,31 @@ def require_split(
     if not reading.split:
         if len(counts) == 1:
             return tuple(counts)
-        first = preferred(list(counts))
+        first = preferred(list(counts), reading.role)
         raise DataError(
             f"{name} has {len(counts)} splits: {listed(told, limit=8)}",
             expected=f"the one that is meant, several, or all{doubt}",
-            hint=Again(given or name, given or name, {SPLIT: first}, other=reading.other),
+            hint=Again(given or name, given or name, {SPLIT: first}, role=reading.role),
         )
     if reading.split == (ALL,) and ALL not in counts:
         return tuple(counts)
     return tuple(dict.fromkeys(_named(name, split, counts, told) for split in reading.split))
 
 
-def preferred(splits: Sequence[str]) -> str:
-    """The split that is most likely meant: the one to train on."""
-    return min(splits, key=lambda split: ("train" not in split.lower(), split))
+def preferred(splits: Sequence[str], role: str = "") -> str:
+    """The split that is most likely meant.
+
+    Args:
+        splits: Names of all.
+        role: As of `Reading`.
+    """
+    word = {"": "train", "test": "test", "val": "val"}.get(role, "")
+
+    def unlikely(split: str) -> tuple[bool, bool, str]:
+        name = split.lower()
+        return word not in name, bool(role) and "train" in name, split
+
+    return min(splits, key=unlikely)
 
 
 def _named(name: str, split: str, counts: Mapping[str, int], told: list[str]) -> str:

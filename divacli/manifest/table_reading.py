@@ -87,7 +87,7 @@ def samples_of_table(
     table, weights, warnings = weighed(table, reading, name, doubtful=doubtful)
     if weights and reading.weight not in (None, NONE):
         roles["weight"] = weights[0]
-    _require_columns(table, origin, labels_required=labels_required)
+    _require_columns(table, origin, reading, labels_required=labels_required)
     folder = origin.folder
     notes: list[str] = []
     if reading.exclude:
@@ -102,7 +102,7 @@ def samples_of_table(
     return TableSamples(table.reset_index(drop=True), folder, roles, used, notes, warnings)
 
 
-def _require_columns(table: pd.DataFrame, origin: Origin, *, labels_required: bool) -> None:
+def _require_columns(table: pd.DataFrame, origin: Origin, reading: Reading, *, labels_required: bool) -> None:
     """Refuse a table without the columns, with the options that read it.
 
     Raises:
@@ -130,7 +130,9 @@ def _require_columns(table: pd.DataFrame, origin: Origin, *, labels_required: bo
             raise DataError(got, expected=expected, hint=f"name it: --label-column NAME; {header}")
         options["label_column"] = found.labels[0]
         expected += f"; labels may be in {listed(list(found.labels))}"
-    raise DataError(got, expected=expected, hint=Again(origin.given, origin.given, options))
+    raise DataError(
+        got, expected=expected, hint=Again(origin.given, origin.given, options, role=reading.role)
+    )
 
 
 def _without(table: pd.DataFrame, reading: Reading, name: str) -> tuple[pd.DataFrame, list[str]]:
@@ -138,9 +140,7 @@ def _without(table: pd.DataFrame, reading: Reading, name: str) -> tuple[pd.DataF
     excluded = Excluded(reading.exclude)
     out = table["path"].map(lambda path: excluded(str(path)))
     if not out.any():
-        return table, [] if reading.other else [
-            f"{name}: nothing is excluded by {listed(excluded.unmatched)}"
-        ]
+        return table, [] if reading.role else [f"{name}: nothing is excluded by {listed(excluded.unmatched)}"]
     return table[~out], [f"{name}: {int(out.sum()):,} rows are excluded"]
 
 
@@ -151,7 +151,7 @@ def _of_split(table: pd.DataFrame, origin: Origin, reading: Reading, roles: dict
         return table
     column = split_column(table)
     if column is None:
-        if reading.split and not reading.other:
+        if reading.split and not reading.role:
             raise DataError(
                 f"{name} has no column {SPLIT}; its columns are: {listed(list(map(str, table)), limit=12)}",
                 expected="a column that tells the split of each row",
@@ -178,7 +178,7 @@ def _placed(paths: pd.Series, folder: Path, reading: Reading, name: str) -> tupl
             raise DataError(
                 f"--root {reading.root} is no folder", expected=f"the folder that paths of {name} start from"
             )
-        places = [root, folder] if reading.other else [root]
+        places = [root, folder] if reading.role else [root]
     tried = [(place, locate(written, place, deep=reading.root is not None, name=name)) for place in places]
     return min(tried, key=lambda one: len(one[1].missing))
 
@@ -197,7 +197,7 @@ def require_no_options(reading: Reading, name: str, kind: str, names: Sequence[s
     """
     empty = Reading()
     wrong = [option for option in names if getattr(reading, option) != getattr(empty, option)]
-    if wrong and not reading.other:
+    if wrong and not reading.role:
         flags = listed([f"--{option.replace('_', '-')}" for option in wrong])
         raise DataError(
             f"{name} is {kind}: it has no columns for {flags}",
