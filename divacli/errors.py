@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 
 _ITEM = 300
 """Characters of one thing that is named among others."""
@@ -85,8 +86,10 @@ class Again(Advice):
     ) -> Again:
         """Write it down as a call from Python."""
         options = dict(options or {})
+        # What lies in memory is called by its argument.
+        named = data if data.isidentifier() and not Path(data).exists() else repr(data)
         of_python = ", ".join(
-            [repr(data), *(f"{name}={value!r}" for name, value in options.items() if name != "group")]
+            [named, *(f"{name}={value!r}" for name, value in options.items() if name != "group")]
         )
         made = str.__new__(cls, f"divacli.Source({of_python})")
         made.given, made.data, made.options, made.role = given, data, options, role
