@@ -211,13 +211,32 @@ def split_column(table: pd.DataFrame) -> str | None:
     return None
 
 
+def splits_of_files(names: Iterable[str]) -> dict[str, list[str]]:
+    """Files by the split that their names begin with, such as train-0001.tar; empty where these tell none.
+
+    Args:
+        names: Paths of files that are numbered.
+    """
+    found: dict[str, list[str]] = {}
+    for name in names:
+        stem = name.rpartition("/")[2].partition(".")[0]
+        found.setdefault(re.sub(r"[-_]?\d+(-of-\d+)?$", "", stem), []).append(name)
+    return found if len(found) > 1 and all(map(is_split_name, found)) else {}
+
+
 def _is_split_cell(cell: str) -> bool:
     """Whether a cell is the name of a split, and no path or sentence that has one in it."""
     return len(cell) <= _LONGEST and re.search(r"[/\\.]", cell) is None and is_split_name(cell)
 
 
 def require_split(
-    name: str, counts: Mapping[str, int], reading: Reading, *, given: str = "", doubt: str = ""
+    name: str,
+    counts: Mapping[str, int],
+    reading: Reading,
+    *,
+    given: str = "",
+    doubt: str = "",
+    what: str = "",
 ) -> tuple[str, ...]:
     """The splits that are read.
 
@@ -226,12 +245,13 @@ def require_split(
         counts: Samples of each split, by name.
         reading: Which are asked for.
         given: DATA as it was named, where that is not `name`.
+        what: What is counted, where that is not samples.
         doubt: What else the splits may be, and the option that says so, where only the structure tells them.
 
     Raises:
         DataError: There are several and none is asked for, or one that is asked for is not there.
     """
-    told = [f"{split} ({n:,})" for split, n in counts.items()]
+    told = [f"{split} ({n:,}{f' {what}' if what else ''})" for split, n in counts.items()]
     if not reading.split:
         if len(counts) == 1:
             return tuple(counts)
