@@ -27,8 +27,8 @@ class Reading:
         weight: Column of a table that holds the weights of samples, or `NONE`. None: weight in a table that
             diva wrote, else none.
         exclude: Glob patterns of paths, relative to DATA, that are no samples.
-        other: Whether this is a set beside DATA, such as a test set: options on columns are then for tables
-            that have these columns, and the others have path and label.
+        role: "" of DATA; of a set beside it the name of its argument, such as "test". Options on columns are
+            then for tables that have these columns, and the others have path and label.
         range: The values that are black and white in images of more than 8 bits. None: looked for.
     """
 
@@ -39,17 +39,17 @@ class Reading:
     root: str | None = None
     weight: str | None = None
     exclude: tuple[str, ...] = ()
-    other: bool = False
+    role: str = ""
     range: tuple[float, float] | None = None
 
 
-OPTIONS = tuple(field.name for field in fields(Reading) if field.name != "other")
+OPTIONS = tuple(field.name for field in fields(Reading) if field.name != "role")
 """Names of all options."""
 
 AS_IT_IS = Reading()
 """Nothing was asked for."""
 
-EVERY = Reading(split=(ALL,), other=True)
+EVERY = Reading(split=(ALL,), role="truth")
 """Of a set that is only compared with DATA, such as true labels: all that is there."""
 
 
@@ -60,7 +60,7 @@ def called(name: str, reading: Reading) -> str:
         name: Its own name.
         reading: What it is to be taken for.
     """
-    if not reading.other or not reading.split or reading.split in ((ALL,), (NONE,)):
+    if not reading.role or not reading.split or reading.split in ((ALL,), (NONE,)):
         return name
     return f"{name} (split {', '.join(reading.split)})"
 

@@ -176,7 +176,7 @@ def _apart(data: Data, name: str) -> tuple[Any, Reading]:
         name: Of the argument.
     """
     given, reading = (data.data, data.reading) if isinstance(data, Source) else (data, AS_IT_IS)
-    return given, reading if name == "data" else replace(reading, other=True)
+    return given, reading if name == "data" else replace(reading, role=name)
 
 
 def called(opened: Manifest | Samples, name: str) -> Manifest | Samples:

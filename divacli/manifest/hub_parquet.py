@@ -146,7 +146,7 @@ def read_hub_parquet(folder: Path, files: Mapping[str, str], name: str, reading:
 
 def _for_this(reading: Reading, table: ImageTable) -> Reading:
     """The options as they are for a file: of a set beside DATA, without columns that it lacks."""
-    if not reading.other:
+    if not reading.role:
         return reading
     columns = tuple(column for column in reading.label_column if column in table.names)
     path = reading.path_column if reading.path_column in table.names else None
@@ -185,7 +185,7 @@ def _image_column(table: ImageTable, name: str, given: str, reading: Reading) ->
         raise DataError(
             f"{name} has {len(table.columns)} columns of images: {listed(list(table.columns))}",
             expected="one image in a row",
-            hint=Again(given, given, {"path_column": table.columns[0]}, other=reading.other),
+            hint=Again(given, given, {"path_column": table.columns[0]}, role=reading.role),
         )
     if column is None:
         column = table.columns[0]
@@ -208,7 +208,7 @@ def _label_columns(table: ImageTable, name: str, given: str, reading: Reading) -
         raise DataError(
             f"{name} has {len(known)} columns of class labels: {listed(known, limit=12)}",
             expected="one of them",
-            hint=Again(given, given, {"label_column": known[0]}, other=reading.other),
+            hint=Again(given, given, {"label_column": known[0]}, role=reading.role),
         )
     return tuple(known)
 
