@@ -53,6 +53,10 @@ EVERY = Reading(split=(ALL,), role="truth")
 """Of a set that is only compared with DATA, such as true labels: all that is there."""
 
 
+_WHOLE = ("truth", "manifest")
+"""Sets of which all is read, always."""
+
+
 def called(name: str, reading: Reading) -> str:
     """What messages call a data set.
 
@@ -60,7 +64,7 @@ def called(name: str, reading: Reading) -> str:
         name: Its own name.
         reading: What it is to be taken for.
     """
-    if not reading.role or not reading.split or reading.split in ((ALL,), (NONE,)):
+    if not reading.split or reading.role in ("", *_WHOLE):
         return name
     return f"{name} (split {', '.join(reading.split)})"
 

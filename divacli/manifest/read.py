@@ -198,7 +198,7 @@ class _Reader:
         raw, embeddings, warnings = read_npz(path, name, labels_required=self.labels_required)
         manifest = self._checked(name, "npz", raw, folder, warnings=warnings, embeddings=embeddings)
         rows = rows_of_split(manifest.table, name, reading)
-        return manifest if rows is None else manifest.select(rows)
+        return manifest if rows is None or rows.all() else manifest.select(rows)
 
     def _stdin(self, stdin: BinaryIO) -> Manifest:
         content = read_stream(stdin, _STDIN)
