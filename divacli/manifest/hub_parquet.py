@@ -18,7 +18,7 @@ from divacli.errors import Again, DataError, listed
 from divacli.files.parquet_images import ImageTable, image_table, open_parquet, row_name
 from divacli.files.regular import open_regular
 from divacli.files.tar import member_name
-from divacli.manifest.bounded import require_room
+from divacli.manifest.bounded import TABLE_BYTES, require_room
 from divacli.manifest.column_types import is_missing, row_numbers, stacked, stepped_aside
 from divacli.manifest.columns import IMAGE_PATH, SPLIT
 from divacli.manifest.listing import check_names
@@ -45,7 +45,7 @@ def holds_images(file: Path, reading: Reading) -> bool:
         OSError: It cannot be opened.
         DataError: It is no Parquet file.
     """
-    if not file.stat().st_size:  # whoever reads it says so
+    if not 0 < file.stat().st_size <= TABLE_BYTES:  # whoever reads it as a table says so
         return False
     table = image_table(str(file))
     reading = _for_this(reading, table)

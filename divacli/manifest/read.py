@@ -33,7 +33,6 @@ from divacli.manifest.splits import require_split, splits_of_files
 from divacli.manifest.table import Manifest
 from divacli.manifest.table_reading import Origin, require_no_options, rows_of_split, samples_of_table
 from divacli.manifest.tabular import SAID, is_utf16, parse, parse_file, recognise
-from divacli.manifest.understood import sentence
 from divacli.manifest.validate import leaving, validate
 from divacli.reading import AS_IT_IS, OPTIONS, Reading, called
 from divacli.run_record import current
@@ -198,7 +197,9 @@ class _Reader:
         raw, embeddings, warnings = read_npz(path, name, labels_required=self.labels_required)
         manifest = self._checked(name, "npz", raw, folder, warnings=warnings, embeddings=embeddings)
         rows = rows_of_split(manifest.table, name, reading)
-        return manifest if rows is None or rows.all() else manifest.select(rows)
+        if rows is None or rows.all():
+            return manifest
+        return manifest.select(rows)
 
     def _stdin(self, stdin: BinaryIO) -> Manifest:
         content = read_stream(stdin, _STDIN)
@@ -277,9 +278,8 @@ class _Reader:
             left_out=dict(left_out or {}),
         )
         manifest = replace(manifest, warnings=(*warnings, *column_warnings, *validate(manifest)))
-        told = (sentence(manifest), *notes)
         outside = _confined(manifest, origin) if self.confined else ()
-        return replace(manifest, notes=(*told, *outside))
+        return replace(manifest, notes=(*notes, *outside))
 
 
 def manifest_of(
