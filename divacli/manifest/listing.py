@@ -213,6 +213,11 @@ def _holds_picture(folder: Path, path: str) -> bool:
     return kind is not None and KINDS[kind].image
 
 
+def is_dropping(name: str) -> bool:
+    """Whether a folder is one of `DROPPINGS`, in letters of any case."""
+    return name.casefold() in _DROPPED
+
+
 def is_image(path: str) -> bool:
     """Whether a file is called as images are."""
     return path.lower().endswith(IMAGE_SUFFIXES)
@@ -245,7 +250,7 @@ def _walk(top: Path, found: Listing, excluded: Excluded) -> Iterator[tuple[str, 
                         continue
                     path = prefix + entry.name
                     is_folder = _is_folder(entry)
-                    if is_folder and entry.name.casefold() in _DROPPED:
+                    if is_folder and is_dropping(entry.name):
                         found.droppings.append(path)
                     elif excluded(path):
                         found.excluded.append(path)
