@@ -17,11 +17,13 @@ from divacli.images.kinds import IMAGE_SUFFIXES, KINDS, sniff
 from divacli.images.spread import evenly
 
 DROPPINGS = (
-    *("@eaDir", "#recycle", "#snapshot", "__MACOSX"),
-    *("$RECYCLE.BIN", "System Volume Information", "lost+found"),
+    *("@eaDir", "@Recycle", "@Recently-Snapshot", "@tmp", "@__thumb", "#recycle", "#snapshot"),
+    *("__MACOSX", "Network Trash Folder", "Temporary Items", "$RECYCLE.BIN", "RECYCLER", "Recycled"),
+    *("System Volume Information", "FOUND.000", "lost+found", "__pycache__"),
 )
 """Folders that storage boxes, archives and file systems leave behind, with thumbnails or old images."""
 
+_DROPPED = frozenset(name.casefold() for name in DROPPINGS)
 _FEW = 5
 _LOOKED_INTO = 20
 
@@ -211,6 +213,11 @@ def _holds_picture(folder: Path, path: str) -> bool:
     return kind is not None and KINDS[kind].image
 
 
+def is_dropping(name: str) -> bool:
+    """Whether a folder is one of `DROPPINGS`, in letters of any case."""
+    return name.casefold() in _DROPPED
+
+
 def is_image(path: str) -> bool:
     """Whether a file is called as images are."""
     return path.lower().endswith(IMAGE_SUFFIXES)
@@ -243,7 +250,7 @@ def _walk(top: Path, found: Listing, excluded: Excluded) -> Iterator[tuple[str, 
                         continue
                     path = prefix + entry.name
                     is_folder = _is_folder(entry)
-                    if is_folder and entry.name in DROPPINGS:
+                    if is_folder and is_dropping(entry.name):
                         found.droppings.append(path)
                     elif excluded(path):
                         found.excluded.append(path)
