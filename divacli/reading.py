@@ -1,6 +1,6 @@
 """How DATA is to be read, where it does not say that itself: the options of reading.
 
-Source of the cases: reports of what people give to curation tools; docs/data.md lists them.
+Source of the cases: reports of what people give to curation tools; docs/reading.md has the options.
 """
 
 from __future__ import annotations

@@ -86,8 +86,8 @@ class ReadingOptions:
     root: Annotated[
         str | None,
         typer.Option(
-            help="Folder that the paths of a table start from, or one of whose sub-folders they start from. "
-            "Default: the table's folder.",
+            help="Folder that the paths of a table start from; its sub-folders are searched, too. Default: "
+            "the table's folder.",
             metavar="DIR",
             show_default=False,
             rich_help_panel=_READING,
