@@ -75,7 +75,9 @@ class Listing:
         samples = set(self.images if used is None else used)
         told = {
             "no image": self.others,
-            "image of another split, or in no class folder": [path for path in self.images if path not in samples],
+            "image of another split, or in no class folder": [
+                path for path in self.images if path not in samples
+            ],
             "folder that systems leave behind": self.droppings,
             "folder of results of diva": self.results,
             "excluded": self.excluded,
