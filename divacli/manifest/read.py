@@ -21,7 +21,7 @@ from divacli.manifest.arrayfile import ArrayFile
 from divacli.manifest.bounded import read_stream, read_table
 from divacli.manifest.coco import parse_json
 from divacli.manifest.column_types import typed
-from divacli.manifest.columns import FEATURE_SOURCE
+from divacli.manifest.columns import FEATURE_SOURCE, SPLIT
 from divacli.manifest.folder import read_folder
 from divacli.manifest.hub_parquet import holds_images, hub_files, read_hub_parquet
 from divacli.manifest.imagefolder import read_imagefolder
@@ -138,14 +138,14 @@ class _Reader:
         folder = path.resolve()
         metadata = read_imagefolder(path, name, reading)
         if metadata is not None:
-            n = unlisted_images(path, metadata[0]["path"], reading.exclude)
+            raw, called_so = metadata
+            splits = set(raw[SPLIT]) if called_so == name else None  # each has metadata of its own
+            n = unlisted_images(path, raw["path"], reading.exclude, splits)
             left = (
-                [f"{metadata[1]}: {n:,} images of the folder are not listed in it, and not used."]
-                if n
-                else []
+                [f"{called_so}: {n:,} images of the folder are not listed in it, and not used."] if n else []
             )
-            origin = Origin(metadata[1], name, folder, folder / metadata[1])
-            return replace(self.table(metadata[0], origin, left), n_unlisted=n)
+            origin = Origin(called_so, name, folder, folder / Path(called_so).name)
+            return replace(self.table(raw, origin, left), n_unlisted=n)
         if (shards := shards_in(path)) and not has_images(path):
             raw, warnings = read_shards(folder, shards, name, labels_required=self.labels_required)
             return self._checked(name, "shards", raw, folder, warnings=warnings)

@@ -142,6 +142,15 @@ def splits_in(paths: Iterable[str]) -> Splits | None:
     )
 
 
+def only_folder(paths: Iterable[str]) -> str:
+    """The folder that holds all images, as deep as there is one; "" for none.
+
+    Args:
+        paths: Of the images, relative to the folder.
+    """
+    return _branch(_tree(paths), "")[0].rstrip("/")
+
+
 def shared_folders(paths: Iterable[str]) -> dict[str, int]:
     """Images in folders of one name that most classes have, such as images and masks; empty for none.
 
