@@ -176,6 +176,7 @@ COMMANDS = (
     # It finds the features that the other one has left.
     Command("embed", "embed made/tiny.csv {network} --cache-dir cache", after=("score-groups",)),
     Command("score-store", "score out/embed --quiet", after=("embed",)),
+    Command("inspect", "inspect made/tiny.csv"),
     Command("doctor", "doctor --json", only_status=True),
 )
 

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from divacli.api.features import embed, load
     from divacli.api.improve import aggregate, augment, extend, reweight
     from divacli.api.look import inspect
-    from divacli.api.source import Source
     from divacli.api.train import evaluate, train
     from divacli.interchange.torch_dataset import ManifestDataset, weighted_sampler
+    from divacli.reading import Source
     from divacli.ridge.leave_out.functional import loo_loss
     from divacli.solve.options import Compute, Network, Problem
     from divacli.training.command import Training
@@ -61,7 +61,7 @@ _MODULES = {
     "ManifestDataset": "divacli.interchange.torch_dataset",
     "Network": "divacli.solve.options",
     "Problem": "divacli.solve.options",
-    "Source": "divacli.api.source",
+    "Source": "divacli.reading",
     "Training": "divacli.training.command",
     "load": "divacli.api.features",
     "loo_loss": "divacli.ridge.leave_out.functional",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 
 _ITEM = 300
 """Characters of one thing that is named among others."""
@@ -67,13 +68,13 @@ class Again(Advice):
         given: DATA as it was named, by which the command line finds what is to be replaced.
         data: What is to be given in its place.
         options: Names and values of options that are added; a tuple is an option that is repeated.
-        other: Whether it is a set beside DATA, such as a test set.
+        role: "" of DATA; of a set beside it the name of its argument, such as "test".
     """
 
     given: str
     data: str
     options: dict[str, str | tuple[str, ...]]
-    other: bool
+    role: str
 
     def __new__(
         cls,
@@ -81,15 +82,17 @@ class Again(Advice):
         data: str,
         options: Mapping[str, str | tuple[str, ...]] | None = None,
         *,
-        other: bool = False,
+        role: str = "",
     ) -> Again:
         """Write it down as a call from Python."""
         options = dict(options or {})
+        # What lies in memory is called by its argument.
+        named = data if data.isidentifier() and not Path(data).exists() else repr(data)
         of_python = ", ".join(
-            [repr(data), *(f"{name}={value!r}" for name, value in options.items() if name != "group")]
+            [named, *(f"{name}={value!r}" for name, value in options.items() if name != "group")]
         )
         made = str.__new__(cls, f"divacli.Source({of_python})")
-        made.given, made.data, made.options, made.other = given, data, options, other
+        made.given, made.data, made.options, made.role = given, data, options, role
         words = [data]
         for name, value in options.items():
             for one in (value,) if isinstance(value, str) else value:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from divacli.reading import Reading
 
-WEIGHTS = Reading(weight="weight", other=True)
+WEIGHTS = Reading(weight="weight", role="test")
 """Reads a column of weights in a table that diva did not write, where there is one."""
 
 FACTORY = """

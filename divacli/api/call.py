@@ -14,10 +14,10 @@ from rich.console import Console, RenderableType
 
 from divacli.api.inputs import Inputs
 from divacli.api.report import Report, Saving, warn
-from divacli.api.source import Source
 from divacli.errors import DivaError
 from divacli.machine.device import resolve_device
 from divacli.progress import silent
+from divacli.reading import Source
 from divacli.report.terminal.progress import shown
 from divacli.results.collect import Collected
 from divacli.run_record import Run, running

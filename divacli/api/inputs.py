@@ -17,7 +17,6 @@ import torch
 from torch.utils.data import Dataset
 
 from divacli.api.report import Report
-from divacli.api.source import Source
 from divacli.curate.score import read_scored
 from divacli.errors import DataError
 from divacli.features import Samples, read_data
@@ -26,7 +25,7 @@ from divacli.features.texts import holds_texts, texts_of
 from divacli.files.write import output_error
 from divacli.manifest import Labels, Manifest, manifest_of, read_manifest
 from divacli.progress import Progress
-from divacli.reading import ALL, AS_IT_IS, NamedData, Reading
+from divacli.reading import ALL, AS_IT_IS, NamedData, Reading, Source
 from divacli.run_record import current
 from divacli.solve.loader import manifest_in
 
@@ -176,7 +175,7 @@ def _apart(data: Data, name: str) -> tuple[Any, Reading]:
         name: Of the argument.
     """
     given, reading = (data.data, data.reading) if isinstance(data, Source) else (data, AS_IT_IS)
-    return given, reading if name == "data" else replace(reading, other=True)
+    return given, reading if name == "data" else replace(reading, role=name)
 
 
 def called(opened: Manifest | Samples, name: str) -> Manifest | Samples:

@@ -19,6 +19,7 @@ from divacli.errors import shown as on_one_line
 from divacli.files.formats import WRITTEN_FORMATS
 from divacli.manifest import Format, Manifest, manifest_of, read_manifest
 from divacli.manifest.truth import known_wrong
+from divacli.manifest.written import WRITTEN
 from divacli.reading import EVERY
 from divacli.results.collect import Collected
 from divacli.results.names import HARM, SCORES
@@ -85,8 +86,8 @@ class Report:
         self.summary: dict[str, Any] = dict(result.summary)
         self.network = network
         self.folder = collected.base
-        self.tables = {name: table.copy() for name, table in collected.tables.items()}
-        self.table: pd.DataFrame = self.tables[collected.main] if collected.main else result.table.copy()
+        self.tables = {name: _marked(table) for name, table in collected.tables.items()}
+        self.table: pd.DataFrame = self.tables[collected.main] if collected.main else _marked(result.table)
         self.warnings = tuple(warned)
         self._collected = collected
         self._run = run
@@ -220,3 +221,10 @@ def warn(message: str) -> None:
     while frame.f_back is not None and frame.f_globals["__name__"].startswith("divacli."):
         depth, frame = depth + 1, frame.f_back
     warnings.warn(on_one_line(message), stacklevel=depth)
+
+
+def _marked(table: pd.DataFrame) -> pd.DataFrame:
+    """A copy that says that diva made it: its columns mean what they are called."""
+    copy = table.copy()
+    copy.attrs[WRITTEN] = True
+    return copy

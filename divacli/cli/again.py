@@ -38,9 +38,8 @@ def again(advice: Again, context: typer.Context) -> str | None:
         context: Of the command, with what was typed.
     """
     parameters = {str(parameter.name): parameter for parameter in context.command.params}
-    roles = _OF_SET if advice.other else ("data", *_OF_SET)
-    role = next((name for name in roles if _is_given(context, name, advice.given)), None)
-    if role is None:
+    role = advice.role or "data"
+    if not _is_given(context, role, advice.given) and not _is_given(context, "data", advice.given):
         return None
     split = _OF_SET.get(role, "split")
     added = {split if name == "split" else name: value for name, value in advice.options.items()}
@@ -53,7 +52,9 @@ def again(advice: Again, context: typer.Context) -> str | None:
     for name, parameter in parameters.items():
         if name in added or not _typed(context, name):
             continue
-        value = advice.data if name == role else context.params[name]
+        value = context.params[name]
+        if name == role and value == advice.given:
+            value = advice.data
         if parameter.param_type_name == "argument":
             arguments += _texts(value)
         else:

@@ -147,29 +147,29 @@ class ReadingOptions:
 
     def val(self, name: str | None, data: str) -> NamedData | None:
         """The validation set: `--val`, or a split of DATA; None for neither."""
-        return self._other(name, data, self.val_split, "--val")
+        return self._other(name, data, self.val_split, "val")
 
     def test(self, name: str | None, data: str) -> NamedData | None:
         """The test set: `--test`, or a split of DATA; None for neither."""
-        return self._other(name, data, self.test_split, "--test")
+        return self._other(name, data, self.test_split, "test")
 
     def pool(self, name: str) -> NamedData:
         """A pool."""
-        return NamedData(name, self._beside(self.pool_split))
+        return NamedData(name, self._beside(self.pool_split, "pool"))
 
     def judged(self, name: str) -> NamedData:
         """A training set that was made of DATA: all that is there."""
-        return NamedData(name, self._beside([ALL]))
+        return NamedData(name, self._beside([ALL], "manifest"))
 
-    def _other(self, name: str | None, data: str, split: list[str] | None, option: str) -> NamedData | None:
+    def _other(self, name: str | None, data: str, split: list[str] | None, role: str) -> NamedData | None:
         if name is None and split is None:
             return None
         if name is None and data == "-":
-            raise typer.BadParameter(f"{option}-split: DATA on standard input is read once; give a file")
-        return NamedData(name or data, self._beside(split))
+            raise typer.BadParameter(f"--{role}-split: DATA on standard input is read once; give a file")
+        return NamedData(name or data, self._beside(split, role))
 
-    def _beside(self, split: list[str] | None) -> Reading:
-        return replace(self.reading(), split=tuple(split or ()), other=True)
+    def _beside(self, split: list[str] | None, role: str) -> Reading:
+        return replace(self.reading(), split=tuple(split or ()), role=role)
 
 
 def compared(name: str | None) -> NamedData | None:

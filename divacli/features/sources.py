@@ -17,6 +17,7 @@ from divacli.files.path_or_url import file_digest
 from divacli.manifest import ArrayFile, Manifest, read_manifest
 from divacli.manifest.columns import FEATURE_SOURCE
 from divacli.parallel import world
+from divacli.reading import AS_CALLED
 
 _CHECKED_ROWS = 1024
 
@@ -66,7 +67,7 @@ def of_sources(manifest: Manifest, sources: pd.Series) -> Samples:
             identity = inner.identity
         else:
             # The table has the labels; a pool that was labelled later came without.
-            source_manifest = read_manifest(str(origin), labels="optional")
+            source_manifest = read_manifest(str(origin), labels="optional", reading=AS_CALLED)
             if source_manifest.embeddings is None:
                 raise DataError(
                     f"{manifest.name}: its source {origin} holds no embeddings",

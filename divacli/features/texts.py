@@ -27,6 +27,7 @@ from divacli.manifest.column_types import row_numbers
 from divacli.manifest.columns import TEXT
 from divacli.manifest.tabular import parse_file
 from divacli.progress import Progress, silent
+from divacli.reading import AS_CALLED
 
 if TYPE_CHECKING:
     from divacli.backbones.clip import TextEncoder
@@ -87,7 +88,7 @@ def texts_of(raw: pd.DataFrame, folder: Place, name: str) -> Manifest:
         DataError: As `read_texts`.
     """
     numbered = raw.assign(path=[str(number) for number in range(len(raw))])
-    manifest = manifest_of(numbered, folder, name=name, labels="optional")
+    manifest = manifest_of(numbered, folder, name=name, labels="optional", reading=AS_CALLED)
     if not manifest.labelled:
         raise DataError(f"{name} has no labels", expected=_EXPECTED, hint="fill in the column label")
     table = manifest.table

@@ -32,7 +32,7 @@ from divacli.manifest.columns import (
     TEXT,
     TRUE_LABEL,
 )
-from divacli.reading import EVERY
+from divacli.reading import AS_CALLED
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -130,9 +130,9 @@ def to_dataset(
     datasets = _datasets()
     _check_dataset(datasets, dataset, [] if label is None else [label])
     if isinstance(table, pd.DataFrame):
-        manifest = manifest_of(table, Path(), labels="optional", reading=EVERY)
+        manifest = manifest_of(table, Path(), labels="optional", reading=AS_CALLED)
     else:
-        manifest = read_manifest(os.fspath(table), labels="optional", reading=EVERY)
+        manifest = read_manifest(os.fspath(table), labels="optional", reading=AS_CALLED)
     found, rows = manifest.table, _rows(manifest.table, len(dataset), manifest.name)
     result = dataset
     if label is not None and manifest.labelled:

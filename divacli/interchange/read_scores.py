@@ -11,7 +11,7 @@ from divacli.files.containers import contained
 from divacli.files.urls import is_url
 from divacli.manifest import Manifest, read_manifest
 from divacli.manifest.columns import DERIVATIVE
-from divacli.reading import EVERY
+from divacli.reading import AS_CALLED
 
 
 def read_scores(table: str, *, stdin: BinaryIO | None = None) -> Manifest:
@@ -24,7 +24,7 @@ def read_scores(table: str, *, stdin: BinaryIO | None = None) -> Manifest:
     Raises:
         DataError: It cannot be read, or holds no scores.
     """
-    manifest = read_manifest(table, stdin=stdin, labels="optional", reading=EVERY)
+    manifest = read_manifest(table, stdin=stdin, labels="optional", reading=AS_CALLED)
     derivative = manifest.table.get(DERIVATIVE)
     if derivative is None or derivative.isna().any():
         raise DataError(

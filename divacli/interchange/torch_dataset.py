@@ -19,6 +19,7 @@ from divacli.images.decode import UndecodableImage, decode_image
 from divacli.images.scaling import PixelRange
 from divacli.manifest import Labels, Manifest, check_files, manifest_of, read_manifest
 from divacli.manifest.columns import FEATURE_SOURCE
+from divacli.reading import AS_IT_IS, Source
 
 
 class ManifestDataset(Dataset[tuple[Any, int]]):
@@ -29,7 +30,8 @@ class ManifestDataset(Dataset[tuple[Any, int]]):
 
     Args:
         manifest: A folder with one sub-folder a class, a table with the columns path and label, a pandas
-            table with these, or a manifest that was read.
+            table with these, a `divacli.Source` of any of them, or a manifest that was read. The column
+            weight of a table counts.
         transform: From an upright RGB PIL image to whatever a batch is made of; without one samples are the
             PIL images.
         classes: The label of each class number; default the distinct labels, sorted as on the command line.
@@ -54,14 +56,14 @@ class ManifestDataset(Dataset[tuple[Any, int]]):
 
     def __init__(
         self,
-        manifest: str | os.PathLike[str] | pd.DataFrame | Manifest,
+        manifest: str | os.PathLike[str] | pd.DataFrame | Manifest | Source,
         transform: Callable[[Any], Any] | None = None,
         classes: Sequence[str] | None = None,
         *,
         folder: str | os.PathLike[str] | None = None,
         pixel_range: PixelRange | tuple[float, float] | None = None,
     ) -> None:
-        if folder is not None and not isinstance(manifest, pd.DataFrame):
+        if folder is not None and not isinstance(_given(manifest), pd.DataFrame):
             raise ValueError(f"folder={str(folder)!r} is for a pandas table: other data say where they lie")
         if classes is not None and len(set(classes)) < len(classes):
             raise ValueError(f"classes={list(classes)}: expected different labels")
@@ -138,7 +140,7 @@ def weighted_sampler(
 
 
 def _read(
-    data: str | os.PathLike[str] | pd.DataFrame | Manifest,
+    data: str | os.PathLike[str] | pd.DataFrame | Manifest | Source,
     folder: str | os.PathLike[str] | None,
     *,
     some_classes: bool,
@@ -147,6 +149,15 @@ def _read(
     if isinstance(data, Manifest):
         return data
     labels: Labels = "optional" if some_classes else "required"
-    if isinstance(data, pd.DataFrame):
-        return manifest_of(data, Path() if folder is None else Path(folder), labels=labels)
-    return read_manifest(os.fspath(data), labels=labels)
+    reading = replace(data.reading if isinstance(data, Source) else AS_IT_IS, role="dataset")
+    if reading.weight is None:
+        reading = replace(reading, weight="weight")
+    given = _given(data)
+    if isinstance(given, pd.DataFrame):
+        return manifest_of(given, Path() if folder is None else Path(folder), labels=labels, reading=reading)
+    return read_manifest(os.fspath(given), labels=labels, reading=reading)
+
+
+def _given(data: Any) -> Any:
+    """DATA itself, without what is said of it."""
+    return data.data if isinstance(data, Source) else data

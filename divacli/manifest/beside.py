@@ -45,13 +45,14 @@ class Beside:
     suggestion: Suggestion
     agrees: bool
 
-    def again(self, given: str) -> Again:
+    def again(self, given: str, role: str) -> Again:
         """The command that reads the table.
 
         Args:
             given: The folder as it was named.
+            role: As of `Reading`.
         """
-        return Again(given, _typed(self.file), self.suggestion.options)
+        return Again(given, _typed(self.file), self.suggestion.options, role=role)
 
 
 def table_beside(
@@ -71,12 +72,11 @@ def table_beside(
     files = [folder / other for other in others if "/" not in other]
     if around:
         files += sorted(path for path in folder.resolve().parent.iterdir() if path.is_file())
+    tables = [file for file in files if _is_table(file)][:_MOST_TABLES]
+    if not tables:
+        return None
     known = _Known(labels)
-    found = [
-        beside
-        for file in [one for one in files if _is_table(one)][:_MOST_TABLES]
-        if (beside := _names(file, folder, known)) is not None
-    ]
+    found = [beside for file in tables if (beside := _names(file, folder, known)) is not None]
     return max(found, key=lambda one: one.n_named, default=None)
 
 

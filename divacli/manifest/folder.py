@@ -71,14 +71,14 @@ def read_folder(
     notes = found.notes(name)
     if reading.label_from is not None:
         if not found.images:
-            raise _no_classes(folder, name, found, [], labels_required=True)
+            raise _no_classes(folder, name, found, [], reading, labels_required=True)
         labels = labels_from(found.images, reading.label_from, name)
         return FolderTable(_table(found.images, labels), warnings, notes, found.left_out())
     splits = None if reading.split == (NONE,) else splits_in(found.images)
     if splits is not None and any(splits.split_and_class(path) for path in found.images):
         table, left = _of_splits(found, splits, name, reading)
         return FolderTable(table, [*left, *warnings], notes, found.left_out(table["path"]))
-    if reading.split and reading.split != (NONE,) and not reading.other:
+    if reading.split and reading.split != (NONE,) and not reading.role:
         raise DataError(
             f"{name} has no splits: its folders are {listed(found.folders, limit=8) or 'none'}",
             expected="folders such as train and test, with the same class folders in each",
@@ -89,10 +89,10 @@ def read_folder(
     if not paths and not labels_required:
         paths, loose = loose, []
     if not paths:
-        raise _no_classes(folder, name, found, loose, labels_required=labels_required)
+        raise _no_classes(folder, name, found, loose, reading, labels_required=labels_required)
     labels = [path.partition("/")[0] if "/" in path else "" for path in paths]
     if labels_required:
-        warnings += _require_classes(folder, name, found, paths, labels)
+        warnings += _require_classes(folder, name, found, paths, labels, reading.role)
     if loose:
         warnings.insert(
             0, f"{name}: not used, {len(loose):,} images outside any class folder: {listed(loose)}."
@@ -124,7 +124,7 @@ def _of_splits(found: Listing, splits: Splits, name: str, reading: Reading) -> t
         raise DataError(
             f"{name} looks like a folder of splits with one in it: {only}",
             expected=_LAYOUT,
-            hint=Again(name, name, {SPLIT: only}, other=reading.other),
+            hint=Again(name, name, {SPLIT: only}, role=reading.role),
         )
     chosen = require_split(name, splits.counts, reading, doubt=doubt)
     rows: list[tuple[str, str, str]] = []
@@ -150,7 +150,7 @@ def _of_splits(found: Listing, splits: Splits, name: str, reading: Reading) -> t
 
 
 def _require_classes(
-    folder: Path, name: str, found: Listing, paths: Sequence[str], labels: Sequence[str]
+    folder: Path, name: str, found: Listing, paths: Sequence[str], labels: Sequence[str], role: str
 ) -> list[str]:
     """Refuse folders that are no classes: one around all others, or those of a table beside them.
 
@@ -172,7 +172,7 @@ def _require_classes(
             raise DataError(
                 f"{name} holds one folder, {only}, and all others in it{told}",
                 expected=_LAYOUT,
-                hint=Again(name, f"{name.rstrip('/')}/{inner}", options),
+                hint=Again(name, f"{name.rstrip('/')}/{inner}", options, role=role),
             )
     beside = table_beside(folder, found.others, dict(zip(paths, labels, strict=True)))
     if beside is None or beside.agrees:
@@ -188,17 +188,28 @@ def _require_classes(
         raise DataError(
             f"{name}: its folders are {listed(sorted(used))}, and {named}: which tells the classes?",
             expected=f"{folders}; or the table, with the column of labels: {listed(list(suggestion.labels))}",
-            hint=Again(name, str(beside.file), {**suggestion.options, "label_column": suggestion.labels[0]}),
+            hint=Again(
+                name,
+                str(beside.file),
+                {**suggestion.options, "label_column": suggestion.labels[0]},
+                role=role,
+            ),
         )
     raise DataError(
         f"{name}: its folders are {listed(sorted(used))}, and {named}: which tells the classes?",
         expected=f"the table; or {folders}",
-        hint=beside.again(name),
+        hint=beside.again(name, role),
     )
 
 
 def _no_classes(
-    folder: Path, name: str, found: Listing, loose: Sequence[str], *, labels_required: bool
+    folder: Path,
+    name: str,
+    found: Listing,
+    loose: Sequence[str],
+    reading: Reading,
+    *,
+    labels_required: bool,
 ) -> DataError:
     """The error for a folder without class folders, with what tells the labels where something does."""
     what = f"{len(loose):,} images without a class folder" if loose else "no images"
@@ -214,8 +225,8 @@ def _no_classes(
     elif loose:
         beside = table_beside(folder, found.others, dict.fromkeys(loose, ""), around=True)
         if beside is not None:
-            error.hint = beside.again(name)
-        elif pattern := _pattern_of(loose):
+            error.hint = beside.again(name, reading.role)
+        elif not reading.role and (pattern := _pattern_of(loose)):
             error.hint = Again(name, name, {"label_from": pattern})
     return error
 

@@ -18,7 +18,7 @@ from divacli.errors import Again, DataError, listed
 from divacli.files.parquet_images import ImageTable, image_table, open_parquet, row_name
 from divacli.files.regular import open_regular
 from divacli.files.tar import member_name
-from divacli.manifest.bounded import require_room
+from divacli.manifest.bounded import TABLE_BYTES, require_room
 from divacli.manifest.column_types import is_missing, row_numbers, stacked, stepped_aside
 from divacli.manifest.columns import IMAGE_PATH, SPLIT
 from divacli.manifest.listing import check_names
@@ -45,7 +45,7 @@ def holds_images(file: Path, reading: Reading) -> bool:
         OSError: It cannot be opened.
         DataError: It is no Parquet file.
     """
-    if not file.stat().st_size:  # whoever reads it says so
+    if not 0 < file.stat().st_size <= TABLE_BYTES:  # whoever reads it as a table says so
         return False
     table = image_table(str(file))
     reading = _for_this(reading, table)
@@ -146,7 +146,7 @@ def read_hub_parquet(folder: Path, files: Mapping[str, str], name: str, reading:
 
 def _for_this(reading: Reading, table: ImageTable) -> Reading:
     """The options as they are for a file: of a set beside DATA, without columns that it lacks."""
-    if not reading.other:
+    if not reading.role:
         return reading
     columns = tuple(column for column in reading.label_column if column in table.names)
     path = reading.path_column if reading.path_column in table.names else None
@@ -185,7 +185,7 @@ def _image_column(table: ImageTable, name: str, given: str, reading: Reading) ->
         raise DataError(
             f"{name} has {len(table.columns)} columns of images: {listed(list(table.columns))}",
             expected="one image in a row",
-            hint=Again(given, given, {"path_column": table.columns[0]}, other=reading.other),
+            hint=Again(given, given, {"path_column": table.columns[0]}, role=reading.role),
         )
     if column is None:
         column = table.columns[0]
@@ -208,7 +208,7 @@ def _label_columns(table: ImageTable, name: str, given: str, reading: Reading) -
         raise DataError(
             f"{name} has {len(known)} columns of class labels: {listed(known, limit=12)}",
             expected="one of them",
-            hint=Again(given, given, {"label_column": known[0]}, other=reading.other),
+            hint=Again(given, given, {"label_column": known[0]}, role=reading.role),
         )
     return tuple(known)
 

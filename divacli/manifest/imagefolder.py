@@ -109,7 +109,7 @@ def _of_splits(folder: Path, name: str, reading: Reading) -> tuple[pd.DataFrame,
         raise DataError(
             f"{name} has metadata in its sub-folder {only}, and none of its own",
             expected="one split",
-            hint=Again(name, name, {SPLIT: only}, other=reading.other),
+            hint=Again(name, name, {SPLIT: only}, role=reading.role),
         )
     chosen = require_split(name, counts, reading)
     parts = []

@@ -29,10 +29,10 @@ from divacli.manifest.list_file import looks_like_table, parse_list
 from divacli.manifest.listing import has_images, unlisted_images
 from divacli.manifest.npz import read_npz
 from divacli.manifest.shards import is_shard, read_shards, shards_in
+from divacli.manifest.splits import require_split, splits_of_files
 from divacli.manifest.table import Manifest
-from divacli.manifest.table_reading import Origin, require_no_options, samples_of_table
+from divacli.manifest.table_reading import Origin, require_no_options, rows_of_split, samples_of_table
 from divacli.manifest.tabular import SAID, is_utf16, parse, parse_file, recognise
-from divacli.manifest.understood import sentence
 from divacli.manifest.validate import leaving, validate
 from divacli.reading import AS_IT_IS, OPTIONS, Reading, called
 from divacli.run_record import current
@@ -111,9 +111,7 @@ class _Reader:
             folder = path.parent.resolve()
             suffix = suffix_of(data)
             if is_npz(data):
-                require_no_options(self.reading, data, "an .npz file", OPTIONS)
-                raw, embeddings, warnings = read_npz(path, data, labels_required=self.labels_required)
-                return self._checked(data, "npz", raw, folder, warnings=warnings, embeddings=embeddings)
+                return self._npz(path, folder)
             if suffix == "parquet" and isinstance(path, Path) and holds_images(path, self.reading):
                 return self._parquet(path.parent.resolve(), {path.name: ""})
             if suffix in TABLE_FORMATS:
@@ -147,9 +145,8 @@ class _Reader:
             origin = Origin(called_so, name, folder, folder / Path(called_so).name)
             return replace(self.table(raw, origin, left), n_unlisted=n)
         if (shards := shards_in(path)) and not has_images(path):
-            raw, warnings = read_shards(folder, shards, name, labels_required=self.labels_required)
-            return self._checked(name, "shards", raw, folder, warnings=warnings)
-        if (files := hub_files(path, reading)) and not has_images(path):
+            return self._shards(folder, shards)
+        if not has_images(path) and (files := hub_files(path, reading)):
             return self._parquet(folder, files)
         require_no_options(reading, name, "a folder", _FOR_TABLES)
         found = read_folder(path, name, labels_required=self.labels_required, reading=reading)
@@ -178,10 +175,31 @@ class _Reader:
         # What the names have in common: braces may stand in the names of folders, too.
         above = Path(str(path).partition("{")[0] + "_").parent
         shards = [str(Path(shard).relative_to(above)) for shard in shard_names(str(path))]
-        folder = above.resolve()
-        require_no_options(self.reading, self.given, "tar shards", OPTIONS)
-        raw, warnings = read_shards(folder, shards, self.given, labels_required=self.labels_required)
-        return self._checked(self.given, "shards", raw, folder, warnings=warnings)
+        return self._shards(above.resolve(), shards)
+
+    def _shards(self, folder: Path, shards: Sequence[str]) -> Manifest:
+        """The samples of tar files, whose names may tell their splits."""
+        name, reading = self.given, self.reading
+        require_no_options(reading, name, "tar shards", _FOR_TABLES)
+        required = self.labels_required and reading.label_from is None
+        if splits := splits_of_files(shards):
+            counts = {split: len(files) for split, files in splits.items()}
+            chosen = require_split(name, counts, reading, what="shards")
+            shards = [shard for split in chosen for shard in splits[split]]
+            reading = replace(reading, split=())
+        raw, warnings = read_shards(folder, shards, name, labels_required=required)
+        return replace(self, reading=reading).table(raw, Origin(name, name, folder), warnings, "shards")
+
+    def _npz(self, path: Place, folder: Place) -> Manifest:
+        """The samples of an `.npz` file, of the splits that its array `split` tells."""
+        name, reading = self.given, self.reading
+        require_no_options(reading, name, "an .npz file", [one for one in OPTIONS if one != "split"])
+        raw, embeddings, warnings = read_npz(path, name, labels_required=self.labels_required)
+        manifest = self._checked(name, "npz", raw, folder, warnings=warnings, embeddings=embeddings)
+        rows = rows_of_split(manifest.table, name, reading)
+        if rows is None or rows.all():
+            return manifest
+        return manifest.select(rows)
 
     def _stdin(self, stdin: BinaryIO) -> Manifest:
         content = read_stream(stdin, _STDIN)
@@ -255,13 +273,13 @@ class _Reader:
             repeated=self.repeated,
             pixel_range=self.reading.range,
             given=self.given,
+            role=self.reading.role,
             roles=dict(roles or {}),
             left_out=dict(left_out or {}),
         )
         manifest = replace(manifest, warnings=(*warnings, *column_warnings, *validate(manifest)))
-        told = (sentence(manifest), *notes)
         outside = _confined(manifest, origin) if self.confined else ()
-        return replace(manifest, notes=(*told, *outside))
+        return replace(manifest, notes=(*notes, *outside))
 
 
 def manifest_of(

@@ -220,13 +220,32 @@ def split_column(table: pd.DataFrame) -> str | None:
     return None
 
 
+def splits_of_files(names: Iterable[str]) -> dict[str, list[str]]:
+    """Files by the split that their names begin with, such as train-0001.tar; empty where these tell none.
+
+    Args:
+        names: Paths of files that are numbered.
+    """
+    found: dict[str, list[str]] = {}
+    for name in names:
+        stem = name.rpartition("/")[2].partition(".")[0]
+        found.setdefault(re.sub(r"[-_]?\d+(-of-\d+)?$", "", stem), []).append(name)
+    return found if len(found) > 1 and all(map(is_split_name, found)) else {}
+
+
 def _is_split_cell(cell: str) -> bool:
     """Whether a cell is the name of a split, and no path or sentence that has one in it."""
     return len(cell) <= _LONGEST and re.search(r"[/\\.]", cell) is None and is_split_name(cell)
 
 
 def require_split(
-    name: str, counts: Mapping[str, int], reading: Reading, *, given: str = "", doubt: str = ""
+    name: str,
+    counts: Mapping[str, int],
+    reading: Reading,
+    *,
+    given: str = "",
+    doubt: str = "",
+    what: str = "",
 ) -> tuple[str, ...]:
     """The splits that are read.
 
@@ -235,29 +254,41 @@ def require_split(
         counts: Samples of each split, by name.
         reading: Which are asked for.
         given: DATA as it was named, where that is not `name`.
+        what: What is counted, where that is not samples.
         doubt: What else the splits may be, and the option that says so, where only the structure tells them.
 
     Raises:
         DataError: There are several and none is asked for, or one that is asked for is not there.
     """
-    told = [f"{split} ({n:,})" for split, n in counts.items()]
+    told = [f"{split} ({n:,}{f' {what}' if what else ''})" for split, n in counts.items()]
     if not reading.split:
         if len(counts) == 1:
             return tuple(counts)
-        first = preferred(list(counts))
+        first = preferred(list(counts), reading.role)
         raise DataError(
             f"{name} has {len(counts)} splits: {listed(told, limit=8)}",
             expected=f"the one that is meant, several, or all{doubt}",
-            hint=Again(given or name, given or name, {SPLIT: first}, other=reading.other),
+            hint=Again(given or name, given or name, {SPLIT: first}, role=reading.role),
         )
     if reading.split == (ALL,) and ALL not in counts:
         return tuple(counts)
     return tuple(dict.fromkeys(_named(name, split, counts, told) for split in reading.split))
 
 
-def preferred(splits: Sequence[str]) -> str:
-    """The split that is most likely meant: the one to train on."""
-    return min(splits, key=lambda split: ("train" not in split.lower(), split))
+def preferred(splits: Sequence[str], role: str = "") -> str:
+    """The split that is most likely meant.
+
+    Args:
+        splits: Names of all.
+        role: As of `Reading`.
+    """
+    word = {"": "train", "test": "test", "val": "val"}.get(role, "")
+
+    def unlikely(split: str) -> tuple[bool, bool, str]:
+        name = split.lower()
+        return word not in name, bool(role) and "train" in name, split
+
+    return min(splits, key=unlikely)
 
 
 def _named(name: str, split: str, counts: Mapping[str, int], told: list[str]) -> str:

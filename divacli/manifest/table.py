@@ -44,6 +44,7 @@ class Manifest:
         pixel_range: The values that are black and white in images of more than 8 bits, as given or as looked
             for; None: not looked for yet.
         given: DATA as it was named, where that is not `name`.
+        role: As of `divacli.reading.Reading`.
         n_unlisted: Images beside the table that it does not name.
         roles: By path, label, weight and split the columns that these are made from, where they have other
             names or were asked for.
@@ -62,6 +63,7 @@ class Manifest:
     repeated: bool = False
     pixel_range: tuple[float, float] | PixelRange | None = None
     given: str = ""
+    role: str = ""
     n_unlisted: int = 0
     roles: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[tuple[str, str], int] = field(default_factory=dict)

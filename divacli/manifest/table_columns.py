@@ -72,7 +72,7 @@ def weighed(
         DataError: There is no such column, or it is not known whether weights are meant.
     """
     column = reading.weight
-    if column not in (None, NONE) and not (reading.other and column not in table):
+    if column not in (None, NONE) and not (reading.role and column not in table):
         _require(table, [str(column)], name)
         return _with(table, "weight", table[column], str(column), name), [str(column)], []
     if "weight" not in table or all(str(cell) in ("1", "1.0") for cell in table["weight"]):
@@ -99,7 +99,7 @@ def weighed(
 
 def _applies(table: pd.DataFrame, columns: Sequence[str], needed: str, reading: Reading) -> bool:
     """Whether an option on columns is for this table: one beside DATA may have the usual ones instead."""
-    return not (reading.other and needed in table and any(column not in table for column in columns))
+    return not (reading.role and needed in table and any(column not in table for column in columns))
 
 
 def _label_columns(table: pd.DataFrame, reading: Reading) -> list[str]:

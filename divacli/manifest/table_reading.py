@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from divacli.errors import Again, DataError, listed
@@ -66,7 +67,8 @@ def samples_of_table(
 ) -> TableSamples:
     """Find the samples of a table.
 
-    In a table that diva wrote, columns are what they are called, and all rows are used.
+    In a table that diva wrote, columns are what they are called, and all rows are used, unless options say
+    otherwise.
 
     Args:
         raw: As its format gave it.
@@ -80,21 +82,27 @@ def samples_of_table(
             path fits several files.
     """
     name = origin.name
-    if is_written(raw, origin.file, origin.content):
+    written = is_written(raw, origin.file, origin.content)
+    if written and (reading.role or not _is_asked(reading)):
         return TableSamples(raw, origin.folder)
     table, roles = arranged(raw, reading, name)
-    doubtful = origin.content is not None
-    table, weights, warnings = weighed(table, reading, name, doubtful=doubtful)
+    weights: list[str] = []
+    warnings: list[str] = []
+    if not written or reading.weight is not None:
+        doubtful = origin.content is not None
+        table, weights, warnings = weighed(table, reading, name, doubtful=doubtful)
     if weights and reading.weight not in (None, NONE):
         roles["weight"] = weights[0]
-    _require_columns(table, origin, labels_required=labels_required)
+    _require_columns(table, origin, reading, labels_required=labels_required)
     folder = origin.folder
     notes: list[str] = []
     if reading.exclude:
         table, notes = _without(table, reading, name)
-    table = _of_split(table, origin, reading, roles)
+    if not written or reading.split:
+        table = _of_split(table, origin, reading, roles)
     used = [*weights, *(part for column in roles.values() for part in (column, *column.split(",")))]
-    if not located and isinstance(folder, Path) and FEATURE_SOURCE not in table and len(table):
+    located = located or (written and reading.root is None) or FEATURE_SOURCE in table
+    if not located and isinstance(folder, Path) and len(table):
         folder, found = _placed(table["path"], folder, reading, name)
         if found.changes:
             table = table.assign(path=pd.Series(found.paths, table.index, dtype="str"))
@@ -102,7 +110,12 @@ def samples_of_table(
     return TableSamples(table.reset_index(drop=True), folder, roles, used, notes, warnings)
 
 
-def _require_columns(table: pd.DataFrame, origin: Origin, *, labels_required: bool) -> None:
+def _is_asked(reading: Reading) -> bool:
+    """Whether something is said of how a table is read."""
+    return replace(reading, range=None, role="") != Reading()
+
+
+def _require_columns(table: pd.DataFrame, origin: Origin, reading: Reading, *, labels_required: bool) -> None:
     """Refuse a table without the columns, with the options that read it.
 
     Raises:
@@ -130,7 +143,9 @@ def _require_columns(table: pd.DataFrame, origin: Origin, *, labels_required: bo
             raise DataError(got, expected=expected, hint=f"name it: --label-column NAME; {header}")
         options["label_column"] = found.labels[0]
         expected += f"; labels may be in {listed(list(found.labels))}"
-    raise DataError(got, expected=expected, hint=Again(origin.given, origin.given, options))
+    raise DataError(
+        got, expected=expected, hint=Again(origin.given, origin.given, options, role=reading.role)
+    )
 
 
 def _without(table: pd.DataFrame, reading: Reading, name: str) -> tuple[pd.DataFrame, list[str]]:
@@ -138,34 +153,47 @@ def _without(table: pd.DataFrame, reading: Reading, name: str) -> tuple[pd.DataF
     excluded = Excluded(reading.exclude)
     out = table["path"].map(lambda path: excluded(str(path)))
     if not out.any():
-        return table, [] if reading.other else [
-            f"{name}: nothing is excluded by {listed(excluded.unmatched)}"
-        ]
+        return table, [] if reading.role else [f"{name}: nothing is excluded by {listed(excluded.unmatched)}"]
     return table[~out], [f"{name}: {int(out.sum()):,} rows are excluded"]
 
 
 def _of_split(table: pd.DataFrame, origin: Origin, reading: Reading, roles: dict[str, str]) -> pd.DataFrame:
     """The rows of the splits that are chosen; the column that tells them is noted among the roles."""
-    name = origin.name
-    if reading.split == (NONE,):
+    rows = rows_of_split(table, origin.name, reading, origin.given)
+    if rows is None:
         return table
+    roles["split"] = str(split_column(table))
+    return table[rows]
+
+
+def rows_of_split(table: pd.DataFrame, name: str, reading: Reading, given: str = "") -> np.ndarray | None:
+    """Which rows are of the splits that are chosen, (n,) bool; None where all are used.
+
+    Args:
+        table: (n) rows.
+        name: How messages call it.
+        reading: Which splits are chosen.
+        given: DATA as it was named, where that is not `name`.
+
+    Raises:
+        DataError: There are several splits and none is chosen, or one that is chosen is not there.
+    """
+    if reading.split == (NONE,):
+        return None
     column = split_column(table)
     if column is None:
-        if reading.split and not reading.other:
+        if reading.split and not reading.role:
             raise DataError(
                 f"{name} has no column {SPLIT}; its columns are: {listed(list(map(str, table)), limit=12)}",
                 expected="a column that tells the split of each row",
                 hint="leave --split out, or call that column split",
             )
-        return table
+        return None
     cells = table[column].map(lambda cell: "" if cell is None or cell != cell else str(cell))
     counts = {str(split): int(n) for split, n in cells.value_counts().sort_index().items() if split}
     if len(counts) < 2 and not reading.split:
-        return table
-    chosen = require_split(name, counts, reading, given=origin.given)
-    here = cells.isin(chosen)
-    roles["split"] = column
-    return table[here]
+        return None
+    return cells.isin(require_split(name, counts, reading, given=given)).to_numpy(bool)
 
 
 def _placed(paths: pd.Series, folder: Path, reading: Reading, name: str) -> tuple[Path, Located]:
@@ -178,7 +206,7 @@ def _placed(paths: pd.Series, folder: Path, reading: Reading, name: str) -> tupl
             raise DataError(
                 f"--root {reading.root} is no folder", expected=f"the folder that paths of {name} start from"
             )
-        places = [root, folder] if reading.other else [root]
+        places = [root, folder] if reading.role else [root]
     tried = [(place, locate(written, place, deep=reading.root is not None, name=name)) for place in places]
     return min(tried, key=lambda one: len(one[1].missing))
 
@@ -197,7 +225,7 @@ def require_no_options(reading: Reading, name: str, kind: str, names: Sequence[s
     """
     empty = Reading()
     wrong = [option for option in names if getattr(reading, option) != getattr(empty, option)]
-    if wrong and not reading.other:
+    if wrong and not reading.role:
         flags = listed([f"--{option.replace('_', '-')}" for option in wrong])
         raise DataError(
             f"{name} is {kind}: it has no columns for {flags}",

@@ -164,7 +164,7 @@ def _where_they_are(manifest: Manifest, missing: list[str]) -> tuple[str, str]:
         root = found.options.get("root")
         if root is not None:
             there = f". Of {found.n_sought} that were looked for, {found.n_found} are below {root}"
-            return Again(name, name, {"root": root}), there
+            return Again(name, name, {"root": root}, role=manifest.role), there
     return "correct the paths, or name the folder that they start from with --root", ""
 
 

@@ -19,6 +19,7 @@ from divacli.files.regular import DOCUMENT_BYTES, read_regular
 from divacli.manifest import Manifest, manifest_of
 from divacli.manifest.columns import DERIVATIVE, LOO_LOSS
 from divacli.manifest.tabular import parse_file
+from divacli.reading import AS_CALLED
 from divacli.results.names import (
     AGGREGATE,
     AUGMENT,
@@ -127,7 +128,7 @@ def read_results(folder: Path) -> Results:
             hint="diva score DATA --out DIR, then give DIR",
         )
     samples = {
-        name: manifest_of(table, folder, labels="optional")
+        name: manifest_of(table, folder, labels="optional", reading=AS_CALLED)
         for name, table in tables.items()
         if name in SAMPLE_TABLES and len(table)
     }

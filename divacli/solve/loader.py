@@ -22,6 +22,7 @@ from divacli.images.failures import left_out
 from divacli.manifest import Labels, Manifest, alike_between
 from divacli.manifest.columns import FEATURE_SOURCE
 from divacli.manifest.table import LOOKS
+from divacli.manifest.understood import sentence
 from divacli.progress import Progress, silent
 from divacli.reading import NamedData
 from divacli.run_record import current
@@ -375,7 +376,7 @@ class Loader:
             self.warn(f"{manifest.name}: columns kept but not used: {listed(unused)}.")
         for message in manifest.warnings:
             self.warn(message)
-        for note in manifest.notes:
+        for note in (sentence(manifest), *manifest.notes):
             self.tell(note)
 
 

@@ -67,7 +67,7 @@ def test_a_missing_column(run, model, four):
     assert_mendable(
         run("score", table(file=four, label=list("aabb")), *model),
         "no column path",
-        "rename 'file' to 'path'",
+        "--path-column file",
     )
 
 
@@ -151,7 +151,7 @@ def test_an_image_that_cannot_be_decoded_with_strict(run, images, model, tmp_pat
 
 def test_weights_that_are_all_zero(run, model, four):
     data = table(path=four, label=list("aabb"), weight=0)
-    result = run("score", data, *model)
+    result = run("score", data, *model, "--weight", "weight")
     assert result.exit_code == 1
     assert "every weight is 0" in result.stderr
 

@@ -117,7 +117,7 @@ def test_help_and_wrong_usage_wait_for_nothing_slow(tmp_path):
 def test_all_commands_are_looked_at():
     from divacli.cli.app import app
 
-    others = {"apply", "demo", "doctor", "export", "plot", "report", "review"}
+    others = {"apply", "demo", "doctor", "export", "inspect", "plot", "report", "review"}
     assert {*COMMANDS, *others} == {command.name for command in app.registered_commands}
 
 

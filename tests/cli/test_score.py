@@ -179,7 +179,11 @@ def test_weights_change_the_derivative_as_the_oracle_says(blobs, scores):
 def test_weight_zero_is_absent_from_the_fit_but_still_scored(images, images_table, model, scores, tmp_path):
     weights = np.ones(36)
     weights[3] = 0
-    found = scores(write(images_table.assign(weight=weights), tmp_path / "w.csv"), *model, "--ridge", "1")
+    found = scores(
+        write(images_table.assign(weight=weights), tmp_path / "w.csv"),
+        *model,
+        *("--ridge", "1", "--weight", "weight"),
+    )
     assert len(found) == 36
     assert found.loc[found["weight"] == 0, "path"].map(lambda path: Path(path).name).tolist() == [
         Path(images_table["path"][3]).name
@@ -253,7 +257,7 @@ def test_the_fingerprint_depends_on_what_the_scores_depend_on_and_on_nothing_els
         fingerprint(images_table, "--loss", "cross-entropy"),
         fingerprint(images_table, "--val", "labels.csv"),
         fingerprint(images_table.assign(label=images_table["label"].to_numpy()[::-1])),
-        fingerprint(images_table.assign(weight=2)),
+        fingerprint(images_table.assign(weight=2), "--weight", "weight"),
         fingerprint(images_table[1:]),
     ]
     assert len({first, *different}) == 7

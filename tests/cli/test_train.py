@@ -76,7 +76,10 @@ def test_the_table_is_that_of_the_images_wherever_it_is_written(images_table, mo
     Path("data").mkdir()
     table = images_table.assign(path=[os.path.relpath(path, "data") for path in images_table["path"]])
     table.assign(weight=2.0, note="x").to_csv("data/labels.csv", index=False)
-    done("train", "data/labels.csv", *model, *QUICK, "--out", "out", "--format", "parquet", "--quiet")
+    done(
+        *("train", "data/labels.csv", "--weight", "weight", *model, *QUICK),
+        *("--out", "out", "--format", "parquet", "--quiet"),
+    )
     written = pd.read_parquet("out/reweighted.parquet")
     assert list(written) == ["path", "label", "weight", "note"]
     assert [(Path("out") / path).resolve() for path in written["path"]] == [

@@ -10,6 +10,8 @@ import pytest
 from divacli.curate.ballots import Ballots, collected, read_ballots
 from divacli.errors import DataError
 from divacli.manifest import read_manifest
+from divacli.reading import NamedData
+from tests.made import WEIGHTS
 
 VOTES = """path,label,annotator,camera,confidence
 b.png,dog,ann,x,0.9
@@ -27,7 +29,7 @@ def read(tmp_path: Path):
 
     def reader(text: str, annotator: str | None = None) -> Ballots:
         (tmp_path / "votes.csv").write_text(text)
-        return read_ballots(str(tmp_path / "votes.csv"), annotator)
+        return read_ballots(NamedData(str(tmp_path / "votes.csv"), WEIGHTS), annotator)
 
     return reader
 

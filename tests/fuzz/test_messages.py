@@ -28,6 +28,7 @@ ODD = [
 
 SCORES = "scored/scores.csv"
 LINES = {
+    "inspect": ("x.npz",),
     "score": ("x.npz",),
     "prune": (SCORES, "--keep", "0.9"),
     "relabel": (SCORES,),

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from divacli.errors import DataError, OutputError
 from divacli.manifest import manifest_of, read_manifest, relocate, write_table
 from divacli.manifest.columns import COLUMN_TYPES
+from tests.made import WEIGHTS
 
 steady = settings(
     derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -124,7 +125,7 @@ def test_written_read_and_written_again(
     folder = tmp_path_factory.getbasetemp()
     first, second = folder / f"first.{format}", folder / f"second.{format}"
     write_table(table, first, format)  # type: ignore[arg-type]
-    again = read_manifest(str(first)).table
+    again = read_manifest(str(first), reading=WEIGHTS).table
     assert set(again) == set(table)
     for name in ("path", "label", "group", "suggested_label"):
         if name in table:
@@ -153,7 +154,7 @@ def test_lists_are_the_same_or_refused_by_name(
     except OutputError as error:
         assert "column 'own'" in error.got or "the table cannot be written as Parquet" in error.got  # noqa: PT017
         return
-    again = read_manifest(str(first)).table
+    again = read_manifest(str(first), reading=WEIGHTS).table
     write_table(again, second, format)  # type: ignore[arg-type]
     assert second.read_bytes() == first.read_bytes()
     if format == "csv":
@@ -178,7 +179,7 @@ def test_half_of_a_surrogate_pair_is_refused(tmp_path: Path, format: str, column
     table = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in cells.items()})
 
     def checked_and_written() -> None:
-        write_table(manifest_of(table, tmp_path).table, tmp_path / "t", format)  # type: ignore[arg-type]
+        write_table(manifest_of(table, tmp_path, reading=WEIGHTS).table, tmp_path / "t", format)  # type: ignore[arg-type]
 
     with pytest.raises((DataError, OutputError)):
         checked_and_written()
@@ -214,5 +215,5 @@ def _places(paths: pd.Series, folder: Path) -> list[str]:
 def test_a_source_with_an_odd_name(tmp_path: Path, source: str) -> None:
     """Whatever a cell calls the file of embeddings, the table can be read and moved."""
     table = pd.DataFrame({"path": ["0", "1"], "label": ["a", "b"], "feature_source": source})
-    found = manifest_of(table, tmp_path)
+    found = manifest_of(table, tmp_path, reading=WEIGHTS)
     assert len(relocate(found.table, found.folder, tmp_path / "other")) == 2

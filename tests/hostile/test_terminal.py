@@ -248,7 +248,10 @@ QUOTED: dict[str, tuple[Callable[[str], object], tuple[str, ...]]] = {
         lambda evil: Path("x.jsonl").write_text(f"{{{json.dumps(evil)}: 1, {json.dumps(evil)}: 2}}\n"),
         ("score", "x.jsonl"),
     ),
-    "a weight": (lambda evil: _rows(weight=evil).to_csv("x.csv"), ("score", "x.csv")),
+    "a weight": (
+        lambda evil: _rows(weight=evil).to_csv("x.csv"),
+        ("score", "x.csv", "--weight", "weight"),
+    ),
     "an array": (lambda evil: _npz(**{evil: np.zeros(8)}), ("score", "x.npz")),
     "a label of embeddings": (
         lambda evil: _npz(label=np.array([evil] * 8)),

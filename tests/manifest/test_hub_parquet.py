@@ -14,6 +14,7 @@ import pytest
 from divacli.errors import DataError
 from divacli.files.path_or_url import read_bytes
 from divacli.manifest import Manifest, check_files, read_manifest, relocate, write_table
+from divacli.manifest.understood import sentence
 from divacli.reading import Reading
 from tests.hub import images, png, write_hub
 
@@ -58,8 +59,8 @@ def test_a_file_as_the_hub_has_it(tmp_path: Path) -> None:
     assert table["image_path"].tolist() == ["a.png", "", "c.png", "d.png"]
     assert [read_bytes(file) for file in manifest.files()] == [png(number) for number in range(4)]
     assert manifest.kind == "parquet"
-    (note,) = manifest.notes
-    assert note.endswith(
+    assert manifest.notes == ()
+    assert sentence(manifest).endswith(
         "x.parquet: Parquet with images in it, 4 samples in 2 classes; path from image; label from label"
     )
     (warning,) = manifest.warnings

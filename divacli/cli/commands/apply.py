@@ -86,6 +86,7 @@ def register(app: typer.Typer) -> None:
         from divacli.cli.deliver import deliver
         from divacli.cli.output import Output, require_no_input
         from divacli.interchange.read import read_decisions
+        from divacli.manifest.understood import sentence
         from divacli.report.terminal.apply import apply_summary
         from divacli.review.apply import FILES, rows_of, with_images
         from divacli.review.apply import apply as apply_decisions
@@ -98,8 +99,8 @@ def register(app: typer.Typer) -> None:
         if decisions is not None:
             decided = read_decisions(decisions, manifest.classes, label_issues=label_issues.value)
         result = apply_decisions(manifest, decided)
-        for sentence in manifest.notes:
-            note(sentence, frame)
+        for told in (sentence(manifest), *manifest.notes):
+            note(told, frame)
         if materialize is not None:
             # Before the folder for the results is made, which is not to appear in DATA.
             require_apart(manifest, Path(output.out) / FOLDER)

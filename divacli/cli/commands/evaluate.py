@@ -50,11 +50,7 @@ def register(app: typer.Typer) -> None:
     def evaluate(
         data: Data,
         reading: ReadingOptions,
-        network: NetworkOptions,
-        problem: ProblemOptions,
-        compute: ComputeOptions,
-        output: OutputOptions,
-        frame: FrameOptions,
+        *,
         test: Annotated[
             str | None,
             typer.Option(
@@ -63,6 +59,11 @@ def register(app: typer.Typer) -> None:
                 rich_help_panel=_PANEL,
             ),
         ] = None,
+        network: NetworkOptions,
+        problem: ProblemOptions,
+        compute: ComputeOptions,
+        output: OutputOptions,
+        frame: FrameOptions,
         manifest: Annotated[
             list[str] | None,
             typer.Option(help="What is judged; repeatable.", metavar="DATA", rich_help_panel=_PANEL),
