@@ -42,6 +42,7 @@ Labels = Literal["required", "optional"]
 
 _STDIN = "standard input"
 _FOR_TABLES = ("path_column", "label_column", "root", "weight")
+_WORKBOOKS = ("xlsx", "xlsm", "xls", "ods", "numbers")
 _KINDS_AT_URL = f"an .npz file, a {DATA_SUFFIXES} table, or a feature store made by: diva embed"
 
 
@@ -129,7 +130,12 @@ class _Reader:
                 expected=_KINDS_AT_URL,
                 hint="mount or copy images, or run diva embed where they are and give its store",
             )
-        raise DataError(f"{data} is no kind of DATA", expected=DATA_KINDS)
+        workbook = suffix in _WORKBOOKS
+        raise DataError(
+            f"{data} is {'a workbook of a spreadsheet' if workbook else 'no kind of DATA'}",
+            expected=DATA_KINDS,
+            hint="save its sheet as CSV in UTF-8" if workbook else "",
+        )
 
     def _directory(self, path: Path) -> Manifest:
         name, reading = self.given, self.reading

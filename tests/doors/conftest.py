@@ -77,7 +77,7 @@ def from_python(factory: Path) -> Callable[[Any], Size]:
         here = divacli.Compute(workers=0, progress=False)
         with pytest.raises(DivaError) as caught:
             divacli.score(data, network=network, compute=here)
-        source = eval(str(caught.value).partition("to do: ")[2], {"divacli": divacli})
+        source = eval(str(caught.value).partition("to do: ")[2], {"divacli": divacli, "data": data})
         assert isinstance(source, divacli.Source)
         summary = divacli.score(source, network=network, compute=here).summary
         return summary["n_samples"], summary["n_classes"]
