@@ -80,11 +80,37 @@ def table_beside(
     tables = [file for file in files if _is_table(file)][:_MOST_TABLES]
     if not tables:
         return None
-    stems: dict[str, str] = {}
-    for path, label in labels.items():
-        stems.setdefault(_stem(path), label)
-    found = [beside for file in tables if (beside := _names(file, folder, stems)) is not None]
+    known = _Known(labels)
+    found = [beside for file in tables if (beside := _names(file, folder, known)) is not None]
     return max(found, key=lambda one: one.n_named, default=None)
+
+
+class _Known:
+    """The images of a folder by what a table may call them: their paths, or their names alone.
+
+    Args:
+        labels: By the path of an image the folder that would be its class.
+    """
+
+    def __init__(self, labels: Mapping[str, str]) -> None:
+        self._of_path = labels
+        self._of_stem: dict[str, str | None] = {}
+        for path, label in labels.items():
+            stem = _stem(path)
+            # A name that images of several folders have tells no folder.
+            self._of_stem[stem] = label if self._of_stem.get(stem, label) == label else None
+
+    def __contains__(self, cell: object) -> bool:
+        return _stem(str(cell)) in self._of_stem
+
+    def label(self, cell: object) -> str | None:
+        """The folder of the image that a cell names; None where it names none, or several."""
+        path = str(cell).replace("\\", "/").removeprefix("./")
+        while path:
+            if path in self._of_path:
+                return self._of_path[path]
+            path = path.partition("/")[2]
+        return self._of_stem.get(_stem(str(cell)))
 
 
 def _is_table(file: Path) -> bool:
@@ -98,7 +124,7 @@ def _is_table(file: Path) -> bool:
         return False
 
 
-def _names(file: Path, folder: Path, stems: Mapping[str, str]) -> Beside | None:
+def _names(file: Path, folder: Path, known: _Known) -> Beside | None:
     format = suffix_of(file.name)
     try:
         content = read_table(file, format, str(file))
@@ -114,14 +140,14 @@ def _names(file: Path, folder: Path, stems: Mapping[str, str]) -> Beside | None:
     some = table.iloc[:: max(1, len(table) // _ROWS)]
     for column in map(str, table):
         cells = [str(cell) for cell in some[column] if isinstance(cell, str | int)]
-        n_named = sum(1 for cell in cells if _stem(cell) in stems)
+        n_named = sum(1 for cell in cells if cell in known)
         if cells and 2 * n_named >= len(cells) and (best is None or n_named > best[0]):
             best = n_named, column
     if best is None:
         return None
     n_named, column = best
     return Beside(
-        file, column, n_named, len(some), suggest(table, file.parent, folder), _agrees(some, column, stems)
+        file, column, n_named, len(some), suggest(table, file.parent, folder), _agrees(some, column, known)
     )
 
 
@@ -129,9 +155,9 @@ def _stem(cell: str) -> str:
     return next(iter(stems_of([cell.replace("\\", "/")])))
 
 
-def _agrees(table: pd.DataFrame, column: str, stems: Mapping[str, str]) -> bool:
+def _agrees(table: pd.DataFrame, column: str, known: _Known) -> bool:
     """Whether a column of a table tells the classes that the folders tell."""
-    folders = table[column].map(lambda cell: stems.get(_stem(str(cell))))
+    folders = table[column].map(known.label)
     here = folders.notna()
     folders = folders[here]
     if folders.nunique() < 2:

@@ -13,7 +13,14 @@ from divacli.errors import Again, DataError, listed
 from divacli.manifest.beside import Beside, table_beside
 from divacli.manifest.columns import SPLIT
 from divacli.manifest.listing import Listing, list_folder
-from divacli.manifest.splits import Splits, require_split, shared_folders, splits_in
+from divacli.manifest.splits import (
+    Splits,
+    only_folder,
+    preferred,
+    require_split,
+    shared_folders,
+    splits_in,
+)
 from divacli.manifest.table_columns import labels_from
 from divacli.reading import AS_IT_IS, NONE, Reading
 
@@ -173,12 +180,16 @@ def _require_classes(
     used = set(labels)
     if len(used) == 1:
         [only] = used
-        below = {path.split("/")[1] for path in paths if path.count("/") > 1}
-        if len(below) > 1 and all(path.count("/") > 1 for path in paths):
+        inner = only_folder(paths)
+        below = [path.removeprefix(f"{inner}/") for path in paths]
+        if len({path.partition("/")[0] for path in below if "/" in path}) > 1:
+            splits = splits_in(below)
+            options = {} if splits is None else {SPLIT: preferred(list(splits.counts))}
+            told = "" if splits is None else f", which are splits: {listed(list(splits.counts), limit=8)}"
             raise DataError(
-                f"{name} holds one folder, {only}, and all others in it",
+                f"{name} holds one folder, {only}, and all others in it{told}",
                 expected=_LAYOUT,
-                hint=Again(name, f"{name.rstrip('/')}/{only}", role=role),
+                hint=Again(name, f"{name.rstrip('/')}/{inner}", options, role=role),
             )
     beside = table_beside(folder, found.others, dict(zip(paths, labels, strict=True)))
     if beside is None or beside.agrees:

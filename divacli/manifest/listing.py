@@ -6,7 +6,7 @@ import os
 import posixpath
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -175,20 +175,32 @@ def has_images(folder: Path) -> bool:
     return any(not is_folder and is_image(path) for path, is_folder in walk)
 
 
-def unlisted_images(folder: Path, listed_paths: Iterable[object], exclude: Sequence[str] = ()) -> int:
+def unlisted_images(
+    folder: Path,
+    listed_paths: Iterable[object],
+    exclude: Sequence[str] = (),
+    below: Collection[str] | None = None,
+) -> int:
     """Count the images below a folder that a table of it does not name.
 
     Args:
         folder: The folder.
         listed_paths: Paths of the table, relative to it.
         exclude: As of `list_folder`.
+        below: Names of the sub-folders that the table is of; None: it is of all that is there.
 
     Raises:
         DataError: A folder cannot be listed.
     """
     known = {os.path.normpath(path) for path in listed_paths if isinstance(path, str)}
     walk = _walk(folder, Listing(), Excluded(exclude))
-    return sum(not is_folder and is_image(path) and path not in known for path, is_folder in walk)
+    return sum(
+        not is_folder
+        and is_image(path)
+        and path not in known
+        and (below is None or path.partition("/")[0] in below)
+        for path, is_folder in walk
+    )
 
 
 def images_among(folder: Path, others: Sequence[str]) -> set[str]:

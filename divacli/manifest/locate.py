@@ -144,14 +144,14 @@ class Finder:
         }
         if here or not self._deep:
             return here
-        if _FOREIGN.match(plain):
+        if is_absolute(plain):
             return self._tail(plain)
         return {file: [*changed, *how, _FOLDER] for file, how in self._below(parent, last).items()}
 
     def _tail(self, path: str) -> dict[str, list[str]]:
         """The file that an absolute path of another machine ends with."""
         parts = [part for part in path.split("/") if part]
-        for start in range(1, len(parts)):
+        for start in range(0 if path.startswith("/") else 1, len(parts)):
             tail = "/".join(parts[start:])
             if not self.lacks(tail):
                 return {tail: [_ENDING]}
@@ -211,6 +211,11 @@ class _Merged:
 
     exact: Mapping[str, Sequence[str]]
     stems: Mapping[str, Sequence[str]]
+
+
+def is_absolute(path: str) -> bool:
+    """Whether a path starts from the root of a machine, this one or another."""
+    return _FOREIGN.match(path.replace("\\", "/")) is not None
 
 
 def _fitting(last: str, index: _Index) -> dict[str, str]:

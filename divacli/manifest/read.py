@@ -21,7 +21,7 @@ from divacli.manifest.arrayfile import ArrayFile
 from divacli.manifest.bounded import read_stream, read_table
 from divacli.manifest.coco import parse_json
 from divacli.manifest.column_types import typed
-from divacli.manifest.columns import FEATURE_SOURCE
+from divacli.manifest.columns import FEATURE_SOURCE, SPLIT
 from divacli.manifest.folder import read_folder
 from divacli.manifest.hub_parquet import holds_images, hub_files, read_hub_parquet
 from divacli.manifest.imagefolder import read_imagefolder
@@ -42,6 +42,7 @@ Labels = Literal["required", "optional"]
 
 _STDIN = "standard input"
 _FOR_TABLES = ("path_column", "label_column", "root", "weight")
+_WORKBOOKS = ("xlsx", "xlsm", "xls", "ods", "numbers")
 _KINDS_AT_URL = f"an .npz file, a {DATA_SUFFIXES} table, or a feature store made by: diva embed"
 
 
@@ -129,21 +130,26 @@ class _Reader:
                 expected=_KINDS_AT_URL,
                 hint="mount or copy images, or run diva embed where they are and give its store",
             )
-        raise DataError(f"{data} is no kind of DATA", expected=DATA_KINDS)
+        workbook = suffix in _WORKBOOKS
+        raise DataError(
+            f"{data} is {'a workbook of a spreadsheet' if workbook else 'no kind of DATA'}",
+            expected=DATA_KINDS,
+            hint="save its sheet as CSV in UTF-8" if workbook else "",
+        )
 
     def _directory(self, path: Path) -> Manifest:
         name, reading = self.given, self.reading
         folder = path.resolve()
         metadata = read_imagefolder(path, name, reading)
         if metadata is not None:
-            n = unlisted_images(path, metadata[0]["path"], reading.exclude)
+            raw, called_so = metadata
+            splits = set(raw[SPLIT]) if called_so == name else None  # each has metadata of its own
+            n = unlisted_images(path, raw["path"], reading.exclude, splits)
             left = (
-                [f"{metadata[1]}: {n:,} images of the folder are not listed in it, and not used."]
-                if n
-                else []
+                [f"{called_so}: {n:,} images of the folder are not listed in it, and not used."] if n else []
             )
-            origin = Origin(metadata[1], name, folder, folder / metadata[1])
-            return replace(self.table(metadata[0], origin, left), n_unlisted=n)
+            origin = Origin(called_so, name, folder, folder / Path(called_so).name)
+            return replace(self.table(raw, origin, left), n_unlisted=n)
         if (shards := shards_in(path)) and not has_images(path):
             return self._shards(folder, shards)
         if not has_images(path) and (files := hub_files(path, reading)):

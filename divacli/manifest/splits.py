@@ -18,6 +18,9 @@ _WORD = re.compile(
     re.IGNORECASE,
 )
 
+_CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+"""Where a word begins without a blank, as in PublicTest."""
+
 _PLAIN = re.compile(r"(train(ing)?|val(id(ation)?)?|dev|test(ing)?)[\W\d_]*(set|images)?", re.IGNORECASE)
 """Names of splits that mean nothing else, also where there are no classes in them."""
 
@@ -47,14 +50,15 @@ _VERSIONS = frozenset(
 _FIRST = 20
 _MOST_SPLITS = 10
 _LONGEST = 20
+_MOST_WORDS = 3
 
 _NEAR = 0.8
 """A split has at least this share of its classes in common with the split that has most."""
 
 
 def is_split_name(name: str) -> bool:
-    """Whether a folder or a cell is called as a split is: train, Training, val2017, seg_test."""
-    return _WORD.search(name) is not None
+    """Whether a folder or a cell is called as a split is: train, Training, val2017, seg_test, PublicTest."""
+    return _WORD.search(_CAPITAL.sub("_", name)) is not None
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,15 @@ def splits_in(paths: Iterable[str]) -> Splits | None:
     )
 
 
+def only_folder(paths: Iterable[str]) -> str:
+    """The folder that holds all images, as deep as there is one; "" for none.
+
+    Args:
+        paths: Of the images, relative to the folder.
+    """
+    return _branch(_tree(paths), "")[0].rstrip("/")
+
+
 def shared_folders(paths: Iterable[str]) -> dict[str, int]:
     """Images in folders of one name that most classes have, such as images and masks; empty for none.
 
@@ -231,9 +244,18 @@ def splits_of_files(names: Iterable[str]) -> dict[str, list[str]]:
     return found if len(found) > 1 and all(map(is_split_name, found)) else {}
 
 
+def splits_of(table: pd.DataFrame) -> list[str]:
+    """The names of the splits that a table tells, sorted; nothing where it tells none."""
+    column = split_column(table)
+    if column is None:
+        return []
+    return sorted({str(cell) for cell in table[column].dropna()} - {""})
+
+
 def _is_split_cell(cell: str) -> bool:
     """Whether a cell is the name of a split, and no path or sentence that has one in it."""
-    return len(cell) <= _LONGEST and re.search(r"[/\\.]", cell) is None and is_split_name(cell)
+    short = len(cell) <= _LONGEST and len(cell.split()) <= _MOST_WORDS
+    return short and re.search(r"[/\\.]", cell) is None and is_split_name(cell)
 
 
 def require_split(

@@ -12,8 +12,8 @@ import pandas as pd
 from divacli.errors import DataError
 from divacli.manifest.column_types import closest
 from divacli.manifest.columns import COLUMN_TYPES
-from divacli.manifest.locate import Finder
-from divacli.manifest.splits import split_column
+from divacli.manifest.locate import Finder, is_absolute
+from divacli.manifest.splits import preferred, split_column, splits_of
 from divacli.manifest.table_columns import is_one_hot
 
 _ROWS = 64
@@ -66,7 +66,11 @@ def suggest(table: pd.DataFrame, folder: Path | None, base: Path | None = None) 
     if not labels and "label" not in table:
         likely = closest("label", [str(column) for column in table if column != path])
         labels = [] if likely is None else [likely]
-    found = _one_hot_columns(table, path) if not labels and "label" not in table else []
+    found = [] if "label" in table or len(labels) == 1 else _one_hot_columns(table, path)
+    if found and set(labels) <= set(found):
+        labels = []
+    elif labels:
+        found = []
     if found:
         options["label_column"] = ",".join(found)
     elif len(labels) == 1:
@@ -75,6 +79,8 @@ def suggest(table: pd.DataFrame, folder: Path | None, base: Path | None = None) 
         options["root"] = root
     if group := group_column(table, path, labels):
         options["group"] = group
+    if len(splits := splits_of(table)) > 1:
+        options["split"] = preferred(splits)
     return Suggestion(options, labels if len(labels) > 1 else [], n_found, n_sought)
 
 
@@ -150,8 +156,10 @@ def _path_column(
     """The column of paths, the folder they start from where it must be named, and how many were found."""
     columns = [str(column) for column in table if _texts(table[column])]
     best: tuple[int, int, str | None, str | None] = (0, 0, None, None)
+    foreign = any(is_absolute(str(cell)) for column in columns for cell in table[column].head(_ROWS))
     for place, root, deep in _places(folder, base):
-        finder = Finder(place, deep=deep)
+        # Of an absolute path of another machine only --root leads to its end.
+        finder = Finder(place, deep=deep or (foreign and root is not None))
         for column in columns:
             cells = [str(cell) for cell in table[column].dropna()]
             sought = [cell for cell in cells[:: max(1, len(cells) // _ROWS)] if cell][:_ROWS]

@@ -18,7 +18,7 @@ from divacli.manifest.splits import require_split, split_column
 from divacli.manifest.suggest import suggest
 from divacli.manifest.table_columns import arranged, weighed
 from divacli.manifest.written import is_written
-from divacli.reading import NONE, Reading
+from divacli.reading import ALL, NONE, Reading
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,10 @@ def samples_of_table(
     """
     name = origin.name
     written = is_written(raw, origin.file, origin.content)
-    if written and (reading.role or not _is_asked(reading)):
+    if written and reading.role:  # options on columns are for tables of others
+        named = reading.split not in ((ALL,), (NONE,))
+        reading = Reading(split=reading.split if named else (), role=reading.role)
+    if written and not _is_asked(reading):
         return TableSamples(raw, origin.folder)
     table, roles = arranged(raw, reading, name)
     weights: list[str] = []
@@ -127,8 +130,10 @@ def _require_columns(table: pd.DataFrame, origin: Origin, reading: Reading, *, l
         return
     columns = [str(column) for column in table]
     folder = origin.folder if isinstance(origin.folder, Path) and origin.file is not None else None
-    found = suggest(table, folder)
-    options = dict(found.options)
+    base = None if reading.root is None else Path(reading.root).resolve()
+    found = suggest(table, folder, base)
+    given = {name for name in ("root", "split") if getattr(reading, name)}
+    options = {name: value for name, value in found.options.items() if name not in given}
     got = f"{origin.name} has no column {' and no column '.join(missing)}; its columns are: "
     got += listed(columns, limit=12)
     expected = f"a first line with the columns {' and '.join(required)}, or options that name them"
@@ -193,7 +198,10 @@ def rows_of_split(table: pd.DataFrame, name: str, reading: Reading, given: str =
     counts = {str(split): int(n) for split, n in cells.value_counts().sort_index().items() if split}
     if len(counts) < 2 and not reading.split:
         return None
-    return cells.isin(require_split(name, counts, reading, given=given)).to_numpy(bool)
+    chosen = set(require_split(name, counts, reading, given=given))
+    if reading.split == (ALL,):
+        chosen.add("")  # rows that tell no split
+    return cells.isin(chosen).to_numpy(bool)
 
 
 def _placed(paths: pd.Series, folder: Path, reading: Reading, name: str) -> tuple[Path, Located]:
@@ -228,7 +236,7 @@ def require_no_options(reading: Reading, name: str, kind: str, names: Sequence[s
     if wrong and not reading.role:
         flags = listed([f"--{option.replace('_', '-')}" for option in wrong])
         raise DataError(
-            f"{name} is {kind}: it has no columns for {flags}",
+            f"{name} is {kind}, which takes no {flags}",
             expected="a table, for these options",
             hint=f"leave {flags} out, or give the table",
         )
