@@ -35,7 +35,7 @@ from divacli.solve.duplicates import (
     with_sets,
 )
 from divacli.solve.group_checks import GroupChecks
-from divacli.solve.overlap import check_one_table
+from divacli.solve.overlap import check_one_table, shared_samples
 
 if TYPE_CHECKING:
     from divacli.features.augmentation import NamedTransform
@@ -115,11 +115,14 @@ class Loader:
             self.groups.warn_of_kin(manifest, manifest_in(held_out))
         self.warned_of_alike(manifest, *map(manifest_in, others))
         self._range.settle(training, *others, held_out)
-        return self._with_copies(
-            self.embedded(training),
-            [self.embedded(other) for other in others],
-            None if held_out is None else self.embedded(held_out),
-        )
+        samples, further = self.embedded(training), [self.embedded(other) for other in others]
+        judged = None if held_out is None else self.embedded(held_out)
+        if judged is not None and (shared := shared_samples(samples, judged)):
+            self.warn(
+                f"{shared:,} of the {len(judged):,} validation samples are also in {manifest.name}: "
+                "the validation flatters what is trained on them"
+            )
+        return self._with_copies(samples, further, judged)
 
     def load_pool(
         self, data: Given, pool: Given, validation: Given | None, *, labels_given: bool = True
