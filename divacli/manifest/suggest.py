@@ -72,7 +72,8 @@ def suggest(table: pd.DataFrame, folder: Path | None, base: Path | None = None) 
     elif labels:
         found = []
     if found:
-        options["label_column"] = ",".join(found)
+        comma = any("," in column for column in found)
+        options["label_column"] = tuple(found) if comma else ",".join(found)
     elif len(labels) == 1:
         options["label_column"] = labels[0]
     if root is not None:
