@@ -213,8 +213,8 @@ def _whole_rows(reader: Iterator[list[str]], header: list[str], name: str) -> It
         if row and len(row) != len(header):
             raise DataError(
                 f"{name}: line {reader.line_num} has {len(row)} cells",  # type: ignore[attr-defined]
-                expected=f"{len(header)} cells, as in the first line"
-                + (f", which is {header[0]}" if comment else ""),
+                expected=f"{len(header)} cells, as in the "
+                + (f"first line, which is {header[0]}" if comment else "header"),
                 hint="remove the lines above the header"
                 if comment
                 else "put a cell that contains the separator in double quotes",
