@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from divacli.errors import listed
-from divacli.manifest.columns import SPLIT
+from divacli.manifest.columns import FEATURE_SOURCE, SPLIT
 from divacli.manifest.table import Manifest
 
 _KINDS = {
@@ -18,6 +18,8 @@ _KINDS = {
 
 def kind_in_words(manifest: Manifest) -> str:
     """The kind of a data set."""
+    if manifest.kind == "table" and FEATURE_SOURCE in manifest.table:
+        return "a table of samples with their features"
     return _KINDS.get(manifest.kind, manifest.kind)
 
 

@@ -28,7 +28,7 @@ def inspect_summary(result: Inspection) -> Iterator[RenderableType]:
     if result.manifest.labelled:
         yield _classes(result.classes)
     if result.images is not None:
-        yield from _images(result.images)
+        yield from _images(result.images, result.range)
     if summary["left_out"]:
         told = [f"{one['n']:,} {one['suffix']} ({one['reason']})" for one in summary["left_out"]]
         yield plain(f"left out: {listed(told)}")
@@ -63,7 +63,7 @@ def _classes(classes: pd.DataFrame) -> Table:
     return table
 
 
-def _images(found: Survey) -> Iterator[RenderableType]:
+def _images(found: Survey, pixels: str) -> Iterator[RenderableType]:
     looked = f"of {found.n_files:,} images {found.n_looked_at:,} were looked at: "
     yield plain(looked + ", ".join([_counted(found.formats), _counted(found.modes)]))
     if found.widths is not None and found.heights is not None:
@@ -71,8 +71,8 @@ def _images(found: Survey) -> Iterator[RenderableType]:
         yield Text(f"widths {widths}; heights {heights}")
     if found.n_turned:
         yield Text(f"{found.n_turned:,} are turned by their EXIF data")
-    if found.pixels.sentence:
-        yield plain(found.pixels.sentence)
+    if pixels:
+        yield plain(pixels)
     if found.unusable:
         yield plain(f"{found.n_unusable:,} cannot be opened: {said_of(found.unusable)}", style="yellow")
 
