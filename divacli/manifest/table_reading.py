@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -82,12 +83,13 @@ def samples_of_table(
             path fits several files.
     """
     name = origin.name
+    raw, empty = _without_empty_end(raw, name)
     written = is_written(raw, origin.file, origin.content)
     if written and reading.role:  # options on columns are for tables of others
         named = reading.split not in ((ALL,), (NONE,))
         reading = Reading(split=reading.split if named else (), role=reading.role)
     if written and not _is_asked(reading):
-        return TableSamples(raw, origin.folder)
+        return TableSamples(raw, origin.folder, notes=empty)
     table, roles = arranged(raw, reading, name)
     weights: list[str] = []
     warnings: list[str] = []
@@ -98,9 +100,10 @@ def samples_of_table(
         roles["weight"] = weights[0]
     _require_columns(table, origin, reading, labels_required=labels_required)
     folder = origin.folder
-    notes: list[str] = []
+    notes = empty
     if reading.exclude:
-        table, notes = _without(table, reading, name)
+        table, told = _without(table, reading, name)
+        notes = [*notes, *told]
     if not written or reading.split:
         table = _of_split(table, origin, reading, roles)
     used = [*weights, *(part for column in roles.values() for part in (column, *column.split(",")))]
@@ -109,8 +112,17 @@ def samples_of_table(
         folder, found = _placed(table["path"], folder, reading, name)
         if found.changes:
             table = table.assign(path=pd.Series(found.paths, table.index, dtype="str"))
-            notes += found.told(name)
+            notes = [*notes, *found.told(name)]
     return TableSamples(table.reset_index(drop=True), folder, roles, used, notes, warnings)
+
+
+def _without_empty_end(table: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[str]]:
+    """The table without rows of empty cells at its end, which spreadsheets write, and what to say of them."""
+    rows = table.iloc[::-1].itertuples(index=False, name=None)
+    n = sum(1 for _ in takewhile(lambda row: all(isinstance(cell, str) and not cell for cell in row), rows))
+    if not 0 < n < len(table):
+        return table, []
+    return table.iloc[: len(table) - n], [f"{name}: {n:,} rows of empty cells at its end are left out"]
 
 
 def _is_asked(reading: Reading) -> bool:
