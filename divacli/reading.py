@@ -1,6 +1,6 @@
 """How DATA is to be read, where it does not say that itself: the options of reading.
 
-Source of the cases: reports of what people give to curation tools; docs/data.md lists them.
+Source of the cases: reports of what people give to curation tools; docs/reading.md has the options.
 """
 
 from __future__ import annotations
@@ -59,6 +59,9 @@ EVERY = Reading(split=(ALL,), weight=NONE, role="truth")
 AS_CALLED = Reading(split=(ALL,), weight="weight", role="table")
 """Of a table whose columns are what they are called, whoever wrote it: all rows, with their weights."""
 
+_WHOLE = ("truth", "manifest", "table")
+"""Sets of which all is read, always."""
+
 
 def called(name: str, reading: Reading) -> str:
     """What messages call a data set.
@@ -67,7 +70,7 @@ def called(name: str, reading: Reading) -> str:
         name: Its own name.
         reading: What it is to be taken for.
     """
-    if not reading.role or not reading.split or reading.split in ((ALL,), (NONE,)):
+    if not reading.split or reading.role in ("", *_WHOLE):
         return name
     return f"{name} (split {', '.join(reading.split)})"
 

@@ -20,8 +20,8 @@ class ReadingOptions:
     split: Annotated[
         list[str] | None,
         typer.Option(
-            help="The split of DATA that is read, such as train; repeatable. all: every split. none: what "
-            "looks like splits is none.",
+            help="Split of DATA to read, such as train; repeatable. all: every split. none: DATA has no "
+            "splits, whatever its folders and cells are called.",
             metavar="NAME|all|none",
             show_default=False,
             rich_help_panel=_READING,
@@ -30,8 +30,7 @@ class ReadingOptions:
     val_split: Annotated[
         list[str] | None,
         typer.Option(
-            help="The split of --val, or of DATA where --val is not given, that gives the validation set; "
-            "repeatable.",
+            help="Split that is the validation set: of --val, or of DATA without --val. Repeatable.",
             metavar="NAME",
             show_default=False,
             rich_help_panel=_READING,
@@ -40,8 +39,7 @@ class ReadingOptions:
     test_split: Annotated[
         list[str] | None,
         typer.Option(
-            help="The split of --test, or of DATA where --test is not given, that gives the test set; "
-            "repeatable.",
+            help="Split that is the test set: of --test, or of DATA without --test. Repeatable.",
             metavar="NAME",
             show_default=False,
             rich_help_panel=_READING,
@@ -50,7 +48,7 @@ class ReadingOptions:
     pool_split: Annotated[
         list[str] | None,
         typer.Option(
-            help="The split of --pool that is read; repeatable, or all.",
+            help="Split of --pool to read; repeatable, or all.",
             metavar="NAME",
             show_default=False,
             rich_help_panel=_READING,
@@ -59,7 +57,7 @@ class ReadingOptions:
     path_column: Annotated[
         str | None,
         typer.Option(
-            help="Column of a table that names the images. A name may lack its suffix. Default: path.",
+            help="Column of a table that names the images; suffixes may be missing. Default: path.",
             metavar="COLUMN",
             show_default=False,
             rich_help_panel=_READING,
@@ -68,8 +66,8 @@ class ReadingOptions:
     label_column: Annotated[
         list[str] | None,
         typer.Option(
-            help="Column of a table that holds the labels; several, with commas or repeated: one-hot, one "
-            "column a class. Default: label.",
+            help="Column of a table that holds the labels. Several, with commas or repeated, are one-hot: "
+            "one column a class. Default: label.",
             metavar="COLUMN[,COLUMN...]",
             show_default=False,
             rich_help_panel=_READING,
@@ -79,7 +77,7 @@ class ReadingOptions:
         str | None,
         typer.Option(
             help="Take the label from the name of each file: the first group of this regular expression, "
-            r"such as '([a-z]+)\.'.",
+            r"such as `([a-z]+)\.`",
             metavar="REGEX",
             show_default=False,
             rich_help_panel=_READING,
@@ -88,8 +86,8 @@ class ReadingOptions:
     root: Annotated[
         str | None,
         typer.Option(
-            help="Folder that paths of a table start from; its sub-folders are looked into, too. Default: "
-            "that of the table.",
+            help="Folder that the paths of a table start from; its sub-folders are searched, too. Default: "
+            "the table's folder.",
             metavar="DIR",
             show_default=False,
             rich_help_panel=_READING,
@@ -98,8 +96,8 @@ class ReadingOptions:
     weight: Annotated[
         str | None,
         typer.Option(
-            help="Column of a table that holds the weights of samples; none: there is none. Default: weight, "
-            "in a table that diva wrote.",
+            help="Column of a table that holds the weights of samples. none: it has no weights. Default: "
+            "weight, where diva wrote the table.",
             metavar="COLUMN|none",
             show_default=False,
             rich_help_panel=_READING,
@@ -108,7 +106,7 @@ class ReadingOptions:
     exclude: Annotated[
         list[str] | None,
         typer.Option(
-            help="Leave out files and folders of this pattern, such as masks or '*/masks/*'; repeatable.",
+            help="Leave out files and folders that match, such as `masks` or `*/masks/*`; repeatable.",
             metavar="GLOB",
             show_default=False,
             rich_help_panel=_READING,
@@ -117,7 +115,8 @@ class ReadingOptions:
     range: Annotated[
         str | None,
         typer.Option(
-            help="The values that are black and white in images of more than 8 bits. Default: looked for.",
+            help="The values that are black and white in images of more than 8 bits. Default: found from the "
+            "images.",
             metavar="LOW,HIGH",
             show_default=False,
             rich_help_panel=_READING,

@@ -41,9 +41,9 @@ class Refusal:
 
     Attributes:
         got: What was found.
-        expected: What is to be said.
+        expected: What would have been right.
         options: Names and values of options that settle it.
-        data: DATA that is to be given with them.
+        data: DATA that is to be given with them; "" where no option settles it.
     """
 
     got: str
@@ -87,12 +87,20 @@ class Inspection:
             "columns": self.columns,
             "other_columns": list(manifest.unused),
             "settled_by": [asdict(refusal) for refusal in self.refusals],
-            "images": None if self.images is None else _images(self.images),
+            "images": None if self.images is None else {**_images(self.images), "range": self.range},
             "missing": self.missing,
             "left_out": left_out,
             "not_listed": manifest.n_unlisted,
             "odd": self.odd,
         }
+
+    @property
+    def range(self) -> str:
+        """The values that are black and white in images of more than 8 bits, in a sentence; "" for none."""
+        given = self.manifest.pixel_range
+        if isinstance(given, tuple):
+            return f"of images of more than 8 bits, {given[0]:g} is black and {given[1]:g} white, as given"
+        return "" if self.images is None else self.images.pixels.sentence
 
     @property
     def table(self) -> pd.DataFrame:
@@ -207,7 +215,7 @@ def _read(named: NamedData) -> tuple[Manifest, Sequence[Refusal], DataError | No
         elif labels == "required":
             # As a pool, which may lack labels.
             labels = "optional"
-            refusals.append(Refusal(error.got, error.expected, {}, named.name))
+            refusals.append(Refusal(error.got, error.expected, {}, ""))
         else:
             raise error
 
@@ -263,6 +271,5 @@ def _images(found: Survey) -> dict[str, Any]:
         "widths": found.widths,
         "heights": found.heights,
         "turned_by_exif": found.n_turned,
-        "range": found.pixels.sentence,
         "unusable": [asdict(group) for group in found.unusable],
     }

@@ -45,6 +45,11 @@ class Beside:
     suggestion: Suggestion
     agrees: bool
 
+    @property
+    def told(self) -> str:
+        """What the table names, in some words."""
+        return f"column {self.column} of {self.file.name} names {self.n_named:,} of {self.n_rows:,} images"
+
     def again(self, given: str, role: str) -> Again:
         """The command that reads the table.
 

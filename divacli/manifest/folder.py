@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from divacli.errors import Again, DataError, listed
-from divacli.manifest.beside import table_beside
+from divacli.manifest.beside import Beside, table_beside
 from divacli.manifest.columns import SPLIT
 from divacli.manifest.listing import Listing, list_folder
 from divacli.manifest.splits import (
@@ -76,6 +76,8 @@ def read_folder(
         return FolderTable(_table(found.images, labels), warnings, notes, found.left_out())
     splits = None if reading.split == (NONE,) else splits_in(found.images)
     if splits is not None and any(splits.split_and_class(path) for path in found.images):
+        if labels_required:
+            _require_labels_of_splits(folder, name, found, splits, reading.role)
         table, left = _of_splits(found, splits, name, reading)
         return FolderTable(table, [*left, *warnings], notes, found.left_out(table["path"]))
     if reading.split and reading.split != (NONE,) and not reading.role:
@@ -100,7 +102,8 @@ def read_folder(
     passed = {*labels, *found.results, *found.droppings, *found.excluded}
     if empty := [label for label in found.folders if label not in passed]:
         warnings.append(f"{name}: not used, {len(empty):,} sub-folders without images: {listed(empty)}.")
-    if repeated := shared_folders(paths):
+    repeated = shared_folders(paths)
+    if len(repeated) > 1 or 0 < sum(repeated.values()) < len(paths):
         told = listed([f"{sub} ({n:,})" for sub, n in repeated.items()], limit=8)
         example = min(repeated, key=lambda sub: (sub.lower() in _IMAGES, sub))
         warnings.append(
@@ -108,6 +111,20 @@ def read_folder(
             f"--exclude '*/{example}/*' leaves one of them out."
         )
     return FolderTable(_table(paths, labels), warnings, notes, found.left_out(paths))
+
+
+def _require_labels_of_splits(folder: Path, name: str, found: Listing, splits: Splits, role: str) -> None:
+    """Refuse splits without classes where a table beside them names their images.
+
+    Raises:
+        DataError: There is such a table.
+    """
+    labels = {place[1] for path in found.images if (place := splits.split_and_class(path)) is not None}
+    if len(labels) > 1:
+        return
+    beside = table_beside(folder, found.others, dict.fromkeys(found.images, ""))
+    if beside is not None:
+        raise _told_by(beside, name, sorted(splits.counts), role)
 
 
 def _table(paths: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
@@ -177,28 +194,23 @@ def _require_classes(
     beside = table_beside(folder, found.others, dict(zip(paths, labels, strict=True)))
     if beside is None or beside.agrees:
         return []
-    named = (
-        f"column {beside.column} of {beside.file.name} names {beside.n_named:,} of {beside.n_rows:,} images"
-    )
-    suggestion = beside.suggestion
-    if "label_column" not in suggestion.options and not suggestion.labels:
-        return [f"{name}: not used, a table beside the folders: {named}."]
-    folders = f"the folders, with --exclude {beside.file.name}"
-    if "label_column" not in suggestion.options:
-        raise DataError(
-            f"{name}: its folders are {listed(sorted(used))}, and {named}: which tells the classes?",
-            expected=f"{folders}; or the table, with the column of labels: {listed(list(suggestion.labels))}",
-            hint=Again(
-                name,
-                str(beside.file),
-                {**suggestion.options, "label_column": suggestion.labels[0]},
-                role=role,
-            ),
-        )
-    raise DataError(
-        f"{name}: its folders are {listed(sorted(used))}, and {named}: which tells the classes?",
-        expected=f"the table; or {folders}",
-        hint=beside.again(name, role),
+    if "label_column" not in beside.suggestion.options and not beside.suggestion.labels:
+        return [f"{name}: not used, a table beside the folders: {beside.told}."]
+    raise _told_by(beside, name, sorted(used), role)
+
+
+def _told_by(beside: Beside, name: str, folders: list[str], role: str) -> DataError:
+    """The error for folders whose images a table names that has other classes."""
+    expected = f"the table; or the folders, with --exclude {beside.file.name}"
+    options = dict(beside.suggestion.options)
+    if "label_column" not in options and beside.suggestion.labels:
+        labels = list(beside.suggestion.labels)
+        options["label_column"] = labels[0]
+        expected += f"; labels of the table may be in {listed(labels)}"
+    return DataError(
+        f"{name}: its folders are {listed(folders)}, and {beside.told}: which tells the classes?",
+        expected=expected,
+        hint=Again(name, str(beside.file), options, role=role),
     )
 
 

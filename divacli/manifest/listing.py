@@ -17,11 +17,13 @@ from divacli.images.kinds import IMAGE_SUFFIXES, KINDS, sniff
 from divacli.images.spread import evenly
 
 DROPPINGS = (
-    *("@eaDir", "#recycle", "#snapshot", "__MACOSX"),
-    *("$RECYCLE.BIN", "System Volume Information", "lost+found"),
+    *("@eaDir", "@Recycle", "@Recently-Snapshot", "@tmp", "@__thumb", "#recycle", "#snapshot"),
+    *("__MACOSX", "Network Trash Folder", "Temporary Items", "$RECYCLE.BIN", "RECYCLER", "Recycled"),
+    *("System Volume Information", "FOUND.000", "lost+found", "__pycache__"),
 )
 """Folders that storage boxes, archives and file systems leave behind, with thumbnails or old images."""
 
+_DROPPED = frozenset(name.casefold() for name in DROPPINGS)
 _FEW = 5
 _LOOKED_INTO = 20
 
@@ -73,7 +75,9 @@ class Listing:
         samples = set(self.images if used is None else used)
         told = {
             "no image": self.others,
-            "image outside of the class folders": [path for path in self.images if path not in samples],
+            "image of another split, or in no class folder": [
+                path for path in self.images if path not in samples
+            ],
             "folder that systems leave behind": self.droppings,
             "folder of results of diva": self.results,
             "excluded": self.excluded,
@@ -223,6 +227,11 @@ def _holds_picture(folder: Path, path: str) -> bool:
     return kind is not None and KINDS[kind].image
 
 
+def is_dropping(name: str) -> bool:
+    """Whether a folder is one of `DROPPINGS`, in letters of any case."""
+    return name.casefold() in _DROPPED
+
+
 def is_image(path: str) -> bool:
     """Whether a file is called as images are."""
     return path.lower().endswith(IMAGE_SUFFIXES)
@@ -255,7 +264,7 @@ def _walk(top: Path, found: Listing, excluded: Excluded) -> Iterator[tuple[str, 
                         continue
                     path = prefix + entry.name
                     is_folder = _is_folder(entry)
-                    if is_folder and entry.name in DROPPINGS:
+                    if is_folder and is_dropping(entry.name):
                         found.droppings.append(path)
                     elif excluded(path):
                         found.excluded.append(path)

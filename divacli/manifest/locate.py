@@ -14,12 +14,15 @@ from divacli.errors import DataError, listed
 from divacli.files.path_or_url import is_file, joined
 from divacli.files.urls import is_url
 from divacli.images.kinds import IMAGE_SUFFIXES
-from divacli.manifest.listing import DROPPINGS
+from divacli.manifest.listing import is_dropping
 
 MOST_CHECKED = 200_000
 """So many paths are all looked up; of a longer table some are, evenly spread."""
 
 _SAMPLE = 1_000
+
+_DEPTH = 2  # levels of sub-folders that are looked into
+_MOST_FOLDERS = 5_000
 
 _BACKSLASH, _CASE, _SUFFIX, _FOLDER = "/ in place of \\", "another case", "a suffix", "a sub-folder"
 _ENDING = "the end of the path alone"
@@ -56,7 +59,7 @@ def locate(paths: Sequence[str], folder: Path, *, deep: bool, name: str) -> Loca
     """Find the files of a table, and complete the paths that lead to none.
 
     Looked for is a path with `/` for backslash, with letters in other case, with a suffix of images, and, if
-    `deep`, in the sub-folders of the folder, one level down.
+    `deep`, in the sub-folders of the folder and in theirs.
 
     Args:
         paths: As written; empty ones and URLs stay.
@@ -247,16 +250,23 @@ def _listed(folder: str) -> _Index:
     return _Index(frozenset(files), stems)
 
 
-def _folders(folder: str) -> list[str]:
+def _folders(folder: str, deeper: int = _DEPTH - 1) -> list[str]:
+    """Folders in a folder and in those, by their paths relative to it, as many as are looked into."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(
+            found = sorted(
                 entry.name
                 for entry in entries
-                if _is_folder(entry) and not entry.name.startswith(".") and entry.name not in DROPPINGS
+                if _is_folder(entry) and not entry.name.startswith(".") and not is_dropping(entry.name)
             )
-    except OSError:
+    except (OSError, ValueError):
         return []
+    below = list(found)
+    for name in found if deeper else ():
+        if len(below) >= _MOST_FOLDERS:
+            break
+        below += [f"{name}/{inner}" for inner in _folders(posixpath.join(folder, name), deeper - 1)]
+    return below[:_MOST_FOLDERS]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

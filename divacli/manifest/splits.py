@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -131,12 +131,14 @@ def splits_in(paths: Iterable[str]) -> Splits | None:
     near, shared = _alike(wide)
     if len(near) < 2 or 2 * sum(tops[name].total for name in near) < root.total:
         return None
-    if all(map(is_split_name, shared)):
+    forms = {name for name in shared if _VERSIONS & set(re.findall("[a-z]+", name.lower()))}
+    named = {name for name in shared if is_split_name(name)}
+    if named and named | forms == shared:
         inside: Counter[str] = Counter()
         for folder in tops.values():
             inside.update({name: below.total for name, below in folder.folders.items() if name in shared})
         return Splits(dict(sorted(inside.items())), {}, inside=True)
-    if all(_VERSIONS & set(re.findall("[a-z]+", name.lower())) for name in shared):
+    if forms == shared:
         return None
     return Splits(
         {name: tops[name].total for name in sorted(near)},
@@ -192,19 +194,24 @@ def _branch(folder: _Folder, prefix: str) -> tuple[str, _Folder]:
 
 
 def _alike(folders: Mapping[str, _Folder]) -> tuple[list[str], set[str]]:
-    """The folders that hold nearly the same folders as the one that holds most, and those that they share."""
-    if len(folders) < 2:
-        return [], set()
-    largest = max(folders.values(), key=lambda folder: (len(folder.folders), folder.total))
-    near = []
-    shared: set[str] = set()
-    for name, folder in folders.items():
-        common = folder.folders.keys() & largest.folders.keys()
-        if len(common) > 1 and len(common) >= _NEAR * len(folder.folders):
-            near.append(name)
-            if folder is not largest:
-                shared |= common
-    return near, shared
+    """The folders that hold nearly the same folders as one of them, and those that they share.
+
+    Of all that each may be compared with, the one is taken that gives the most images.
+    """
+    best: tuple[int, list[str], set[str]] = (0, [], set())
+    # Sets of folders repeat: each is compared once.
+    for reference in {frozenset(folder.folders) for folder in folders.values()}:
+        near = [name for name, folder in folders.items() if _is_near(folder.folders.keys(), reference)]
+        images = sum(folders[name].total for name in near)
+        if len(near) > 1 and images > best[0]:
+            shared = {name for one in near for name in folders[one].folders if name in reference}
+            best = images, near, shared
+    return best[1], best[2]
+
+
+def _is_near(names: Set[str], reference: frozenset[str]) -> bool:
+    common = names & reference
+    return len(common) > 1 and len(common) >= _NEAR * len(names)
 
 
 def split_column(table: pd.DataFrame) -> str | None:

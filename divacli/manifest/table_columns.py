@@ -81,19 +81,19 @@ def weighed(
     told = f"{numbers.min():g} to {numbers.max():g}" if numbers.notna().all() else "not all numbers"
     if column is None and doubtful:
         raise DataError(
-            f"{name} has a column weight ({told}), and may not come from diva as it is",
-            expected="whether these are the weights of the samples",
+            f"{name} has a column weight ({told}), and is no table as diva wrote it",
+            expected="to be told whether these are the weights of the samples",
             hint=Advice("{weight} weight, where they are; {weight} none, where they are not"),
         )
     kept = _original("weight", table, name)
     renamed = table.rename(columns={"weight": kept})
     if column == NONE:
         return renamed, [], []
-    advice = "--weight weight uses it as weights of samples, --weight none says that it is none"
+    advice = "--weight weight uses it as weights of samples, --weight none says that it holds none"
     return (
         renamed,
         [kept],
-        [f"{name}: its column weight ({told}) is not used, for diva did not write it. {advice}."],
+        [f"{name}: its column weight ({told}) is not used, because diva did not write this table. {advice}."],
     )
 
 

@@ -202,8 +202,8 @@ def rows_of_split(table: pd.DataFrame, name: str, reading: Reading, given: str =
         if reading.split and not reading.role:
             raise DataError(
                 f"{name} has no column {SPLIT}; its columns are: {listed(list(map(str, table)), limit=12)}",
-                expected="a column that tells the split of each row",
-                hint="leave --split out, or call that column split",
+                expected="a column split, or one whose cells are names of splits, such as train and test",
+                hint="leave --split out, or rename the column that tells the splits to split",
             )
         return None
     cells = table[column].map(lambda cell: "" if cell is None or cell != cell else str(cell))

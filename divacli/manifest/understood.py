@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from divacli.errors import listed
-from divacli.manifest.columns import SPLIT
+from divacli.manifest.columns import FEATURE_SOURCE, SPLIT
 from divacli.manifest.table import Manifest
 
 _KINDS = {
@@ -18,13 +18,15 @@ _KINDS = {
 
 def kind_in_words(manifest: Manifest) -> str:
     """The kind of a data set."""
+    if manifest.kind == "table" and FEATURE_SOURCE in manifest.table:
+        return "a table of samples with their features"
     return _KINDS.get(manifest.kind, manifest.kind)
 
 
 def split_counts(manifest: Manifest) -> dict[str, int]:
     """Samples of each split that was chosen, by name; empty where there are none."""
-    column = manifest.roles.get("split", SPLIT if manifest.kind == "folder" else "")
-    if column not in manifest.table:
+    column = manifest.roles.get("split", SPLIT if manifest.kind == "folder" else None)
+    if column is None or column not in manifest.table:
         return {}
     counts = manifest.table[column].value_counts().sort_index()
     return {str(split): int(n) for split, n in counts.items()}

@@ -216,6 +216,6 @@ def _check_duplicates(manifest: Manifest) -> None:
         raise DataError(
             f"{manifest.name}: the same path more than once, again in {row_numbers(again)}: {listed(paths)}",
             expected="one row for each sample",
-            hint="leave the repeated rows out; to count a sample twice, give it weight 2"
+            hint="leave the repeated rows out; to count a sample twice, give it weight 2 (--weight COLUMN)"
             + ("; diva votes makes one label of several votes" if manifest.kind == "table" else ""),
         )

@@ -514,3 +514,13 @@ def test_an_extended_set_is_extended_again(both, done):
     assert len(read("extended", "two")) == 50
     assert read("extended", "two")["path"].is_unique
     assert read("remaining", "two").columns.tolist() == read("remaining", "one").columns.tolist()
+
+
+@pytest.mark.parametrize("chosen", ["extra", "all"])
+def test_a_pool_that_is_a_split_of_data(chosen, arrays, done):
+    split = np.where(np.arange(160) < 60, "train", "extra")
+    arrays("all.npz", 160, 1, split=split)
+    done("extend", "all.npz", "--split", "train", "--pool", "all.npz", "--pool-split", chosen, "--budget", 5)
+    pool = {"extra": 100, "all": 160}[chosen]
+    assert report()["n_core"] == 60
+    assert len(read("selected")) + len(read("remaining")) == report()["n_pool"] == pool

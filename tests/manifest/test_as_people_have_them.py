@@ -11,6 +11,8 @@ from PIL import Image
 from divacli.errors import DataError
 from divacli.manifest import read_manifest
 from divacli.manifest.listing import DROPPINGS
+from divacli.manifest.understood import split_counts
+from divacli.reading import Reading
 
 
 def images(folder: Path, *names: str) -> Path:
@@ -99,3 +101,20 @@ def test_labels_in_one_column_of_an_array(tmp_path):
     np.savez(file, embedding=np.ones((12, 2)), label=np.eye(3)[labels[:, 0]])
     with pytest.raises(DataError, match=r"argmax\(axis=1\)"):
         read_manifest(str(file))
+
+
+def test_the_index_that_pandas_writes_tells_no_splits(tmp_path):
+    images(tmp_path, "0.png", "1.png")
+    table = tmp_path / "t.csv"
+    table.write_text(",path,label\n0,0.png,cat\n1,1.png,dog\n")
+    manifest = read_manifest(str(table))
+    assert split_counts(manifest) == {}
+
+
+def test_masks_are_told_of_until_they_are_excluded(tmp_path):
+    kinds = ("images/0", "images/1", "masks/0", "masks/1")
+    names = [f"{label}/{kind}.png" for label in ("cat", "dog") for kind in kinds]
+    folder = str(images(tmp_path / "photos", *names))
+    [said] = read_manifest(folder).warnings
+    assert said.endswith("images (4), masks (4). --exclude '*/masks/*' leaves one of them out.")
+    assert read_manifest(folder, reading=Reading(exclude=("*/masks/*",))).warnings == ()

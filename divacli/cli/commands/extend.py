@@ -95,7 +95,7 @@ def register(app: typer.Typer) -> None:
         from divacli.curate.pool_rule import ExtendOptions
         from divacli.report.terminal.extend import extend_summary
 
-        target = Output(output, *FILES, sources=(data, pool))
+        target = Output(output, *FILES, sources=(data, reading.pool(pool).label))
         loader = loader_of(network, compute, frame, problem.group)
         options = solve_options(problem, loader, robust=True)
         rule = None if by is Rule.auto else by.value

@@ -18,7 +18,7 @@ from divacli.report.terminal.tables import SHOWN, add_numbers, add_words, cell, 
 
 
 def inspect_summary(result: Inspection) -> Iterator[RenderableType]:
-    """What DATA was taken for, its classes and images, what is left out and odd, and what must be said."""
+    """What DATA was taken for, its classes and images, what is left out and odd, and what is refused."""
     summary = result.summary
     yield plain(summary["understood"], style="bold")
     columns = {role: column for role, column in summary["columns"].items() if column}
@@ -28,7 +28,7 @@ def inspect_summary(result: Inspection) -> Iterator[RenderableType]:
     if result.manifest.labelled:
         yield _classes(result.classes)
     if result.images is not None:
-        yield from _images(result.images)
+        yield from _images(result.images, result.range)
     if summary["left_out"]:
         told = [f"{one['n']:,} {one['suffix']} ({one['reason']})" for one in summary["left_out"]]
         yield plain(f"left out: {listed(told)}")
@@ -39,10 +39,12 @@ def inspect_summary(result: Inspection) -> Iterator[RenderableType]:
 
 
 def _refused(refusal: Refusal) -> Iterator[RenderableType]:
-    yield plain(f"must be said: {refusal.got}", style="red")
-    if refusal.options or refusal.data:
-        settled = f"so {Again(refusal.data, refusal.data, refusal.options).typed}"
-        yield plain(settled if refusal.options else f"expected: {refusal.expected}")
+    yield plain(f"refused without options: {refusal.got}", style="red")
+    if refusal.data:
+        typed = Again(refusal.data, refusal.data, refusal.options).typed
+        yield plain(f"read with: {typed.removeprefix('give ')}")
+    else:
+        yield plain(f"expected: {refusal.expected}")
 
 
 def _classes(classes: pd.DataFrame) -> Table:
@@ -61,7 +63,7 @@ def _classes(classes: pd.DataFrame) -> Table:
     return table
 
 
-def _images(found: Survey) -> Iterator[RenderableType]:
+def _images(found: Survey, pixels: str) -> Iterator[RenderableType]:
     looked = f"of {found.n_files:,} images {found.n_looked_at:,} were looked at: "
     yield plain(looked + ", ".join([_counted(found.formats), _counted(found.modes)]))
     if found.widths is not None and found.heights is not None:
@@ -69,8 +71,8 @@ def _images(found: Survey) -> Iterator[RenderableType]:
         yield Text(f"widths {widths}; heights {heights}")
     if found.n_turned:
         yield Text(f"{found.n_turned:,} are turned by their EXIF data")
-    if found.pixels.sentence:
-        yield plain(found.pixels.sentence)
+    if pixels:
+        yield plain(pixels)
     if found.unusable:
         yield plain(f"{found.n_unusable:,} cannot be opened: {said_of(found.unusable)}", style="yellow")
 
