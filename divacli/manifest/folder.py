@@ -80,7 +80,7 @@ def read_folder(
             _require_labels_of_splits(folder, name, found, splits, reading.role)
         table, left = _of_splits(found, splits, name, reading)
         return FolderTable(table, [*left, *warnings], notes, found.left_out(table["path"]))
-    if reading.split and reading.split != (NONE,) and not reading.role:
+    if reading.named_split:
         raise DataError(
             f"{name} has no splits: its folders are {listed(found.folders, limit=8) or 'none'}",
             expected="folders such as train and test, with the same class folders in each",

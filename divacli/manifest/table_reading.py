@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
@@ -86,8 +87,7 @@ def samples_of_table(
     raw, empty = _without_empty_end(raw, name)
     written = is_written(raw, origin.file, origin.content)
     if written and reading.role:  # options on columns are for tables of others
-        named = reading.split not in ((ALL,), (NONE,))
-        reading = Reading(split=reading.split if named else (), role=reading.role)
+        reading = Reading(split=reading.split if reading.named_split else (), role=reading.role)
     if written and not _is_asked(reading):
         return TableSamples(raw, origin.folder, notes=empty)
     table, roles = arranged(raw, reading, name)
@@ -127,7 +127,7 @@ def _without_empty_end(table: pd.DataFrame, name: str) -> tuple[pd.DataFrame, li
 
 def _is_asked(reading: Reading) -> bool:
     """Whether something is said of how a table is read."""
-    return replace(reading, range=None, role="") != Reading()
+    return replace(reading, range=None, role="", beside=False) != Reading()
 
 
 def _require_columns(table: pd.DataFrame, origin: Origin, reading: Reading, *, labels_required: bool) -> None:
@@ -143,7 +143,7 @@ def _require_columns(table: pd.DataFrame, origin: Origin, reading: Reading, *, l
     columns = [str(column) for column in table]
     folder = origin.folder if isinstance(origin.folder, Path) and origin.file is not None else None
     base = None if reading.root is None else Path(reading.root).resolve()
-    found = suggest(table, folder, base)
+    found = suggest(table, folder, base, posixpath.basename(origin.name))
     given = {name for name in ("root", "split") if getattr(reading, name)}
     options = {name: value for name, value in found.options.items() if name not in given}
     got = f"{origin.name} has no column {' and no column '.join(missing)}; its columns are: "
@@ -199,7 +199,7 @@ def rows_of_split(table: pd.DataFrame, name: str, reading: Reading, given: str =
         return None
     column = split_column(table)
     if column is None:
-        if reading.split and not reading.role:
+        if reading.named_split:
             raise DataError(
                 f"{name} has no column {SPLIT}; its columns are: {listed(list(map(str, table)), limit=12)}",
                 expected="a column split, or one whose cells are names of splits, such as train and test",
@@ -232,7 +232,7 @@ def _placed(paths: pd.Series, folder: Path, reading: Reading, name: str) -> tupl
 
 
 def require_no_options(reading: Reading, name: str, kind: str, names: Sequence[str]) -> None:
-    """Refuse options of reading that mean nothing for a kind of DATA.
+    """Refuse options of reading that mean nothing for a kind of DATA, and for no set beside it.
 
     Args:
         reading: The options.
@@ -245,7 +245,9 @@ def require_no_options(reading: Reading, name: str, kind: str, names: Sequence[s
     """
     empty = Reading()
     wrong = [option for option in names if getattr(reading, option) != getattr(empty, option)]
-    if wrong and not reading.role:
+    if reading.role or reading.beside:
+        wrong = ["split"] if "split" in wrong and reading.named_split else []
+    if wrong:
         flags = listed([f"--{option.replace('_', '-')}" for option in wrong])
         raise DataError(
             f"{name} is {kind}, which takes no {flags}",
