@@ -206,6 +206,6 @@ def test_a_table_of_ids_as_validation_set_of_a_table(tmp_path, run, model):
     refused = run("score", "train.csv", "--val", "val.csv", *model, "--out", "scored")
     assert refused.exit_code == 1
     # Options would hold for both.
-    told = "write val.csv as the table of DATA is: image_id is path and dx is label, and put the paths after val/"
-    assert told in refused.stderr
+    assert "write val.csv as the table of DATA is: image_id is path and dx is label" in refused.stderr
+    assert "and put the paths after val/" in refused.stderr
     assert "diva score" not in refused.stderr
