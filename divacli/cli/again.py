@@ -86,6 +86,8 @@ def again(advice: Again, context: typer.Context) -> str | None:
             options += _option(parameter, value)
     for name, value in added.items():
         options += [word for text in _texts(value) for word in (parameters[name].opts[0], text)]
+    if any(text.startswith("-") and text != "-" for text in arguments):
+        return shlex.join(["diva", str(context.info_name), *options, "--", *arguments])
     return shlex.join(["diva", str(context.info_name), *arguments, *options])
 
 
