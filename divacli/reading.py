@@ -34,6 +34,7 @@ class Reading:
         role: "" of DATA; of a set beside it the name of its argument, such as "test". Options on columns are
             then for tables that have these columns, and the others have path and label.
         range: The values that are black and white in images of more than 8 bits. None: looked for.
+        beside: Of DATA, whether there are sets beside it: options on columns may be for these alone.
     """
 
     split: tuple[str, ...] = ()
@@ -45,9 +46,15 @@ class Reading:
     exclude: tuple[str, ...] = ()
     role: str = ""
     range: tuple[float, float] | None = None
+    beside: bool = False
+
+    @property
+    def named_split(self) -> bool:
+        """Whether a split is asked for that must be there; of a set beside DATA all may be none."""
+        return self.split not in ((), (NONE,)) and not (self.role and self.split == (ALL,))
 
 
-OPTIONS = tuple(field.name for field in fields(Reading) if field.name != "role")
+OPTIONS = tuple(field.name for field in fields(Reading) if field.name not in ("role", "beside"))
 """Names of all options."""
 
 AS_IT_IS = Reading()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -12,6 +13,10 @@ from divacli.errors import Again, DivaError
 
 _OF_SET = {"val": "val_split", "test": "test_split", "pool": "pool_split"}
 """What `split` is called for a set beside DATA."""
+
+
+_ON_COLUMNS = {"path_column", "label_column", "root"}
+"""Options that hold for DATA and for all sets beside it."""
 
 
 def typed_parts(error: DivaError, context: typer.Context) -> list[str]:
@@ -24,10 +29,29 @@ def typed_parts(error: DivaError, context: typer.Context) -> list[str]:
     advice = error.hint
     if not isinstance(advice, Again):
         return error.typed_parts
+    if advice.role and _ON_COLUMNS & advice.options.keys() and not _has_no_columns(context):
+        return [*error.typed_parts[:-1], f"to do: {_written_out(advice)}"]
     command = again(advice, context)
     if command is None:
         return error.typed_parts
     return [*error.typed_parts[:-1], f"to do: {command}"]
+
+
+def _has_no_columns(context: typer.Context) -> bool:
+    """Whether DATA is a folder, which options on columns do not change."""
+    return Path(str(context.params.get("data", ""))).is_dir()
+
+
+def _written_out(advice: Again) -> str:
+    """What to do with a set beside DATA whose table needs options that would hold for DATA, too."""
+    options = advice.options
+    columns = [
+        f"{options[f'{name}_column']} is {name}" for name in ("path", "label") if f"{name}_column" in options
+    ]
+    root = f", and put the paths after {options['root']}/" if "root" in options else ""
+    return f"write {advice.data} as the table of DATA is: {' and '.join(columns)}{root}".replace(
+        ": , and", ":"
+    )
 
 
 def again(advice: Again, context: typer.Context) -> str | None:
@@ -50,10 +74,11 @@ def again(advice: Again, context: typer.Context) -> str | None:
     arguments: list[str] = []
     options: list[str] = []
     for name, parameter in parameters.items():
-        if name in added or not _typed(context, name):
-            continue
         value = context.params[name]
-        if name == role and value == advice.given:
+        moved = name == role and value == advice.given != advice.data
+        if name in added or not (moved or _typed(context, name)):
+            continue
+        if moved:
             value = advice.data
         if parameter.param_type_name == "argument":
             arguments += _texts(value)
@@ -61,6 +86,8 @@ def again(advice: Again, context: typer.Context) -> str | None:
             options += _option(parameter, value)
     for name, value in added.items():
         options += [word for text in _texts(value) for word in (parameters[name].opts[0], text)]
+    if any(text.startswith("-") and text != "-" for text in arguments):
+        return shlex.join(["diva", str(context.info_name), *options, "--", *arguments])
     return shlex.join(["diva", str(context.info_name), *arguments, *options])
 
 

@@ -136,13 +136,15 @@ class ReadingOptions:
             range=range_value(self.range),
         )
 
-    def data(self, name: str) -> NamedData:
+    def data(self, name: str, *beside: str | None) -> NamedData:
         """DATA.
 
         Args:
             name: As it was named.
+            beside: Names of the sets beside it, None where one is not given.
         """
-        return NamedData(name, self.reading())
+        there = any(one is not None for one in beside)
+        return NamedData(name, replace(self.reading(), beside=there))
 
     def val(self, name: str | None, data: str) -> NamedData | None:
         """The validation set: `--val`, or a split of DATA; None for neither."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from divacli.errors import Again, DataError
 from divacli.files.path_or_url import STORE_FILE
 from divacli.images.survey import Survey, survey
 from divacli.manifest import Labels, Manifest, check_files, read_manifest
+from divacli.manifest.bounded import read_stream
 from divacli.manifest.columns import FEATURE_SOURCE, GROUP
 from divacli.manifest.splits import split_column
 from divacli.manifest.suggest import group_column
@@ -198,9 +201,10 @@ def _read(named: NamedData) -> tuple[Manifest, Sequence[Refusal], DataError | No
     """
     labels: Labels = "required"
     refusals: list[Refusal] = []
+    content = read_stream(sys.stdin.buffer, "standard input") if named.name == "-" else b""
     while True:
         try:
-            manifest = _opened(named, labels)
+            manifest = _opened(named, labels, content)
             missing = _missing(manifest)
             if missing is None or not _advises(missing, refusals):
                 return manifest, refusals, missing
@@ -220,13 +224,13 @@ def _read(named: NamedData) -> tuple[Manifest, Sequence[Refusal], DataError | No
             raise error
 
 
-def _opened(named: NamedData, labels: Labels) -> Manifest:
+def _opened(named: NamedData, labels: Labels, content: bytes) -> Manifest:
     if (Path(named.name) / STORE_FILE).exists():
         from divacli.features import Samples, read_data  # only here: it takes torch, which is slow to import
 
         opened = read_data(named.name, labels=labels, reading=named.reading)
         return opened.manifest if isinstance(opened, Samples) else opened
-    return read_manifest(named.name, labels=labels, reading=named.reading)
+    return read_manifest(named.name, stdin=BytesIO(content), labels=labels, reading=named.reading)
 
 
 def _of_images(manifest: Manifest) -> bool:

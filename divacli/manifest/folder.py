@@ -22,7 +22,7 @@ from divacli.manifest.splits import (
     splits_in,
 )
 from divacli.manifest.table_columns import labels_from
-from divacli.reading import AS_IT_IS, NONE, Reading
+from divacli.reading import ALL, AS_IT_IS, NONE, Reading
 
 _LAYOUT = "one sub-folder a class with images in it, such as cat/1.jpg and dog/2.jpg"
 _IMAGES = ("image", "images", "img", "imgs", "photo", "photos", "original", "originals", "rgb")
@@ -69,18 +69,23 @@ def read_folder(
     found = list_folder(folder, name, reading.exclude)
     warnings = found.warnings(name)
     notes = found.notes(name)
-    if reading.label_from is not None:
-        if not found.images:
-            raise _no_classes(folder, name, found, [], reading, labels_required=True)
+    splits = None if reading.split == (NONE,) else splits_in(found.images)
+    if reading.label_from is not None and not found.images:
+        raise _no_classes(folder, name, found, [], reading, labels_required=True)
+    if reading.label_from is not None and splits is None and not reading.named_split:
         labels = labels_from(found.images, reading.label_from, name)
         return FolderTable(_table(found.images, labels), warnings, notes, found.left_out())
-    splits = None if reading.split == (NONE,) else splits_in(found.images)
-    if splits is not None and any(splits.split_and_class(path) for path in found.images):
+    if splits is not None and (reading.label_from is not None or not splits.have_classes(found.images)):
+        if labels_required and reading.label_from is None:
+            raise _splits_without_classes(folder, name, found, splits, reading)
+        table = _without_folders(found, splits, name, reading)
+        return FolderTable(table, warnings, notes, found.left_out(table["path"]))
+    if splits is not None:
         if labels_required:
             _require_labels_of_splits(folder, name, found, splits, reading.role)
         table, left = _of_splits(found, splits, name, reading)
         return FolderTable(table, [*left, *warnings], notes, found.left_out(table["path"]))
-    if reading.split and reading.split != (NONE,) and not reading.role:
+    if reading.named_split:
         raise DataError(
             f"{name} has no splits: its folders are {listed(found.folders, limit=8) or 'none'}",
             expected="folders such as train and test, with the same class folders in each",
@@ -129,6 +134,36 @@ def _require_labels_of_splits(folder: Path, name: str, found: Listing, splits: S
 
 def _table(paths: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame({"path": pd.Series(paths, dtype="str"), "label": pd.Series(labels, dtype="str")})
+
+
+def _splits_without_classes(
+    folder: Path, name: str, found: Listing, splits: Splits, reading: Reading
+) -> DataError:
+    """The error for splits without class folders, with what tells the labels where something does."""
+    beside = table_beside(folder, found.others, dict.fromkeys(found.images, ""))
+    if beside is not None:
+        return _told_by(beside, name, sorted(splits.counts), reading.role)
+    first = preferred(list(splits.counts), reading.role)
+    chosen = reading.split[0] if reading.named_split and reading.split != (ALL,) else first
+    error = DataError(
+        f"{name} has splits without class folders in them: {listed(list(splits.counts), limit=8)}",
+        expected=f"in each {_LAYOUT}; or --split {NONE}, where these folders are the classes",
+    )
+    names = [path.rpartition("/")[2] for path in found.images if splits.split(path) == chosen]
+    if not reading.role and (pattern := _pattern_of(names)):
+        error.hint = Again(name, name, {"label_from": pattern, SPLIT: chosen})
+    return error
+
+
+def _without_folders(found: Listing, splits: Splits, name: str, reading: Reading) -> pd.DataFrame:
+    """The samples of the splits that are chosen, with labels from their names or none."""
+    chosen = require_split(name, splits.counts, reading)
+    pairs = [(path, split) for path in found.images if (split := splits.split(path)) in chosen]
+    paths = [path for path, _ in pairs]
+    labels = [""] * len(paths)
+    if reading.label_from is not None:
+        labels = labels_from(paths, reading.label_from, name)
+    return _table(paths, labels).assign(split=pd.Series([split for _, split in pairs], dtype="str"))
 
 
 def _of_splits(found: Listing, splits: Splits, name: str, reading: Reading) -> tuple[pd.DataFrame, list[str]]:
@@ -184,13 +219,14 @@ def _require_classes(
         below = [path.removeprefix(f"{inner}/") for path in paths]
         if len({path.partition("/")[0] for path in below if "/" in path}) > 1:
             splits = splits_in(below)
-            options = {} if splits is None else {SPLIT: preferred(list(splits.counts))}
+            options = {} if splits is None else {SPLIT: preferred(list(splits.counts), role)}
             told = "" if splits is None else f", which are splits: {listed(list(splits.counts), limit=8)}"
-            raise DataError(
-                f"{name} holds one folder, {only}, and all others in it{told}",
-                expected=_LAYOUT,
-                hint=Again(name, f"{name.rstrip('/')}/{inner}", options, role=role),
+            error = DataError(
+                f"{name} holds one folder, {only}, and all others in it{told}", expected=_LAYOUT
             )
+            if splits is None or splits.have_classes(below):
+                error.hint = Again(name, f"{name.rstrip('/')}/{inner}", options, role=role)
+            raise error
     beside = table_beside(folder, found.others, dict(zip(paths, labels, strict=True)))
     if beside is None or beside.agrees:
         return []

@@ -82,6 +82,24 @@ class Splits:
     certain: bool = True
     rest: list[str] = field(default_factory=list)
 
+    def have_classes(self, paths: Iterable[str]) -> bool:
+        """Whether some images are in class folders.
+
+        Args:
+            paths: Of the images, relative to the folder.
+        """
+        return any(self.split_and_class(path) for path in paths)
+
+    def split(self, path: str) -> str | None:
+        """The split of an image, whether it is in a class folder or not; None where it is in none.
+
+        Args:
+            path: Relative to the folder.
+        """
+        first, _, rest = path.partition("/")
+        split, _, below = (rest if self.inside else path).partition("/")
+        return split if below and split in self.counts and (self.inside or first in self.prefixes) else None
+
     def split_and_class(self, path: str) -> tuple[str, str] | None:
         """The split and the class of an image; None where it is in no class folder of a split.
 

@@ -50,16 +50,19 @@ class Suggestion:
     n_sought: int
 
 
-def suggest(table: pd.DataFrame, folder: Path | None, base: Path | None = None) -> Suggestion:
+def suggest(
+    table: pd.DataFrame, folder: Path | None, base: Path | None = None, called: str = ""
+) -> Suggestion:
     """Find out which options read a table.
 
     Args:
         table: As its format gave it.
         folder: Where it lies; None for one that lies nowhere, whose paths start from the current folder.
         base: The folder of its images, where that is known.
+        called: Its name: of folders that hold such files one that is called alike comes first.
     """
     options: dict[str, str | tuple[str, ...]] = {}
-    path, root, n_found, n_sought = _path_column(table, folder, base)
+    path, root, n_found, n_sought = _path_column(table, folder, base, called)
     if path is not None and path != "path":
         options["path_column"] = path
     labels = [] if "label" in table else label_columns(table, path)
@@ -152,13 +155,13 @@ def _one_hot_columns(table: pd.DataFrame, path: str | None) -> list[str]:
 
 
 def _path_column(
-    table: pd.DataFrame, folder: Path | None, base: Path | None
+    table: pd.DataFrame, folder: Path | None, base: Path | None, called: str
 ) -> tuple[str | None, str | None, int, int]:
     """The column of paths, the folder they start from where it must be named, and how many were found."""
     columns = [str(column) for column in table if _texts(table[column])]
     best: tuple[int, int, str | None, str | None] = (0, 0, None, None)
     foreign = any(is_absolute(str(cell)) for column in columns for cell in table[column].head(_ROWS))
-    for place, root, deep in _places(folder, base):
+    for place, root, deep in _places(folder, base, called):
         # Of an absolute path of another machine only --root leads to its end.
         finder = Finder(place, deep=deep or (foreign and root is not None))
         for column in columns:
@@ -199,27 +202,29 @@ def _texts(cells: pd.Series) -> bool:
     )
 
 
-def _places(folder: Path | None, base: Path | None) -> list[tuple[Path, str | None, bool]]:
+def _places(folder: Path | None, base: Path | None, called: str) -> list[tuple[Path, str | None, bool]]:
     """Where images may lie, what `--root` names it, and whether sub-folders are looked into."""
     if base is not None:
         return [(base, str(base), True)]
     here = Path.cwd()
     if folder is None:
-        return [(here, None, False), *_below(here, here), (here, ".", True)]
-    found: list[tuple[Path, str | None, bool]] = [(folder, None, False), *_below(folder, here)]
+        return [(here, None, False), *_below(here, here, called), (here, ".", True)]
+    found: list[tuple[Path, str | None, bool]] = [(folder, None, False), *_below(folder, here, called)]
     found.append((folder, _typed(folder, here), True))
     if here != folder:
         found.append((here, ".", False))
     if folder.parent != here:
         found.append((folder.parent, _typed(folder.parent, here), False))
-    return found + _below(folder.parent, here)
+    return found + _below(folder.parent, here, called)
 
 
-def _below(folder: Path, here: Path) -> list[tuple[Path, str | None, bool]]:
+def _below(folder: Path, here: Path, called: str) -> list[tuple[Path, str | None, bool]]:
     try:
-        subs = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        subs = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
     except OSError:
         return []
+    words = set(words_of(called.rpartition(".")[0]))
+    subs.sort(key=lambda sub: (words.isdisjoint(words_of(sub.name)), sub))
     return [(sub, _typed(sub, here), False) for sub in subs[:100]]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -82,12 +84,12 @@ def samples_of_table(
             path fits several files.
     """
     name = origin.name
+    raw, empty = _without_empty_end(raw, name)
     written = is_written(raw, origin.file, origin.content)
     if written and reading.role:  # options on columns are for tables of others
-        named = reading.split not in ((ALL,), (NONE,))
-        reading = Reading(split=reading.split if named else (), role=reading.role)
+        reading = Reading(split=reading.split if reading.named_split else (), role=reading.role)
     if written and not _is_asked(reading):
-        return TableSamples(raw, origin.folder)
+        return TableSamples(raw, origin.folder, notes=empty)
     table, roles = arranged(raw, reading, name)
     weights: list[str] = []
     warnings: list[str] = []
@@ -98,9 +100,10 @@ def samples_of_table(
         roles["weight"] = weights[0]
     _require_columns(table, origin, reading, labels_required=labels_required)
     folder = origin.folder
-    notes: list[str] = []
+    notes = empty
     if reading.exclude:
-        table, notes = _without(table, reading, name)
+        table, told = _without(table, reading, name)
+        notes = [*notes, *told]
     if not written or reading.split:
         if not reading.split and (flag := flag_of_split(table)) is not None:
             warnings.append(
@@ -113,13 +116,22 @@ def samples_of_table(
         folder, found = _placed(table["path"], folder, reading, name)
         if found.changes:
             table = table.assign(path=pd.Series(found.paths, table.index, dtype="str"))
-            notes += found.told(name)
+            notes = [*notes, *found.told(name)]
     return TableSamples(table.reset_index(drop=True), folder, roles, used, notes, warnings)
+
+
+def _without_empty_end(table: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[str]]:
+    """The table without rows of empty cells at its end, which spreadsheets write, and what to say of them."""
+    rows = table.iloc[::-1].itertuples(index=False, name=None)
+    n = sum(1 for _ in takewhile(lambda row: all(isinstance(cell, str) and not cell for cell in row), rows))
+    if not 0 < n < len(table):
+        return table, []
+    return table.iloc[: len(table) - n], [f"{name}: {n:,} rows of empty cells at its end are left out"]
 
 
 def _is_asked(reading: Reading) -> bool:
     """Whether something is said of how a table is read."""
-    return replace(reading, range=None, role="") != Reading()
+    return replace(reading, range=None, role="", beside=False) != Reading()
 
 
 def _require_columns(table: pd.DataFrame, origin: Origin, reading: Reading, *, labels_required: bool) -> None:
@@ -135,7 +147,7 @@ def _require_columns(table: pd.DataFrame, origin: Origin, reading: Reading, *, l
     columns = [str(column) for column in table]
     folder = origin.folder if isinstance(origin.folder, Path) and origin.file is not None else None
     base = None if reading.root is None else Path(reading.root).resolve()
-    found = suggest(table, folder, base)
+    found = suggest(table, folder, base, posixpath.basename(origin.name))
     given = {name for name in ("root", "split") if getattr(reading, name)}
     options = {name: value for name, value in found.options.items() if name not in given}
     got = f"{origin.name} has no column {' and no column '.join(missing)}; its columns are: "
@@ -200,7 +212,7 @@ def rows_of_split(table: pd.DataFrame, name: str, reading: Reading, given: str =
         return None
     column = split_column(table)
     if column is None:
-        if reading.split and not reading.role:
+        if reading.named_split:
             raise DataError(
                 f"{name} has no column {SPLIT}; its columns are: {listed(list(map(str, table)), limit=12)}",
                 expected="a column split, or one whose cells are names of splits, such as train and test",
@@ -233,7 +245,7 @@ def _placed(paths: pd.Series, folder: Path, reading: Reading, name: str) -> tupl
 
 
 def require_no_options(reading: Reading, name: str, kind: str, names: Sequence[str]) -> None:
-    """Refuse options of reading that mean nothing for a kind of DATA.
+    """Refuse options of reading that mean nothing for a kind of DATA, and for no set beside it.
 
     Args:
         reading: The options.
@@ -246,7 +258,9 @@ def require_no_options(reading: Reading, name: str, kind: str, names: Sequence[s
     """
     empty = Reading()
     wrong = [option for option in names if getattr(reading, option) != getattr(empty, option)]
-    if wrong and not reading.role:
+    if reading.role or reading.beside:
+        wrong = ["split"] if "split" in wrong and reading.named_split else []
+    if wrong:
         flags = listed([f"--{option.replace('_', '-')}" for option in wrong])
         raise DataError(
             f"{name} is {kind}, which takes no {flags}",

@@ -33,9 +33,6 @@ _BLOCK = 65_536  # rows held as Python objects at a time
 SAID = "said"
 """Attribute of a table: what is to be said of how it was read."""
 
-_N_EMPTY = "n_empty"
-"""Attribute of a table: rows of empty cells at its end, as spreadsheets write them."""
-
 _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 _LINES = 50  # that csv.Sniffer looks at
@@ -75,8 +72,6 @@ def parse(data: bytes, format: str, name: str) -> pd.DataFrame:
         table = parse_delimited(data, delimiter, name)
         if delimiter != usual:
             said.append(f"its cells are separated by {_NAMES[delimiter]}")
-        if n_empty := table.attrs.pop(_N_EMPTY, 0):
-            said.append(f"{n_empty:,} rows of empty cells at its end are left out")
     if said:
         table.attrs[SAID] = f"{name}: {' and '.join(said)}"
     return table
@@ -195,8 +190,8 @@ def parse_delimited(data: bytes, delimiter: str, name: str) -> pd.DataFrame:
             expected='cells with quotes or line breaks in double quotes, a quote in them doubled: "5"" disc"',
         ) from error
     require_different(header, name)
-    table = pd.concat(blocks[1:] or blocks, ignore_index=True).set_axis(header, axis="columns")
-    return _without_empty_end(table) if len(header) > 1 else table
+    table = pd.concat(blocks[1:] or blocks, ignore_index=True)
+    return table.set_axis(header, axis="columns")
 
 
 def _marked_columns(text: str, header: list[str]) -> dict[int, Callable[[str], str]]:
@@ -221,16 +216,6 @@ def _whole_rows(reader: Iterator[list[str]], header: list[str], name: str) -> It
             )
         if row:
             yield row
-
-
-def _without_empty_end(table: pd.DataFrame) -> pd.DataFrame:
-    """The table without rows of empty cells at its end, which spreadsheets write; they are counted."""
-    rows = table.iloc[::-1].itertuples(index=False, name=None)
-    n = sum(1 for _ in itertools.takewhile(lambda row: not any(row), rows))
-    if n:
-        table = table.iloc[: len(table) - n]
-        table.attrs[_N_EMPTY] = n
-    return table
 
 
 def _parse_jsonl(data: bytes, name: str) -> pd.DataFrame:

@@ -166,7 +166,7 @@ def _where_they_are(manifest: Manifest, missing: list[str]) -> tuple[str, str]:
         return "write their names in the Unicode form (NFC or NFD) that they have in the file system", ""
     if manifest.kind == "table":
         name = manifest.given or manifest.name
-        found = suggest(manifest.table[["path"]], manifest.folder)
+        found = suggest(manifest.table[["path"]], manifest.folder, called=posixpath.basename(name))
         root = found.options.get("root")
         if root is not None:
             there = f". Of {found.n_sought} that were looked for, {found.n_found} are below {root}"

@@ -31,8 +31,9 @@ _SIGNS = ({RANK, DERIVATIVE, LOO_LOSS}, {FEATURE_SOURCE}, {GIVEN_LABEL}, {POOL_D
 def is_written(table: pd.DataFrame, file: Place | None, content: bytes | None = None) -> bool:
     """Whether diva wrote a table.
 
-    It did where the record of runs beside it says so, where it lies in a feature store, where it has columns
-    of results, or where its content is that of a table that diva wrote to standard output.
+    It did where the record of runs beside it says so, or the one beside the folder of images that it lies in;
+    where it lies in a feature store, where it has columns of results, or where its content is that of a table
+    that diva wrote to standard output.
 
     Args:
         table: As read.
@@ -42,8 +43,10 @@ def is_written(table: pd.DataFrame, file: Place | None, content: bytes | None = 
     names = {str(column) for column in table}
     if table.attrs.get(WRITTEN) or any(signs <= names for signs in _SIGNS):
         return True
-    if isinstance(file, Path) and (_recorded(file) or (file.parent / STORE_FILE).exists()):
-        return True
+    if isinstance(file, Path):
+        if _recorded(file) or _recorded(file.parent) or (file.parent / STORE_FILE).exists():
+            return True
+        content = _content(file)
     return content is not None and _noted(content)
 
 
@@ -65,6 +68,14 @@ def _recorded(file: Path) -> bool:
         return False
 
 
+def _content(file: Path) -> bytes | None:
+    """What is in a file, which may be what went to standard output; None where nothing was noted of that."""
+    try:
+        return read_regular(file, DOCUMENT_BYTES) if _notes().is_dir() else None
+    except (OSError, ValueError):
+        return None
+
+
 def _noted(content: bytes) -> bool:
     try:
         return _note(content).exists()
@@ -72,5 +83,9 @@ def _noted(content: bytes) -> bool:
         return False
 
 
+def _notes() -> Path:
+    return (current().cache or default_cache()) / "written"
+
+
 def _note(content: bytes) -> Path:
-    return (current().cache or default_cache()) / "written" / hashlib.sha256(content).hexdigest()[:32]
+    return _notes() / hashlib.sha256(content).hexdigest()[:32]

@@ -10,7 +10,7 @@ from PIL import Image
 from divacli.errors import DataError
 from divacli.manifest import read_manifest
 from divacli.reading import Reading
-from tests.doors.kinds import KINDS, classes_in, ids, put, write_table
+from tests.doors.kinds import KINDS, advised, classes_in, ids, put, write_table
 
 SPLITS = [
     (("train", "val", "test"), "train"),
@@ -299,6 +299,39 @@ def test_several_labels_of_a_path_are_refused(tmp_path):  # D11
 def test_labels_in_the_names_of_files(name, tmp_path, followed):  # T8
     put(tmp_path / "flat", {name.format(kind=kind, n=n): kind for kind in KINDS for n in range(4)})
     assert followed("flat", has="--label-from") == (12, 3)
+
+
+def flat(*splits: str) -> dict[str, str]:
+    return {f"{split}/{kind}.{n}.png": kind for split in splits for kind in KINDS for n in range(4)}
+
+
+def test_splits_without_class_folders(tmp_path, followed, refused, scored):  # D1 and T8
+    put(tmp_path / "root", flat("train", "val") | {f"test1/{n}.png": "cat" for n in range(5)})
+    assert followed("root", has="--split train") == (12, 3)
+    assert followed("root", "--split", "val", has="--split val") == (12, 3)
+    pattern = ("--label-from", r"^([a-z]+)\.")
+    assert scored("root", *pattern, "--split", "train", "--split", "val") == (24, 3)
+    assert "has 3 splits: test1 (5), train (12), val (12)" in refused("root", *pattern)
+    assert "has no splits" in refused("root/train", *pattern, "--split", "train")
+    assert scored("root", "--split", "none") == (29, 3)
+
+
+def test_splits_with_nothing_that_tells_classes(tmp_path, refused, looked):
+    put(tmp_path / "root", {f"images/{split}/{n}.png": "cat" for split in ("train", "val") for n in range(5)})
+    for data in ("root", "root/images"):
+        message = refused(data)
+        assert "splits" in message
+        assert "to do: diva" not in message
+    found = looked("root/images")
+    assert (found["n_samples"], found["n_classes"], found["splits"]) == (10, 0, {"train": 5, "val": 5})
+
+
+def test_a_folder_whose_name_begins_as_an_option(tmp_path, run, model):
+    put(tmp_path / "-data", classes_in("train", "test"))
+    refused = run("score", *model, "--workers", "0", "--out", "scored", "--", "-data", overwrite=False)
+    assert refused.exit_code == 1
+    assert advised(refused.stderr)[-2:] == ["--", "-data"]
+    assert run(*advised(refused.stderr), overwrite=False).exit_code == 0
 
 
 def test_labels_by_a_pattern_of_ones_own(tmp_path, scored, refused):

@@ -74,6 +74,11 @@ def register(app: typer.Typer) -> None:
         pools = {name: reading.pool(one) for name, one in named_modalities(pool).items()}
         how = ExtendOptions(budget, choice.refit_every, choice.min_trust, share=share)
         result = aggregate_data(
-            loader, reading.data(data), pools, options, how, reading.val(problem.val, data)
+            loader,
+            reading.data(data, problem.val, *pool),
+            pools,
+            options,
+            how,
+            reading.val(problem.val, data),
         )
         deliver(result, target, aggregate_summary, frame, cache=compute.cache)

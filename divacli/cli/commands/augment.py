@@ -83,5 +83,7 @@ def register(app: typer.Typer) -> None:
         loader = loader_of(network, compute, frame, problem.group)
         options = solve_options(problem, loader, ROBUST_CROSS_ENTROPY, robust=True)
         how = AugmentOptions(size, walk.steps, walk.folds)
-        result = augment_data(loader, reading.data(data), named, options, how, reading.val(problem.val, data))
+        result = augment_data(
+            loader, reading.data(data, problem.val), named, options, how, reading.val(problem.val, data)
+        )
         deliver(result, target, augment_summary, frame, cache=compute.cache)

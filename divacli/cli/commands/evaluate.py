@@ -167,7 +167,7 @@ def register(app: typer.Typer) -> None:
 
         learners = list(dict.fromkeys(learner or (LearnerName.ridge, LearnerName.logistic)))
         names = Names(
-            reading.data(data),
+            reading.data(data, test, pool, problem.val),
             tested,
             [reading.judged(one) for one in manifests],
             compared(truth),

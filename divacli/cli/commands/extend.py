@@ -103,7 +103,7 @@ def register(app: typer.Typer) -> None:
         labels_given = pool_labels is PoolLabels.given
         result = extend_data(
             loader,
-            reading.data(data),
+            reading.data(data, pool, problem.val),
             reading.pool(pool),
             options,
             how,

@@ -156,7 +156,7 @@ def register(app: typer.Typer) -> None:
         target = Output(output, *FILES, sources=(data,))
         loader = loader_of(network, compute, frame, problem.group)
         scores = load_scores(
-            loader, reading.data(data), problem_of(problem, val=reading.val(problem.val, data))
+            loader, reading.data(data, problem.val), problem_of(problem, val=reading.val(problem.val, data))
         )
         if automatic:
             pruning = prune_automatically(scores, threshold, budget, force=force, progress=loader.progress)

@@ -109,7 +109,7 @@ def register(app: typer.Typer) -> None:
         target = Output(output, *FILES, sources=(data,))
         loader = loader_of(network, compute, frame, problem.group)
         scores = load_scores(
-            loader, reading.data(data), problem_of(problem, val=reading.val(problem.val, data))
+            loader, reading.data(data, problem.val), problem_of(problem, val=reading.val(problem.val, data))
         )
         above: Threshold = (decide or DecideName.likely).value if threshold is None else threshold
         result = relabel_scored(scores, above, budget, force=force, progress=loader.progress)

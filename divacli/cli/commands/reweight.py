@@ -73,5 +73,7 @@ def register(app: typer.Typer) -> None:
         loader = loader_of(network, compute, frame, problem.group)
         options = solve_options(problem, loader, ROBUST_CROSS_ENTROPY, robust=True)
         how = ReweightOptions(size, walk.steps, per.value, walk.folds)
-        result = reweight_data(loader, reading.data(data), options, how, reading.val(problem.val, data))
+        result = reweight_data(
+            loader, reading.data(data, problem.val), options, how, reading.val(problem.val, data)
+        )
         deliver(result, target, reweight_summary, frame, cache=compute.cache)

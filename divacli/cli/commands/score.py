@@ -72,7 +72,7 @@ def register(app: typer.Typer) -> None:
         loader = loader_of(network, compute, frame, problem.group)
         options = solve_options(problem, loader)
         scoring = score_data(
-            loader, reading.data(data), options, reading.val(problem.val, data), by or (), verify
+            loader, reading.data(data, problem.val), options, reading.val(problem.val, data), by or (), verify
         )
         forgotten = remember(scoring, loader) if leads() else None
         seconds = scoring.result.summary["seconds"]

@@ -158,7 +158,7 @@ def register(app: typer.Typer) -> None:
         try:
             result = train_data(
                 loader,
-                reading.data(data),
+                reading.data(data, test, problem.val),
                 training.options(compute_of(compute)),
                 solve_options(problem, loader, robust=True),
                 test=reading.test(test, data),
