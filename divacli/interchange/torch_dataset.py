@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from divacli.images.decode import UndecodableImage, decode_image
 from divacli.images.scaling import PixelRange
 from divacli.manifest import Labels, Manifest, check_files, manifest_of, read_manifest
 from divacli.manifest.columns import FEATURE_SOURCE
-from divacli.reading import AS_IT_IS, Source
+from divacli.reading import AS_IT_IS, Reading, Source
 
 
 class ManifestDataset(Dataset[tuple[Any, int]]):
@@ -150,12 +151,24 @@ def _read(
         return data
     labels: Labels = "optional" if some_classes else "required"
     reading = replace(data.reading if isinstance(data, Source) else AS_IT_IS, role="dataset")
-    if reading.weight is None:
-        reading = replace(reading, weight="weight")
     given = _given(data)
-    if isinstance(given, pd.DataFrame):
-        return manifest_of(given, Path() if folder is None else Path(folder), labels=labels, reading=reading)
-    return read_manifest(os.fspath(given), labels=labels, reading=reading)
+
+    def read(reading: Reading) -> Manifest:
+        if isinstance(given, pd.DataFrame):
+            place = Path() if folder is None else Path(folder)
+            return manifest_of(given, place, labels=labels, reading=reading)
+        return read_manifest(os.fspath(given), labels=labels, reading=reading)
+
+    manifest = read(reading)
+    if reading.weight is None and "original_weight" in manifest.table:
+        manifest = read(replace(reading, weight="weight"))
+        weights = manifest.table["weight"]
+        warnings.warn(
+            f"{manifest.name}: its column weight ({weights.min():g} to {weights.max():g}) is taken for the "
+            "weights of the samples, though diva did not write it; Source(..., weight='none') if it is not",
+            stacklevel=3,
+        )
+    return manifest
 
 
 def _given(data: Any) -> Any:

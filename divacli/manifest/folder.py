@@ -15,6 +15,7 @@ from divacli.manifest.columns import SPLIT
 from divacli.manifest.listing import Listing, list_folder
 from divacli.manifest.splits import (
     Splits,
+    is_form,
     only_folder,
     preferred,
     require_split,
@@ -112,8 +113,8 @@ def read_folder(
         told = listed([f"{sub} ({n:,})" for sub, n in repeated.items()], limit=8)
         example = min(repeated, key=lambda sub: (sub.lower() in _IMAGES, sub))
         warnings.append(
-            f"{name}: the images of all folders in the classes are samples: {told}. "
-            f"--exclude '*/{example}/*' leaves one of them out."
+            f"{name}: the images of all folders in the classes are samples: {told}"
+            + (f". --exclude '*/{example}/*' leaves one of them out." if is_form(example) else ".")
         )
     return FolderTable(_table(paths, labels), warnings, notes, found.left_out(paths))
 

@@ -55,13 +55,18 @@ _MOST_SPLITS = 10
 _LONGEST = 20
 _MOST_WORDS = 3
 
-_NEAR = 0.8
+_NEAR = 0.6
 """A split has at least this share of its classes in common with the split that has most."""
 
 
 def is_split_name(name: str) -> bool:
     """Whether a folder or a cell is called as a split is: train, Training, val2017, seg_test, PublicTest."""
     return _WORD.search(_CAPITAL.sub("_", name)) is not None
+
+
+def is_form(name: str) -> bool:
+    """Whether a folder is called as one form of the same samples is: images, masks."""
+    return bool(_VERSIONS & set(re.findall("[a-z]+", name.lower())))
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,7 @@ def splits_in(paths: Iterable[str]) -> Splits | None:
     near, shared = _alike(wide)
     if len(near) < 2 or 2 * sum(tops[name].total for name in near) < root.total:
         return None
-    forms = {name for name in shared if _VERSIONS & set(re.findall("[a-z]+", name.lower()))}
+    forms = {name for name in shared if is_form(name)}
     named = {name for name in shared if is_split_name(name)}
     if named and (len(named) > 1 or named | forms == shared):
         inside: Counter[str] = Counter()
