@@ -108,15 +108,21 @@ def read_folder(
     passed = {*labels, *found.results, *found.droppings, *found.excluded}
     if empty := [label for label in found.folders if label not in passed]:
         warnings.append(f"{name}: not used, {len(empty):,} sub-folders without images: {listed(empty)}.")
-    repeated = shared_folders(paths)
-    if len(repeated) > 1 or 0 < sum(repeated.values()) < len(paths):
-        told = listed([f"{sub} ({n:,})" for sub, n in repeated.items()], limit=8)
-        example = min(repeated, key=lambda sub: (sub.lower() in _IMAGES, sub))
-        warnings.append(
-            f"{name}: the images of all folders in the classes are samples: {told}"
-            + (f". --exclude '*/{example}/*' leaves one of them out." if is_form(example) else ".")
-        )
+    warnings += _forms(paths, name)
     return FolderTable(_table(paths, labels), warnings, notes, found.left_out(paths))
+
+
+def _forms(paths: Sequence[str], name: str) -> list[str]:
+    """What to say of folders that most classes have, such as images and masks."""
+    repeated = shared_folders(paths)
+    if len(repeated) < 2 and not 0 < sum(repeated.values()) < len(paths):
+        return []
+    told = listed([f"{sub} ({n:,})" for sub, n in repeated.items()], limit=8)
+    example = min(repeated, key=lambda sub: (sub.lower() in _IMAGES, sub))
+    return [
+        f"{name}: the images of all folders in the classes are samples: {told}"
+        + (f". --exclude '*/{example}/*' leaves one of them out." if is_form(example) else ".")
+    ]
 
 
 def _require_labels_of_splits(folder: Path, name: str, found: Listing, splits: Splits, role: str) -> None:

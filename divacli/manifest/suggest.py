@@ -10,10 +10,11 @@ from pathlib import Path
 import pandas as pd
 
 from divacli.errors import DataError
+from divacli.images.kinds import IMAGE_SUFFIXES
 from divacli.manifest.column_types import closest
 from divacli.manifest.columns import COLUMN_TYPES
 from divacli.manifest.locate import Finder, is_absolute
-from divacli.manifest.splits import preferred, split_column, splits_of
+from divacli.manifest.splits import is_split_name, preferred, split_column, splits_of
 from divacli.manifest.table_columns import is_one_hot
 
 _ROWS = 64
@@ -24,6 +25,7 @@ _LABELS = (
     *("label", "class", "dx", "diagnosis", "target", "category", "species", "breed", "disease", "tag", "y"),
     *("type", "variety", "genus", "condition", "finding", "grade", "level", "classname"),
 )
+_IMAGES = frozenset(("image", "images", "img", "imgs", "photo", "photos", "jpeg", "jpegs", "rgb"))
 _GROUPS = frozenset(
     ("patient", "subject", "lesion", "case", "study", "person", "participant", "individual", "sequence")
 )
@@ -62,6 +64,8 @@ def suggest(
         called: Its name: of folders that hold such files one that is called alike comes first.
     """
     options: dict[str, str | tuple[str, ...]] = {}
+    if lacks_header(table):
+        return Suggestion({}, [], 0, 0)
     path, root, n_found, n_sought = _path_column(table, folder, base, called)
     if path is not None and path != "path":
         options["path_column"] = path
@@ -86,6 +90,11 @@ def suggest(
     if len(splits := splits_of(table)) > 1:
         options["split"] = preferred(splits)
     return Suggestion(options, labels if len(labels) > 1 else [], n_found, n_sought)
+
+
+def lacks_header(table: pd.DataFrame) -> bool:
+    """Whether the names of columns are a row: one of them is the name of an image."""
+    return any(str(column).lower().endswith(IMAGE_SUFFIXES) for column in table)
 
 
 def words_of(column: str) -> list[str]:
@@ -224,7 +233,13 @@ def _below(folder: Path, here: Path, called: str) -> list[tuple[Path, str | None
     except OSError:
         return []
     words = set(words_of(called.rpartition(".")[0]))
-    subs.sort(key=lambda sub: (words.isdisjoint(words_of(sub.name)), sub))
+
+    def unlikely(sub: Path) -> tuple[bool, bool, bool, str]:
+        own = words_of(sub.name)
+        of_others = is_split_name(sub.name) and "train" not in sub.name.lower()
+        return words.isdisjoint(own), of_others, _IMAGES.isdisjoint(own), sub.name
+
+    subs.sort(key=unlikely)
     return [(sub, _typed(sub, here), False) for sub in subs[:100]]
 
 

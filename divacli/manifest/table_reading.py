@@ -17,7 +17,7 @@ from divacli.manifest.columns import FEATURE_SOURCE, SPLIT
 from divacli.manifest.listing import Excluded
 from divacli.manifest.locate import Located, locate
 from divacli.manifest.splits import flag_of_split, require_split, split_column
-from divacli.manifest.suggest import suggest
+from divacli.manifest.suggest import lacks_header, suggest
 from divacli.manifest.table_columns import arranged, weighed
 from divacli.manifest.written import is_written
 from divacli.reading import ALL, NONE, Reading
@@ -146,6 +146,14 @@ def _require_columns(table: pd.DataFrame, origin: Origin, reading: Reading, *, l
         return
     columns = [str(column) for column in table]
     folder = origin.folder if isinstance(origin.folder, Path) and origin.file is not None else None
+    header = f"add the header {','.join(required)}"
+    if lacks_header(table):
+        raise DataError(
+            f"{origin.name} has no column {' and no column '.join(missing)}: it begins with a row: "
+            f"{listed(columns)}",
+            expected=f"a first line with the columns {' and '.join(required)}",
+            hint=header,
+        )
     base = None if reading.root is None else Path(reading.root).resolve()
     found = suggest(table, folder, base, posixpath.basename(origin.name))
     given = {name for name in ("root", "split") if getattr(reading, name)}
@@ -156,21 +164,11 @@ def _require_columns(table: pd.DataFrame, origin: Origin, reading: Reading, *, l
     if found.n_found:
         where = f"{found.n_found} of {found.n_sought} cells of {options.get('path_column', 'path')}"
         got += f". Files were found for {where}"
-    header = f"or add the header {','.join(required)}"
-    path = found.options.get("path_column")
-    if found.n_found and isinstance(path, str) and isinstance(origin.folder, Path):
-        start = Path(str(found.options.get("root", "."))).resolve() if "root" in found.options else base
-        if ((start or origin.folder) / path).is_file():
-            raise DataError(
-                f"{origin.name} has no header: its first line names a file, {path}",
-                expected=expected.partition(",")[0],
-                hint=f"write such a line above all others, such as {','.join(required)} in the right order",
-            )
     if "path" in missing and "path_column" not in options:
-        raise DataError(got, expected=expected, hint=f"name it: --path-column NAME; {header}")
+        raise DataError(got, expected=expected, hint=f"name it: --path-column NAME; or {header}")
     if "label" in missing and "label_column" not in options:
         if not found.labels:
-            raise DataError(got, expected=expected, hint=f"name it: --label-column NAME; {header}")
+            raise DataError(got, expected=expected, hint=f"name it: --label-column NAME; or {header}")
         options["label_column"] = found.labels[0]
         expected += f"; labels may be in {listed(list(found.labels))}"
     raise DataError(

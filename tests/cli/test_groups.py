@@ -215,7 +215,7 @@ def test_a_column_that_is_named_must_tell_groups_apart(column, table, run, done)
 def test_the_column_group_is_optional_where_it_is_not_named(table, done):
     table.assign(patient_id="x").rename(columns={"patient_id": "group"}).to_csv("one.csv", index=False)
     told = [line for line in done("score", "one.csv").stderr.splitlines() if "one.csv" in line]
-    assert told == ["note: one.csv: a table, 60 samples in 3 classes"]
+    assert told == ["note: one.csv: a table of samples with their features, 60 samples in 3 classes"]
     assert (summary_of("diva-out")["group"], summary_of("diva-out")["n_groups"]) == (None, None)
 
 

@@ -133,6 +133,13 @@ def two_tables_of_the_same_ids(here: Path) -> Built:
     return "train.csv", (9, 3)
 
 
+def folders_of_the_same_names(here: Path) -> Built:
+    for split, n in {"annotations": 12, "images": 12, "test": 12}.items():
+        put(here / split, {f"{name}.png": kind for name, kind in ids(n).items()}, n)
+    write_table(here / "labels.csv", ("image_id", "dx"), ids(12).items())
+    return "labels.csv", (12, 3)
+
+
 def one_hot(here: Path) -> Built:
     put(here / "input", {f"{name}.png": kind for name, kind in ids(12).items()})
     rows = [(name, *(int(kind == other) for other in KINDS)) for name, kind in ids(12).items()]
@@ -187,7 +194,14 @@ BUILDERS: list[Callable[[Path], Built]] = [
     *(splits, one_split, wrapper, wrapped_splits, release, release_with_several_labels, release_with_splits),
     *(splits_with_labels_in_a_table, flat_with_table, flat_with_table_inside, names_of_files),
     *(imagefolder_of_one_split, imagefolder_of_other_columns, imagefolder_with_a_column_of_splits),
-    *(table_of_ids, table_of_ids_and_splits, two_tables_of_the_same_ids, one_hot, json_lines),
+    *(
+        table_of_ids,
+        table_of_ids_and_splits,
+        two_tables_of_the_same_ids,
+        folders_of_the_same_names,
+        one_hot,
+        json_lines,
+    ),
     *(paths_of_another_folder, paths_of_windows, hub_splits, hub_of_two_images, hub_of_two_labels),
 ]
 
