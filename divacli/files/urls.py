@@ -5,8 +5,8 @@ from __future__ import annotations
 import posixpath
 import re
 
-# With the caches of fsspec before it, if any: filecache::s3://bucket/features.npz
-URL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*::)*([A-Za-z][A-Za-z0-9+.-]*)://")
+# With the caches of fsspec before it, if any: filecache::s3://bucket/features.npz. One letter is a drive.
+URL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*::)*([A-Za-z][A-Za-z0-9+.-]+)://")
 LOCAL = ("file", "local")
 
 # User and password before the host; a signature or a token in the query or fragment.

@@ -36,6 +36,7 @@ class Beside:
         n_rows: Rows of the sample.
         suggestion: How it can be read.
         agrees: Whether one of its columns tells the same classes as the folders.
+        labelled: Whether one of its columns may be labels.
     """
 
     file: Path
@@ -44,6 +45,7 @@ class Beside:
     n_rows: int
     suggestion: Suggestion
     agrees: bool
+    labelled: bool
 
     @property
     def told(self) -> str:
@@ -146,9 +148,9 @@ def _names(file: Path, folder: Path, known: _Known) -> Beside | None:
     if best is None:
         return None
     n_named, column = best
-    return Beside(
-        file, column, n_named, len(some), suggest(table, file.parent, folder), _agrees(some, column, known)
-    )
+    found = suggest(table, file.parent, folder)
+    labelled = "label" in table or "label_column" in found.options or bool(found.labels)
+    return Beside(file, column, n_named, len(some), found, _agrees(some, column, known), labelled)
 
 
 def _stem(cell: str) -> str:

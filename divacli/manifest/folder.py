@@ -236,7 +236,7 @@ def _require_classes(
     beside = table_beside(folder, found.others, dict(zip(paths, labels, strict=True)))
     if beside is None or beside.agrees:
         return []
-    if "label_column" not in beside.suggestion.options and not beside.suggestion.labels:
+    if not beside.labelled:
         return [f"{name}: not used, a table beside the folders: {beside.told}."]
     raise _told_by(beside, name, sorted(used), role)
 

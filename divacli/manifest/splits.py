@@ -47,6 +47,9 @@ _VERSIONS = frozenset(
 )
 """Names of folders that hold the same samples in several forms: images and their masks."""
 
+_FLAGS = frozenset(("true", "false", "0", "1", "0.0", "1.0"))
+"""Cells that say yes or no."""
+
 _FIRST = 20
 _MOST_SPLITS = 10
 _LONGEST = 20
@@ -151,7 +154,7 @@ def splits_in(paths: Iterable[str]) -> Splits | None:
         return None
     forms = {name for name in shared if _VERSIONS & set(re.findall("[a-z]+", name.lower()))}
     named = {name for name in shared if is_split_name(name)}
-    if named and named | forms == shared:
+    if named and (len(named) > 1 or named | forms == shared):
         inside: Counter[str] = Counter()
         for folder in tops.values():
             inside.update({name: below.total for name, below in folder.folders.items() if name in shared})
@@ -249,6 +252,23 @@ def split_column(table: pd.DataFrame) -> str | None:
     return None
 
 
+def flag_of_split(table: pd.DataFrame) -> str | None:
+    """A column such as is_train or is_valid that says of each row whether it is of one split."""
+    if split_column(table) is not None:
+        return None
+    for name in map(str, table):
+        cells = table[name]
+        if name not in ("path", "label") and is_split_name(name) and _is_flag(cells):
+            return name
+    return None
+
+
+def _is_flag(cells: pd.Series) -> bool:
+    if not {str(cell).lower() for cell in cells.head(_FIRST)} <= _FLAGS:
+        return False
+    return len({str(cell).lower() for cell in cells} & _FLAGS) > 1
+
+
 def splits_of_files(names: Iterable[str]) -> dict[str, list[str]]:
     """Files by the split that their names begin with, such as train-0001.tar; empty where these tell none.
 
@@ -267,7 +287,7 @@ def splits_of(table: pd.DataFrame) -> list[str]:
     column = split_column(table)
     if column is None:
         return []
-    return sorted({str(cell) for cell in table[column].dropna()} - {""})
+    return sorted({str(cell).strip() for cell in table[column].dropna()} - {""})
 
 
 def _is_split_cell(cell: str) -> bool:
@@ -322,9 +342,10 @@ def preferred(splits: Sequence[str], role: str = "") -> str:
     """
     word = {"": "train", "test": "test", "val": "val"}.get(role, "")
 
-    def unlikely(split: str) -> tuple[bool, bool, str]:
+    def unlikely(split: str) -> tuple[bool, bool, bool, str]:
         name = split.lower()
-        return word not in name, bool(role) and "train" in name, split
+        # Samples of a test set that are chosen from a pool would be trained on.
+        return word not in name, role == "pool" and "test" in name, bool(role) and "train" in name, split
 
     return min(splits, key=unlikely)
 

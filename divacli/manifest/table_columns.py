@@ -44,7 +44,7 @@ def arranged(raw: pd.DataFrame, reading: Reading, name: str) -> tuple[pd.DataFra
         _require(table, columns, name)
         labels = table[columns[0]] if len(columns) == 1 else one_hot(table, columns, name)
         table = _with(table, "label", labels, columns[0] if len(columns) == 1 else "", name)
-        roles["label"] = ",".join(columns)
+        roles["label"] = columns[0] if len(columns) == 1 else ",".join(columns)
     elif reading.label_from is not None and "path" in table:
         labels = pd.Series(
             labels_from(table["path"].map(str).tolist(), reading.label_from, name), table.index
@@ -183,12 +183,15 @@ def _marks(cells: pd.Series, where: str) -> pd.Series:
 
 
 def is_one_hot(table: pd.DataFrame, columns: Sequence[str]) -> bool:
-    """Whether rows have a 1 in one of some columns each, but for a few that lack it or have more."""
+    """Whether rows have a 1 in one of some columns each, but for a few that lack it or have more.
+
+    A class may be empty, as UNK in the training sets of ISIC.
+    """
     try:
         marks = pd.DataFrame({column: _marks(table[column], "") for column in columns})
     except DataError:
         return False
-    return bool(((marks.sum(axis=1) == 1).mean() > 0.95) and marks.any().all())
+    return bool(((marks.sum(axis=1) == 1).mean() > 0.95) and marks.any().sum() > 1)
 
 
 def labels_from(paths: Sequence[str], pattern: str, name: str) -> list[str]:

@@ -16,8 +16,8 @@ from divacli.files.path_or_url import Place
 from divacli.manifest.columns import FEATURE_SOURCE, SPLIT
 from divacli.manifest.listing import Excluded
 from divacli.manifest.locate import Located, locate
-from divacli.manifest.splits import require_split, split_column
-from divacli.manifest.suggest import lacks_header, suggest
+from divacli.manifest.splits import flag_of_split, require_split, split_column
+from divacli.manifest.suggest import image_in_header, suggest
 from divacli.manifest.table_columns import arranged, weighed
 from divacli.manifest.written import is_written
 from divacli.reading import ALL, NONE, Reading
@@ -105,6 +105,10 @@ def samples_of_table(
         table, told = _without(table, reading, name)
         notes = [*notes, *told]
     if not written or reading.split:
+        if not reading.split and (flag := flag_of_split(table)) is not None:
+            warnings.append(
+                f"{name}: all rows are used, and column {flag} may tell splits: where it does, call it split."
+            )
         table = _of_split(table, origin, reading, roles)
     used = [*weights, *(part for column in roles.values() for part in (column, *column.split(",")))]
     located = located or (written and reading.root is None) or FEATURE_SOURCE in table
@@ -143,10 +147,10 @@ def _require_columns(table: pd.DataFrame, origin: Origin, reading: Reading, *, l
     columns = [str(column) for column in table]
     folder = origin.folder if isinstance(origin.folder, Path) and origin.file is not None else None
     header = f"add the header {','.join(required)}"
-    if lacks_header(table):
+    if (image := image_in_header(table)) is not None:
         raise DataError(
-            f"{origin.name} has no column {' and no column '.join(missing)}: it begins with a row: "
-            f"{listed(columns)}",
+            f"{origin.name} has no header: its first line names a file, {image}. There is no column "
+            f"{' and no column '.join(missing)}, but {listed(columns)}",
             expected=f"a first line with the columns {' and '.join(required)}",
             hint=header,
         )
@@ -160,6 +164,15 @@ def _require_columns(table: pd.DataFrame, origin: Origin, reading: Reading, *, l
     if found.n_found:
         where = f"{found.n_found} of {found.n_sought} cells of {options.get('path_column', 'path')}"
         got += f". Files were found for {where}"
+    path = found.options.get("path_column")
+    if found.n_found and isinstance(path, str) and isinstance(origin.folder, Path):
+        start = Path(str(found.options.get("root", "."))).resolve() if "root" in found.options else base
+        if ((start or origin.folder) / path).is_file():
+            raise DataError(
+                f"{origin.name} has no header: its first line names a file, {path}",
+                expected=expected.partition(",")[0],
+                hint=f"write such a line above all others, such as {','.join(required)} in the right order",
+            )
     if "path" in missing and "path_column" not in options:
         raise DataError(got, expected=expected, hint=f"name it: --path-column NAME; or {header}")
     if "label" in missing and "label_column" not in options:
@@ -213,7 +226,7 @@ def rows_of_split(table: pd.DataFrame, name: str, reading: Reading, given: str =
                 hint="leave --split out, or rename the column that tells the splits to split",
             )
         return None
-    cells = table[column].map(lambda cell: "" if cell is None or cell != cell else str(cell))
+    cells = table[column].map(lambda cell: "" if cell is None or cell != cell else str(cell).strip())
     counts = {str(split): int(n) for split, n in cells.value_counts().sort_index().items() if split}
     if len(counts) < 2 and not reading.split:
         return None

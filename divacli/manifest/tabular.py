@@ -78,8 +78,21 @@ def parse(data: bytes, format: str, name: str) -> pd.DataFrame:
 
 
 def is_utf16(data: bytes) -> bool:
-    """Whether a text begins as UTF-16 does: what Excel calls Unicode text."""
-    return data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    """Whether a text begins as UTF-16 does: what Excel calls Unicode text, with its mark or without."""
+    return _codec_of_utf16(data) is not None
+
+
+def _codec_of_utf16(data: bytes) -> str | None:
+    """How a text in UTF-16 is read; None for one that does not begin as such. No text in UTF-8 has zeros."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    first, second = data[0:8:2], data[1:8:2]
+    if len(second) == 4 and any(first) != any(second):
+        if 0 not in first:
+            return "utf-16-le"
+        if 0 not in second:
+            return "utf-16-be"
+    return None
 
 
 def from_utf16(data: bytes, name: str) -> bytes:
@@ -93,7 +106,7 @@ def from_utf16(data: bytes, name: str) -> bytes:
         DataError: It is no UTF-16.
     """
     try:
-        return data.decode("utf-16").encode()
+        return data.decode(_codec_of_utf16(data) or "utf-16").encode()
     except UnicodeError as error:
         raise DataError(
             f"{name} begins as UTF-16 does and is none: {error}", expected="a table in UTF-8 or UTF-16"
@@ -142,7 +155,8 @@ def recognise(data: bytes) -> str:
     if data.startswith(b"PAR1"):
         return "parquet"
     if is_utf16(data):
-        data = data[: 2 * _HEADER].decode("utf-16", errors="replace").encode(errors="replace")
+        codec = _codec_of_utf16(data) or "utf-16"
+        data = data[: 2 * _HEADER].decode(codec, errors="replace").encode(errors="replace")
     text = data.removeprefix(_BOM).lstrip()
     if text.startswith(b"{"):
         return "jsonl"
@@ -162,7 +176,7 @@ def parse_delimited(data: bytes, delimiter: str, name: str) -> pd.DataFrame:
     try:
         header = [restored(column) for column in next(row for row in reader if row)]
         check_width(len(header), name)
-        rows = _whole_rows(reader, len(header), name)
+        rows = _whole_rows(reader, header, name)
         marked = _marked_columns(text, header)
         blocks = [pd.DataFrame(columns=range(len(header)), dtype="str")]
         while block := list(itertools.islice(rows, _BLOCK)):
@@ -187,14 +201,18 @@ def _marked_columns(text: str, header: list[str]) -> dict[int, Callable[[str], s
     return {position: original for position, mark, original in found if mark in text}
 
 
-def _whole_rows(reader: Iterator[list[str]], width: int, name: str) -> Iterator[list[str]]:
+def _whole_rows(reader: Iterator[list[str]], header: list[str], name: str) -> Iterator[list[str]]:
     """The rows that are not blank, each checked for the header's number of cells."""
+    comment = len(header) == 1 and header[0].startswith("#")
     for row in reader:
-        if row and len(row) != width:
+        if row and len(row) != len(header):
             raise DataError(
                 f"{name}: line {reader.line_num} has {len(row)} cells",  # type: ignore[attr-defined]
-                expected=f"{width} cells, as in the header",
-                hint="put a cell that contains the separator in double quotes",
+                expected=f"{len(header)} cells, as in the "
+                + (f"first line, which is {header[0]}" if comment else "header"),
+                hint="remove the lines above the header"
+                if comment
+                else "put a cell that contains the separator in double quotes",
             )
         if row:
             yield row

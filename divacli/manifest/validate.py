@@ -23,6 +23,9 @@ from divacli.manifest.table import LOOKS, Manifest, alike
 _LOOKED_AT = 100  # of the files that are missing
 
 _LARGEST_WEIGHT = 1e12
+
+_NO_LABEL = frozenset(("nan", "none", "null", "na", "n/a", "#n/a", "<na>", "nat"))
+"""How programs write that a cell is empty."""
 """Of a data set, and one over it: beyond these the squares of derivatives leave the range of float32."""
 
 
@@ -67,6 +70,9 @@ def validate(manifest: Manifest) -> list[str]:
             )
         if single := counts.index[counts == 1].tolist():
             warnings.append(f"{name}: classes with a single sample: {listed(single)}.")
+    none = [f"{label} ({n:,})" for label, n in counts.items() if str(label).strip().lower() in _NO_LABEL]
+    if none:
+        warnings.append(f"{name}: classes that are called as an empty cell is: {listed(none)}.")
     if pairs := alike(counts.index):
         warnings.append(f"{name}: labels that differ only by {LOOKS} count as different: {listed(pairs)}.")
     return warnings
@@ -165,7 +171,22 @@ def _where_they_are(manifest: Manifest, missing: list[str]) -> tuple[str, str]:
         if root is not None:
             there = f". Of {found.n_sought} that were looked for, {found.n_found} are below {root}"
             return Again(name, name, {"root": root}, role=manifest.role), there
+        if len(missing) == len(manifest.table) and (column := _other_paths(manifest)) is not None:
+            there = f". Those that column {column} names are there"
+            return Again(name, name, {"path_column": column}, role=manifest.role), there
     return "correct the paths, or name the folder that they start from with --root", ""
+
+
+def _other_paths(manifest: Manifest) -> str | None:
+    """A column that names files, where the column path is one that names none."""
+    table = manifest.table
+    rest = table.drop(columns=["path", "label"])
+    if any(table[column].equals(table["path"]) for column in rest):
+        return None  # the column of paths was chosen
+    found = suggest(rest, manifest.folder)
+    column = found.options.get("path_column")
+    certain = 0 < found.n_found == found.n_sought and "root" not in found.options
+    return column if certain and isinstance(column, str) else None
 
 
 def _otherwise_composed(file: str) -> bool:

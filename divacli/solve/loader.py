@@ -35,7 +35,7 @@ from divacli.solve.duplicates import (
     with_sets,
 )
 from divacli.solve.group_checks import GroupChecks
-from divacli.solve.overlap import check_one_table
+from divacli.solve.overlap import check_one_table, shared_samples
 
 if TYPE_CHECKING:
     from divacli.features.augmentation import NamedTransform
@@ -115,11 +115,10 @@ class Loader:
             self.groups.warn_of_kin(manifest, manifest_in(held_out))
         self.warned_of_alike(manifest, *map(manifest_in, others))
         self._range.settle(training, *others, held_out)
-        return self._with_copies(
-            self.embedded(training),
-            [self.embedded(other) for other in others],
-            None if held_out is None else self.embedded(held_out),
-        )
+        samples, further = self.embedded(training), [self.embedded(other) for other in others]
+        judged = None if held_out is None else self.embedded(held_out)
+        self._warn_of_shared(samples, judged)
+        return self._with_copies(samples, further, judged)
 
     def load_pool(
         self, data: Given, pool: Given, validation: Given | None, *, labels_given: bool = True
@@ -150,11 +149,10 @@ class Loader:
             manifest, [manifest_in(candidates)], None if held_out is None else manifest_in(held_out)
         )
         self._range.settle(training, candidates, held_out)
-        core, [chosen_from], judged = self._with_copies(
-            self.embedded(training),
-            [self.embedded(candidates)],
-            None if held_out is None else self.embedded(held_out),
-        )
+        core, chosen_from = self.embedded(training), self.embedded(candidates)
+        judged = None if held_out is None else self.embedded(held_out)
+        self._warn_of_shared(core, judged)
+        core, [chosen_from], judged = self._with_copies(core, [chosen_from], judged)
         return core, chosen_from, judged
 
     def copies(self, samples: Samples, transform: NamedTransform, seed: int) -> Samples:
@@ -229,6 +227,14 @@ class Loader:
             core, list(found.values()), None if held_out is None else self.embedded(held_out)
         )
         return core, list(zip(found, modalities, strict=True)), judged
+
+    def _warn_of_shared(self, training: Samples, judged: Samples | None) -> None:
+        """Say how many samples that a loss is over are among those that are trained on."""
+        if judged is not None and (shared := shared_samples(training, judged)):
+            self.warn(
+                f"{shared:,} of the {len(judged):,} validation samples are also in {training.manifest.name}: "
+                "the validation flatters what is trained on them"
+            )
 
     def _text_embedder(self) -> Callable[[Manifest], Samples]:
         from divacli.backbones.clip import load_text_encoder

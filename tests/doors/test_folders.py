@@ -73,6 +73,29 @@ def test_splits_inside_of_classes(tmp_path, followed):
     assert followed("data", has="--split train") == (12, 3)
 
 
+def test_splits_inside_of_classes_beside_other_folders(tmp_path, followed):
+    folders = ("train", "test", "extra")
+    put(tmp_path / "data", {f"{k}/{s}/{n}.png": k for k in KINDS for s in folders for n in range(4)})
+    assert followed("data", has="--split train") == (12, 3)
+
+
+def test_validation_samples_that_are_trained_on_are_told_of(tmp_path, run, model):
+    put(tmp_path / "data", classes_in("train", "val"))
+    for split, told in {"train": True, "val": False}.items():
+        options = ("--split", "train", "--val-split", split, "--workers", "0", "--out", "scored")
+        result = run("score", "data", *options, *model)
+        assert result.exit_code == 0, result.stderr
+        assert ("12 of the 12 validation samples are also in data" in " ".join(result.stderr.split())) == told
+
+
+def test_a_pool_is_no_test_set(tmp_path, refused, run, model):
+    put(tmp_path / "data", classes_in("train", "val", "test"))
+    options = ("--split", "train", "--pool", "data", "--workers", "0", "--out", "more")
+    result = run("extend", "data", *options, *model)
+    assert result.exit_code == 1
+    assert "--pool-split val" in " ".join(result.stderr.split())
+
+
 def test_splits_of_unlike_classes(tmp_path, followed):
     train = classes_in("train", kinds=[f"k{n}" for n in range(10)], n=2)
     put(tmp_path / "data", train | classes_in("test", kinds=[f"k{n}" for n in range(9)], n=1))
@@ -147,6 +170,16 @@ def test_a_table_that_agrees_with_the_folders_is_no_question(tmp_path, scored):
     labels = classes_in("")
     put(tmp_path / "data", labels)
     write_table(tmp_path / "data" / "labels.csv", ("image", "class"), labels.items())
+    assert scored("data") == (12, 3)
+
+
+def test_a_table_with_the_usual_columns_that_contradicts_the_folders(tmp_path, followed, scored):
+    labels = classes_in("")
+    put(tmp_path / "data", labels)
+    rows = [(path, kind if n % 2 else "dog") for n, (path, kind) in enumerate(labels.items())]
+    write_table(tmp_path / "data" / "labels.csv", ("path", "label"), rows)
+    assert followed("data", has="data/labels.csv") == (12, 3)
+    write_table(tmp_path / "data" / "labels.csv", ("path", "label"), labels.items())
     assert scored("data") == (12, 3)
 
 

@@ -196,6 +196,78 @@ def test_one_hot_columns(cells, tmp_path, followed, scored, refused):  # T2
     assert "column 'MEL' is neither 0 nor 1 in data row 5: '0.7'" in refused("truth.csv", *options)
 
 
+def test_one_hot_columns_with_commas_in_their_names(cells, tmp_path, followed):
+    rows = [(path, *(int(kind == other) for other in KINDS)) for path, kind in cells]
+    write_table(tmp_path / "truth.csv", ("image", "cat, small", "dog", "owl"), rows)
+    assert followed("truth.csv", has="--label-column cat, small --label-column dog") == (12, 3)
+
+
+def test_one_hot_columns_with_an_empty_class(cells, tmp_path, followed):
+    rows = [(path, *(float(kind == other) for other in KINDS), 0.0) for path, kind in cells]
+    write_table(tmp_path / "truth.csv", ("image", "MEL", "NV", "BCC", "UNK"), rows)
+    assert followed("truth.csv", has="--label-column MEL,NV,BCC,UNK") == (12, 3)
+
+
+def test_a_table_without_a_header_loses_no_row(cells, tmp_path, refused):
+    header, *rows = cells
+    write_table(tmp_path / "table.csv", header, rows)
+    message = refused("table.csv")
+    assert "table.csv has no header: its first line names a file, pictures/img_0000.png" in message
+    assert "column" not in advised_line(message)
+
+
+def advised_line(message: str) -> str:
+    """What a message says is to be done."""
+    return message.partition("to do: ")[2]
+
+
+def test_lines_above_the_header_are_named(cells, tmp_path, refused):
+    lines = ["# our photos", "path,label", *map(",".join, cells)]
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    assert "remove the lines above the header" in advised_line(refused("table.csv"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_unicode_text_without_its_mark(encoding, cells, tmp_path, scored):
+    write_table(tmp_path / "table.csv", ("path", "label"), cells, encoding=encoding)
+    assert scored("table.csv") == (12, 3)
+
+
+@pytest.mark.parametrize("word", ["nan", "None", "N/A", "NULL"])
+def test_labels_that_are_words_for_none_are_told_of(word, cells, tmp_path):
+    rows = [(path, word if n < 3 else kind) for n, (path, kind) in enumerate(cells)]
+    file = write_table(tmp_path / "table.csv", ("path", "label"), rows)
+    assert any(f"called as an empty cell is: {word} (3)" in one for one in read_manifest(str(file)).warnings)
+
+
+def test_blanks_around_names_of_splits(cells, tmp_path, followed):
+    rows = [(*row, ("train", "train ", "test")[n % 3]) for n, row in enumerate(cells[:9])]
+    rows[2] = (*cells[2], "train")
+    write_table(tmp_path / "table.csv", ("path", "label", "split"), rows)
+    assert followed("table.csv", has="--split train") == (7, 3)
+
+
+@pytest.mark.parametrize(("column", "yes", "no"), [("is_valid", True, False), ("is_train", 1, 0)])
+def test_columns_that_flag_a_split_are_told_of(column, yes, no, cells, tmp_path, scored):
+    rows = [(*row, no if n % 4 else yes) for n, row in enumerate(cells)]
+    file = write_table(tmp_path / "table.csv", ("path", "label", column), rows)
+    assert any(f"column {column} may tell splits" in one for one in read_manifest(str(file)).warnings)
+    write_table(file, ("path", "label", "split"), rows)
+    assert scored("table.csv", "--split", str(no)) == (9, 3)
+
+
+def test_a_column_path_that_names_no_files(cells, tmp_path, followed):
+    rows = [(f"/api/{n}", *row) for n, row in enumerate(cells)]
+    write_table(tmp_path / "table.csv", ("path", "file", "label"), rows)
+    assert followed("table.csv", has="--path-column file") == (12, 3)
+
+
+def test_a_drive_with_two_slashes_is_no_url(cells, tmp_path, followed):
+    rows = [("D:\\\\" + path.replace("/", "\\\\"), kind) for path, kind in cells]
+    write_table(tmp_path / "table.csv", ("path", "label"), rows)
+    assert followed("table.csv", has="--root ") == (12, 3)
+
+
 @pytest.mark.parametrize(
     ("mark", "encoding", "start", "suffix"),
     [
@@ -301,13 +373,6 @@ def test_labels_in_one_column_of_an_array(tmp_path, scored):  # T7
     assert scored("data.npz") == (12, 3)
     np.savez(tmp_path / "data.npz", embedding=features, label=labels.ravel())
     assert scored("data.npz") == (12, 3)
-
-
-def test_a_table_without_a_header_keeps_its_first_sample(cells, tmp_path, refused):
-    write_table(tmp_path / "table.csv", cells[0], cells[1:])
-    message = refused("table.csv")
-    assert "it begins with a row: pictures/img_0000.png, cat" in message
-    assert message.endswith("to do: add the header path,label\n")
 
 
 def test_columns_that_are_not_there_are_named(cells, tmp_path, refused):
