@@ -64,7 +64,7 @@ def suggest(
         called: Its name: of folders that hold such files one that is called alike comes first.
     """
     options: dict[str, str | tuple[str, ...]] = {}
-    if lacks_header(table):
+    if image_in_header(table) is not None:
         return Suggestion({}, [], 0, 0)
     path, root, n_found, n_sought = _path_column(table, folder, base, called)
     if path is not None and path != "path":
@@ -92,9 +92,9 @@ def suggest(
     return Suggestion(options, labels if len(labels) > 1 else [], n_found, n_sought)
 
 
-def lacks_header(table: pd.DataFrame) -> bool:
-    """Whether the names of columns are a row: one of them is the name of an image."""
-    return any(str(column).lower().endswith(IMAGE_SUFFIXES) for column in table)
+def image_in_header(table: pd.DataFrame) -> str | None:
+    """The name of an image among those of the columns, which are then a row; None for none."""
+    return next((str(column) for column in table if str(column).lower().endswith(IMAGE_SUFFIXES)), None)
 
 
 def words_of(column: str) -> list[str]:

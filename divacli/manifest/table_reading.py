@@ -17,7 +17,7 @@ from divacli.manifest.columns import FEATURE_SOURCE, SPLIT
 from divacli.manifest.listing import Excluded
 from divacli.manifest.locate import Located, locate
 from divacli.manifest.splits import flag_of_split, require_split, split_column
-from divacli.manifest.suggest import lacks_header, suggest
+from divacli.manifest.suggest import image_in_header, suggest
 from divacli.manifest.table_columns import arranged, weighed
 from divacli.manifest.written import is_written
 from divacli.reading import ALL, NONE, Reading
@@ -147,10 +147,10 @@ def _require_columns(table: pd.DataFrame, origin: Origin, reading: Reading, *, l
     columns = [str(column) for column in table]
     folder = origin.folder if isinstance(origin.folder, Path) and origin.file is not None else None
     header = f"add the header {','.join(required)}"
-    if lacks_header(table):
+    if (image := image_in_header(table)) is not None:
         raise DataError(
-            f"{origin.name} has no column {' and no column '.join(missing)}: it begins with a row: "
-            f"{listed(columns)}",
+            f"{origin.name} has no header: its first line names a file, {image}. There is no column "
+            f"{' and no column '.join(missing)}, but {listed(columns)}",
             expected=f"a first line with the columns {' and '.join(required)}",
             hint=header,
         )

@@ -367,13 +367,6 @@ def test_labels_in_one_column_of_an_array(tmp_path, scored):  # T7
     assert scored("data.npz") == (12, 3)
 
 
-def test_a_table_without_a_header_keeps_its_first_sample(cells, tmp_path, refused):
-    write_table(tmp_path / "table.csv", cells[0], cells[1:])
-    message = refused("table.csv")
-    assert "it begins with a row: pictures/img_0000.png, cat" in message
-    assert message.endswith("to do: add the header path,label\n")
-
-
 def test_columns_that_are_not_there_are_named(cells, tmp_path, refused):
     write_table(tmp_path / "table.csv", ("path", "kind"), cells)
     assert "has no column class\nexpected: one of its columns: path, kind" in refused(

@@ -148,7 +148,6 @@ def test_a_pool_out_of_splits(ultralytics, tmp_path, run, model):
     refused = run("extend", ultralytics, "--pool", "pool", *given)
     assert refused.exit_code == 1
     again = advised(refused.stderr)
-    # Samples of a test set are no candidates.
     assert again[again.index("--pool-split") + 1] == "train"
     result = run(*again, overwrite=False)
     assert result.exit_code == 0, result.stderr
