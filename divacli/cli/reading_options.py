@@ -181,8 +181,5 @@ def compared(name: str | None) -> NamedData | None:
 WITHOUT_TEST = ("test_split", "pool_split")
 """Options of reading for who takes neither a test set nor a pool."""
 
-WITHOUT_POOL = ("pool_split",)
-"""Options of reading for who takes no pool."""
-
 WITHOUT_OTHERS = ("val_split", *WITHOUT_TEST)
 """Options of reading for who takes DATA alone."""

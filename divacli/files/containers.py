@@ -16,9 +16,6 @@ from divacli.files.tar import member_name, members, read_member
 _THROUGH = re.compile(r"\.(?P<kind>tar|parquet)(?=/)", re.IGNORECASE)
 _LONGEST_PATH = 4096  # no system opens a longer one; each `.tar/` in it is looked for on disk
 
-CONTAINERS = "tar or Parquet files"
-"""What messages call them."""
-
 
 @dataclass(frozen=True)
 class Contained:

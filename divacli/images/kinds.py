@@ -115,6 +115,11 @@ _HEIC_BRANDS = frozenset(
 _AVIF_BRANDS = frozenset((b"avif", b"avis"))
 
 
+def is_called_image(name: str) -> bool:
+    """Whether a file, by its name alone, is an image."""
+    return name.lower().endswith(IMAGE_SUFFIXES)
+
+
 def kind_of(start: bytes) -> str | None:
     """Tell what kind of image a file is, whatever its name.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,9 @@ import pandas as pd
 from divacli.errors import Again, DataError
 from divacli.files.formats import LIST_FORMATS, TABLE_FORMATS
 from divacli.files.urls import suffix_of
-from divacli.manifest.bounded import read_table
-from divacli.manifest.coco import parse_json
-from divacli.manifest.list_file import parse_list
 from divacli.manifest.locate import stems_of
 from divacli.manifest.suggest import Suggestion, suggest
-from divacli.manifest.tabular import parse
+from divacli.manifest.table_file import read_table_file
 
 _MOST_BYTES = 1 << 28
 _MOST_TABLES = 10
@@ -52,14 +48,15 @@ class Beside:
         """What the table names, in some words."""
         return f"column {self.column} of {self.file.name} names {self.n_named:,} of {self.n_rows:,} images"
 
-    def again(self, given: str, role: str) -> Again:
+    def again(self, given: str, role: str, **more: str) -> Again:
         """The command that reads the table.
 
         Args:
             given: The folder as it was named.
             role: As of `Reading`.
+            more: Further options.
         """
-        return Again(given, _typed(self.file), self.suggestion.options, role=role)
+        return Again(given, str(self.file), {**self.suggestion.options, **more}, role=role)
 
 
 def table_beside(
@@ -129,13 +126,7 @@ def _is_table(file: Path) -> bool:
 def _names(file: Path, folder: Path, known: _Known) -> Beside | None:
     format = suffix_of(file.name)
     try:
-        content = read_table(file, format, str(file))
-        if format == "txt":
-            table = parse_list(content, str(file))
-        elif format == "json":
-            table, _ = parse_json(content, str(file))
-        else:
-            table = parse(content, format, str(file))
+        table, _ = read_table_file(file, format, str(file))
     except (DataError, OSError):
         return None
     best: tuple[int, str] | None = None
@@ -177,7 +168,3 @@ def _agrees(table: pd.DataFrame, column: str, known: _Known) -> bool:
             if pure >= _AGREE:
                 return True
     return False
-
-
-def _typed(file: Path) -> str:
-    return os.path.relpath(file) if not file.is_absolute() else str(file)

@@ -245,15 +245,15 @@ def _require_classes(
 def _told_by(beside: Beside, name: str, folders: list[str], role: str) -> DataError:
     """The error for folders whose images a table names that has other classes."""
     expected = f"the table; or the folders, with --exclude {beside.file.name}"
-    options = dict(beside.suggestion.options)
-    if "label_column" not in options and beside.suggestion.labels:
+    more = {}
+    if "label_column" not in beside.suggestion.options and beside.suggestion.labels:
         labels = list(beside.suggestion.labels)
-        options["label_column"] = labels[0]
+        more["label_column"] = labels[0]
         expected += f"; labels of the table may be in {listed(labels)}"
     return DataError(
         f"{name}: its folders are {listed(folders)}, and {beside.told}: which tells the classes?",
         expected=expected,
-        hint=Again(name, str(beside.file), options, role=role),
+        hint=beside.again(name, role, **more),
     )
 
 

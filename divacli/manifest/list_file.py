@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from divacli.errors import DataError
-from divacli.images.kinds import IMAGE_SUFFIXES
+from divacli.images.kinds import IMAGE_SUFFIXES, is_called_image
 from divacli.manifest.column_types import ALIASES
 from divacli.manifest.tabular import decoded_text
 
@@ -28,7 +28,7 @@ def looks_like_table(data: bytes) -> bool:
     """Whether a text has a first line with names of columns, with tabs between, as Excel writes it."""
     first = data.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")[0].decode(errors="replace")
     cells = [cell.strip("\"' \r").lower() for cell in first.split("\t")]
-    return len(cells) > 1 and bool({*_PATHS} & {*cells}) and not any(map(_is_image, cells))
+    return len(cells) > 1 and bool({*_PATHS} & {*cells}) and not any(map(is_called_image, cells))
 
 
 def parse_list(data: bytes, name: str, *, labels_required: bool = True) -> pd.DataFrame:
@@ -76,10 +76,10 @@ def _separator(lines: Sequence[_Line]) -> str | None:
     """What stands between path and label: a tab, a comma, None for blanks; "" where there are paths alone."""
     if all("\t" in line for _, line in lines):
         return "\t"
-    if all(_is_image(line) or (len(line.split()) == 1 and "," not in line) for _, line in lines):
+    if all(is_called_image(line) or (len(line.split()) == 1 and "," not in line) for _, line in lines):
         return ""
-    by_comma = sum(_is_image(line.rpartition(",")[0]) for _, line in lines)
-    by_blank = sum(_is_image(_at_blank(line)[0]) for _, line in lines)
+    by_comma = sum(is_called_image(line.rpartition(",")[0]) for _, line in lines)
+    by_blank = sum(is_called_image(_at_blank(line)[0]) for _, line in lines)
     if by_comma == by_blank:  # no path has a suffix, or lines are of several kinds
         halves = [half.split() for _, line in lines for half in _halves(line, ",")]
         return "," if all(len(words) == 1 for words in halves) else None
@@ -96,10 +96,10 @@ def _pair(number: int, line: str, separator: str | None, name: str) -> tuple[str
     where = f"{name}: line {number:,}"
     if not path or not label:
         raise DataError(f"{where} has no label: '{_short(line)}'", expected=_EXPECTED)
-    if _is_image(label) and not _is_image(path):
+    if is_called_image(label) and not is_called_image(path):
         raise DataError(f"{where} has the label first: '{_short(line)}'", expected=_EXPECTED)
     rest = line[_end_of_path(line) :].strip(" \t,")
-    more = separator != "\t" and not _is_image(path) and rest not in ("", label)
+    more = separator != "\t" and not is_called_image(path) and rest not in ("", label)
     numbers = re.fullmatch(r"[-+\d.,\s]+", rest) is not None
     if (more and (numbers or _IMAGE_AND_MORE.search(line))) or _SEVERAL.fullmatch(label) or "\t" in label:
         raise DataError(
@@ -107,7 +107,7 @@ def _pair(number: int, line: str, separator: str | None, name: str) -> tuple[str
             expected="one label in a line",
             hint="leave out what is no label; put a tab before a label that has blanks in it",
         )
-    if not _is_image(path) and len(path.split()) > 1:
+    if not is_called_image(path) and len(path.split()) > 1:
         raise DataError(f"{where} is no line of a list of images: '{_short(line)}'", expected=_EXPECTED)
     return path, label
 
@@ -139,10 +139,6 @@ def _is_header(line: str) -> bool:
 
 
 _IMAGE_AND_MORE = re.compile(f"(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))})(?=[\\s,])", re.IGNORECASE)
-
-
-def _is_image(path: str) -> bool:
-    return path.lower().endswith(IMAGE_SUFFIXES)
 
 
 def _short(line: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from divacli.errors import DataError, listed
 from divacli.files.path_or_url import holds_results
-from divacli.images.kinds import IMAGE_SUFFIXES, KINDS, sniff
+from divacli.images.kinds import KINDS, is_called_image, sniff
 from divacli.images.spread import evenly
 
 DROPPINGS = (
@@ -73,11 +73,12 @@ class Listing:
             used: The images that are samples; None: all.
         """
         samples = set(self.images if used is None else used)
+        unused = (
+            [path for path in self.images if path not in samples] if len(samples) < len(self.images) else []
+        )
         told = {
             "no image": self.others,
-            "image of another split, or in no class folder": [
-                path for path in self.images if path not in samples
-            ],
+            "image of another split, or in no class folder": unused,
             "folder that systems leave behind": self.droppings,
             "folder of results of diva": self.results,
             "excluded": self.excluded,
@@ -122,7 +123,7 @@ def list_folder(folder: Path, name: str, exclude: Sequence[str] = ()) -> Listing
     others: list[str] = []
     for path, is_folder in _walk(folder, found, excluded):
         if not is_folder:
-            (found.images if is_image(path) else others).append(path)
+            (found.images if is_called_image(path) else others).append(path)
         elif "/" not in path:
             found.folders.append(path)
     images = images_among(folder, others)
@@ -172,7 +173,7 @@ def has_images(folder: Path) -> bool:
         DataError: A folder cannot be listed.
     """
     walk = _walk(folder, Listing(), Excluded(()))
-    return any(not is_folder and is_image(path) for path, is_folder in walk)
+    return any(not is_folder and is_called_image(path) for path, is_folder in walk)
 
 
 def unlisted_images(
@@ -196,7 +197,7 @@ def unlisted_images(
     walk = _walk(folder, Listing(), Excluded(exclude))
     return sum(
         not is_folder
-        and is_image(path)
+        and is_called_image(path)
         and path not in known
         and (below is None or path.partition("/")[0] in below)
         for path, is_folder in walk
@@ -232,11 +233,6 @@ def is_dropping(name: str) -> bool:
     return name.casefold() in _DROPPED
 
 
-def is_image(path: str) -> bool:
-    """Whether a file is called as images are."""
-    return path.lower().endswith(IMAGE_SUFFIXES)
-
-
 def _walk(top: Path, found: Listing, excluded: Excluded) -> Iterator[tuple[str, bool]]:
     """Every file and folder below `top`: its path relative to `top`, and whether it is a folder.
 
@@ -263,7 +259,7 @@ def _walk(top: Path, found: Listing, excluded: Excluded) -> Iterator[tuple[str, 
                     if entry.name.startswith("."):
                         continue
                     path = prefix + entry.name
-                    is_folder = _is_folder(entry)
+                    is_folder = leads_to_folder(entry)
                     if is_folder and is_dropping(entry.name):
                         found.droppings.append(path)
                     elif excluded(path):
@@ -279,7 +275,8 @@ def _walk(top: Path, found: Listing, excluded: Excluded) -> Iterator[tuple[str, 
             ) from error
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one."""
     try:
         return entry.is_dir()
     except OSError:  # a link to itself leads nowhere

@@ -13,8 +13,8 @@ from pathlib import Path
 from divacli.errors import DataError, listed
 from divacli.files.path_or_url import is_file, joined
 from divacli.files.urls import is_url
-from divacli.images.kinds import IMAGE_SUFFIXES
-from divacli.manifest.listing import is_dropping
+from divacli.images.kinds import IMAGE_SUFFIXES, is_called_image
+from divacli.manifest.listing import is_dropping, leads_to_folder
 
 MOST_CHECKED = 200_000
 """So many paths are all looked up; of a longer table some are, evenly spread."""
@@ -159,8 +159,6 @@ class Finder:
 
     def _below(self, parent: str, last: str) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
-        if posixpath.isabs(parent):
-            return found
         if parent:
             for sub in _folders(self._folder):
                 place = posixpath.join(sub, parent)
@@ -173,8 +171,8 @@ class Finder:
             found[posixpath.join(sub, last)] = []
         if not found:
             for file in merged.stems.get(_stem(last), ()):
-                found[file] = [_SUFFIX if posixpath.basename(file) != last else ""]
-        return {file: [how for how in hows if how] for file, hows in found.items()}
+                found[file] = [_SUFFIX]
+        return found
 
     def _index(self, place: str) -> _Index:
         """The files of a folder, listed once."""
@@ -240,12 +238,12 @@ def stems_of(paths: Iterable[str]) -> set[str]:
 def _listed(folder: str) -> _Index:
     try:
         with os.scandir(folder) as entries:
-            files = [entry.name for entry in entries if not _is_folder(entry)]
+            files = [entry.name for entry in entries if not leads_to_folder(entry)]
     except (OSError, ValueError):  # no folder, or a name that none can have
         files = []
     stems: dict[str, list[str]] = defaultdict(list)
     for file in files:
-        if file.lower().endswith(IMAGE_SUFFIXES):
+        if is_called_image(file):
             stems[_stem(file)].append(file)
     return _Index(frozenset(files), stems)
 
@@ -257,7 +255,7 @@ def _folders(folder: str, deeper: int = _DEPTH - 1) -> list[str]:
             found = sorted(
                 entry.name
                 for entry in entries
-                if _is_folder(entry) and not entry.name.startswith(".") and not is_dropping(entry.name)
+                if leads_to_folder(entry) and not entry.name.startswith(".") and not is_dropping(entry.name)
             )
     except (OSError, ValueError):
         return []
@@ -267,10 +265,3 @@ def _folders(folder: str, deeper: int = _DEPTH - 1) -> list[str]:
             break
         below += [f"{name}/{inner}" for inner in _folders(posixpath.join(folder, name), deeper - 1)]
     return below[:_MOST_FOLDERS]
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False

@@ -18,21 +18,20 @@ from divacli.files.path_or_url import Place, joined, place_of
 from divacli.files.remote import RemoteFile
 from divacli.files.urls import suffix_of
 from divacli.manifest.arrayfile import ArrayFile
-from divacli.manifest.bounded import read_stream, read_table
-from divacli.manifest.coco import parse_json
+from divacli.manifest.bounded import read_stream
 from divacli.manifest.column_types import typed
 from divacli.manifest.columns import FEATURE_SOURCE, SPLIT
 from divacli.manifest.folder import read_folder
 from divacli.manifest.hub_parquet import holds_images, hub_files, read_hub_parquet
 from divacli.manifest.imagefolder import read_imagefolder
-from divacli.manifest.list_file import looks_like_table, parse_list
 from divacli.manifest.listing import has_images, unlisted_images
 from divacli.manifest.npz import read_npz
 from divacli.manifest.shards import is_shard, read_shards, shards_in
 from divacli.manifest.splits import require_split, splits_of_files
 from divacli.manifest.table import Manifest
+from divacli.manifest.table_file import read_table_file
 from divacli.manifest.table_reading import Origin, require_no_options, rows_of_split, samples_of_table
-from divacli.manifest.tabular import SAID, is_utf16, parse, parse_file, recognise
+from divacli.manifest.tabular import SAID, parse, recognise
 from divacli.manifest.validate import leaving, validate
 from divacli.reading import AS_IT_IS, OPTIONS, Reading, called
 from divacli.run_record import current
@@ -115,12 +114,9 @@ class _Reader:
                 return self._npz(path, folder)
             if suffix == "parquet" and isinstance(path, Path) and holds_images(path, self.reading):
                 return self._parquet(path.parent.resolve(), {path.name: ""})
-            if suffix in TABLE_FORMATS:
-                raw = parse_file(path, suffix, data)
-                return self.table(raw, Origin(data, data, folder, path))
-            if suffix in LIST_FORMATS:
-                labels_required = self.labels_required and self.reading.label_from is None
-                raw, warnings = _read_list(path, suffix, data, labels_required)
+            if suffix in (*TABLE_FORMATS, *LIST_FORMATS):
+                required = self.labels_required and self.reading.label_from is None
+                raw, warnings = read_table_file(path, suffix, data, labels_required=required)
                 return self.table(raw, Origin(data, data, folder, path), warnings)
         except OSError as error:
             raise DataError(f"{data} cannot be read: {error.strerror}", hint="make it readable") from error
@@ -150,10 +146,11 @@ class _Reader:
             )
             origin = Origin(called_so, name, folder, folder / Path(called_so).name)
             return replace(self.table(raw, origin, left), n_unlisted=n)
-        if (shards := shards_in(path)) and not has_images(path):
-            return self._shards(folder, shards)
-        if not has_images(path) and (files := hub_files(path, reading)):
-            return self._parquet(folder, files)
+        if not has_images(path):
+            if shards := shards_in(path):
+                return self._shards(folder, shards)
+            if files := hub_files(path, reading):
+                return self._parquet(folder, files)
         require_no_options(reading, name, "a folder", _FOR_TABLES)
         found = read_folder(path, name, labels_required=self.labels_required, reading=reading)
         return self._checked(
@@ -232,7 +229,7 @@ class _Reader:
             raw: As its format gave it.
             origin: Where it comes from.
             warnings: What is known already.
-            kind: "table", or "parquet" where its paths are known to lead to images.
+            kind: "table"; "parquet" or "shards", whose paths are known to lead to images.
             roles: Columns that path was made from already.
         """
         found = samples_of_table(
@@ -313,15 +310,6 @@ def manifest_of(
     # Whoever has a table in memory has made it: it came in no folder that it could lead out of.
     reader = _Reader(name, labels != "optional", repeated, reading, confined=False)
     return reader.table(table, Origin(name, name, folder.resolve()))
-
-
-def _read_list(place: Place, format: str, name: str, labels_required: bool) -> tuple[pd.DataFrame, list[str]]:
-    content = read_table(place, format, name)
-    if format == "json":
-        return parse_json(content, name, labels_required=labels_required)
-    if is_utf16(content) or looks_like_table(content):
-        return parse(content, "tsv", name), []
-    return parse_list(content, name, labels_required=labels_required), []
 
 
 def _confined(manifest: Manifest, folder: Place) -> tuple[str, ...]:

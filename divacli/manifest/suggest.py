@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from divacli.errors import DataError
-from divacli.images.kinds import IMAGE_SUFFIXES
+from divacli.images.kinds import is_called_image
 from divacli.manifest.column_types import closest
 from divacli.manifest.columns import COLUMN_TYPES
 from divacli.manifest.locate import Finder, is_absolute
@@ -94,7 +94,7 @@ def suggest(
 
 def image_in_header(table: pd.DataFrame) -> str | None:
     """The name of an image among those of the columns, which are then a row; None for none."""
-    return next((str(column) for column in table if str(column).lower().endswith(IMAGE_SUFFIXES)), None)
+    return next((str(column) for column in table if is_called_image(str(column))), None)
 
 
 def words_of(column: str) -> list[str]:

@@ -132,6 +132,20 @@ def check_files(manifest: Manifest) -> None:
     require_files(manifest, files)
 
 
+def require_all_listed(manifest: Manifest) -> None:
+    """Refuse a table that leaves out images of its folder.
+
+    Raises:
+        DataError: It does.
+    """
+    if manifest.n_unlisted:
+        raise DataError(
+            f"{manifest.name} does not list {manifest.n_unlisted:,} images of its folder",
+            expected="a row for each image, with --strict",
+            hint="list them, or leave them out with --exclude",
+        )
+
+
 def require_files(manifest: Manifest, files: list[str]) -> None:
     """Check that files are there.
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from divacli.errors import DataError, listed
+from divacli.errors import listed
 from divacli.features import (
     BackboneChoice,
     ExtractOptions,
@@ -23,6 +23,7 @@ from divacli.manifest import Labels, Manifest, alike_between
 from divacli.manifest.columns import FEATURE_SOURCE
 from divacli.manifest.table import LOOKS
 from divacli.manifest.understood import sentence
+from divacli.manifest.validate import require_all_listed
 from divacli.progress import Progress, silent
 from divacli.reading import NamedData
 from divacli.run_record import current
@@ -371,12 +372,8 @@ class Loader:
         Raises:
             DataError: Its table names a part of the images only, where that is to stop.
         """
-        if self._strict and manifest.n_unlisted:
-            raise DataError(
-                f"{manifest.name} does not list {manifest.n_unlisted:,} images of its folder",
-                expected="a row for each image, with --strict",
-                hint="list them, or leave them out with --exclude",
-            )
+        if self._strict:
+            require_all_listed(manifest)
         unused = [column for column in manifest.unused if column not in self._used]
         if unused:
             self.warn(f"{manifest.name}: columns kept but not used: {listed(unused)}.")
