@@ -33,6 +33,8 @@ _SHARED = struct.Struct("<ii4d")
 class Watch:
     """Notes in shared memory what phase a command is in, and how often it has changed something on disk.
 
+    Its worker processes inherit this watch, and note nothing: their phase is that of the moment they began.
+
     Args:
         shared: The memory.
         out: The folder for the results, relative to the working directory.
@@ -45,6 +47,7 @@ class Watch:
         self._out = out
         self._number = number
         self._kill = kill
+        self._process = os.getpid()
         self._phase = 0
         self._changes = 0
         self._entered = [0.0] * len(PHASES)
@@ -67,6 +70,8 @@ class Watch:
         return called
 
     def _audited(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if os.getpid() != self._process:
+            return
         if event == "open":
             path, _, flags = arguments
             if not isinstance(flags, int) or not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
