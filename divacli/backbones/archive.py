@@ -42,6 +42,7 @@ class Archive:
         network: A `torch.jit.ScriptModule` or a `torch.export.ExportedProgram`.
         batch_size: The only batch size it takes, or None.
         image_size: The only (height, width) it takes, or None.
+        channels: Of the images: 1 for grey ones, else 3.
         identity: What its features depend on.
         notes: What was changed, in sentences for the user.
     """
@@ -49,6 +50,7 @@ class Archive:
     network: torch.jit.ScriptModule | ExportedProgram
     batch_size: int | None
     image_size: tuple[int, int] | None
+    channels: int
     identity: dict[str, str]
     notes: tuple[str, ...] = ()
 
@@ -66,7 +68,9 @@ def read_torchscript(path: Path) -> Archive:
         notes = ("half-precision weights converted to float32",)
     network = network.float().eval()
     check_finite(network.state_dict(), path)
-    return Archive(network, None, None, _identity(digest, network.state_dict()), notes)
+    first = next((weight for weight in network.parameters() if weight.ndim == 4), None)
+    channels = 1 if first is not None and first.shape[1] == 1 else 3
+    return Archive(network, None, None, channels, _identity(digest, network.state_dict()), notes)
 
 
 def read_exported(path: Path) -> Archive:
@@ -89,9 +93,9 @@ def read_exported(path: Path) -> Archive:
             expected="one batch of images (batch, 3, height, width)",
             hint="export the network for a single batch of images",
         )
-    batch, _, height, width = (size if isinstance(size, int) else None for size in inputs[0])
+    batch, channels, height, width = (size if isinstance(size, int) else None for size in inputs[0])
     fixed = None if height is None or width is None else (height, width)
-    return Archive(program, batch, fixed, _identity(digest, program.state_dict))
+    return Archive(program, batch, fixed, 1 if channels == 1 else 3, _identity(digest, program.state_dict))
 
 
 class ScriptExtractor:

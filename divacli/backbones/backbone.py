@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,14 +22,16 @@ from divacli.backbones.clip import CLIP, EMBEDDING, from_clip
 from divacli.backbones.factory import factory_file, from_factory
 from divacli.backbones.fingerprint import stable_text, tensors_digest, text_digest, weights_digest
 from divacli.backbones.inference import CompiledExtractor, folded
-from divacli.backbones.layer import Extractor, LayerExtractor, same
+from divacli.backbones.layer import OUTPUT, Extractor, LayerExtractor, same, with_feature_layer
 from divacli.backbones.linearised.expression import UNCHANGED, Linearize
 from divacli.backbones.linearised.tangent import TangentExtractor
 from divacli.backbones.module import from_module
+from divacli.backbones.recognise import recognised
 from divacli.backbones.source import Source
+from divacli.backbones.timm_zoo import TIMM, from_timm
+from divacli.backbones.torchvision_zoo import DEFAULT_MODEL, DEFAULT_WEIGHTS, default_note, from_torchvision
 from divacli.backbones.transform import Transform, imagenet_transform, noise_through, probe_images
 from divacli.backbones.userfile import is_user_file
-from divacli.backbones.zoo import TIMM, from_timm, from_torchvision
 from divacli.errors import ModelError, listed
 
 _EXAMPLES = (
@@ -50,6 +53,8 @@ class Backbone:
         layer: Name of the layer whose input the features are.
         batch_size: The largest batch `features` takes, where an exported archive fixes one, else None.
         identity: Everything that the features depend on, as text; equal on every machine.
+        title: The network with its library, for people.
+        weights: Where its weights are from, for people.
         notes: Sentences for the user about what was changed or assumed.
         n_features: Length d of a feature vector.
         image_shape: (3, h, w) of what `transform` gives.
@@ -61,10 +66,31 @@ class Backbone:
     layer: str
     batch_size: int | None
     identity: dict[str, str]
+    title: str
+    weights: str
     notes: tuple[str, ...]
     n_features: int
     image_shape: tuple[int, ...]
     _extractor: Extractor = field(repr=False)
+
+    @property
+    def sentence(self) -> str:
+        """Say what the features are."""
+        count = f"{self.n_features:,} numbers that"
+        if self.linearized:
+            what = f"{self.n_features:,} numbers, gradients of {self.title} among them"
+        elif self.layer == OUTPUT:
+            what = f"the {count} {self.title} gives"
+        elif self.layer == EMBEDDING:
+            what = f"the {count} {self.title} embeds an image in"
+        else:
+            what = f"{count} enter {self.layer} of {self.title}"
+        return f"features: {what}; weights: {self.weights}"
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """All that the user should know: what the features are, and the notes."""
+        return self.sentence, *self.notes
 
     def features(self, images: Tensor) -> Tensor:
         """Return the features of a batch of images, in evaluation mode and without gradients.
@@ -145,13 +171,15 @@ def load_backbone(
     linearize: Linearize = UNCHANGED,
     transform: Transform | None = None,
     key: str = "",
+    entry: str | None = None,
 ) -> Backbone:
     """Load a network and find its feature layer.
 
     Args:
         model: A torchvision classification network, `timm:NAME`, `clip:NAME`, or `FILE.py:FACTORY`; or a
-            module, of which a copy is taken. None: `checkpoint` is a TorchScript or `torch.export` archive,
-            which holds the network itself.
+            module, of which a copy is taken. None: the network is the one in `checkpoint`, an archive of
+            TorchScript or `torch.export`, or the one that its weights are recognised as; without a
+            checkpoint `DEFAULT_MODEL`.
         checkpoint: Weights in a file of torch or safetensors; told by content, not by suffix.
         weights: In place of a checkpoint, published weights to download, for a name only: "DEFAULT", a member
             of torchvision's weights enum, or a tag of timm.
@@ -160,6 +188,7 @@ def load_backbone(
         linearize: What features are gradients of; by default none: they are what goes into the layer.
         transform: Of a module, which has none of its own.
         key: What features of a module are known by whose code nobody can look up.
+        entry: Which of several sets of weights in the checkpoint is meant; None: the one that fits.
 
     Returns:
         The backbone on the CPU, tried on a small batch of noise.
@@ -175,9 +204,12 @@ def load_backbone(
                 expected="a module with its weights, and a transform that says the size",
                 hint="leave them out",
             )
-        read = None if checkpoint is None else read_checkpoint(checkpoint)
-        source = from_module(model, transform, read, key)
-        return _from_source(source, layer, () if read is None else read.notes, linearize)
+        read = None if checkpoint is None else read_checkpoint(checkpoint, entry)
+        return _from_source(from_module(model, transform, read, key), layer, linearize)
+    if entry is not None and checkpoint is None:
+        raise ModelError(
+            f"--entry {entry} without a file", expected="--checkpoint with it", hint="leave --entry out"
+        )
     if transform is not None:
         raise ModelError(
             f"a transform with {'an archive' if model is None else model}",
@@ -189,29 +221,37 @@ def load_backbone(
             raise _not_linearized(linearize, model, "its features are embeddings that texts share")
         others = {"checkpoint": checkpoint, "weights": weights, "layer": layer, "image-size": image_size}
         _check_alone(model, others)
-        return _from_source(from_clip(model), EMBEDDING, (), linearize)
+        return _from_source(from_clip(model), EMBEDDING, linearize)
+    if model is None and checkpoint is None and weights is None:
+        model, weights = DEFAULT_MODEL, DEFAULT_WEIGHTS
     _check_request(model, checkpoint, weights)
+    read = None
     if model is None:
         assert checkpoint is not None
-        if not plain:
-            raise _not_linearized(linearize, str(checkpoint), "it was exported to be run as it is")
-        return _from_archive(checkpoint, layer, image_size)
-    read = None if checkpoint is None else read_checkpoint(checkpoint)
+        if (kind := archive_kind(checkpoint)) is not None:
+            if not plain:
+                raise _not_linearized(linearize, str(checkpoint), "it was exported to be run as it is")
+            return _from_archive(checkpoint, kind, layer, image_size)
+        read = read_checkpoint(checkpoint, entry)
+        model = recognised(read)
+    elif checkpoint is not None:
+        read = read_checkpoint(checkpoint, entry)
     if is_user_file(model):
         source = from_factory(model, read, image_size)
     elif model.startswith(TIMM):
         source = from_timm(model, read, weights, image_size)
     else:
         source = from_torchvision(model, read, weights, image_size)
-    return _from_source(source, layer, () if read is None else read.notes, linearize)
+    return _from_source(source, layer, linearize)
 
 
-def code_note(model: str | nn.Module | None, checkpoint: Path | None) -> str | None:
-    """What to say of a network before it is loaded, where that runs code of others; None where it does not.
+def note_before(model: str | nn.Module | None, checkpoint: Path | None, weights: str | None) -> str | None:
+    """What to say of a network before it is loaded: that code runs, or what is downloaded; None for neither.
 
     Args:
-        model: As for `load_backbone`, and so is the other.
+        model: As for `load_backbone`, and so are the others.
         checkpoint: A file.
+        weights: Published weights.
 
     Raises:
         ModelError: There is no such file.
@@ -220,16 +260,16 @@ def code_note(model: str | nn.Module | None, checkpoint: Path | None) -> str | N
         return None
     if model is not None:
         return factory_file(model).note if is_user_file(model) else None
-    if checkpoint is None or archive_kind(checkpoint) is None:
+    if checkpoint is None:
+        return None if weights is not None else default_note()
+    if archive_kind(checkpoint) is None:
         return None
     return f"{checkpoint} is a whole network, which is run as code: use only files you trust"
 
 
 def _check_request(model: str | None, checkpoint: Path | None, weights: str | None) -> None:
     if model is None and checkpoint is None:
-        raise ModelError(
-            "no network to compute features with", expected="--model, --checkpoint", hint=_EXAMPLES
-        )
+        raise ModelError(f"--weights {weights} without a network", expected="--model with it", hint=_EXAMPLES)
     if checkpoint is not None and weights is not None:
         raise ModelError(
             f"both --checkpoint {checkpoint} and --weights {weights}",
@@ -271,17 +311,20 @@ def _not_linearized(linearize: Linearize, name: str, reason: str) -> ModelError:
     )
 
 
-def _from_source(source: Source, layer: str | None, notes: tuple[str, ...], linearize: Linearize) -> Backbone:
+def _from_source(source: Source, layer: str | None, linearize: Linearize) -> Backbone:
     # Before the probe: some networks change how they print, or their buffers, when they run.
     architecture, digest = text_digest(source.network), weights_digest(source.network.state_dict())
     probe = probe_images(source.transform, 2)
     identity = {**source.identity, "architecture": architecture, "weights": digest}
-    notes = (*notes, *source.notes)
+    notes = source.notes
+    if layer is None and source.headless:
+        layer = source.head
+    network, layer = with_feature_layer(source.network.eval(), probe, layer, source.head)
     extractor: Extractor
     if linearize.plain:
-        extractor = LayerExtractor(source.network, probe, layer)
+        extractor = LayerExtractor(network, probe, layer)
     else:
-        extractor = TangentExtractor(source.network, probe, layer, linearize)
+        extractor = TangentExtractor(network, probe, layer, linearize)
         identity["linearize"] = extractor.text
         notes = (*notes, extractor.note)
     if not source.from_file:
@@ -289,17 +332,15 @@ def _from_source(source: Source, layer: str | None, notes: tuple[str, ...], line
         identity["behaviour"] = tensors_digest(
             noise_through(source.transform), _features(extractor, probe, None)
         )
-    return _backbone(source.name, source.transform, extractor, probe, None, identity, notes)
+    made = _backbone(
+        source.name, source.title, source.weights, source.transform, extractor, probe, None, identity, notes
+    )
+    return replace(made, head=None) if source.headless else made
 
 
-def _from_archive(path: Path, layer: str | None, image_size: int | None) -> Backbone:
-    kind = archive_kind(path)
-    if kind is None:
-        raise ModelError(
-            f"{path} holds weights without a network; it looks like {read_checkpoint(path).describe()}",
-            expected="--model with it, or an archive of TorchScript or torch.export",
-            hint=f"--model NAME --checkpoint {path}",
-        )
+def _from_archive(
+    path: Path, kind: Literal["torchscript", "export"], layer: str | None, image_size: int | None
+) -> Backbone:
     archive: Archive = read_torchscript(path) if kind == "torchscript" else read_exported(path)
     if image_size is not None and archive.image_size not in (None, (image_size, image_size)):
         raise ModelError(
@@ -307,16 +348,20 @@ def _from_archive(path: Path, layer: str | None, image_size: int | None) -> Back
             expected="the archive's own size",
             hint="leave --image-size out, or export with a dynamic size",
         )
-    transform = imagenet_transform(archive.image_size or image_size or 224)
+    transform = imagenet_transform(archive.image_size or image_size or 224, grey=archive.channels == 1)
     probe = probe_images(transform, archive.batch_size or 2)
     if isinstance(archive.network, torch.jit.ScriptModule):
         extractor: Extractor = ScriptExtractor(archive.network, probe, layer)
+        title = "an archive of TorchScript"
         name = f"{path.name} (TorchScript)"
     else:
         extractor = ExportExtractor(archive.network, probe, layer)
+        title = "an archive of torch.export"
         name = f"{path.name} (torch.export)"
     return _backbone(
         name,
+        title,
+        f"{path.name}, which holds the network too",
         transform,
         extractor,
         probe,
@@ -328,6 +373,8 @@ def _from_archive(path: Path, layer: str | None, image_size: int | None) -> Back
 
 def _backbone(
     name: str,
+    title: str,
+    weights: str,
     transform: Transform,
     extractor: Extractor,
     probe: Tensor,
@@ -355,6 +402,8 @@ def _backbone(
         layer=extractor.layer,
         batch_size=batch_size,
         identity={**identity, "layer": extractor.layer, "transform": stable_text(transform)},
+        title=title,
+        weights=weights,
         notes=notes,
         n_features=features.shape[1],
         image_shape=tuple(probe.shape[1:]),

@@ -6,22 +6,22 @@ import io
 import pickle
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal
 
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from divacli.backbones.entries import USUAL, Entry, entries_of, is_averaged, network_named, shared_prefix
 from divacli.backbones.identify import describe_entries, describe_file, describe_weights
 from divacli.backbones.rezip import SMALL, copied, member_names, open_checkpoint, state_dict_folder
 from divacli.errors import ModelError, listed
 
-_ENTRIES = ("state_dict", "model_state_dict", "model")
-_PREFIXES = ("module.", "model.", "_orig_mod.")
 _PRECISIONS = {torch.float16: "half", torch.bfloat16: "bfloat16", torch.float64: "double"}
 
 
@@ -76,21 +76,58 @@ _HARMLESS: list[Any] = [
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The weights of one file.
+    """What one file holds.
 
     Attributes:
         path: The file.
-        weights: Tensor by name, on the CPU, floating ones in float32, without wrappers' prefixes.
-        notes: What was changed on the way, in sentences for the user.
+        entries: The sets of named tensors in it; at least one.
+        asked: The entry that the user names; None: the one that fits the network.
+        network: The name of the network that the file itself states; "" where it states none.
     """
 
     path: Path
-    weights: dict[str, Tensor]
-    notes: tuple[str, ...] = ()
+    entries: tuple[Entry, ...]
+    asked: str | None = None
+    network: str = ""
+
+    @property
+    def main(self) -> Entry:
+        """The entry that most probably holds the weights, as long as no network tells."""
+        asked = [one for one in self.entries if one.name == self.asked]
+        usual = [one for name in USUAL for one in self.entries if one.name == name]
+        plain = [one for one in self.entries if not is_averaged(one.name)]
+        return next(iter(asked or usual or sorted(plain, key=lambda one: -len(one.weights)) or self.entries))
+
+    @cached_property
+    def weights(self) -> dict[str, Tensor]:
+        """The tensors of the main entry by name, without wrappers' prefixes, floating ones in float32.
+
+        Raises:
+            ModelError: One is no plain tensor, or not finite.
+        """
+        weights = self.main.weights
+        prefix = shared_prefix(list(weights))
+        return clean({name.removeprefix(prefix): tensor for name, tensor in weights.items()}, self.path)
+
+    def notes_of(self, name: str) -> tuple[str, ...]:
+        """Say that the file names another network than the user, in a sentence; nothing where it does not.
+
+        Args:
+            name: Of the network that it is loaded into.
+        """
+        stated = self.network.rpartition("/")[2].removeprefix("timm:")
+        if not stated or _plain(stated) == _plain(name.removeprefix("timm:")):
+            return ()
+        return (
+            f"{self.path.name} says that its network is {self.network}, and it is loaded into {name}: there "
+            "tensors of the same names and shapes may be used otherwise",
+        )
 
     def describe(self) -> str:
         """Say which network the weights look like."""
-        return describe_weights({name: tuple(tensor.shape) for name, tensor in self.weights.items()})
+        names = {name: tuple(tensor.shape) for name, tensor in self.main.weights.items()}
+        prefix = shared_prefix(list(names))
+        return describe_weights({name.removeprefix(prefix): shape for name, shape in names.items()})
 
 
 def archive_kind(path: Path) -> Literal["torchscript", "export"] | None:
@@ -109,28 +146,48 @@ def archive_kind(path: Path) -> Literal["torchscript", "export"] | None:
         return _kind_of(member_names(stream, path))
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path, entry: str | None = None) -> Checkpoint:
     """Read the weights in a file written by `torch.save` or safetensors, without running code it may carry.
-
-    A state dict is taken as it is or from under `state_dict`, `model_state_dict` or `model`, however deep.
-    The prefixes that DataParallel, wrappers and `torch.compile` put before every name are removed.
 
     Args:
         path: The file; its content counts, not its suffix.
+        entry: Which of several sets of weights in it is meant; None: the one that fits the network.
 
     Raises:
-        ModelError: The file is absent, cut short, no checkpoint, refers to code, or holds no finite weights.
+        ModelError: The file is absent, cut short, no checkpoint, or holds no tensors.
     """
     with open_checkpoint(path) as stream:
-        read = _without_prefix(_read(stream, path))
-    weights = {name: _in_float32(name, weight, path) for name, weight in read.items()}
-    check_finite(weights, path)
-    precisions = sorted({_PRECISIONS[w.dtype] for w in read.values() if w.dtype in _PRECISIONS})
-    return Checkpoint(
-        path=path,
-        weights=weights,
-        notes=tuple(f"{precision}-precision weights converted to float32" for precision in precisions),
-    )
+        content = _read(stream, path)
+    return Checkpoint(path, _with_tensors(content, path), entry, network_named(content))
+
+
+def clean(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Return weights in single precision, as tensors of their own.
+
+    Args:
+        weights: Tensor by name, as the file has them.
+        path: The file, for messages.
+
+    Raises:
+        ModelError: One is no plain tensor, of a type that cannot be converted, or not finite.
+    """
+    if odd := [name for name, tensor in weights.items() if not _is_plain(tensor)]:
+        raise ModelError(
+            f"{path}: tensors that are sparse, nested, quantised or much larger than what the file holds of "
+            f"them: {listed(odd)}",
+            expected="plain tensors",
+            hint="save them as such: tensor.dequantize(), tensor.to_dense() or tensor.clone()",
+        )
+    # And tensors, not parameters: each is another object with the same values.
+    read = {name: _in_float32(name, Tensor.detach(tensor), path) for name, tensor in weights.items()}
+    check_finite(read, path)
+    return read
+
+
+def precision_notes(weights: Iterable[Tensor]) -> tuple[str, ...]:
+    """Sentences for the user on the precisions that weights are converted from."""
+    found = sorted({_PRECISIONS[tensor.dtype] for tensor in weights if tensor.dtype in _PRECISIONS})
+    return tuple(f"{precision}-precision weights converted to float32" for precision in found)
 
 
 def tensors_only(stream: BinaryIO, path: Path) -> Any:
@@ -161,8 +218,8 @@ def _kind_of(names: list[str]) -> Literal["torchscript", "export"] | None:
     return None
 
 
-def _read(stream: BinaryIO, path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, as the file has them."""
+def _read(stream: BinaryIO, path: Path) -> Any:
+    """What a checkpoint holds: containers and tensors."""
     names = member_names(stream, path)
     if _kind_of(names):
         raise ModelError(
@@ -175,7 +232,7 @@ def _read(stream: BinaryIO, path: Path) -> dict[str, Tensor]:
     if start[8:9] == b"{":
         return _read_safetensors(stream.read(), path)
     if start[:1] == b"\x80" or state_dict_folder(names, path) is not None:
-        return _state_dict(_unpickle(stream, path), path)
+        return _unpickle(stream, path)
     raise ModelError(
         f"{path} is not a checkpoint: it looks like {describe_file(start, names)}",
         expected="a file written by torch.save or safetensors",
@@ -197,57 +254,6 @@ def _in_float32(name: str, weight: Tensor, path: Path) -> Tensor:
             expected="weights of float16, bfloat16, float32, float64 or float8",
             hint="save them in one of these",
         ) from error
-
-
-def load_weights(module: nn.Module, checkpoint: Checkpoint, name: str) -> None:
-    """Copy a checkpoint's weights into a network that has exactly these tensors.
-
-    Batch normalisation's `num_batches_tracked` may be missing: old checkpoints lack it, inference ignores it.
-
-    Args:
-        module: Changed in place.
-        checkpoint: The weights.
-        name: What to call the network in a message.
-
-    Raises:
-        ModelError: Tensors are missing, left over or of other shapes; names the first few of each.
-    """
-    # A network may itself be a wrapper whose names all begin "model.": that prefix is not compared.
-    prefix = _shared_prefix(list(module.state_dict()))
-    expected = {key.removeprefix(prefix): tuple(t.shape) for key, t in module.state_dict().items()}
-    got = {key: tuple(tensor.shape) for key, tensor in checkpoint.weights.items()}
-    differences = {
-        "missing": [k for k in expected if k not in got and not k.endswith("num_batches_tracked")],
-        "unexpected": [k for k in got if k not in expected],
-        "of another shape": [
-            f"{k} {got[k]} in place of {shape}"
-            for k, shape in expected.items()
-            if k in got and got[k] != shape
-        ],
-        "of another kind of numbers": [
-            f"{key.removeprefix(prefix)} {found.dtype} in place of {tensor.dtype}"
-            for key, tensor in module.state_dict().items()
-            if (found := checkpoint.weights.get(key.removeprefix(prefix))) is not None
-            and _kind(found) != _kind(tensor)
-        ],
-    }
-    if any(differences.values()):
-        told = "; ".join(
-            f"{len(keys)} {kind}: {listed(keys, limit=3)}" for kind, keys in differences.items() if keys
-        )
-        raise ModelError(
-            f"{checkpoint.path} does not fit {name}: {told}",
-            expected=f"the {len(expected)} tensors of {name}",
-            hint=f"name the network that the file was saved from; it looks like {checkpoint.describe()}",
-        )
-    # Its own state dict brings the versions that some layers insist on, and counters that may be missing.
-    state = module.state_dict()
-    state.update({prefix + key: tensor for key, tensor in checkpoint.weights.items()})
-    module.load_state_dict(state)
-
-
-def _kind(tensor: Tensor) -> str:
-    return "complex" if tensor.is_complex() else "floating" if tensor.is_floating_point() else "whole"
 
 
 def check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
@@ -313,43 +319,22 @@ def _unpickle(stream: BinaryIO, path: Path) -> Any:
         ) from error
 
 
-def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
-    expected = f"a state dict, bare or under one of {', '.join(_ENTRIES)}"
+def _with_tensors(content: Any, path: Path) -> tuple[Entry, ...]:
+    """The sets of tensors in what a file holds.
+
+    Raises:
+        ModelError: There is none.
+    """
+    found = tuple(entries_of(content))
+    if found:
+        return found
+    expected = "a network's state dict, bare or in an entry of the file"
     hint = "torch.save(model.state_dict(), 'weights.pt') writes one"
-    outer: list[object] = []  # which a file may hold inside of themselves
-    while isinstance(content, dict) and all(content is not one for one in outer):
-        outer.append(content)
-        # A file may give a dictionary attributes that hide its methods.
-        entries = dict(dict.items(content))
-        inner = [entries[entry] for entry in _ENTRIES if isinstance(entries.get(entry), dict)]
-        if not inner:
-            content = entries
-            break
-        content = inner[0]
-    if not isinstance(content, dict):
-        kind = "value other than a tensor" if isinstance(content, _Inert) else type(content).__name__
-        raise ModelError(f"{path} holds a {kind}", expected=expected, hint=hint)
-    others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
-    if len(others) == len(content):
-        raise ModelError(f"{path} holds {describe_entries(content)}", expected=expected, hint=hint)
-    if others:
-        raise ModelError(
-            f"{path}: not tensors in its state dict: {listed(others)}", expected=expected, hint=hint
-        )
-    # And tensors: this one is another object with the same values.
-    weights = {str(name): Tensor.detach(tensor) for name, tensor in dict.items(content)}
-    if len(weights) < len(content):
-        raise ModelError(
-            f"{path}: tensors of one name: {listed(list(map(repr, content)))}", expected=expected
-        )
-    if odd := [name for name, tensor in weights.items() if not _is_plain(tensor)]:
-        raise ModelError(
-            f"{path}: tensors that are sparse, nested, quantised or much larger than what the file holds of "
-            f"them: {listed(odd)}",
-            expected="plain tensors",
-            hint="save them as such: tensor.dequantize(), tensor.to_dense() or tensor.clone()",
-        )
-    return weights
+    if isinstance(content, dict):
+        what = describe_entries(dict(dict.items(content)))
+    else:
+        what = f"a {type(content).__name__}"
+    raise ModelError(f"{path} holds {what}", expected=expected, hint=hint)
 
 
 def _is_plain(tensor: Tensor) -> bool:
@@ -361,19 +346,9 @@ def _is_plain(tensor: Tensor) -> bool:
     return size <= max(SMALL, tensor.untyped_storage().nbytes())
 
 
-def _shared_prefix(names: list[str]) -> str:
-    """Return the run of wrappers' prefixes that all names carry."""
-    shared = ""
-    while True:
-        more = next((p for p in _PREFIXES if names and all(n.startswith(shared + p) for n in names)), "")
-        if not more:
-            return shared
-        shared += more
-
-
-def _without_prefix(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    prefix = _shared_prefix(list(weights))
-    return {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+def _plain(name: str) -> str:
+    """The name of a network without the tag of its weights, and however it is spelt."""
+    return name.partition(".")[0].lower().replace("-", "_")
 
 
 def first_line(error: BaseException) -> str:

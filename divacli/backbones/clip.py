@@ -132,7 +132,7 @@ def from_clip(model: str) -> Source:
 
     with _explained(model), _quietly():
         settings = CLIPImageProcessor.from_pretrained(clip.folder, local_files_only=True).to_dict()
-    return Source(model, clip.images, _transform(settings, model), clip.identity)
+    return Source(model, model, clip.images, _transform(settings, model), clip.identity, "published with it")
 
 
 def load_text_encoder(model: str | None) -> TextEncoder:

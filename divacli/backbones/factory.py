@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from divacli.backbones.checkpoint import Checkpoint, load_weights
+from divacli.backbones.checkpoint import Checkpoint
 from divacli.backbones.source import Source
-from divacli.backbones.transform import imagenet_transform
+from divacli.backbones.transform import imagenet_transform, noise_through, probe_images
 from divacli.backbones.userfile import UserFile
 from divacli.errors import ModelError
 
@@ -48,16 +48,24 @@ def from_factory(model: str, checkpoint: Checkpoint | None, image_size: int | No
             expected="one of the two",
             hint="leave --image-size out, or change the size in the file",
         )
-    if checkpoint is not None:
-        with given.running():  # a module may take its weights by code of its own
-            load_weights(network, checkpoint, name)
-    return Source(
+    if transform is None:
+        transform = imagenet_transform(image_size or 224, grey=_takes_grey(network))
+    else:
+        probe_images(transform, 1)
+        noise_through(transform)  # which refuses one that draws at random
+    source = Source(
         name=name,
+        title=name,
         network=network,
-        transform=transform or imagenet_transform(image_size or 224, grey=_takes_grey(network)),
+        transform=transform,
         identity={"model": name, "factory": given.digest},
+        weights="those that the factory gives",
         notes=(given.note,),
     )
+    if checkpoint is None:
+        return source
+    with given.running():  # a module may take its weights by code of its own
+        return source.with_weights(checkpoint)
 
 
 def _takes_grey(network: nn.Module) -> bool:

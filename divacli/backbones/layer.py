@@ -18,6 +18,11 @@ from divacli.errors import ModelError, listed
 
 Head = tuple[Tensor, Tensor]
 
+OUTPUT = "output"
+"""The module whose input the features are, where they are what the network gives."""
+
+_CONSTANT = 1e-2  # of how much an output differs between images, to be called the same for all of them
+
 
 class Extractor(Protocol):
     """A network that gives features in place of its output.
@@ -45,15 +50,15 @@ class LayerExtractor:
     Args:
         network: Put into evaluation mode.
         probe: (b, 3, h, w) images to try it on.
-        layer: The layer; None: the last `nn.Linear` that runs.
+        layer: The layer, such as `with_feature_layer` names it.
 
     Raises:
         ModelError: The network fails on the probe, has no such layer, or its features have no known form.
     """
 
-    def __init__(self, network: nn.Module, probe: Tensor, layer: str | None) -> None:
+    def __init__(self, network: nn.Module, probe: Tensor, layer: str) -> None:
         self.network = network.eval()
-        self.layer = _last_linear(network, probe) if layer is None else layer
+        self.layer = layer
         modules = dict(network.named_modules())
         if not layer_exists(self.layer, modules):
             raise unknown_layer(self.layer, modules)
@@ -219,23 +224,117 @@ def unknown_layer(layer: str, names: Iterable[str]) -> ModelError:
     )
 
 
-def _last_linear(network: nn.Module, probe: Tensor) -> str:
+class OutputFeatures(nn.Module):
+    """A network whose output is the features, pooled as the input of a layer is.
+
+    Args:
+        network: It gives a tensor, or several of them: the first of two dimensions counts, else the first.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.output = nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the features (b, d) float32 of images (b, c, h, w)."""
+        tensors = [tensor for tensor in tensors_in(self.network(images)) if tensor.is_floating_point()]
+        if not tensors:
+            raise ModelError(
+                "the network gives no tensor of floating numbers",
+                expected="features, or the output of a classifier",
+                hint="name the layer whose input to take with --layer",
+            )
+        chosen = next((tensor for tensor in tensors if tensor.ndim == 2), tensors[0])
+        return self.output(pooled(chosen, OUTPUT, into_linear=False))
+
+
+def with_feature_layer(
+    network: nn.Module, probe: Tensor, layer: str | None, head: str | None = None
+) -> tuple[nn.Module, str]:
+    """Find the layer whose input is the features.
+
+    It is the last `nn.Linear` that runs, where the network's output depends on the image through it alone: a
+    classifier's last layer, whatever activation follows. Where no linear layer is of that kind, the network
+    has no head, and its output is the features.
+
+    Args:
+        network: In evaluation mode.
+        probe: (b, c, h, w) different images to run it on, at least two.
+        layer: The layer that the user names. None: it is searched for.
+        head: Name of the network's last layer, where its source knows it: a convolution may be one.
+
+    Returns:
+        The network, or one around it that hands its output over, and the name of the layer.
+
+    Raises:
+        ModelError: The network fails on the probe.
+    """
+    if layer == OUTPUT and OUTPUT not in dict(network.named_modules()):
+        layer = None
+    elif layer is None:
+        layer = head_layer(network, probe) or head
+    return (OutputFeatures(network).eval(), OUTPUT) if layer is None else (network, layer)
+
+
+def head_layer(network: nn.Module, probe: Tensor) -> str | None:
+    """Name the last `nn.Linear` through which alone a network's output depends on the image; None for none.
+
+    Where two linear layers with as many outputs give the output together, as in networks distilled from
+    others, it is the last of them.
+
+    Args:
+        network: In evaluation mode.
+        probe: As for `with_feature_layer`.
+
+    Raises:
+        ModelError: The network fails on the probe.
+    """
+    linears = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
     ran: list[str] = []
     hooks = [
         module.register_forward_hook(lambda *_, name=name: ran.append(name))
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Linear)
+        for name, module in linears.items()
     ]
     try:
-        run_network(network, probe)
+        output = run_network(network, probe)
     finally:
         for hook in hooks:
             hook.remove()
     if not ran:
-        last = [name for name, _ in network.named_modules() if name][-4:]
-        raise ModelError(
-            "no nn.Linear runs in the network, so it is open what its features are",
-            expected="a linear layer at its end",
-            hint=f"name the layer whose input to take with --layer; the last ones are {listed(last)}",
-        )
-    return ran[-1]
+        return None
+    last = linears[ran[-1]]
+    alike = [linears[name] for name in dict.fromkeys(ran) if linears[name].out_features == last.out_features]
+    for modules in ([last], alike):
+        if _give_output(network, modules, probe, output):
+            return ran[-1]
+    return None
+
+
+def _give_output(network: nn.Module, modules: list[nn.Linear], probe: Tensor, output: Any) -> bool:
+    """Tell whether a part of the output is the same for all images once some layers give all the same."""
+
+    def constant(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        return output[:1].expand_as(output).contiguous()
+
+    hooks = [module.register_forward_hook(constant) for module in modules]
+    try:
+        replaced = run_network(network, probe)
+    except ModelError:  # its code takes the layer's output for what it no longer is
+        return False
+    finally:
+        for hook in hooks:
+            hook.remove()
+    spreads = [
+        (_spread(before), _spread(after))
+        for before, after in zip(tensors_in(output), tensors_in(replaced), strict=True)
+        if before.is_floating_point() and before.ndim and len(before) == len(probe)
+    ]
+    if not any(before for before, _ in spreads):
+        return True  # of weights that are zero, say: nothing tells where its output comes from
+    return any(after <= _CONSTANT * before for before, after in spreads if before)
+
+
+def _spread(rows: Tensor) -> float:
+    """How far the rows of a tensor (b, ...) lie from the first one, at most."""
+    return float((rows.float() - rows[:1].float()).abs().max()) if rows.numel() else 0.0

@@ -8,7 +8,7 @@ from types import FunctionType, MethodType
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from divacli.backbones.checkpoint import Checkpoint, load_weights
+from divacli.backbones.checkpoint import Checkpoint
 from divacli.backbones.source import Source
 from divacli.backbones.transform import Transform
 from divacli.errors import ModelError
@@ -53,12 +53,11 @@ def from_module(
             expected="a module that copy.deepcopy takes",
             hint="build it anew and load its state dict",
         ) from error
-    if checkpoint is not None:
-        load_weights(own, checkpoint, name)
     identity = {"model": name}
     if not (all(map(_is_installed, own.modules())) and _is_installed(transform)):
         identity["object"] = key
-    return Source(name, own, transform, identity, from_file=False)
+    source = Source(name, f"the module {name}", own, transform, identity, "its own", from_file=False)
+    return source if checkpoint is None else source.with_weights(checkpoint)
 
 
 def _is_installed(thing: object) -> bool:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torchvision import models
 
 Shapes = dict[str, tuple[int, ...]]
+
+RGB = 3
+"""Channels of the images."""
 
 _WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 
@@ -33,10 +37,20 @@ class _WeightsOnMeta(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+def skeleton_network(build: Callable[[], nn.Module]) -> nn.Module:
+    """Return the network that `build` makes, most of its tensors without values."""
+    with _WeightsOnMeta():
+        return build()
+
+
+def skeleton_state(build: Callable[[], nn.Module]) -> dict[str, Tensor]:
+    """Return the state dict of the network that `build` makes, most of it without values."""
+    return dict(skeleton_network(build).state_dict())
+
+
 def skeleton(build: Callable[[], nn.Module]) -> Shapes:
     """Return the shape of every tensor in the state dict of the network that `build` makes."""
-    with _WeightsOnMeta():
-        return {name: tuple(tensor.shape) for name, tensor in build().state_dict().items()}
+    return {name: tuple(tensor.shape) for name, tensor in skeleton_state(build).items()}
 
 
 def head_tensors(build: Callable[[int], nn.Module], n_classes: int) -> list[str]:
@@ -60,7 +74,14 @@ def torchvision_family(name: str) -> str:
     return inspect.getmodule(models.get_model_builder(name)).__name__  # type: ignore[union-attr]
 
 
-def build_torchvision(name: str, n_classes: int = 1000, tensors: Iterable[str] | None = None) -> nn.Module:
+def build_torchvision(
+    name: str,
+    n_classes: int = 1000,
+    tensors: Iterable[str] | None = None,
+    *,
+    image_size: int | None = None,
+    channels: int = 3,
+) -> nn.Module:
     """Build a torchvision classification network with fresh weights.
 
     Args:
@@ -68,10 +89,32 @@ def build_torchvision(name: str, n_classes: int = 1000, tensors: Iterable[str] |
         n_classes: Rows of the classification head.
         tensors: Names of the tensors that will be loaded into it. GoogLeNet and Inception v3 are built with
             auxiliary heads only where these hold some, because both kinds of checkpoint are about.
+        image_size: Side of the images of a Vision Transformer, whose position embeddings depend on it; None:
+            that of its published weights.
+        channels: Of the images.
     """
     options: dict[str, Any] = {}
     if name in _WITH_AUXILIARY_HEADS:
-        auxiliary = tensors is None or any(tensor.lower().startswith("aux") for tensor in tensors)
+        auxiliary = tensors is None or any(re.search(r"(^|\.)aux", name.lower()) for name in tensors)
         # transform_input: as torchvision itself sets it whenever it loads weights for these two.
         options = {"aux_logits": auxiliary, "init_weights": False, "transform_input": True}
-    return models.get_model(name, weights=None, num_classes=n_classes, **options)
+    if image_size is not None:
+        options["image_size"] = image_size
+    network = models.get_model(name, weights=None, num_classes=n_classes, **options)
+    if channels != RGB:
+        _take_channels(network, channels)
+    return network
+
+
+def _take_channels(network: nn.Module, channels: int) -> None:
+    """Give the first convolution of a network another number of input channels, in place."""
+    name, first = next((name, m) for name, m in network.named_modules() if isinstance(m, nn.Conv2d))
+    made = nn.Conv2d(
+        channels,
+        first.out_channels,
+        first.kernel_size,  # type: ignore[arg-type]  # what a convolution keeps fits what it takes
+        first.stride,  # type: ignore[arg-type]
+        first.padding,  # type: ignore[arg-type]
+        bias=first.bias is not None,
+    )
+    network.set_submodule(name, made)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
-from divacli.backbones.transform import Transform
+from divacli.backbones.checkpoint import Checkpoint
+from divacli.backbones.fitting import load_weights
+from divacli.backbones.layer import head_layer
+from divacli.backbones.transform import Transform, probe_images
 
 
 @dataclass(frozen=True)
@@ -15,16 +18,48 @@ class Source:
 
     Attributes:
         name: Short, for people.
+        title: Of which library the network is, too: "torchvision resnet18".
         network: The module, on the CPU.
         transform: From an RGB PIL image to a float tensor (3, h, w).
         identity: What the network depends on besides its printed form and its weights.
+        weights: Where its weights are from, for people: "published weights DEFAULT", "best.pth, entry ema".
         notes: Sentences for the user.
+        head: Name of its last layer, where the source knows it.
+        headless: Whether that layer has no weights: features are what enters it, and it gives nothing.
         from_file: Whether `identity` says which code makes the network and its transform.
     """
 
     name: str
+    title: str
     network: nn.Module
     transform: Transform
     identity: dict[str, str]
+    weights: str
     notes: tuple[str, ...] = ()
+    head: str | None = None
+    headless: bool = False
     from_file: bool = True
+
+    def with_weights(self, checkpoint: Checkpoint) -> Source:
+        """The same network, its tensors changed to those of a file.
+
+        Args:
+            checkpoint: The weights; a head that does not fit is put aside.
+
+        Raises:
+            ModelError: They do not fit.
+        """
+        network = self.network.eval()
+        found, head = load_weights(
+            network,
+            checkpoint,
+            self.name,
+            lambda: head_layer(network, probe_images(self.transform, 2)),
+        )
+        return replace(
+            self,
+            weights=found.place(checkpoint),
+            notes=(*self.notes, *found.notes),
+            head=head,
+            headless=head is not None,
+        )

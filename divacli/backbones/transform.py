@@ -97,24 +97,29 @@ def imagenet_transform(image_size: int | tuple[int, int] = 224, *, grey: bool = 
     crop = (image_size, image_size) if isinstance(image_size, int) else image_size
     preset = Preset(ImageClassification(crop_size=max(crop), resize_size=round(max(crop) * _RESIZE_TO_CROP)))
     preset.crop_size = list(crop)
-    if grey:
-        preset.mean, preset.std = [sum(preset.mean) / 3], [sum(preset.std) / 3]
-        preset.channels = 1
+    return _grey(preset) if grey else preset
+
+
+def _grey(preset: Preset) -> Preset:
+    """Have a preset make images of one channel."""
+    preset.mean, preset.std = [sum(preset.mean) / 3], [sum(preset.std) / 3]
+    preset.channels = 1
     return preset
 
 
-def preset_transform(preset: ImageClassification, image_size: int | None) -> Preset:
+def preset_transform(preset: ImageClassification, image_size: int | None, *, grey: bool = False) -> Preset:
     """Return a preset of torchvision, at another image size where one is given.
 
     Args:
         preset: As the weights have it.
         image_size: Side of the crop; the resize keeps its ratio to it. None: as the preset has it.
+        grey: Make images of one channel, as `imagenet_transform` does.
     """
     made = Preset(preset)
     if image_size is not None:
         made.resize_size = [round(image_size * preset.resize_size[0] / preset.crop_size[0])]
         made.crop_size = [image_size]
-    return made
+    return _grey(made) if grey else made
 
 
 def noise_through(transform: Transform) -> Tensor:

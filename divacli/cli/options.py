@@ -140,10 +140,19 @@ class NetworkOptions:
             help="Published weights to download instead, such as DEFAULT.", rich_help_panel=_NETWORK
         ),
     ] = None
+    entry: Annotated[
+        str | None,
+        typer.Option(
+            help="Which weights in the checkpoint, where it holds several that fit, such as state_dict_ema.",
+            metavar="NAME",
+            rich_help_panel=_NETWORK,
+        ),
+    ] = None
     layer: Annotated[
         str | None,
         typer.Option(
-            help="Use what flows into this layer as features. Default: the last linear layer that runs.",
+            help="Use what flows into this layer as features. Default: a classifier's last linear layer; "
+            "without one, the output is the features.",
             rich_help_panel=_NETWORK,
         ),
     ] = None

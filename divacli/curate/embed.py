@@ -37,6 +37,7 @@ class EmbedResult:
         return {
             "n_samples": n,
             "n_features": d,
+            "features": self.samples.network or None,
             "n_failed": len(self.samples.failed),
             **failed_counts(self.samples.failed),
             "n_embedded": self.samples.embedded,

@@ -27,6 +27,7 @@ class BackboneChoice:
         linearize: What features are gradients of.
         transform: Of a module.
         key: Of code that nobody can look up.
+        entry: Which weights in the checkpoint.
     """
 
     def __init__(
@@ -39,20 +40,22 @@ class BackboneChoice:
         linearize: Linearize = UNCHANGED,
         transform: Callable[[Any], Any] | None = None,
         key: str = "",
+        entry: str | None = None,
     ) -> None:
         self._arguments = (model, checkpoint, weights, layer, image_size)
+        self._entry = entry
         self._transform = transform
         self._key = key
         self.linearize = linearize
         self._tell: Callable[[str], None] = lambda note: None
 
     def telling(self, tell: Callable[[str], None]) -> BackboneChoice:
-        """The same choice, which says of a network that is code that it will be run.
+        """The same choice, which says of code that it will be run, and of a large file that it is downloaded.
 
         Args:
             tell: Told so, before it is loaded.
         """
-        choice = BackboneChoice(*self._arguments, self.linearize, self._transform, self._key)
+        choice = BackboneChoice(*self._arguments, self.linearize, self._transform, self._key, self._entry)
         choice._tell = tell
         return choice
 
@@ -74,10 +77,10 @@ class BackboneChoice:
             ModelError: It cannot be loaded, or none was named.
         """
         # Features that exist already need no torchvision, which is slow to import and large.
-        from divacli.backbones.backbone import code_note, load_backbone
+        from divacli.backbones.backbone import load_backbone, note_before
 
         model, checkpoint, weights, layer, image_size = self._arguments
-        if (note := code_note(model, checkpoint)) is not None:
+        if (note := note_before(model, checkpoint, weights)) is not None:
             self._tell(note)
         return load_backbone(
             model,
@@ -88,4 +91,5 @@ class BackboneChoice:
             linearize=self.linearize,
             transform=self._transform,
             key=self._key,
+            entry=self._entry,
         )

@@ -200,7 +200,13 @@ def _of_images(
         failures = failures_of(manifest, failed)
         raise undecodable(failures, f"{manifest.name}: {len(failures):,} of the images read so far")
     found = samples_in(store, manifest, keys, failed)
-    return replace(found, head=backbone.head, embedded=len(todo) - len(reasons), notes=backbone.notes)
+    return replace(
+        found,
+        head=backbone.head,
+        embedded=len(todo) - len(reasons),
+        network=backbone.sentence,
+        notes=backbone.said,
+    )
 
 
 def _without_copy(named: NamedTransform, failures: pd.DataFrame, n_images: int) -> DataError:

@@ -42,6 +42,7 @@ class Samples:
         head: (K, d) weight and (K,) bias of the network's own last layer on these features.
         store: The folder that holds the features.
         identity: What the features were computed with.
+        network: What the features are, in a sentence; "" where they came without a network.
         embedded: How many images were run through the network now.
         seconds: What finding or computing the features took.
         notes: Sentences for the user.
@@ -55,6 +56,7 @@ class Samples:
     head: tuple[Tensor, Tensor] | None = None
     store: Place | None = None
     identity: dict[str, str] = field(default_factory=dict)
+    network: str = ""
     embedded: int = 0
     seconds: float = 0.0
     notes: tuple[str, ...] = ()

@@ -40,8 +40,10 @@ class Network:
     Attributes:
         model: A torchvision name, `timm:NAME`, `clip:NAME` or `FILE.py:FACTORY`; from Python also a
             `torch.nn.Module`, which is copied and never changed.
-        checkpoint: A file with its weights; without `model`, an archive of TorchScript or `torch.export`.
+        checkpoint: A file with its weights; without `model`, an archive of a whole network, or weights of a
+            network that is recognised. With neither, torchvision's resnet50 is downloaded.
         weights: Published weights instead, such as "DEFAULT".
+        entry: Which of several sets of weights in the checkpoint is meant. None: the one that fits.
         layer: The layer whose input the features are. None: the last linear layer that runs.
         image_size: Side of the crop in pixels. None: the network's own.
         linearize: What features are gradients of: "head" (they are what flows into the last layer),
@@ -54,6 +56,7 @@ class Network:
     model: str | nn.Module | None = None
     checkpoint: str | os.PathLike[str] | None = None
     weights: str | None = None
+    entry: str | None = field(default=None, kw_only=True)
     layer: str | None = None
     image_size: int | None = None
     linearize: str = HEAD
@@ -271,6 +274,7 @@ def open_loader(
             Linearize(network.linearize, network.projection),
             network.transform,
             network.key,
+            network.entry,
         ),
         ExtractOptions(device, compute.batch_size, compute.workers, compute.amp, compute.compile, tell=warn),
         compute.cache,

@@ -19,7 +19,7 @@ from divacli.version import __version__
 
 
 def provenance(samples: Samples, options: SolveOptions, *others: Samples | None) -> dict[str, Any]:
-    """Groups, device, dtype and versions, and a digest of the data and of how the problem was posed.
+    """Features, groups, device, dtype, versions, and a digest of the data and of how the problem was posed.
 
     Args:
         samples: The training samples.
@@ -27,6 +27,7 @@ def provenance(samples: Samples, options: SolveOptions, *others: Samples | None)
         others: Further sets of samples that the result depends on.
     """
     return {
+        "features": samples.network or None,
         **grouping(samples.manifest, options),
         "device": str(options.device),
         "dtype": str(options.dtype).removeprefix("torch."),

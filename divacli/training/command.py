@@ -139,7 +139,7 @@ def _read(loader: Loader, data: Given, test: Given | None) -> tuple[Manifest, Ma
     """What is trained on and tested on; says what the user should know of the network."""
     read = [opened(part) for part in (data, test) if part is not None]
     manifest, *tested = loader.training_manifests(read)
-    for sentence in loader.choice.backbone.notes:
+    for sentence in loader.choice.backbone.said:
         loader.tell(sentence)
     return manifest, tested[0] if tested else None
 

@@ -20,8 +20,14 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from divacli.backbones.checkpoint import archive_kind, load_weights, read_checkpoint
+from divacli.backbones import fitting
+from divacli.backbones.checkpoint import archive_kind, read_checkpoint
 from divacli.errors import ModelError
+
+
+def load_weights(module, checkpoint, name):
+    """Load a file that must fit all of a network."""
+    return fitting.load_weights(module, checkpoint, name, lambda: None)[0]
 
 
 def same_weights(got, expected):
@@ -83,7 +89,9 @@ def test_a_network_that_is_itself_a_wrapper_is_loaded(tiny, tmp_path, prefix):
 def test_other_precisions_become_float32_with_a_note(tiny, tmp_path, dtype, word):
     torch.save(tiny.to(dtype).state_dict(), tmp_path / "w.pt")
     read = read_checkpoint(tmp_path / "w.pt")
-    assert read.notes == (f"{word}-precision weights converted to float32",)
+    assert load_weights(tiny.float(), read, "tiny").notes == (
+        f"{word}-precision weights converted to float32",
+    )
     assert read.weights["fc.weight"].dtype == torch.float32
     assert read.weights["bn.num_batches_tracked"].dtype == torch.int64
 
@@ -97,7 +105,7 @@ def test_weights_of_eight_bits(tmp_path, dtype):
 def test_a_type_that_torch_does_not_convert_is_named(tmp_path):
     torch.save({"x": torch.zeros(4, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)}, tmp_path / "w.pt")
     with pytest.raises(ModelError, match=r"x is of the type torch\.float4_e2m1fn_x2"):
-        read_checkpoint(tmp_path / "w.pt")
+        _ = read_checkpoint(tmp_path / "w.pt").weights
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.uint8])
@@ -112,7 +120,7 @@ def test_whole_numbers_do_not_become_weights(tiny, tmp_path, dtype):
 def test_bits_are_refused(tmp_path):
     torch.save({"x": torch.zeros(4, dtype=torch.uint8).view(torch.bits8)}, tmp_path / "w.pt")
     with pytest.raises(ModelError, match=r"x is of the type torch\.bits8"):
-        read_checkpoint(tmp_path / "w.pt")
+        _ = read_checkpoint(tmp_path / "w.pt").weights
 
 
 @pytest.mark.parametrize(
@@ -122,7 +130,7 @@ def test_what_is_refused_is_refused_without_warnings_of_torch(tmp_path, odd, rec
     torch.save({"x": odd}, tmp_path / "w.pt")
     recwarn.clear()
     with pytest.raises(ModelError):
-        read_checkpoint(tmp_path / "w.pt")
+        _ = read_checkpoint(tmp_path / "w.pt").weights
     assert not recwarn.list
 
 
@@ -131,7 +139,7 @@ def test_nested_tensors_are_refused(tmp_path):
         nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=layout)
         torch.save({"x": nested}, tmp_path / "w.pt")
         with pytest.raises(ModelError) as caught:
-            read_checkpoint(tmp_path / "w.pt")
+            _ = read_checkpoint(tmp_path / "w.pt").weights
         assert len(str(caught.value).splitlines()) == 3
 
 
@@ -145,7 +153,7 @@ def test_complex_weights_do_not_become_real_ones(tiny, tmp_path, recwarn):
     weights["fc.weight"].imag[0, 0] = float("nan")
     torch.save(weights, tmp_path / "w.pt")
     with pytest.raises(ModelError, match=r"NaN or infinite values in fc\.weight"):
-        read_checkpoint(tmp_path / "w.pt")
+        _ = read_checkpoint(tmp_path / "w.pt").weights
     assert not recwarn.list
 
 
@@ -165,9 +173,9 @@ def test_a_flipped_bit_is_seen_where_the_file_has_checksums(tiny, tmp_path, chec
     assert torch.load(tmp_path / "w.pt").keys() == tiny.state_dict().keys()
     if checked:
         with pytest.raises(ModelError, match=r"is a damaged zip archive: Bad CRC-32"):
-            read_checkpoint(tmp_path / "w.pt")
+            _ = read_checkpoint(tmp_path / "w.pt").weights
     else:
-        read_checkpoint(tmp_path / "w.pt")
+        _ = read_checkpoint(tmp_path / "w.pt").weights
 
 
 class Hiding:
@@ -190,13 +198,7 @@ def test_attributes_that_hide_methods_hide_nothing(tmp_path, hidden):
     assert read_checkpoint(tmp_path / "w.pt").weights["x"].tolist() == [1.0] * 3
     torch.save(Hiding("dictionary", hidden), tmp_path / "w.pt")
     with pytest.raises(ModelError, match="a dictionary with the entries"):
-        read_checkpoint(tmp_path / "w.pt")
-
-
-def test_two_tensors_of_one_name_are_refused(tmp_path):
-    torch.save({1: torch.ones(1), "1": torch.zeros(1)}, tmp_path / "w.pt")
-    with pytest.raises(ModelError, match="tensors of one name: 1, '1'"):
-        read_checkpoint(tmp_path / "w.pt")
+        _ = read_checkpoint(tmp_path / "w.pt").weights
 
 
 def test_several_checkpoints_in_one_archive_are_refused(tmp_path):
@@ -206,7 +208,7 @@ def test_several_checkpoints_in_one_archive_are_refused(tmp_path):
         for entry in other.infolist():
             both.writestr(entry.filename, other.read(entry))
     with pytest.raises(ModelError, match="holds several checkpoints: a, b"):
-        read_checkpoint(tmp_path / "a.pt")
+        _ = read_checkpoint(tmp_path / "a.pt").weights
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy pickle"])
@@ -287,7 +289,7 @@ def test_a_checkpoint_that_runs_code_is_refused_and_runs_nothing(tmp_path, kind,
 def test_a_pickled_module_is_refused_with_the_class_and_the_remedy(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "w.pt")
     with pytest.raises(ModelError, match=r"torch\.nn\.modules\.linear\.Linear(.|\n)*state_dict\(\)"):
-        read_checkpoint(tmp_path / "w.pt")
+        _ = read_checkpoint(tmp_path / "w.pt").weights
 
 
 def saved(tiny, path):
@@ -335,12 +337,12 @@ def test_a_zip_of_other_things_is_named(tmp_path):
     with zipfile.ZipFile(tmp_path / "w.pt", "w") as archive:
         archive.writestr("readme.txt", "hello")
     with pytest.raises(ModelError, match=r"a zip archive of other things \(readme.txt\)"):
-        read_checkpoint(tmp_path / "w.pt")
+        _ = read_checkpoint(tmp_path / "w.pt").weights
 
 
 def test_an_absent_file_is_named(tmp_path):
     with pytest.raises(ModelError, match=r"no file .*absent\.pt"):
-        read_checkpoint(tmp_path / "absent.pt")
+        _ = read_checkpoint(tmp_path / "absent.pt").weights
 
 
 @pytest.mark.parametrize(
@@ -348,17 +350,15 @@ def test_an_absent_file_is_named(tmp_path):
     [
         ([1, 2], "holds a list"),
         (np.zeros(3), "holds a value other than a tensor"),
-        ({"a": torch.ones(1), "b": np.zeros(3)}, "not tensors in its state dict: b"),
         ({}, "a dictionary with the entries"),
         ({"epoch": 1, "best": 2}, "entries epoch, best"),
         ({"state": {}, "param_groups": []}, "an optimizer's state"),
-        ({"a": torch.ones(1), "b": 3}, "not tensors in its state dict: b"),
     ],
 )
 def test_content_without_a_state_dict_is_named(tmp_path, content, says):
     torch.save(content, tmp_path / "w.pt")
     with pytest.raises(ModelError, match=says):
-        read_checkpoint(tmp_path / "w.pt")
+        _ = read_checkpoint(tmp_path / "w.pt").weights
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -366,7 +366,7 @@ def test_weights_that_are_not_finite_are_named(tiny, tmp_path, value):
     tiny.hidden.bias.data[1] = value
     torch.save(tiny.state_dict(), tmp_path / "w.pt")
     with pytest.raises(ModelError, match=r"NaN or infinite values in hidden\.bias"):
-        read_checkpoint(tmp_path / "w.pt")
+        _ = read_checkpoint(tmp_path / "w.pt").weights
 
 
 def test_what_does_not_fit_is_told_in_one_message(tiny, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from divacli.backbones.backbone import load_backbone
-from divacli.backbones.layer import LayerExtractor
+from divacli.backbones.layer import LayerExtractor, head_layer
 from divacli.errors import ModelError
 
 NET = """
@@ -112,7 +112,7 @@ def test_what_gives_no_features_is_told(factory, changes, layer, says):
 
 def test_evaluation_mode_is_set_and_hooks_are_removed(tiny, images):
     tiny.train()
-    extractor = LayerExtractor(tiny, images, None)
+    extractor = LayerExtractor(tiny, images, head_layer(tiny, images))
     assert not tiny.training
     torch.testing.assert_close(extractor(images[:1]), extractor(images)[:1])
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in tiny.modules())

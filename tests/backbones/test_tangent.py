@@ -16,7 +16,8 @@ from torch.profiler import ProfilerActivity, profile
 from torchvision import models
 
 from divacli.backbones.backbone import load_backbone
-from divacli.backbones.linearised.expression import Linearize
+from divacli.backbones.layer import head_layer
+from divacli.backbones.linearised.expression import PROJECTION, Linearize
 from divacli.backbones.linearised.gradients import SampleGradients
 from divacli.backbones.linearised.sketch import Sketch
 from divacli.backbones.linearised.tangent import TangentExtractor
@@ -104,7 +105,8 @@ def noise(n: int, side: int = 8, seed: int = 1) -> Tensor:
 def extractor(
     network: nn.Module, expression: str, projection: int = EXACT, **settings: object
 ) -> TangentExtractor:
-    return TangentExtractor(network, noise(2), None, Linearize(expression, projection, **settings))
+    layer = head_layer(network, noise(2)) or ""
+    return TangentExtractor(network, noise(2), layer, Linearize(expression, projection, **settings))
 
 
 def jacobian(network: nn.Module, images: Tensor, names: Iterable[str]) -> Tensor:
@@ -159,9 +161,7 @@ def test_over_all_signs_the_kernel_is_the_mean_tangent_kernel_of_the_outputs(
         torch.testing.assert_close(gradients, expected, **CLOSE)
         by_signs[tuple(signs.tolist())] = kernel(found)
         if expression == "full":
-            plain = TangentExtractor(
-                network, noise(2), None, Linearize("head+" + f"block:{body(network)[0]}")
-            )
+            plain = extractor(network, f"head+block:{body(network)[0]}", PROJECTION)
             torch.testing.assert_close(phi, plain(images)[:, : phi.shape[1]], **CLOSE)
         if len(by_signs) == 8:
             break

@@ -52,12 +52,10 @@ def test_googlenet_is_loaded_with_and_without_its_auxiliary_heads(tmp_path, auxi
     assert (backbone.layer, backbone.n_features, len(backbone.head[0])) == ("fc", 1024, 5)
 
 
-def test_a_network_without_linear_layer_needs_a_layer(tmp_path):
+def test_a_network_whose_last_layer_is_a_convolution(tmp_path):
     torch.save(models.squeezenet1_1(num_classes=3).state_dict(), tmp_path / "w.pt")
-    with pytest.raises(ModelError, match=r"no nn\.Linear(.|\n)*--layer; the last ones are .*classifier\.3"):
-        load_backbone("squeezenet1_1", tmp_path / "w.pt")
-    backbone = load_backbone("squeezenet1_1", tmp_path / "w.pt", layer="classifier.1")
-    assert backbone.n_features == 512
+    backbone = load_backbone("squeezenet1_1", tmp_path / "w.pt")
+    assert (backbone.layer, backbone.n_features) == ("classifier.1", 512)
     assert backbone.head is None
 
 

@@ -57,7 +57,7 @@ class TangentExtractor:
     Args:
         network: Put into evaluation mode.
         probe: (b, 3, h, w) images to try it on.
-        layer: The layer whose input the features phi are; None: the last `nn.Linear` that runs.
+        layer: The layer whose input the features phi are.
         linearize: What is linearised, and how.
 
     Attributes:
@@ -71,7 +71,7 @@ class TangentExtractor:
         ModelError: The network fails on the probe, or has no such layer, block, or parameters.
     """
 
-    def __init__(self, network: nn.Module, probe: Tensor, layer: str | None, linearize: Linearize) -> None:
+    def __init__(self, network: nn.Module, probe: Tensor, layer: str, linearize: Linearize) -> None:
         plain = LayerExtractor(network, probe, layer)
         self.layer = plain.layer
         d = plain(probe[:1]).shape[1]

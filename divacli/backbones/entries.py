@@ -1,0 +1,122 @@
+"""Find the weights in what a checkpoint file holds, wherever they lie in it."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+USUAL = ("state_dict", "model_state_dict", "model")
+"""Entries that most training scripts write the weights into."""
+
+WRAPPERS = ("module", "model", "_orig_mod")
+"""Parts of names that wrappers of a network put before its own."""
+
+_AVERAGED = re.compile(r"(^|[._])(ema|swa|shadow|averaged?)(?=$|[._\d])", re.IGNORECASE)
+_NO_WEIGHTS = re.compile(r"(^|\.)(\w*optim\w*|lr_\w+|scheduler\w*|scaler|loops|callbacks)(\.|$)")
+_NETWORK_NAMES = ("arch", "architecture", "model_name", "model", "backbone", "net", "network")
+_SETTINGS = ("", "args", "hyper_parameters", "hparams", "config", "cfg", "opt", "train_args")
+_MOST = 100_000
+"""Containers of a file that are looked at."""
+
+_LONGEST = 1_000
+"""Longer lists hold numbers of a training, and no weights."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A set of named tensors in a file.
+
+    Attributes:
+        name: The keys that lead to it, with dots between them; "" for the file itself.
+        weights: Tensor by name, as the file has them.
+    """
+
+    name: str
+    weights: dict[str, Tensor]
+
+
+def entries_of(content: Any) -> list[Entry]:
+    """Return all sets of named tensors, in the order of the file; those of optimizers are left out.
+
+    Args:
+        content: As `read_torch_file` returns it: containers, tensors, and stand-ins of objects.
+    """
+    found: list[Entry] = []
+    for name, value in _walk(content):
+        if _NO_WEIGHTS.search(name):
+            continue
+        tensors = {key: one for key, one in value.items() if isinstance(one, Tensor) and isinstance(key, str)}
+        if tensors:
+            found.append(Entry(name, tensors))
+    return found
+
+
+def is_averaged(name: str) -> bool:
+    """Whether the name of an entry says that its weights are an average over steps of the training."""
+    return _AVERAGED.search(name) is not None
+
+
+def network_named(content: Any) -> str:
+    """The name of the network that a file states beside the weights; "" where it states none."""
+    values = _items(content)
+    for place in _SETTINGS:
+        settings = values if not place else _items(values.get(place))
+        for key in _NETWORK_NAMES:
+            if isinstance(name := settings.get(key), str) and name:
+                return name
+    return ""
+
+
+def _walk(content: Any) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """Every mapping in a file with the keys that lead there; each once, outer ones first."""
+    seen: set[int] = set()
+    waiting = deque([("", content)])
+    for _ in range(_MOST):
+        if not waiting:
+            return
+        name, value = waiting.popleft()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        items = _items(value)
+        if items:
+            yield name, items
+        prefix = f"{name}." if name else ""
+        waiting.extend((f"{prefix}{key}", one) for key, one in items.items() if _may_hold(one))
+
+
+def _may_hold(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list | tuple) and len(value) <= _LONGEST)
+
+
+def _items(value: Any) -> Mapping[Any, Any]:
+    """What a container holds by key, or an object by attribute; of a module its state dict."""
+    if isinstance(value, dict):
+        # A file may give a dictionary attributes that hide its methods.
+        return dict(dict.items(value))
+    if isinstance(value, list | tuple):
+        return dict(enumerate(value))
+    return {}
+
+
+def common_prefix(names: list[str]) -> str:
+    """Return the modules, with dots, that all names begin with."""
+    parts = [name.split(".")[:-1] for name in names]
+    shared: list[str] = []
+    for level in zip(*parts, strict=False):
+        if len(set(level)) > 1:
+            break
+        shared.append(level[0])
+    return "".join(f"{part}." for part in shared)
+
+
+def shared_prefix(names: list[str]) -> str:
+    """Return the wrappers' parts, with dots, that all names begin with."""
+    shared = common_prefix(names).split(".")[:-1]
+    wrapping = next((i for i, part in enumerate(shared) if part not in WRAPPERS), len(shared))
+    return "".join(f"{part}." for part in shared[:wrapping])

@@ -1,0 +1,336 @@
+"""Find which tensors of a checkpoint are a network's weights, by the names and shapes that it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from divacli.backbones.checkpoint import Checkpoint, clean, precision_notes
+from divacli.backbones.entries import USUAL, WRAPPERS, Entry, common_prefix, is_averaged, shared_prefix
+from divacli.errors import Advice, ModelError, listed
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Weights of a network in a checkpoint.
+
+    Attributes:
+        weights: Tensor by the network's own name, on the CPU, floating ones in float32.
+        entry: Where in the file they lie, as `--entry` calls it; "" for the file itself.
+        aside: Tensors in the place of the network's head that do not fit it, or follow it, with their shapes.
+        others: Names of other entries whose weights would fit.
+        n_foreign: Tensors beside the weights that are no part of the network, such as those of a loss.
+        n_classes: Rows of the head; None where it has none in the file, or one of another form.
+        precision: Sentences on the precisions that the weights were converted from.
+    """
+
+    weights: dict[str, Tensor] = field(repr=False)
+    entry: str
+    aside: tuple[str, ...]
+    others: tuple[str, ...]
+    n_foreign: int
+    n_classes: int | None
+    precision: tuple[str, ...]
+
+    def place(self, checkpoint: Checkpoint) -> str:
+        """Where the weights are from, for people, with what else might be meant."""
+        where = checkpoint.path.name + (f", entry {self.entry}" if self.entry else "")
+        if not self.others:
+            return where
+        names = listed([one or "the file itself" for one in self.others])
+        return f"{where} ({names} {'are' if len(self.others) > 1 else 'is'} there too: --entry)"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was put aside, in sentences for the user."""
+        notes = list(self.precision)
+        if self.n_classes is None:
+            what = f"{listed(list(self.aside), limit=3)} put aside" if self.aside else "the file has none"
+            notes.append(f"head: {what}; features do not need one")
+        if self.n_foreign:
+            notes.append(f"{self.n_foreign} tensors that are no part of the network were left aside")
+        return tuple(notes)
+
+
+class Misfit(ModelError):
+    """Nothing in a checkpoint is the weights of a network."""
+
+
+def fit(checkpoint: Checkpoint, state: Mapping[str, Tensor], heads: Collection[str], name: str) -> Fit:
+    """Find a network's weights in a file, wherever they lie and whatever stands before their names.
+
+    All tensors before the head must be there, in their shapes. `num_batches_tracked` of batch normalisation
+    may be missing: old checkpoints lack it, and inference ignores it.
+
+    Args:
+        checkpoint: The file.
+        state: The network's state dict; shapes and types count.
+        heads: Names of the tensors of its head in it.
+        name: What to call the network in a message.
+
+    Raises:
+        Misfit: Nothing in the file fits.
+        ModelError: Several things do.
+    """
+    wanted = _Wanted(dict(state), frozenset(heads))
+    tried = _trials(checkpoint, wanted)
+    fitting = [trial for trial in tried if not trial.problems]
+    if not fitting:
+        raise _misfit(checkpoint, wanted, tried, name)
+    # Names that are the network's own to the full go before those that are so without their common beginning.
+    fitting = [trial for trial in fitting if trial.prefix.endswith(wanted.common)] or fitting
+    chosen, others = _chosen(fitting, checkpoint, name)
+    read = {own: chosen.weights[key] for own, key in chosen.keys.items()}
+    return Fit(
+        weights=clean(read, checkpoint.path),
+        entry=chosen.name,
+        aside=tuple(f"{key} {tuple(chosen.weights[key].shape)}" for key in chosen.aside),
+        others=others,
+        n_foreign=len(chosen.foreign),
+        n_classes=chosen.n_classes,
+        precision=precision_notes(read.values()),
+    )
+
+
+def fits(checkpoint: Checkpoint, state: Mapping[str, Tensor], heads: Collection[str]) -> bool:
+    """Tell whether a file holds the weights of a network; the arguments are those of `fit`."""
+    return any(not trial.problems for trial in _trials(checkpoint, _Wanted(dict(state), frozenset(heads))))
+
+
+def _trials(checkpoint: Checkpoint, wanted: _Wanted) -> list[_Trial]:
+    """All places of a file where a network's weights may be, compared with it."""
+    tried = [
+        _Trial(wanted, entry, prefix) for entry in checkpoint.entries for prefix in wanted.prefixes(entry)
+    ]
+    asked = checkpoint.asked
+    return tried if asked is None else [trial for trial in tried if trial.is_called(asked)]
+
+
+class _Wanted:
+    """What a network needs.
+
+    Args:
+        state: Its state dict.
+        heads: Names of its head's tensors.
+    """
+
+    def __init__(self, state: dict[str, Tensor], heads: frozenset[str]) -> None:
+        # A network may itself be a wrapper whose names all begin alike: that part is not compared.
+        self.common = common_prefix(list(state))
+        self.state = {key.removeprefix(self.common): tensor for key, tensor in state.items()}
+        self.heads = {key.removeprefix(self.common) for key in heads}
+        self.trunk = [key for key in self.state if key not in self.heads and not is_counter(key)]
+        self.parts = {key.partition(".")[0] for key in self.state}
+        self.head_modules = {self._top(key.rpartition(".")[0]) for key in self.heads}
+
+    def _top(self, module: str) -> str:
+        """The outermost module around one that holds nothing but tensors of the head."""
+        while parent := module.rpartition(".")[0]:
+            if any(key.startswith(f"{parent}.") and key not in self.heads for key in self.state):
+                break
+            module = parent
+        return module
+
+    def in_head(self, key: str) -> bool:
+        """Whether a tensor stands where the network has its head."""
+        return any(key == module or key.startswith(f"{module}.") for module in self.head_modules)
+
+    def prefixes(self, entry: Entry) -> list[str]:
+        """What may stand before the network's names in an entry."""
+        anchor = (self.trunk or list(self.state))[0] if self.state else ""
+        found = [
+            key.removesuffix(anchor) for key in entry.weights if key == anchor or key.endswith(f".{anchor}")
+        ]
+        return found or [shared_prefix(list(entry.weights))]
+
+
+class _Trial:
+    """An entry of a file, compared with what a network needs.
+
+    Args:
+        wanted: What the network needs.
+        entry: The tensors.
+        prefix: What stands before the network's names in it.
+
+    Attributes:
+        prefix: As given.
+        keys: Name in the file by the network's own name.
+        problems: What does not fit, by kind; empty where all does.
+        aside: Names of tensors where the head is, which do not fit it.
+        foreign: Names of tensors that are no part of the network.
+        n_classes: Rows of the head, where it fits.
+    """
+
+    def __init__(self, wanted: _Wanted, entry: Entry, prefix: str) -> None:
+        self.weights = entry.weights
+        self._entry, self.prefix = entry, prefix
+        self.keys: dict[str, str] = {}
+        self.aside: list[str] = []
+        self.foreign: list[str] = []
+        self.n_classes: int | None = None
+        missing = [key for key in wanted.trunk if prefix + key not in entry.weights]
+        odd: dict[str, list[str]] = {"of another shape": [], "of another kind of numbers": []}
+        unexpected: list[str] = []
+        for key, tensor in entry.weights.items():
+            own = key.removeprefix(prefix)
+            if not key.startswith(prefix):
+                self.foreign.append(key)
+            elif own in wanted.heads or (own not in wanted.state and wanted.in_head(own)):
+                self.aside.append(key)
+            elif own not in wanted.state:
+                (unexpected if own.partition(".")[0] in wanted.parts else self.foreign).append(key)
+            else:
+                self.keys[wanted.common + own] = key
+                expected = wanted.state[own]
+                if tensor.shape != expected.shape:
+                    odd["of another shape"].append(
+                        f"{own} {tuple(tensor.shape)} in place of {tuple(expected.shape)}"
+                    )
+                if kind(tensor) != kind(expected):
+                    odd["of another kind of numbers"].append(
+                        f"{own} {tensor.dtype} in place of {expected.dtype}"
+                    )
+        told = {"missing": missing, "unexpected": unexpected, **odd}
+        self.problems = {what: keys for what, keys in told.items() if keys}
+        self._take_head(wanted)
+
+    def _take_head(self, wanted: _Wanted) -> None:
+        """Take the head, too, where all of it is there and it has one number of classes."""
+        if not wanted.heads:
+            self.n_classes = 0
+            return
+        names = {key.removeprefix(self.prefix): key for key in self.aside}
+        if names.keys() != wanted.heads:
+            return
+        shapes = [(self.weights[key].shape, wanted.state[own].shape) for own, key in names.items()]
+        rows = {got[:1] for got, _ in shapes}
+        if len(rows) == 1 and all(len(got) and got[1:] == expected[1:] for got, expected in shapes):
+            self.keys.update({wanted.common + own: key for own, key in names.items()})
+            self.n_classes, self.aside = shapes[-1][0][0], []
+
+    @property
+    def name(self) -> str:
+        """Where in the file the weights lie; wrappers are not named."""
+        own = [part for part in self.prefix.split(".") if part and part not in WRAPPERS]
+        return ".".join([*filter(None, [self._entry.name]), *own])
+
+    def is_called(self, asked: str) -> bool:
+        """Whether a name stands for these weights."""
+        full = ".".join(filter(None, [self._entry.name, self.prefix.rstrip(".")]))
+        return asked in (self.name, self._entry.name, full, self.prefix.rstrip("."))
+
+    def same_as(self, other: _Trial) -> bool:
+        """Whether two places hold the same numbers."""
+        return self.keys.keys() == other.keys.keys() and all(
+            torch.equal(self.weights[key], other.weights[other.keys[own]]) for own, key in self.keys.items()
+        )
+
+
+def _chosen(fitting: list[_Trial], checkpoint: Checkpoint, name: str) -> tuple[_Trial, tuple[str, ...]]:
+    """The weights that are meant, and the names of others that are different ones.
+
+    Averages over a training stand back behind the weights that they are averages of.
+
+    Raises:
+        ModelError: Several may be meant.
+    """
+    several = _different(fitting)
+    plain = [trial for trial in several if not is_averaged(trial.name)] or several
+    if len(plain) > 1:
+        names = [trial.name or "the file itself" for trial in several]
+        entry = next(trial.name for trial in plain if trial.name)
+        raise ModelError(
+            f"{checkpoint.path} holds the weights of {name} {len(several)} times: {listed(names)}",
+            expected="the name of the one that is meant",
+            hint=Advice(f"name it: {{entry}} {entry}"),
+        )
+    return plain[0], tuple(trial.name for trial in several if trial is not plain[0])
+
+
+def _different(fitting: list[_Trial]) -> list[_Trial]:
+    kept: list[_Trial] = []
+    for trial in sorted(fitting, key=lambda one: one.name not in USUAL):
+        if not any(trial.same_as(other) for other in kept):
+            kept.append(trial)
+    return kept
+
+
+def _misfit(checkpoint: Checkpoint, wanted: _Wanted, tried: list[_Trial], name: str) -> Misfit:
+    if not tried:
+        return Misfit(
+            f"{checkpoint.path} has no entry {checkpoint.asked!r} with weights",
+            expected=f"one of {listed([one.name or 'the file itself' for one in checkpoint.entries])}",
+            hint="leave --entry out, or name one of these",
+        )
+    best = min(tried, key=lambda trial: sum(map(len, trial.problems.values())))
+    problems = {**best.problems, "unexpected": [*best.problems.get("unexpected", []), *best.foreign]}
+    told = "; ".join(
+        f"{len(keys)} {kind}: {listed(keys, limit=3)}" for kind, keys in problems.items() if keys
+    )
+    return Misfit(
+        f"{checkpoint.path} does not fit {name}: {told}",
+        expected=f"the {len(wanted.state)} tensors of {name}",
+        hint=f"name the network that the file was saved from; it looks like {checkpoint.describe()}",
+    )
+
+
+def put_into(module: nn.Module, found: Fit, heads: Collection[str]) -> None:
+    """Copy weights into the network that they fit.
+
+    Args:
+        module: Changed in place.
+        found: The weights.
+        heads: Names of its head's tensors; they become zero where the file has no such head.
+    """
+    # Its own state dict brings the versions that some layers insist on, and counters that may be missing.
+    state = module.state_dict()
+    state.update(found.weights)
+    if found.n_classes is None:
+        state.update({key: torch.zeros_like(state[key]) for key in heads})
+    module.load_state_dict(state)
+
+
+def is_counter(key: str) -> bool:
+    """Whether a tensor only counts the batches that a batch norm has seen."""
+    return key.endswith("num_batches_tracked")
+
+
+def kind(tensor: Tensor) -> str:
+    """The kind of a tensor's numbers: complex, floating or whole."""
+    return "complex" if tensor.is_complex() else "floating" if tensor.is_floating_point() else "whole"
+
+
+def load_weights(
+    module: nn.Module, checkpoint: Checkpoint, name: str, head: Callable[[], str | None]
+) -> tuple[Fit, str | None]:
+    """Copy the weights of a file into a network, whose head they need not have.
+
+    Args:
+        module: Changed in place.
+        checkpoint: The file.
+        name: What to call the network in a message.
+        head: Finds the name of its last layer; asked only where the file does not fit all of it.
+
+    Returns:
+        What was found, and the name of the last layer where the file has none for it.
+
+    Raises:
+        ModelError: Tensors before the head are missing, left over or of other shapes; names the first few.
+    """
+    state = module.state_dict()
+    heads: list[str] = []
+    layer = None
+    try:
+        found = fit(checkpoint, state, heads, name)
+    except Misfit as whole:
+        layer = head()
+        heads = [key for key in state if layer is not None and key.startswith(f"{layer}.")]
+        try:
+            found = fit(checkpoint, state, heads, name)
+        except Misfit:
+            raise whole from None
+    put_into(module, found, heads)
+    return found, layer if found.n_classes is None else None
