@@ -7,7 +7,7 @@ import pickle
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal
 
@@ -121,8 +121,21 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         ModelError: The file is absent, cut short, no checkpoint, refers to code, or holds no finite weights.
     """
+    read = read_tensors(path)
+    return replace(read, weights=_without_prefix(read.weights))
+
+
+def read_tensors(path: Path) -> Checkpoint:
+    """Read the weights in a file as `read_checkpoint` does, under the names that the file has.
+
+    Args:
+        path: The file, which may be one of several.
+
+    Raises:
+        ModelError: As for `read_checkpoint`.
+    """
     with open_checkpoint(path) as stream:
-        read = _without_prefix(_read(stream, path))
+        read = _read(stream, path)
     weights = {name: _in_float32(name, weight, path) for name, weight in read.items()}
     check_finite(weights, path)
     precisions = sorted({_PRECISIONS[w.dtype] for w in read.values() if w.dtype in _PRECISIONS})

@@ -20,6 +20,7 @@ class Source:
         identity: What the network depends on besides its printed form and its weights.
         notes: Sentences for the user.
         from_file: Whether `identity` says which code makes the network and its transform.
+        layer: The layer whose input the features are, where the source knows it.
     """
 
     name: str
@@ -28,3 +29,4 @@ class Source:
     identity: dict[str, str]
     notes: tuple[str, ...] = ()
     from_file: bool = True
+    layer: str | None = None
