@@ -131,7 +131,7 @@ def from_clip(model: str) -> Source:
 
     with explained(model, _EXPECTED), quietly():
         processor = CLIPImageProcessor.from_pretrained(clip.folder, local_files_only=True)
-    transform = processor_transform(processor, model)
+        transform = processor_transform(processor, model)
     return Source(model, clip.images, transform, clip.identity, clip.notes, layer=EMBEDDING)
 
 

@@ -124,7 +124,7 @@ def load_network(kind: Any, config: Any, folder: Path, model: str, expected: str
 def lacking(model: str, missing: tuple[str, ...], expected: str) -> ModelError:
     """Return the error for weights that a model's files lack."""
     return ModelError(
-        f"{model} lacks {len(missing)} of its weights: {listed(missing)}",
+        f"{model} lacks {len(missing)} of its weights: {listed(list(missing))}",
         expected=expected,
         hint="fetch or save the model again",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ from divacli.backbones.transform import Transform, probe_images
 from divacli.errors import ModelError, listed
 from divacli.files.regular import DOCUMENT_BYTES, read_regular
 
+Loader = Callable[[Any, Path, str], tuple[nn.Module, tuple[str, ...]]]
+"""From a configuration, a folder and what the model is called to a network and notes on it."""
+
 HF = "hf:"
 
 _EXPECTED = "a folder that save_pretrained wrote, or the name of a model on huggingface.co"
@@ -37,7 +41,13 @@ _NETWORKS = (
     "an image classifier (...ForImageClassification) or a bare network for images, such as ViTModel or "
     "Dinov2Model"
 )
-_BARE_KINDS = ("aimv2_vision_model", "clip_vision_model", "dinov3_convnext", "dinov3_vit", "siglip_vision_model")
+_BARE_KINDS = (
+    "aimv2_vision_model",
+    "clip_vision_model",
+    "dinov3_convnext",
+    "dinov3_vit",
+    "siglip_vision_model",
+)
 """Kinds of networks for images that transformers has without a classifier."""
 
 _TWO_HALVES = ("clip", "siglip")
@@ -112,7 +122,7 @@ def huggingface_folder(checkpoint: Path) -> Path | None:
         return None
     try:
         config = json.loads(read_regular(folder / CONFIG, DOCUMENT_BYTES))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return folder if isinstance(config, dict) and {"architectures", "model_type"} <= set(config) else None
 
@@ -129,14 +139,15 @@ def from_huggingface(model: str) -> Source:
     """
     require_transformers(model)
     folder, described = fetched(model, _EXPECTED)
-    _check_described(described, model, folder)
+    _check_described(described, model)
+    load = _loader(described, model)
     from transformers import AutoConfig
 
     with explained(model, _EXPECTED), quietly():
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     config.return_dict = True
     transform = _transform(folder, described, model)
-    network, notes = _network(config, described["architectures"][0], folder, model)
+    network, notes = load(config, folder, model)
     _check_size(network, transform, model)
     settings = {key: value for key, value in config.to_dict().items() if _counts(key)}
     return Source(
@@ -153,7 +164,7 @@ def from_huggingface(model: str) -> Source:
     )
 
 
-def _check_described(described: dict[str, Any], model: str, folder: Path) -> None:
+def _check_described(described: dict[str, Any], model: str) -> None:
     """Refuse what config.json says of code, of quantised weights, or of no network of transformers."""
     if "auto_map" in described:
         raise ModelError(
@@ -188,7 +199,9 @@ def _transform(folder: Path, described: dict[str, Any], model: str) -> Transform
     """
     if not any((folder / name).is_file() for name in _PROCESSOR_FILES):
         base = described.get("_name_or_path")
-        source = base if isinstance(base, str) and base.count("/") == 1 and not Path(base).exists() else "NAME"
+        source = (
+            base if isinstance(base, str) and base.count("/") == 1 and not Path(base).exists() else "NAME"
+        )
         code = (
             "from transformers import AutoImageProcessor as Processor; "
             f"Processor.from_pretrained({source!r}).save_pretrained({str(folder)!r})"
@@ -202,43 +215,56 @@ def _transform(folder: Path, described: dict[str, Any], model: str) -> Transform
 
     with explained(model, _EXPECTED), quietly():
         processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    return processor_transform(processor, model)
+        return processor_transform(processor, model)
 
 
-def _network(config: Any, architecture: str, folder: Path, model: str) -> tuple[nn.Module, tuple[str, ...]]:
-    """Return the network that a configuration names, and notes on it.
+def _loader(described: dict[str, Any], model: str) -> Loader:
+    """Return what loads a network of the class that config.json names.
 
     Raises:
-        ModelError: It is neither an image classifier nor a bare network for images, or weights are missing.
+        ModelError: It is neither an image classifier nor a bare network for images.
     """
-    import transformers
     from transformers.models.auto import modeling_auto as auto
 
-    kind = config.model_type
+    kind, architecture = str(described["model_type"]), str(described["architectures"][0])
     classifiers = auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
     names = classifiers.get(kind, ())
     if architecture in ((names,) if isinstance(names, str) else names):
-        return _classifier(getattr(transformers, architecture), config, folder, model)
-    is_bare = architecture == auto.MODEL_MAPPING_NAMES.get(kind)
-    if is_bare and kind in _TWO_HALVES:
-        network, notes = _bare(config.vision_config, folder, model)
-        return network, (f"{model} embeds images and texts: its half for images is used", *notes)
-    if is_bare and kind in (*classifiers, *_BARE_KINDS):
-        return _bare(config, folder, model)
-    raise ModelError(f"{model} is a {architecture} (of the kind {kind!r})", expected=_NETWORKS)
+        return _classifier
+    if architecture == auto.MODEL_MAPPING_NAMES.get(kind):
+        if kind in _TWO_HALVES:
+            return _half
+        if kind in (*classifiers, *_BARE_KINDS):
+            return _bare
+    raise ModelError(
+        f"{model} is a {architecture} (of the kind {kind!r})",
+        expected=_NETWORKS,
+        hint="write a factory that returns the network and its transform: --model FILE.py:FACTORY"
+        if kind in auto.MODEL_MAPPING_NAMES
+        else "a newer transformers may know that kind: pip install -U transformers",
+    )
 
 
-def _classifier(kind: Any, config: Any, folder: Path, model: str) -> tuple[nn.Module, tuple[str, ...]]:
+def _classifier(config: Any, folder: Path, model: str) -> tuple[nn.Module, tuple[str, ...]]:
+    import transformers
+
+    kind = getattr(transformers, config.architectures[0])
     loaded = load_network(kind, config, folder, model, _EXPECTED)
     head = [name for name in loaded.missing if not name.startswith(f"{kind.base_model_prefix}.")]
     if loaded.missing and len(head) == len(loaded.missing):
         network, notes = _bare(config, folder, model)
-        return network, (f"{model} has no weights of a classifier ({listed(head)}): it is used without", *notes)
+        return network, (
+            f"{model} has no weights of a classifier ({listed(head)}): it is used without",
+            *notes,
+        )
     if loaded.missing:
         raise lacking(model, loaded.missing, f"all weights of a {kind.__name__}")
-    labels = [str(label) for label in config.id2label.values()]
-    named = "" if all(label.startswith("LABEL_") for label in labels) else f": {listed(labels)}"
-    return Classifier(loaded.network), (f"{len(labels)} classes{named}", *_notes(loaded))
+    return Classifier(loaded.network), (*_classes(config), *_notes(loaded))
+
+
+def _half(config: Any, folder: Path, model: str) -> tuple[nn.Module, tuple[str, ...]]:
+    network, notes = _bare(config.vision_config, folder, model)
+    return network, (f"{model} embeds images and texts: its half for images is used", *notes)
 
 
 def _bare(config: Any, folder: Path, model: str) -> tuple[nn.Module, tuple[str, ...]]:
@@ -254,6 +280,15 @@ def _bare(config: Any, folder: Path, model: str) -> tuple[nn.Module, tuple[str, 
     loaded.network.pooler = None
     what = "its class token" if embedder.has_class_token else "the mean over its tokens"
     return embedder, (f"{model} has no weights of a pooler: features are {what}", *_notes(loaded))
+
+
+def _classes(config: Any) -> tuple[str, ...]:
+    """Say which classes a classifier has, where its configuration says so."""
+    labels = [str(label) for label in (config.id2label or {}).values()]
+    if not labels:
+        return ()
+    names = "" if all(label.startswith("LABEL_") for label in labels) else f": {listed(labels)}"
+    return (f"its classifier has {len(labels)} classes{names}",)
 
 
 def _notes(loaded: Loaded) -> tuple[str, ...]:

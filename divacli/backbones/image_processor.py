@@ -120,7 +120,11 @@ def _sides(settings: dict[str, Any], kind: str, model: str) -> tuple[list[int], 
         sides = [size["height"], size["width"]]
     match kind:
         case "ConvNextImageProcessor" if len(sides) == 1:
-            return ([*sides, *sides], None) if sides[0] >= _WARPED_FROM else ([int(sides[0] / fraction)], sides[0])
+            return (
+                ([*sides, *sides], None)
+                if sides[0] >= _WARPED_FROM
+                else ([int(sides[0] / fraction)], sides[0])
+            )
         case "PoolFormerImageProcessor" if fraction and len(set(sides)) == 1:
             return [int(sides[0] / fraction)], None
         case "LevitImageProcessor" if len(sides) == 1:
