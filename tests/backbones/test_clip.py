@@ -354,7 +354,7 @@ def of_another_shape(folder: Path) -> None:
         (lambda folder: set_json(folder / "config.json", model_type="bert"), "of the kind 'bert'"),
         (lambda folder: (folder / "model.safetensors").unlink(), "has no weights"),
         (cut_short, "is a broken safetensors file"),
-        (of_another_shape, "2 of its weights do not fit its config.json: text_projection"),
+        (of_another_shape, "2 of its weights have other shapes than its config.json says: text_projection"),
         (no_texts, r"lacks 3\d of its weights: text_model"),
         (infinite, "NaN or infinite values"),
     ],
