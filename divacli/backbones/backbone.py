@@ -18,9 +18,11 @@ from divacli.backbones.archive import (
     read_torchscript,
 )
 from divacli.backbones.checkpoint import archive_kind, read_checkpoint
-from divacli.backbones.clip import CLIP, EMBEDDING, from_clip
+from divacli.backbones.clip import CLIP, from_clip
 from divacli.backbones.factory import factory_file, from_factory
 from divacli.backbones.fingerprint import stable_text, tensors_digest, text_digest, weights_digest
+from divacli.backbones.hub import EMBEDDING
+from divacli.backbones.huggingface import HF, from_huggingface, huggingface_folder
 from divacli.backbones.inference import CompiledExtractor, folded
 from divacli.backbones.layer import OUTPUT, Extractor, LayerExtractor, same, with_feature_layer
 from divacli.backbones.linearised.expression import UNCHANGED, Linearize
@@ -176,10 +178,10 @@ def load_backbone(
     """Load a network and find its feature layer.
 
     Args:
-        model: A torchvision classification network, `timm:NAME`, `clip:NAME`, or `FILE.py:FACTORY`; or a
-            module, of which a copy is taken. None: the network is the one in `checkpoint`, an archive of
-            TorchScript or `torch.export`, or the one that its weights are recognised as; without a
-            checkpoint `DEFAULT_MODEL`.
+        model: A torchvision classification network, `timm:NAME`, `hf:NAME`, `clip:NAME`, or
+            `FILE.py:FACTORY`; or a module, of which a copy is taken. None: the network is the one in
+            `checkpoint`, an archive of TorchScript or `torch.export` or the folder of a Hugging Face model,
+            or the one that its weights are recognised as; without a checkpoint `DEFAULT_MODEL`.
         checkpoint: Weights in a file of torch or safetensors; told by content, not by suffix.
         weights: In place of a checkpoint, published weights to download, for a name only: "DEFAULT", a member
             of torchvision's weights enum, or a tag of timm.
@@ -221,7 +223,17 @@ def load_backbone(
             raise _not_linearized(linearize, model, "its features are embeddings that texts share")
         others = {"checkpoint": checkpoint, "weights": weights, "layer": layer, "image-size": image_size}
         _check_alone(model, others)
-        return _from_source(from_clip(model), EMBEDDING, linearize)
+        return _from_source(from_clip(model), layer, linearize)
+    notes: tuple[str, ...] = ()
+    if model is None and checkpoint is not None and (folder := huggingface_folder(checkpoint)) is not None:
+        notes = (f"{checkpoint} is a Hugging Face network: read as --model {HF}{folder}",)
+        model, checkpoint = f"{HF}{folder}", None
+    if model is not None and model.startswith(HF):
+        _check_alone(model, {"checkpoint": checkpoint, "weights": weights, "image-size": image_size})
+        source = from_huggingface(model)
+        if not plain and source.headless:
+            raise _not_linearized(linearize, model, "it has no classifier")
+        return _from_source(replace(source, notes=(*notes, *source.notes)), layer, linearize)
     if model is None and checkpoint is None and weights is None:
         model, weights = DEFAULT_MODEL, DEFAULT_WEIGHTS
     _check_request(model, checkpoint, weights)
@@ -262,7 +274,7 @@ def note_before(model: str | nn.Module | None, checkpoint: Path | None, weights:
         return factory_file(model).note if is_user_file(model) else None
     if checkpoint is None:
         return None if weights is not None else default_note()
-    if archive_kind(checkpoint) is None:
+    if huggingface_folder(checkpoint) or archive_kind(checkpoint) is None:
         return None
     return f"{checkpoint} is a whole network, which is run as code: use only files you trust"
 
@@ -298,8 +310,9 @@ def _check_alone(model: str, others: Mapping[str, object]) -> None:
     if given:
         raise ModelError(
             f"{listed(given)} with {model}",
-            expected="the name alone, which says the weights and the image size; features are the embeddings",
-            hint="leave the others out; for weights of your own give the model's folder: --model clip:FOLDER",
+            expected="the name alone, which says the weights, the image size and what the features are",
+            hint="leave the others out; for weights of your own give the model's folder: "
+            f"--model {model.partition(':')[0]}:FOLDER",
         )
 
 

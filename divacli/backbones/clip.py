@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms import InterpolationMode, v2
 
-from divacli.backbones.checkpoint import check_finite, first_line
 from divacli.backbones.fingerprint import text_digest, weights_digest
+from divacli.backbones.hub import (
+    EMBEDDING,
+    WITH_MODEL,
+    explained,
+    fetched,
+    lacking,
+    load_network,
+    quietly,
+    require_transformers,
+)
+from divacli.backbones.image_processor import processor_transform
 from divacli.backbones.source import Source
-from divacli.backbones.transform import Transform
-from divacli.errors import ModelError, listed
-from divacli.files.path_or_url import is_special
-from divacli.files.regular import DOCUMENT_BYTES, NO_REGULAR_FILE, read_regular
+from divacli.errors import ModelError
 
 CLIP = "clip:"
-EMBEDDING = "embedding"
-"""The module whose input the features are: where a tower hands its embedding over."""
 
 _EXPECTED = "a folder that save_pretrained wrote, or the name of a CLIP model on huggingface.co"
-_FILES = ("*.json", "merges.txt")
-_SAFE_WEIGHTS = ("model.safetensors", "model-*.safetensors")
-_PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model-*.bin")
 
 
 @dataclass
@@ -109,12 +107,14 @@ class _Clip:
         texts: From tokens to embeddings.
         identity: What both kinds of embeddings depend on.
         folder: Where the model's files lie.
+        notes: What was changed in the weights.
     """
 
     images: Tower
     texts: Tower
     identity: dict[str, str]
     folder: Path
+    notes: tuple[str, ...]
 
 
 def from_clip(model: str) -> Source:
@@ -130,9 +130,20 @@ def from_clip(model: str) -> Source:
     clip = _load(model)
     from transformers import CLIPImageProcessor
 
-    with _explained(model), _quietly():
-        settings = CLIPImageProcessor.from_pretrained(clip.folder, local_files_only=True).to_dict()
-    return Source(model, model, clip.images, _transform(settings, model), clip.identity, "published with it")
+    with explained(model, _EXPECTED), quietly():
+        processor = CLIPImageProcessor.from_pretrained(clip.folder, local_files_only=True)
+        transform = processor_transform(processor, model)
+    return Source(
+        name=model,
+        title=model,
+        network=clip.images,
+        transform=transform,
+        identity=clip.identity,
+        weights=WITH_MODEL,
+        notes=clip.notes,
+        head=EMBEDDING,
+        headless=True,
+    )
 
 
 def load_text_encoder(model: str | None) -> TextEncoder:
@@ -156,7 +167,7 @@ def load_text_encoder(model: str | None) -> TextEncoder:
     clip = _load(model)
     from transformers import AutoTokenizer
 
-    with _explained(model), _quietly():
+    with explained(model, _EXPECTED), quietly():
         tokenizer = AutoTokenizer.from_pretrained(
             clip.folder, local_files_only=True, trust_remote_code=False, use_fast=True
         )
@@ -187,113 +198,23 @@ def load_text_encoder(model: str | None) -> TextEncoder:
 
 
 def _load(model: str) -> _Clip:
-    try:
-        from transformers import CLIPModel
-    except ImportError as error:
-        raise ModelError(
-            f"{model} needs transformers, which is not installed", hint="pip install 'divacli[clip]'"
-        ) from error
-    with _explained(model):
-        folder = _folder(model.removeprefix(CLIP))
-        if special := sorted(file.name for file in folder.iterdir() if is_special(str(file))):
-            raise ValueError(f"{listed(special)}: {NO_REGULAR_FILE}")
-        kind = json.loads(read_regular(folder / "config.json", DOCUMENT_BYTES)).get("model_type")
+    require_transformers(model)
+    folder, described = fetched(model, _EXPECTED)
+    kind = described.get("model_type")
     if kind != "clip":
         raise ModelError(f"{model} is of the kind {kind!r} and not 'clip'", expected=_EXPECTED)
-    with _explained(model), _quietly():
-        # From safetensors where there are such, else by torch.load with weights_only=True; no code of theirs.
-        network, report = CLIPModel.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True, local_files_only=True, weights_only=True
-        )
-    if missing := sorted(report["missing_keys"]):
-        raise ModelError(
-            f"{model} lacks {len(missing)} of its weights: {listed(missing)}",
-            expected="the weights of both halves of CLIP",
-            hint="fetch or save the model again",
-        )
-    check_finite(network.state_dict(), folder)
+    from transformers import CLIPConfig, CLIPModel
+
+    with explained(model, _EXPECTED), quietly():
+        config = CLIPConfig.from_pretrained(folder, local_files_only=True)
+    loaded = load_network(CLIPModel, config, folder, model, _EXPECTED)
+    if loaded.missing:
+        raise lacking(model, loaded.missing, "the weights of both halves of CLIP")
+    network = loaded.network
     images = Tower(network.vision_model, network.visual_projection)
     texts = Tower(network.text_model, network.text_projection)
     # Neither the name nor the modules: a model in a folder is the one on the hub, if its weights are, and
     # releases of transformers differ in what they call its parts.
     space = text_digest([(half.extra_repr(), weights_digest(half.state_dict())) for half in (images, texts)])
     identity = {"model": "clip", "transformers": version("transformers"), "space": space}
-    return _Clip(images.eval(), texts.eval(), identity, folder)
-
-
-def _folder(name: str) -> Path:
-    """Return the folder of a model's files, downloaded to the user's Hugging Face cache where need be."""
-    if Path(name).is_dir():
-        return Path(name)
-    from huggingface_hub import snapshot_download
-
-    # All files at once: transformers would ask for each by itself and, without a connection, again and again
-    # for half a minute.
-    folder = Path(snapshot_download(name, allow_patterns=[*_FILES, *_SAFE_WEIGHTS]))
-    if not any(folder.glob("*.safetensors")):
-        snapshot_download(name, allow_patterns=[*_PICKLED_WEIGHTS])
-    return folder
-
-
-@contextmanager
-def _explained(model: str) -> Iterator[None]:
-    """Turn whatever transformers raises into one message."""
-    try:
-        yield
-    except Exception as error:
-        raise ModelError(
-            f"{model} cannot be loaded: {type(error).__name__}: {first_line(error)}",
-            expected=_EXPECTED,
-            hint=f"check the name and the connection, or fetch the model elsewhere and give {CLIP}FOLDER",
-        ) from error
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep the messages and bars of transformers back; what is wrong is said in an exception."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
-
-
-def _transform(settings: dict[str, Any], model: str) -> Transform:
-    """Return the preparation of images that an image processor's settings state.
-
-    Resizing works on the PIL image and the crop is torchvision's, as when the first CLIP models were trained;
-    transformers itself may round pixels, and margins of an odd number of them, otherwise.
-
-    Raises:
-        ModelError: They state something else than resize, centre crop, scale to [0, 1] and normalise.
-    """
-    size = settings["size"]
-    if set(size) not in ({"shortest_edge"}, {"height", "width"}):
-        raise _unknown_preparation(model, f"size {size}")
-    if not settings["do_rescale"] or abs(settings["rescale_factor"] * 255 - 1) > 1e-6:
-        raise _unknown_preparation(model, f"rescale_factor {settings['rescale_factor']}")
-    steps: list[nn.Module] = []
-    if settings["do_resize"]:
-        target = [size["shortest_edge"]] if len(size) == 1 else [size["height"], size["width"]]
-        filter = InterpolationMode[Image.Resampling(settings["resample"]).name]
-        steps.append(v2.Resize(target, interpolation=filter))
-    if settings["do_center_crop"]:
-        steps.append(v2.CenterCrop([settings["crop_size"]["height"], settings["crop_size"]["width"]]))
-    steps += [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]
-    if settings["do_normalize"]:
-        steps.append(v2.Normalize(list(settings["image_mean"]), list(settings["image_std"])))
-    return v2.Compose(steps)
-
-
-def _unknown_preparation(model: str, setting: str) -> ModelError:
-    return ModelError(
-        f"{model}: its image processor has {setting}",
-        expected="a size by shortest_edge, or by height and width, and values divided by 255",
-        hint="use the image processor of a published CLIP model",
-    )
+    return _Clip(images.eval(), texts.eval(), identity, folder, loaded.notes)

@@ -119,7 +119,8 @@ class NetworkOptions:
     model: Annotated[
         str | None,
         typer.Option(
-            help="A torchvision name, timm:NAME, clip:NAME, or FILE.py:FACTORY (which runs that file).",
+            help="A torchvision name, timm:NAME, hf:NAME, clip:NAME, or FILE.py:FACTORY (which runs that "
+            "file).",
             autocompletion=torchvision_names,
             rich_help_panel=_NETWORK,
         ),
@@ -128,7 +129,7 @@ class NetworkOptions:
         Path | None,
         typer.Option(
             help="Its weights: .pt, .pth, .th, .safetensors; or, without --model, a TorchScript or "
-            "torch.export archive.",
+            "torch.export archive, or the folder of a Hugging Face model.",
             metavar="FILE",
             parser=path_value,
             rich_help_panel=_NETWORK,
