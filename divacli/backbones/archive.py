@@ -39,18 +39,20 @@ class Archive:
     """A network read from a file, before its feature layer is chosen.
 
     Attributes:
-        network: A `torch.jit.ScriptModule` or a `torch.export.ExportedProgram`.
+        network: A `torch.jit.ScriptModule`, a `torch.export.ExportedProgram` or an `OnnxNetwork`.
         batch_size: The only batch size it takes, or None.
         image_size: The only (height, width) it takes, or None.
         identity: What its features depend on.
-        notes: What was changed, in sentences for the user.
+        notes: What was changed or assumed, in sentences for the user.
+        channels: Of the images that it takes, 3 or 1.
     """
 
-    network: torch.jit.ScriptModule | ExportedProgram
+    network: Any
     batch_size: int | None
     image_size: tuple[int, int] | None
     identity: dict[str, str]
     notes: tuple[str, ...] = ()
+    channels: int = 3
 
 
 def read_torchscript(path: Path) -> Archive:

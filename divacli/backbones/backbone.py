@@ -25,6 +25,7 @@ from divacli.backbones.layer import Extractor, LayerExtractor, same
 from divacli.backbones.linearised.expression import UNCHANGED, Linearize
 from divacli.backbones.linearised.tangent import TangentExtractor
 from divacli.backbones.module import from_module
+from divacli.backbones.onnx_model import OnnxExtractor, OnnxNetwork, read_onnx
 from divacli.backbones.source import Source
 from divacli.backbones.transform import Transform, imagenet_transform, noise_through, probe_images
 from divacli.backbones.userfile import is_user_file
@@ -33,7 +34,7 @@ from divacli.errors import ModelError, listed
 
 _EXAMPLES = (
     "--model resnet18 --weights DEFAULT, or --model net.py:make --checkpoint weights.pt, "
-    "or --checkpoint model.pt for an exported network"
+    "or --checkpoint model.pt or model.onnx for an exported network"
 )
 
 
@@ -150,8 +151,8 @@ def load_backbone(
 
     Args:
         model: A torchvision classification network, `timm:NAME`, `clip:NAME`, or `FILE.py:FACTORY`; or a
-            module, of which a copy is taken. None: `checkpoint` is a TorchScript or `torch.export` archive,
-            which holds the network itself.
+            module, of which a copy is taken. None: `checkpoint` is a TorchScript or `torch.export` archive
+            or an ONNX file, which holds the network itself.
         checkpoint: Weights in a file of torch or safetensors; told by content, not by suffix.
         weights: In place of a checkpoint, published weights to download, for a name only: "DEFAULT", a member
             of torchvision's weights enum, or a tag of timm.
@@ -220,7 +221,7 @@ def code_note(model: str | nn.Module | None, checkpoint: Path | None) -> str | N
         return None
     if model is not None:
         return factory_file(model).note if is_user_file(model) else None
-    if checkpoint is None or archive_kind(checkpoint) is None:
+    if checkpoint is None or archive_kind(checkpoint) in (None, "onnx"):  # ONNX is data, not code
         return None
     return f"{checkpoint} is a whole network, which is run as code: use only files you trust"
 
@@ -297,20 +298,27 @@ def _from_archive(path: Path, layer: str | None, image_size: int | None) -> Back
     if kind is None:
         raise ModelError(
             f"{path} holds weights without a network; it looks like {read_checkpoint(path).describe()}",
-            expected="--model with it, or an archive of TorchScript or torch.export",
+            expected="--model with it, or an archive of TorchScript or torch.export, or an ONNX file",
             hint=f"--model NAME --checkpoint {path}",
         )
-    archive: Archive = read_torchscript(path) if kind == "torchscript" else read_exported(path)
+    read = {"torchscript": read_torchscript, "export": read_exported, "onnx": read_onnx}[kind]
+    archive: Archive = read(path)
     if image_size is not None and archive.image_size not in (None, (image_size, image_size)):
         raise ModelError(
             f"--image-size {image_size} with {path}, which was exported for {archive.image_size}",
             expected="the archive's own size",
             hint="leave --image-size out, or export with a dynamic size",
         )
-    transform = imagenet_transform(archive.image_size or image_size or 224)
+    transform = imagenet_transform(archive.image_size or image_size or 224, grey=archive.channels == 1)
     probe = probe_images(transform, archive.batch_size or 2)
-    if isinstance(archive.network, torch.jit.ScriptModule):
-        extractor: Extractor = ScriptExtractor(archive.network, probe, layer)
+    notes = archive.notes
+    extractor: Extractor
+    if isinstance(archive.network, OnnxNetwork):
+        extractor = OnnxExtractor(archive.network, probe, layer)
+        notes = (*notes, *extractor.notes)
+        name = f"{path.name} (ONNX)"
+    elif isinstance(archive.network, torch.jit.ScriptModule):
+        extractor = ScriptExtractor(archive.network, probe, layer)
         name = f"{path.name} (TorchScript)"
     else:
         extractor = ExportExtractor(archive.network, probe, layer)
@@ -322,7 +330,7 @@ def _from_archive(path: Path, layer: str | None, image_size: int | None) -> Back
         probe,
         archive.batch_size,
         {"model": kind, **archive.identity},
-        archive.notes,
+        notes,
     )
 
 
