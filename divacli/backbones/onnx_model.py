@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ _FLOATS: dict[int, type[np.floating[Any]]] = {1: np.float32, 10: np.float16, 11:
 """NumPy's types by ONNX's numbers for them."""
 
 _CHANNELS = (1, 3)
+
+_MOST_VALUES = 1 << 28
+"""Numbers in one batch, 1 GiB: a file may state any size, and noise of that size is made to try it on."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,8 @@ def read_onnx(path: Path) -> Archive:
         raise _no_images(path, inputs)
     last = shape[1] not in _CHANNELS and shape[3] in _CHANNELS
     height, width, channels = (shape[1], shape[2], shape[3]) if last else (shape[2], shape[3], shape[1])
-    if channels not in (None, *_CHANNELS):
+    values = math.prod(size for size in shape if size is not None)
+    if channels not in (None, *_CHANNELS) or values > _MOST_VALUES:
         raise _no_images(path, inputs)
     size = None if height is None and width is None else (height or width or 0, width or height or 0)
     notes = [
@@ -185,7 +190,7 @@ class _Runner:
             raise ModelError(
                 f"{self._path} fails on images of shape {batch.shape}: {line}",
                 expected="a network for batches of images of this size",
-                hint="where the size is wrong, set it with --image-size, or export the network with it",
+                hint="where the size is wrong, set it with --image-size; else export it for a fixed batch",
             ) from error
         return {
             name: torch.from_numpy(output).to(images.device)

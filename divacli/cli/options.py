@@ -128,7 +128,7 @@ class NetworkOptions:
         Path | None,
         typer.Option(
             help="Its weights: .pt, .pth, .th, .safetensors; or, without --model, a TorchScript or "
-            "torch.export archive.",
+            "torch.export archive, or an ONNX file.",
             metavar="FILE",
             parser=path_value,
             rich_help_panel=_NETWORK,

@@ -40,7 +40,8 @@ class Network:
     Attributes:
         model: A torchvision name, `timm:NAME`, `clip:NAME` or `FILE.py:FACTORY`; from Python also a
             `torch.nn.Module`, which is copied and never changed.
-        checkpoint: A file with its weights; without `model`, an archive of TorchScript or `torch.export`.
+        checkpoint: A file with its weights; without `model`, an archive of TorchScript or
+            `torch.export`, or an ONNX file.
         weights: Published weights instead, such as "DEFAULT".
         layer: The layer whose input the features are. None: the last linear layer that runs.
         image_size: Side of the crop in pixels. None: the network's own.

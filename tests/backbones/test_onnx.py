@@ -261,6 +261,7 @@ def test_weights_among_the_inputs(tiny: nn.Module, images: Tensor, tmp_path: Pat
     ("options", "says"),
     [
         ({"shape": ("n", 4, SIZE, SIZE)}, r"takes x \(\?, 4, 16, 16\)"),
+        ({"shape": (2**40, 3, 4, 4)}, r"takes x \(1099511627776, 3, 4, 4\)"),
         ({"shape": ("n", 48)}, r"takes x \(\?, 48\)"),
         ({"dtype": BYTE}, r"takes x \(\?, 3, 16, 16\)"),
         (
@@ -287,6 +288,7 @@ def test_what_is_no_onnx_file_is_named(tiny: nn.Module, file: Path, tmp_path: Pa
         b"version https://git-lfs.github.com/spec/v1\n": "Git LFS pointer",
         b"<!doctype html>": "web page",
         b"": "an empty file",
+        b"\x18\0\0\0ORTM": "onnxruntime's own format",
         whole[: len(whole) // 2]: "damaged ONNX file, or is cut short",
         whole.replace(b"conv.weight", b"conv.\xff\xfeight"): "damaged ONNX file",
         b"\x08\x08" * 5000: "bytes that begin",
