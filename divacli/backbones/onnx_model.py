@@ -250,8 +250,9 @@ def _start(content: bytes, path: Path, device: torch.device, threads: int, optim
 
 
 def _told(error: Exception) -> str:
-    """What onnxruntime says, without its numbers."""
-    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", first_line(error))
+    """What onnxruntime says, without its numbers and the places in its source."""
+    line = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", first_line(error))
+    return re.sub(r"\S+\.(cc|h):\d+ ([\w:~]+\(.*?\)( const)? (?=[A-Z])|\w+ )", "", line)
 
 
 def _head(network: OnnxNetwork, linear: Linear) -> Head | None:

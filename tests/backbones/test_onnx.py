@@ -271,6 +271,7 @@ def test_weights_among_the_inputs(tiny: nn.Module, images: Tensor, tmp_path: Pat
         ({"change": lambda m: m.graph.ClearField("input")}, "takes nothing"),
         ({"head": [node("Mine", ["e"], ["y"], domain="my.own")]}, r"does not run .*Mine"),
         ({"head": [node("Gemm", ["e"], ["y"])]}, "does not run"),
+        ({"change": lambda m: m.ClearField("opset_import")}, r"m\.onnx: Missing opset in the model"),
         ({"head": [node("Relu", ["y"], ["y"])]}, "does not run"),
         ({"shape": ("n", 3, None, 2)}, r"fails on images of shape \(2, 3, 2, 2\)"),
         ({"head": [node("Shape", ["e"], ["y"])]}, "gives no floating-point numbers"),
