@@ -33,7 +33,8 @@ from PIL import Image
 from torchvision.transforms._presets import ImageClassification
 
 from benchmarks.machine import SHARED, save
-from divacli.backbones.backbone import Backbone, load_backbone
+from divacli.backbones.backbone import Backbone
+from divacli.backbones.load import load_backbone
 from divacli.backbones.transform import Preset, Transform
 from divacli.features import ExtractOptions
 from divacli.features.extract import extract

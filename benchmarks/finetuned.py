@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.machine import SHARED, require_shared, save
 from benchmarks.pays import Case, labels_of, posed
-from divacli.backbones.backbone import load_backbone
+from divacli.backbones.load import load_backbone
 from divacli.curate.prune import prune_automatically, prune_by
 from divacli.curate.sample_scores import score
 from divacli.curate.score_table import Scores

@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.machine import SHARED, save
 from benchmarks.ridge_choice import flip
-from divacli.backbones.backbone import load_backbone
+from divacli.backbones.load import load_backbone
 from divacli.manifest import Manifest, read_manifest
 from divacli.solve.ridge_problem import SolveOptions
 from divacli.training.train import TrainOptions, train

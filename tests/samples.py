@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from divacli.backbones.backbone import Backbone, load_backbone
+from divacli.backbones.backbone import Backbone
+from divacli.backbones.load import load_backbone
 from divacli.features import BackboneChoice, ExtractOptions, Samples, load_samples
 from tests import made
 

@@ -39,20 +39,20 @@ class Archive:
     """A network read from a file, before its feature layer is chosen.
 
     Attributes:
-        network: A `torch.jit.ScriptModule` or a `torch.export.ExportedProgram`.
+        network: A `torch.jit.ScriptModule`, a `torch.export.ExportedProgram` or an `OnnxNetwork`.
         batch_size: The only batch size it takes, or None.
         image_size: The only (height, width) it takes, or None.
-        channels: Of the images: 1 for grey ones, else 3.
         identity: What its features depend on.
-        notes: What was changed, in sentences for the user.
+        notes: What was changed or assumed, in sentences for the user.
+        channels: Of the images that it takes, 3 or 1.
     """
 
-    network: torch.jit.ScriptModule | ExportedProgram
+    network: Any
     batch_size: int | None
     image_size: tuple[int, int] | None
-    channels: int
     identity: dict[str, str]
     notes: tuple[str, ...] = ()
+    channels: int = 3
 
 
 def read_torchscript(path: Path) -> Archive:
@@ -70,7 +70,7 @@ def read_torchscript(path: Path) -> Archive:
     check_finite(network.state_dict(), path)
     first = next((weight for weight in network.parameters() if weight.ndim == 4), None)
     channels = 1 if first is not None and first.shape[1] == 1 else 3
-    return Archive(network, None, None, channels, _identity(digest, network.state_dict()), notes)
+    return Archive(network, None, None, _identity(digest, network.state_dict()), notes, channels)
 
 
 def read_exported(path: Path) -> Archive:
@@ -95,7 +95,8 @@ def read_exported(path: Path) -> Archive:
         )
     batch, channels, height, width = (size if isinstance(size, int) else None for size in inputs[0])
     fixed = None if height is None or width is None else (height, width)
-    return Archive(program, batch, fixed, 1 if channels == 1 else 3, _identity(digest, program.state_dict))
+    identity = _identity(digest, program.state_dict)
+    return Archive(program, batch, fixed, identity, channels=1 if channels == 1 else 3)
 
 
 class ScriptExtractor:

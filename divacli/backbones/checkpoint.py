@@ -19,6 +19,7 @@ from torch import Tensor
 
 from divacli.backbones.entries import USUAL, Entry, entries_of, is_averaged, network_named, shared_prefix
 from divacli.backbones.identify import describe_entries, describe_file, describe_weights
+from divacli.backbones.onnx_file import is_onnx
 from divacli.backbones.rezip import SMALL, copied, member_names, open_checkpoint, state_dict_folder
 from divacli.errors import ModelError, listed
 
@@ -130,20 +131,20 @@ class Checkpoint:
         return describe_weights({name.removeprefix(prefix): shape for name, shape in names.items()})
 
 
-def archive_kind(path: Path) -> Literal["torchscript", "export"] | None:
+def archive_kind(path: Path) -> Literal["torchscript", "export", "onnx"] | None:
     """Tell whether a file holds a whole network, by its content.
 
     Args:
         path: Any file.
 
     Returns:
-        "torchscript", "export" (`torch.export.save`), or None for everything else.
+        "torchscript", "export" (`torch.export.save`), "onnx", or None for everything else.
 
     Raises:
         ModelError: There is no such file, or it cannot be read.
     """
     with open_checkpoint(path) as stream:
-        return _kind_of(member_names(stream, path))
+        return _kind_of(member_names(stream, path)) or ("onnx" if is_onnx(stream) else None)
 
 
 def read_checkpoint(path: Path, entry: str | None = None) -> Checkpoint:
@@ -221,7 +222,7 @@ def _kind_of(names: list[str]) -> Literal["torchscript", "export"] | None:
 def _read(stream: BinaryIO, path: Path) -> Any:
     """What a checkpoint holds: containers and tensors."""
     names = member_names(stream, path)
-    if _kind_of(names):
+    if _kind_of(names) or is_onnx(stream):
         raise ModelError(
             f"{path} holds a whole exported network, not weights for one",
             hint="leave --model out: the archive says itself what network it is",

@@ -129,7 +129,7 @@ class NetworkOptions:
         Path | None,
         typer.Option(
             help="Its weights: .pt, .pth, .th, .safetensors; or, without --model, a TorchScript or "
-            "torch.export archive, or the folder of a Hugging Face model.",
+            "torch.export archive, an ONNX file, or the folder of a Hugging Face model.",
             metavar="FILE",
             parser=path_value,
             rich_help_panel=_NETWORK,

@@ -77,7 +77,7 @@ class BackboneChoice:
             ModelError: It cannot be loaded, or none was named.
         """
         # Features that exist already need no torchvision, which is slow to import and large.
-        from divacli.backbones.backbone import load_backbone, note_before
+        from divacli.backbones.load import load_backbone, note_before
 
         model, checkpoint, weights, layer, image_size = self._arguments
         if (note := note_before(model, checkpoint, weights)) is not None:

@@ -20,7 +20,7 @@ _REQUIRED = (
     "typer",
     "rich",
 )
-_EXTRAS = ("timm", "transformers", "datasets")
+_EXTRAS = ("timm", "transformers", "datasets", "onnxruntime")
 
 
 def versions() -> Iterator[tuple[str, str | None]]:

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from divacli.backbones.backbone import load_backbone
 from divacli.backbones.checkpoint import archive_kind
+from divacli.backbones.load import load_backbone
 from divacli.errors import ModelError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning", "ignore::DeprecationWarning")

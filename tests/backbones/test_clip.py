@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from divacli.backbones.backbone import load_backbone
 from divacli.backbones.clip import load_text_encoder
+from divacli.backbones.load import load_backbone
 from divacli.errors import ModelError
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from divacli.backbones.backbone import load_backbone
+from divacli.backbones.load import load_backbone
 from divacli.errors import ModelError
 
 

@@ -19,9 +19,10 @@ from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
 
-from divacli.backbones.backbone import Backbone, load_backbone, note_before
+from divacli.backbones.backbone import Backbone
 from divacli.backbones.huggingface import huggingface_folder
 from divacli.backbones.linearised.expression import Linearize
+from divacli.backbones.load import load_backbone, note_before
 from divacli.errors import ModelError
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")

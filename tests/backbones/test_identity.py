@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from divacli.backbones.backbone import load_backbone
+from divacli.backbones.load import load_backbone
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_another_process_finds_the_same(net_file, weights):
     code = f"""
 import json
 from pathlib import Path
-from divacli.backbones.backbone import load_backbone
+from divacli.backbones.load import load_backbone
 print(json.dumps(load_backbone({spec!r}, Path({str(weights)!r})).identity))
 """
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

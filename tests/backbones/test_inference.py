@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from divacli.backbones.backbone import Backbone, load_backbone
+from divacli.backbones.backbone import Backbone
+from divacli.backbones.load import load_backbone
 
 FILE = """
 import torch

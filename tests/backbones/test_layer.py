@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from divacli.backbones.backbone import load_backbone
 from divacli.backbones.layer import LayerExtractor, head_layer
+from divacli.backbones.load import load_backbone
 from divacli.errors import ModelError
 
 NET = """

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from divacli.backbones.backbone import load_backbone
 from divacli.backbones.linearised.expression import Linearize, Part
+from divacli.backbones.load import load_backbone
 from divacli.errors import ModelError
 
 HEAD = Part("head")

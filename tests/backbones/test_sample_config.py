@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from divacli.backbones.backbone import load_backbone
+from divacli.backbones.load import load_backbone
 
 SAMPLE = Path(__file__).parents[2] / "sample_configs" / "cifar_resnet20.py"
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]

@@ -15,12 +15,12 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 from torchvision import models
 
-from divacli.backbones.backbone import load_backbone
 from divacli.backbones.layer import head_layer
 from divacli.backbones.linearised.expression import PROJECTION, Linearize
 from divacli.backbones.linearised.gradients import SampleGradients
 from divacli.backbones.linearised.sketch import Sketch
 from divacli.backbones.linearised.tangent import TangentExtractor
+from divacli.backbones.load import load_backbone
 from divacli.errors import ModelError
 
 EXACT = 1 << 16

@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision.models import MobileNet_V2_Weights
 from torchvision.transforms._presets import ImageClassification
 
-from divacli.backbones.backbone import load_backbone
+from divacli.backbones.load import load_backbone
 from divacli.backbones.transform import Preset, imagenet_transform, preset_transform
 
 

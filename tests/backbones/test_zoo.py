@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torchvision import models
 
-from divacli.backbones.backbone import load_backbone
+from divacli.backbones.load import load_backbone
 from divacli.errors import ModelError
 
 

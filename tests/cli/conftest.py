@@ -172,7 +172,7 @@ def refuse_to_compute(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         raise AssertionError("computed twice")
 
     def switch_on() -> None:
-        loading = "backbones.backbone.load_backbone"
+        loading = "backbones.load.load_backbone"
         for name in ("curate.sample_scores.score", loading, "features.extract.extract"):
             monkeypatch.setattr(f"divacli.{name}", refuse)
 

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from divacli.backbones.backbone import Backbone, load_backbone
+from divacli.backbones.backbone import Backbone
+from divacli.backbones.load import load_backbone
 from divacli.features import BackboneChoice, ExtractOptions
 from divacli.features.store import FeatureStore
 

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from divacli.backbones.backbone import Backbone, load_backbone
+from divacli.backbones.backbone import Backbone
+from divacli.backbones.load import load_backbone
 from divacli.errors import ModelError
 from divacli.features import ExtractOptions
 from divacli.features import extract as extract_module

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from divacli.backbones.backbone import Backbone, load_backbone
+from divacli.backbones.backbone import Backbone
+from divacli.backbones.load import load_backbone
 from divacli.features import ExtractOptions
 from divacli.features.batchsize import BatchSize
 from divacli.features.extract import extract, feature_identity

@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from divacli.backbones.backbone import load_backbone
 from divacli.backbones.linearised.expression import Linearize
+from divacli.backbones.load import load_backbone
 from divacli.curate.sample_scores import score
 from divacli.errors import StoreError
 from divacli.features import (

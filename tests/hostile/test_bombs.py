@@ -23,7 +23,7 @@ import pytest
 import torch
 from PIL import Image
 
-from divacli.backbones.backbone import load_backbone
+from divacli.backbones.load import load_backbone
 from divacli.errors import DataError, ModelError
 from divacli.files.path_or_url import file_digest, read_bytes
 from divacli.files.tar import MAX_BYTES, members, read_member

@@ -19,8 +19,8 @@ import torch
 import torchvision
 from torch import nn
 
-from divacli.backbones.backbone import load_backbone
 from divacli.backbones.checkpoint import read_checkpoint
+from divacli.backbones.load import load_backbone
 from divacli.backbones.rezip import copied, member_names
 from divacli.errors import ModelError
 

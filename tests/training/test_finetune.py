@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision import models
 
-from divacli.backbones.backbone import load_backbone
+from divacli.backbones.load import load_backbone
 from divacli.backbones.parts import active_names, last_block
 from divacli.errors import ModelError
 from divacli.ridge import RidgeTask, decompose, loo_predictions, ridge_path

@@ -16,7 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from divacli.backbones.backbone import Backbone, load_backbone
+from divacli.backbones.backbone import Backbone
+from divacli.backbones.load import load_backbone
 from divacli.errors import DataError, DivaError, ModelError, StoreError
 from divacli.manifest import Manifest, manifest_of, read_manifest
 from divacli.solve.ridge_problem import SolveOptions
