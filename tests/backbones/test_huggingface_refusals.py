@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -32,6 +33,26 @@ def test_transformers_not_installed(monkeypatch: pytest.MonkeyPatch, classifier:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ModelError, match=r"pip install 'divacli\[transformers\]'"):
         load_backbone(f"hf:{classifier}")
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_kernels_that_a_configuration_names_are_not_fetched(classifier: Path, folder: Path, key: str) -> None:
+    """transformers would download and run such code, or ask for the package that does."""
+    set_json(folder / "config.json", **{key: "someone/kernel"})
+    assert load_backbone(f"hf:{folder}").identity == load_backbone(f"hf:{classifier}").identity
+
+
+def test_nor_are_those_of_a_half(clip_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(clip_folder, tmp_path / "copy")
+    described = json.loads((folder / "config.json").read_text())
+    halves = {
+        half: {**described[half], "_attn_implementation": "someone/kernel"}
+        for half in ("vision_config", "text_config")
+    }
+    set_json(folder / "config.json", **halves)
+    for kind in ("hf", "clip"):
+        identity = load_backbone(f"{kind}:{folder}").identity
+        assert identity == load_backbone(f"{kind}:{clip_folder}").identity
 
 
 def is_a(architecture: str, **more: object) -> Callable[[Path], None]:
