@@ -104,6 +104,8 @@ def load_network(kind: Any, config: Any, folder: Path, model: str, expected: str
         ModelError: There are no weights, a file is unreadable, or tensors have other shapes.
     """
     weights, notes = _weights(folder, model)
+    # A configuration may name kernels on the hub here, which are code. Its parts get the same value.
+    config._attn_implementation = None
     with explained(model, expected), quietly():
         # No file is named: transformers reads none, and no code of theirs.
         network, report = kind.from_pretrained(

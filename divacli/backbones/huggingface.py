@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Callable
 from importlib.metadata import version
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from divacli.backbones.checkpoint import first_line
 from divacli.backbones.fingerprint import text_digest
 from divacli.backbones.hub import (
     CONFIG,
@@ -53,6 +55,9 @@ _BARE_KINDS = (
 
 _TWO_HALVES = ("clip", "siglip")
 """Kinds that embed images and texts: their half for images is taken."""
+
+_HEAD = re.compile(r"[a-z_]*(classifier|head)[a-z_]*\.")
+"""What parameters of classifiers are called that are no part of the bare network."""
 
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 _NAMES_ONLY = ("architectures", "id2label", "label2id", "dtype", "torch_dtype", "transformers_version")
@@ -254,13 +259,11 @@ def _classifier(config: Any, folder: Path, model: str) -> tuple[nn.Module, tuple
 
     kind = getattr(transformers, config.architectures[0])
     loaded = load_network(kind, config, folder, model, _EXPECTED)
-    head = [name for name in loaded.missing if not name.startswith(f"{kind.base_model_prefix}.")]
-    if loaded.missing and len(head) == len(loaded.missing):
-        network, notes = _bare(config, folder, model)
-        return network, (
-            f"{model} has no weights of a classifier ({listed(head)}): it is used without",
-            *notes,
-        )
+    if loaded.missing and all(_HEAD.match(name) for name in loaded.missing):
+        load = _half if config.model_type in _TWO_HALVES else _bare
+        network, notes = load(config, folder, model)
+        missing = listed(list(loaded.missing))
+        return network, (f"{model} has no weights of a classifier ({missing}): it is used without", *notes)
     if loaded.missing:
         raise lacking(model, loaded.missing, f"all weights of a {kind.__name__}")
     return Classifier(loaded.network), (*_classes(config), *_notes(loaded))
@@ -310,7 +313,7 @@ def _check_size(network: nn.Module, transform: Transform, model: str) -> None:
     except Exception as error:
         raise ModelError(
             f"{model} fails on images of its own image processor, {tuple(images.shape)}: "
-            f"{type(error).__name__}: {error}",
+            f"{type(error).__name__}: {first_line(error)}",
             expected="an image processor that was saved with the network",
             hint=f"save it again into the model's folder, as {_PROCESSOR_FILES[0]}",
         ) from error

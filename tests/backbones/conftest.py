@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+
+from tests.backbones.saved import TOKENS, Save
 
 FACTORY_FILE = """
 import torch
@@ -92,3 +96,39 @@ def shared() -> Path:
     if not (folder / "weights").is_dir():
         pytest.skip(f"no {folder / 'weights'}: the two real checkpoints are not here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def save_network(tmp_path_factory: pytest.TempPathFactory) -> Save:
+    """Write a tiny network of random weights and its image processor, once for the same arguments."""
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    done: dict[str, Path] = {}
+
+    def save(name: str, config: str, settings: dict[str, Any], **more: Any) -> Path:
+        key = repr((name, config, settings, more))
+        if key not in done:
+            folder = done[key] = tmp_path_factory.mktemp(name)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                network = getattr(transformers, name)(getattr(transformers, config)(**settings, **more))
+                # Biases and norms too, which would not be seen at 0 and 1.
+                for parameter in network.parameters():
+                    parameter.data += 0.1 * torch.randn_like(parameter)
+            network.save_pretrained(folder)
+            transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+        return done[key]
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def classifier(save_network: Save) -> Path:
+    """A ViT with the classes cat, cow and dog; not to be changed."""
+    labels = {0: "cat", 1: "cow", 2: "dog"}
+    return save_network("ViTForImageClassification", "ViTConfig", TOKENS, id2label=labels)
+
+
+@pytest.fixture
+def folder(classifier: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(classifier, tmp_path / "copy"))

@@ -20,6 +20,7 @@ from torch import Tensor
 from divacli.backbones.clip import load_text_encoder
 from divacli.backbones.load import load_backbone
 from divacli.errors import ModelError
+from tests.backbones.saved import change_weights, set_json
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
@@ -45,16 +46,6 @@ def reference(clip_folder: Path) -> Any:
 def embedding(output: Any) -> Tensor:
     """What get_image_features and get_text_features return: a tensor before release 5, an output since."""
     return getattr(output, "pooler_output", output)
-
-
-def set_json(file: Path, **values: object) -> None:
-    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
-
-
-def change_weights(folder: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> None:
-    file = folder / "model.safetensors"
-    weights = change(safetensors.torch.load_file(file))
-    safetensors.torch.save_file(weights, file, metadata={"format": "pt"})
 
 
 # Images

@@ -1,12 +1,8 @@
-"""Networks of transformers: features are those of its forward pass, and what cannot be used is refused."""
+"""Networks of transformers: their features are those of its own forward pass, whatever file they are in."""
 
 from __future__ import annotations
 
-import json
-import os
-import shlex
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,17 +20,10 @@ from divacli.backbones.huggingface import huggingface_folder
 from divacli.backbones.linearised.expression import Linearize
 from divacli.backbones.load import load_backbone, note_before
 from divacli.errors import ModelError
+from tests.backbones.saved import TOKENS, Save, change_weights, set_json, without
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
-TOKENS = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "image_size": 32,
-    "patch_size": 8,
-}
 STAGES = {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}
 RESNET = {**STAGES, "embedding_size": 8, "layer_type": "basic"}
 SWIN = {
@@ -68,55 +57,6 @@ BARE = {
     "Swin": SWIN,
     "SiglipVision": TOKENS,
 }
-Save = Callable[..., Path]
-
-
-@pytest.fixture(scope="session")
-def save_network(tmp_path_factory: pytest.TempPathFactory) -> Save:
-    """Write a tiny network of random weights and its image processor, once for the same arguments."""
-    done: dict[str, Path] = {}
-
-    def save(name: str, config: str, settings: dict[str, Any], **more: Any) -> Path:
-        key = repr((name, config, settings, more))
-        if key not in done:
-            folder = done[key] = tmp_path_factory.mktemp(name)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
-                network = getattr(transformers, name)(getattr(transformers, config)(**settings, **more))
-                # Biases and norms too, which would not be seen at 0 and 1.
-                for parameter in network.parameters():
-                    parameter.data += 0.1 * torch.randn_like(parameter)
-            network.save_pretrained(folder)
-            transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
-        return done[key]
-
-    return save
-
-
-@pytest.fixture(scope="session")
-def classifier(save_network: Save) -> Path:
-    """A ViT with the classes cat, cow and dog; not to be changed."""
-    labels = {0: "cat", 1: "cow", 2: "dog"}
-    return save_network("ViTForImageClassification", "ViTConfig", TOKENS, id2label=labels)
-
-
-@pytest.fixture
-def folder(classifier: Path, tmp_path: Path) -> Path:
-    """A copy that a test may change."""
-    return Path(shutil.copytree(classifier, tmp_path / "copy"))
-
-
-def set_json(file: Path, **values: object) -> None:
-    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
-
-
-def change_weights(folder: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> None:
-    file = folder / "model.safetensors"
-    safetensors.torch.save_file(change(safetensors.torch.load_file(file)), file, metadata={"format": "pt"})
-
-
-def without(folder: Path, *prefixes: str) -> None:
-    change_weights(folder, lambda weights: {k: w for k, w in weights.items() if not k.startswith(prefixes)})
 
 
 def images(backbone: Backbone) -> Tensor:
@@ -197,7 +137,12 @@ def test_without_pooler_and_class_token_features_are_means(save_network: Save) -
         check_embeddings(backbone, hidden.mean(1) if hidden.ndim == 3 else hidden.mean((2, 3)))
 
 
-def test_a_classifier_without_the_weights_of_its_head_is_used_without(folder: Path) -> None:
+@pytest.mark.parametrize(("kind", "settings"), [("ViT", TOKENS), ("Siglip", {"vision_config": TOKENS})])
+def test_a_classifier_without_the_weights_of_its_head_is_used_without(
+    save_network: Save, tmp_path: Path, kind: str, settings: dict[str, Any]
+) -> None:
+    saved = save_network(f"{kind}ForImageClassification", f"{kind}Config", settings, num_labels=5)
+    folder = shutil.copytree(saved, tmp_path / "copy")
     without(folder, "classifier.")
     backbone = load_backbone(f"hf:{folder}")
     assert (backbone.layer, backbone.n_features) == ("embedding", 32)
@@ -342,119 +287,3 @@ def test_score_of_a_fine_tuned_network_in_one_command(classifier: Path, tmp_path
     assert result.exit_code == 0, result.output
     assert "3 classes: cat, cow, dog" in result.output
     assert len((tmp_path / "out/scores.csv").read_text().splitlines()) == 13
-
-
-# Refusals
-
-
-@pytest.mark.parametrize(
-    ("option", "value"), [("checkpoint", Path("w.pt")), ("weights", "DEFAULT"), ("image_size", 64)]
-)
-def test_the_name_says_it_all(classifier: Path, option: str, value: object) -> None:
-    with pytest.raises(ModelError, match=rf"--{option.replace('_', '-')} {value} with hf:") as raised:
-        load_backbone(f"hf:{classifier}", **{option: value})
-    assert "--model hf:FOLDER" in raised.value.hint
-
-
-def test_transformers_not_installed(monkeypatch: pytest.MonkeyPatch, classifier: Path) -> None:
-    monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ModelError, match=r"pip install 'divacli\[transformers\]'"):
-        load_backbone(f"hf:{classifier}")
-
-
-def is_a(architecture: str, **more: object) -> Callable[[Path], None]:
-    return lambda folder: set_json(folder / "config.json", architectures=[architecture], **more)
-
-
-def configured(**values: object) -> Callable[[Path], None]:
-    return lambda folder: set_json(folder / "config.json", **values)
-
-
-def removed(*files: str) -> Callable[[Path], None]:
-    return lambda folder: [(folder / file).unlink() for file in files] and None
-
-
-def lacks(*prefixes: str) -> Callable[[Path], None]:
-    return lambda folder: without(folder, *prefixes)
-
-
-def infinite(folder: Path) -> None:
-    change_weights(folder, lambda weights: {name: w * torch.inf for name, w in weights.items()})
-
-
-def cut_short(folder: Path) -> None:
-    file = folder / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:-100])
-
-
-def twice(folder: Path) -> None:
-    shutil.copy(folder / "model.safetensors", folder / "model-00001-of-00002.safetensors")
-    (folder / "model.safetensors").rename(folder / "model-00002-of-00002.safetensors")
-
-
-def a_pipe(folder: Path) -> None:
-    (folder / "config.json").unlink()
-    os.mkfifo(folder / "config.json")
-
-
-def of_another_size(folder: Path) -> None:
-    transformers.ViTImageProcessor(size={"height": 48, "width": 48}).save_pretrained(folder)
-
-
-def odd_preparation(folder: Path) -> None:
-    set_json(folder / "preprocessor_config.json", image_mean=7, resample="x")
-
-
-@pytest.mark.parametrize(
-    ("spoil", "says"),
-    [
-        (shutil.rmtree, "cannot be loaded"),
-        (a_pipe, "config.json: no regular file"),
-        (removed("config.json"), "cannot be loaded: FileNotFoundError"),
-        (removed("model.safetensors"), "has no weights"),
-        (lambda folder: (folder / "config.json").write_text("[]"), "config.json holds no object"),
-        (configured(architectures=None), "does not say which network"),
-        (configured(model_type="of_nobody"), r"of the kind 'of_nobody'\)(.|\n)*a newer transformers"),
-        (configured(quantization_config={"bits": 4}), "quantised weights"),
-        (
-            configured(hidden_size=16, intermediate_size=16),
-            "other shapes than its config.json says: classifier",
-        ),
-        (is_a("ViTForMaskedImageModeling"), "is a ViTForMaskedImageModeling"),
-        (is_a("BertModel", model_type="bert"), r"is a BertModel \(of the kind 'bert'\)"),
-        (is_a("YolosForObjectDetection", model_type="yolos"), "is a YolosForObjectDetection"),
-        (is_a("SegformerForSemanticSegmentation", model_type="segformer"), "is a SegformerForSemanticSegm"),
-        (lacks("vit.layernorm."), "lacks 2 of its weights: vit.layernorm.bias"),
-        (lacks("vit.layernorm.", "classifier."), "lacks 4 of its weights"),
-        (infinite, "NaN or infinite values"),
-        (cut_short, "broken safetensors file"),
-        (twice, "in two files"),
-        (of_another_size, "fails on images of its own image processor"),
-        (odd_preparation, "cannot be loaded"),
-    ],
-)
-def test_what_is_no_whole_network_for_images(
-    folder: Path, spoil: Callable[[Path], object], says: str
-) -> None:
-    spoil(folder)
-    with pytest.raises(ModelError, match=says) as raised:
-        load_backbone(f"hf:{folder}")
-    assert len(str(raised.value).splitlines()) <= 3
-
-
-def test_a_folder_of_timm_names_the_option(folder: Path) -> None:
-    (folder / "config.json").write_text('{"architecture": "resnet18"}')
-    with pytest.raises(ModelError, match="--model timm:resnet18 --checkpoint"):
-        load_backbone(f"hf:{folder}")
-
-
-def test_the_advice_for_a_missing_image_processor_works(
-    folder: Path, classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (folder / "preprocessor_config.json").unlink()
-    with pytest.raises(ModelError, match="has no image processor") as raised:
-        load_backbone(f"hf:{folder}")
-    _, _, command = raised.value.hint.partition("python -c ")
-    (code,) = shlex.split(command)
-    exec(code.replace("'NAME'", repr(str(classifier))))
-    assert load_backbone(f"hf:{folder}").identity == load_backbone(f"hf:{classifier}").identity

@@ -22,7 +22,7 @@ import divacli
 from divacli.backbones.backbone import Backbone
 from divacli.backbones.checkpoint import archive_kind, read_checkpoint
 from divacli.backbones.linearised.expression import Linearize
-from divacli.backbones.load import code_note, load_backbone
+from divacli.backbones.load import load_backbone, note_before
 from divacli.cli.app import app
 from divacli.errors import ModelError
 from tests.made import in_turn, write_images
@@ -94,7 +94,7 @@ def check(backbone: Backbone, tiny: nn.Module, images: Tensor, tolerance: float 
 def test_onnx_file(tiny: nn.Module, images: Tensor, file: Path) -> None:
     path = file.rename(file.with_suffix(".bin"))
     assert archive_kind(path) == "onnx"
-    assert code_note(None, path) is None
+    assert note_before(None, path, None) is None
     backbone = load_backbone(None, path)
     check(backbone, tiny, images)
     assert (backbone.name, backbone.layer, backbone.batch_size) == ("model.bin (ONNX)", "e", None)
