@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import io
-import pickle
-import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import safetensors
 import safetensors.torch
@@ -17,61 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from divacli.backbones.identify import describe_entries, describe_file, describe_weights
-from divacli.backbones.rezip import SMALL, copied, member_names, open_checkpoint, state_dict_folder
+from divacli.backbones.inert import Inert
+from divacli.backbones.pickled_tensors import module_tensors
+from divacli.backbones.rezip import SMALL, member_names, open_checkpoint, state_dict_folder
+from divacli.backbones.torch_file import read_torch_file
 from divacli.errors import ModelError, listed
 
-_ENTRIES = ("state_dict", "model_state_dict", "model")
+_ENTRIES = ("state_dict", "model_state_dict", "model", "ema")
 _PREFIXES = ("module.", "model.", "_orig_mod.")
 _PRECISIONS = {torch.float16: "half", torch.bfloat16: "bfloat16", torch.float64: "double"}
-
-
-class _Inert:
-    """Stand in for whatever a file holds beside the weights: takes everything, does and keeps nothing."""
-
-    __slots__ = ()
-
-    def __new__(cls, *_: object, **__: object) -> _Inert:
-        return super().__new__(cls)
-
-    def __init__(self, *_: object, **__: object) -> None:
-        pass
-
-    def __setstate__(self, _: object) -> None:
-        pass
-
-
-def _as_dict(*_: object) -> dict[Any, Any]:
-    """Stand in for `defaultdict`: torch's reader fills plain dictionaries only."""
-    return {}
-
-
-def _as_list(*_: object) -> list[Any]:
-    """Stand in for `deque`: torch's reader fills plain lists only."""
-    return []
-
-
-# What training scripts store beside the weights. torch finds a stand-in under each of these names, because
-# not all of the real ones are safe to make of what a stranger wrote: NumPy takes any bytes for pointers.
-_INERT = {
-    "argparse": ("Namespace",),
-    "builtins": ("frozenset", "list", "range", "slice"),
-    "datetime": ("date", "datetime", "time", "timedelta", "timezone"),
-    "decimal": ("Decimal",),
-    "fractions": ("Fraction",),
-    "numpy": ("dtype", "ndarray"),
-    "numpy.core.multiarray": ("_reconstruct", "scalar"),
-    "numpy._core.multiarray": ("_reconstruct", "scalar"),
-    "pathlib": ("PosixPath", "PurePosixPath", "PureWindowsPath", "WindowsPath"),
-    "pathlib._local": ("PosixPath", "PurePosixPath", "PureWindowsPath", "WindowsPath"),
-    "types": ("SimpleNamespace",),
-    "uuid": ("UUID",),
-}
-_HARMLESS: list[Any] = [
-    *((_Inert, f"{module}.{name}") for module, names in _INERT.items() for name in names),
-    (_as_dict, "builtins.dict"),
-    (_as_dict, "collections.defaultdict"),
-    (_as_list, "collections.deque"),
-]
 
 
 @dataclass(frozen=True)
@@ -133,25 +83,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
     )
 
 
-def tensors_only(stream: BinaryIO, path: Path) -> Any:
-    """Unpickle what `torch.save` wrote: tensors, numbers, texts and containers of these.
-
-    Args:
-        stream: The file, which is read once.
-        path: What messages call it.
-
-    Raises:
-        ModelError: It is an archive of something else, or damaged.
-        Exception: Whatever torch raises where the content is of other kinds.
-    """
-    folder = state_dict_folder(member_names(stream, path), path)
-    stream.seek(0)
-    content: IO[bytes] = io.BytesIO(stream.read()) if folder is None else copied(stream, path, folder)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of tensors that are refused
-        return torch.load(content, map_location="cpu", weights_only=True)
-
-
 def _kind_of(names: list[str]) -> Literal["torchscript", "export"] | None:
     """The kind of network in an archive with these members."""
     if any(name.endswith(("/archive_format", "serialized_exported_program.json")) for name in names):
@@ -175,7 +106,7 @@ def _read(stream: BinaryIO, path: Path) -> dict[str, Tensor]:
     if start[8:9] == b"{":
         return _read_safetensors(stream.read(), path)
     if start[:1] == b"\x80" or state_dict_folder(names, path) is not None:
-        return _state_dict(_unpickle(stream, path), path)
+        return _state_dict(read_torch_file(stream, path), path)
     raise ModelError(
         f"{path} is not a checkpoint: it looks like {describe_file(start, names)}",
         expected="a file written by torch.save or safetensors",
@@ -287,48 +218,24 @@ def _read_safetensors(content: bytes, path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _unpickle(stream: BinaryIO, path: Path) -> Any:
-    try:
-        with torch.serialization.safe_globals(_HARMLESS):
-            return tensors_only(stream, path)
-    except ModelError:
-        raise
-    except Exception as error:
-        refused = (
-            re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
-        )
-        if refused:
-            raise ModelError(
-                f"{path} refers to the code {refused[1]}, which reading it would run: refused",
-                expected="weights only",
-                hint="where the code is at hand and trusted, save again with "
-                "torch.save(model.state_dict(), 'weights.pt')",
-            ) from error
-        told = str(error).partition("WeightsUnpickler error:")[2].strip() or str(error)
-        reason = f"{type(error).__name__}: {told.splitlines()[0] if told else 'no more is known'}"
-        raise ModelError(
-            f"{path} cannot be read, as if damaged or incomplete: {reason}",
-            expected="a file written by torch.save",
-            hint="fetch or save the file again, with torch.save(model.state_dict(), 'weights.pt')",
-        ) from error
-
-
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     expected = f"a state dict, bare or under one of {', '.join(_ENTRIES)}"
     hint = "torch.save(model.state_dict(), 'weights.pt') writes one"
     outer: list[object] = []  # which a file may hold inside of themselves
+    content = _opened(content)
     while isinstance(content, dict) and all(content is not one for one in outer):
         outer.append(content)
-        # A file may give a dictionary attributes that hide its methods.
-        entries = dict(dict.items(content))
-        inner = [entries[entry] for entry in _ENTRIES if isinstance(entries.get(entry), dict)]
+        inner = [
+            found
+            for entry in _ENTRIES
+            if entry in content and isinstance(found := _opened(content[entry]), dict)
+        ]
         if not inner:
-            content = entries
             break
         content = inner[0]
     if not isinstance(content, dict):
-        kind = "value other than a tensor" if isinstance(content, _Inert) else type(content).__name__
-        raise ModelError(f"{path} holds a {kind}", expected=expected, hint=hint)
+        kind = content.describe() if isinstance(content, Inert) else f"a {type(content).__name__}"
+        raise ModelError(f"{path} holds {kind}", expected=expected, hint=hint)
     others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
     if len(others) == len(content):
         raise ModelError(f"{path} holds {describe_entries(content)}", expected=expected, hint=hint)
@@ -336,8 +243,7 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
         raise ModelError(
             f"{path}: not tensors in its state dict: {listed(others)}", expected=expected, hint=hint
         )
-    # And tensors: this one is another object with the same values.
-    weights = {str(name): Tensor.detach(tensor) for name, tensor in dict.items(content)}
+    weights = {str(name): tensor for name, tensor in content.items()}
     if len(weights) < len(content):
         raise ModelError(
             f"{path}: tensors of one name: {listed(list(map(repr, content)))}", expected=expected
@@ -350,6 +256,16 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
             hint="save them as such: tensor.dequantize(), tensor.to_dense() or tensor.clone()",
         )
     return weights
+
+
+def _opened(content: Any) -> Any:
+    """The state dict of a whole module, the attributes of another object such as fastai's Learner."""
+    if not isinstance(content, Inert):
+        return content
+    weights = module_tensors(content)
+    if weights is None and isinstance(content.state, dict) and "model" in content.state:
+        return content.state
+    return content if weights is None else weights
 
 
 def _is_plain(tensor: Tensor) -> bool:
