@@ -62,7 +62,10 @@ class Inert:
 
     def describe(self) -> str:
         """Say what the object would have been."""
-        return f"an object of {self.name.text}"
+        first = self.arguments[0] if self.arguments else None
+        # A private function that makes objects gets their class first.
+        of_class = self.name.text.rpartition(".")[2].startswith("_") and type(first) is Name
+        return f"an object of {first if of_class else self.name}"
 
     def __repr__(self) -> str:
         """Return its description, which is short whatever it holds."""

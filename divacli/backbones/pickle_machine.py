@@ -159,7 +159,7 @@ class _Machine:
             top.state = state
             top.became = self.finished(top)
             if top.became is not top:
-                self.charge(state)
+                self.charge(state if type(state) is tuple else (state,))
                 self.stack[-1] = top.became
 
     def set_items(self, items: list[Any]) -> None:
@@ -314,8 +314,8 @@ def _object(machine: _Machine) -> None:
 
 
 def _instance(machine: _Machine) -> None:
-    name = _name_in_lines(machine)
-    machine.stack.append(machine.call(name, tuple(machine.since_mark())))
+    name, arguments = _name_in_lines(machine), machine.since_mark()
+    machine.stack.append(machine.call(name, tuple(arguments)))
 
 
 _STEPS: dict[bytes, _Step] = {

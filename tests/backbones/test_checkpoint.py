@@ -344,7 +344,7 @@ def test_an_absent_file_is_named(tmp_path):
     ("content", "says"),
     [
         ([1, 2], "holds a list"),
-        (np.array(["a"]), "holds an object of numpy._core.multiarray._reconstruct"),
+        (np.array(["a"]), "holds an object of numpy.ndarray"),
         ({"a": torch.ones(1), "b": np.array(["a"])}, "not tensors in its state dict: b"),
         ({}, "a dictionary with the entries"),
         ({"epoch": 1, "best": 2}, "entries epoch, best"),

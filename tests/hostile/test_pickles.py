@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,9 +36,7 @@ def test_a_checkpoint(
     file = photos.parent / f"w.{suffix}"
     save({"state_dict": {"fc.weight": torch.ones(3, 10)}, "optimizer": exploit}, file, how)
     said = refused("score", photos, "--model", f"{network}:make", "--checkpoint", file)
-    assert re.search(
-        r"does not fit .*it looks like an unknown network whose first tensors are fc.weight", said, re.DOTALL
-    )
+    assert "it looks like an unknown network whose first tensors are fc.weight" in said, "it was read"
     assert not created.exists()
 
 
