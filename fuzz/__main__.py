@@ -40,6 +40,7 @@ RUNS = {
     "record": 5_000,
     "results": 5_000,
     "config": 5_000,
+    "checkpoint": 20_000,
 }
 """The targets, and how many inputs each gets where `--runs` says nothing."""
 
@@ -148,6 +149,7 @@ _MODULES = (
     "divacli.features.digests",
     "divacli.results.read",
     "divacli.cli.app",
+    "divacli.backbones.checkpoint",
 )
 
 

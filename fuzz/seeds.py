@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import pickle
 import tarfile
 import tempfile
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,6 +51,7 @@ def seeds(target: str) -> list[bytes]:
         "record": _record,
         "results": _results,
         "config": _config,
+        "checkpoint": _checkpoints,
     }
     return made[target]()
 
@@ -232,3 +237,36 @@ def _config() -> list[bytes]:
         b"data: &a x.npz\nval: *a\n? [1, 2]\n: {a: !!python/object:os.system x}\n",
         b"prune:\n  keep: 0.9\nembed:\n",
     ]
+
+
+class _Named:
+    """Is pickled with all that an object can have: keywords, state, elements and entries."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.getcwd, (), {"a": 1}, iter([1, 2]), iter([("b", 2), ("c", 3)])
+
+
+def _checkpoints() -> list[bytes]:
+    import torch
+    from torch import nn
+
+    base = torch.arange(6.0)
+    weights = {"w": base.reshape(2, 3), "b": base[1:3], "h": torch.ones(3).half(), "n": np.ones(2, "f4")}
+    network = nn.Sequential(nn.Linear(2, 1), nn.BatchNorm1d(1))
+    others = {
+        "x": {1, 1.5, None},
+        "y": (1 << 70, b"a", "\u20ac", frozenset([1])),
+        "z": np.float64(1),
+        "o": _Named(),
+    }
+    contents: list[Any] = [weights, {"state_dict": weights, **others}, network, {"ema": network, "epoch": 3}]
+    made = [pickle.dumps(content, protocol) for content in contents for protocol in (0, 2, 4, 5)]
+    for content in contents:
+        for zipped in (False, True):
+            stream = io.BytesIO()
+            torch.save(content, stream, _use_new_zipfile_serialization=zipped)
+            made.append(stream.getvalue())
+            if zipped:
+                with zipfile.ZipFile(stream) as archive:
+                    made.append(archive.read("archive/data.pkl"))
+    return [*made, b"\x80\x02(K\x01ios\ngetcwd\n.", b"\x80\x02\x82\x05)R.", b"\x80\x02}q\x00h\x00h\x00s."]

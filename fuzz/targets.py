@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import io
 import shutil
+import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -249,6 +250,26 @@ def config(data: bytes) -> None:
             group.commands["score"].make_context("score", arguments, parent=above)
 
 
+def checkpoint(data: bytes) -> None:
+    """A pickle of weights, by itself and in an archive. It may name anything; nothing is imported for it."""
+    from divacli.backbones.checkpoint import read_checkpoint
+
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("w/data.pkl", data)
+        for key in range(3):
+            archive.writestr(f"w/data/{key}", bytes(24))
+    before = set(sys.modules)
+    for content in (data, packed.getvalue()):
+        with scratch() as folder:
+            (folder / "w.pt").write_bytes(content)
+            with contextlib.suppress(DivaError):
+                weights = read_checkpoint(folder / "w.pt").weights
+                assert all(str(weight.sum()) for weight in weights.values())
+    new = {name for name in set(sys.modules) - before if not name.startswith(("encodings.", "torch."))}
+    assert not new, new
+
+
 def refusing(read: Callable[[bytes], object]) -> Target:
     """A reader that may refuse what it is given."""
 
@@ -307,4 +328,5 @@ TARGETS: dict[str, Target] = {
     "record": record,
     "results": results,
     "config": config,
+    "checkpoint": checkpoint,
 }

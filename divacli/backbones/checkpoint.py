@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import pickle
-import re
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import safetensors
 import safetensors.torch
@@ -19,60 +15,13 @@ from torch import Tensor
 
 from divacli.backbones.entries import USUAL, Entry, entries_of, is_averaged, network_named, shared_prefix
 from divacli.backbones.identify import describe_entries, describe_file, describe_weights
+from divacli.backbones.inert import Inert
 from divacli.backbones.onnx_file import is_onnx
-from divacli.backbones.rezip import SMALL, copied, member_names, open_checkpoint, state_dict_folder
+from divacli.backbones.rezip import SMALL, member_names, open_checkpoint, state_dict_folder
+from divacli.backbones.torch_file import read_torch_file
 from divacli.errors import ModelError, listed
 
 _PRECISIONS = {torch.float16: "half", torch.bfloat16: "bfloat16", torch.float64: "double"}
-
-
-class _Inert:
-    """Stand in for whatever a file holds beside the weights: takes everything, does and keeps nothing."""
-
-    __slots__ = ()
-
-    def __new__(cls, *_: object, **__: object) -> _Inert:
-        return super().__new__(cls)
-
-    def __init__(self, *_: object, **__: object) -> None:
-        pass
-
-    def __setstate__(self, _: object) -> None:
-        pass
-
-
-def _as_dict(*_: object) -> dict[Any, Any]:
-    """Stand in for `defaultdict`: torch's reader fills plain dictionaries only."""
-    return {}
-
-
-def _as_list(*_: object) -> list[Any]:
-    """Stand in for `deque`: torch's reader fills plain lists only."""
-    return []
-
-
-# What training scripts store beside the weights. torch finds a stand-in under each of these names, because
-# not all of the real ones are safe to make of what a stranger wrote: NumPy takes any bytes for pointers.
-_INERT = {
-    "argparse": ("Namespace",),
-    "builtins": ("frozenset", "list", "range", "slice"),
-    "datetime": ("date", "datetime", "time", "timedelta", "timezone"),
-    "decimal": ("Decimal",),
-    "fractions": ("Fraction",),
-    "numpy": ("dtype", "ndarray"),
-    "numpy.core.multiarray": ("_reconstruct", "scalar"),
-    "numpy._core.multiarray": ("_reconstruct", "scalar"),
-    "pathlib": ("PosixPath", "PurePosixPath", "PureWindowsPath", "WindowsPath"),
-    "pathlib._local": ("PosixPath", "PurePosixPath", "PureWindowsPath", "WindowsPath"),
-    "types": ("SimpleNamespace",),
-    "uuid": ("UUID",),
-}
-_HARMLESS: list[Any] = [
-    *((_Inert, f"{module}.{name}") for module, names in _INERT.items() for name in names),
-    (_as_dict, "builtins.dict"),
-    (_as_dict, "collections.defaultdict"),
-    (_as_list, "collections.deque"),
-]
 
 
 @dataclass(frozen=True)
@@ -191,25 +140,6 @@ def precision_notes(weights: Iterable[Tensor]) -> tuple[str, ...]:
     return tuple(f"{precision}-precision weights converted to float32" for precision in found)
 
 
-def tensors_only(stream: BinaryIO, path: Path) -> Any:
-    """Unpickle what `torch.save` wrote: tensors, numbers, texts and containers of these.
-
-    Args:
-        stream: The file, which is read once.
-        path: What messages call it.
-
-    Raises:
-        ModelError: It is an archive of something else, or damaged.
-        Exception: Whatever torch raises where the content is of other kinds.
-    """
-    folder = state_dict_folder(member_names(stream, path), path)
-    stream.seek(0)
-    content: IO[bytes] = io.BytesIO(stream.read()) if folder is None else copied(stream, path, folder)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of tensors that are refused
-        return torch.load(content, map_location="cpu", weights_only=True)
-
-
 def _kind_of(names: list[str]) -> Literal["torchscript", "export"] | None:
     """The kind of network in an archive with these members."""
     if any(name.endswith(("/archive_format", "serialized_exported_program.json")) for name in names):
@@ -233,7 +163,7 @@ def _read(stream: BinaryIO, path: Path) -> Any:
     if start[8:9] == b"{":
         return _read_safetensors(stream.read(), path)
     if start[:1] == b"\x80" or state_dict_folder(names, path) is not None:
-        return _unpickle(stream, path)
+        return read_torch_file(stream, path)
     raise ModelError(
         f"{path} is not a checkpoint: it looks like {describe_file(start, names)}",
         expected="a file written by torch.save or safetensors",
@@ -294,32 +224,6 @@ def _read_safetensors(content: bytes, path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _unpickle(stream: BinaryIO, path: Path) -> Any:
-    try:
-        with torch.serialization.safe_globals(_HARMLESS):
-            return tensors_only(stream, path)
-    except ModelError:
-        raise
-    except Exception as error:
-        refused = (
-            re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
-        )
-        if refused:
-            raise ModelError(
-                f"{path} refers to the code {refused[1]}, which reading it would run: refused",
-                expected="weights only",
-                hint="where the code is at hand and trusted, save again with "
-                "torch.save(model.state_dict(), 'weights.pt')",
-            ) from error
-        told = str(error).partition("WeightsUnpickler error:")[2].strip() or str(error)
-        reason = f"{type(error).__name__}: {told.splitlines()[0] if told else 'no more is known'}"
-        raise ModelError(
-            f"{path} cannot be read, as if damaged or incomplete: {reason}",
-            expected="a file written by torch.save",
-            hint="fetch or save the file again, with torch.save(model.state_dict(), 'weights.pt')",
-        ) from error
-
-
 def _with_tensors(content: Any, path: Path) -> tuple[Entry, ...]:
     """The sets of tensors in what a file holds.
 
@@ -329,13 +233,17 @@ def _with_tensors(content: Any, path: Path) -> tuple[Entry, ...]:
     found = tuple(entries_of(content))
     if found:
         return found
-    expected = "a network's state dict, bare or in an entry of the file"
-    hint = "torch.save(model.state_dict(), 'weights.pt') writes one"
     if isinstance(content, dict):
-        what = describe_entries(dict(dict.items(content)))
+        what = describe_entries(content)
+    elif isinstance(content, Inert):
+        what = content.describe()
     else:
         what = f"a {type(content).__name__}"
-    raise ModelError(f"{path} holds {what}", expected=expected, hint=hint)
+    raise ModelError(
+        f"{path} holds {what}",
+        expected="a network's state dict, bare or in an entry of the file",
+        hint="torch.save(model.state_dict(), 'weights.pt') writes one",
+    )
 
 
 def _is_plain(tensor: Tensor) -> bool:

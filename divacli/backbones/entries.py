@@ -10,6 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
+from divacli.backbones.inert import Inert
+from divacli.backbones.pickled_tensors import module_tensors
+
 USUAL = ("state_dict", "model_state_dict", "model")
 """Entries that most training scripts write the weights into."""
 
@@ -91,17 +94,22 @@ def _walk(content: Any) -> Iterator[tuple[str, Mapping[Any, Any]]]:
 
 
 def _may_hold(value: Any) -> bool:
-    return isinstance(value, dict) or (isinstance(value, list | tuple) and len(value) <= _LONGEST)
+    return isinstance(value, dict | Inert) or (isinstance(value, list | tuple) and len(value) <= _LONGEST)
 
 
 def _items(value: Any) -> Mapping[Any, Any]:
     """What a container holds by key, or an object by attribute; of a module its state dict."""
     if isinstance(value, dict):
-        # A file may give a dictionary attributes that hide its methods.
-        return dict(dict.items(value))
+        return value
     if isinstance(value, list | tuple):
         return dict(enumerate(value))
-    return {}
+    if not isinstance(value, Inert):
+        return {}
+    weights = module_tensors(value)
+    if weights is not None:
+        return weights
+    attributes = value.state if isinstance(value.state, dict) else {}
+    return {**value.entries, **attributes}
 
 
 def common_prefix(names: list[str]) -> str:

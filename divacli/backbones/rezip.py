@@ -24,7 +24,7 @@ CHECKPOINT_BYTES = 64 << 30
 SMALL = 1 << 28
 """Bytes that may come out of a file, or of a tensor in it, beyond what the file holds."""
 
-_UNREADABLE = (
+UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
     EOFError,
@@ -33,6 +33,7 @@ _UNREADABLE = (
     RuntimeError,
     ValueError,
 )
+"""What Python raises for a zip archive that is damaged."""
 
 
 def open_checkpoint(path: Path) -> io.BufferedReader:
@@ -70,8 +71,8 @@ def member_names(stream: BinaryIO, path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(stream) as archive:
             entries = archive.infolist()
-    except _UNREADABLE as error:
-        raise _damaged(path, error) from error
+    except UNREADABLE as error:
+        raise damaged(path, error) from error
     names = [entry.filename for entry in entries]
     stated, held = sum(entry.file_size for entry in entries), stream.seek(0, io.SEEK_END)
     # Tensors are not compressed, the code of TorchScript is.
@@ -84,13 +85,12 @@ def member_names(stream: BinaryIO, path: Path) -> list[str]:
     return names
 
 
-def copied(stream: BinaryIO, path: Path, folder: str | None = None) -> io.BytesIO:
+def copied(stream: BinaryIO, path: Path) -> io.BytesIO:
     """Write the members of a zip archive into a new one.
 
     Args:
         stream: The archive, of which `member_names` were looked at.
         path: What messages call it.
-        folder: The only folder whose members are wanted; None for all.
 
     Returns:
         The new archive, uncompressed, at its beginning.
@@ -99,31 +99,48 @@ def copied(stream: BinaryIO, path: Path, folder: str | None = None) -> io.BytesI
         ModelError: The archive is damaged, or has two members that torch may take for one.
     """
     made = io.BytesIO()
-    taken: set[str] = set()
     try:
         with zipfile.ZipFile(stream) as archive, zipfile.ZipFile(made, "w") as copy:
-            entries = archive.infolist()
-            without_checksums = not any(entry.CRC for entry in entries)
-            for entry in entries:
-                name = entry.filename
-                if without_checksums:  # as torch writes them if asked to: the reader then compares nothing
-                    del entry.CRC
-                if entry.is_dir() or (folder is not None and not name.startswith(f"{folder}/")):
-                    continue
-                # torch does not tell cases apart where it looks for a member.
-                if name.lower() in taken or not re.fullmatch(r"[^\x00-\x1f\\]+", name):
-                    raise ModelError(
-                        f"{path} has a member {name!r} a second time, or with an odd name: refused",
-                        expected="an archive as torch writes it",
-                        hint="export or save it again yourself",
-                    )
-                taken.add(name.lower())
+            for name, entry in members(archive, path).items():
                 with archive.open(entry) as source, copy.open(name, "w", force_zip64=True) as target:
                     shutil.copyfileobj(source, target, 1 << 20)
-    except _UNREADABLE as error:
-        raise _damaged(path, error) from error
+    except UNREADABLE as error:
+        raise damaged(path, error) from error
     made.seek(0)
     return made
+
+
+def members(archive: zipfile.ZipFile, path: Path, folder: str | None = None) -> dict[str, zipfile.ZipInfo]:
+    """List the members of an archive by name, ready to be read.
+
+    Args:
+        archive: The archive. Checksums that nobody wrote are removed, so that they are not compared.
+        path: What messages call it.
+        folder: The only folder whose members are wanted; None for all.
+
+    Raises:
+        ModelError: Two members have one name, or torch may take them for one.
+    """
+    entries = archive.infolist()
+    found: dict[str, zipfile.ZipInfo] = {}
+    taken: set[str] = set()
+    without_checksums = not any(entry.CRC for entry in entries)
+    for entry in entries:
+        name = entry.filename
+        if without_checksums:  # as torch writes them if asked to: the reader then compares nothing
+            del entry.CRC
+        if entry.is_dir() or (folder is not None and not name.startswith(f"{folder}/")):
+            continue
+        # torch does not tell cases apart where it looks for a member.
+        if name.lower() in taken or not re.fullmatch(r"[^\x00-\x1f\\]+", name):
+            raise ModelError(
+                f"{path} has a member {name!r} a second time, or with an odd name: refused",
+                expected="an archive as torch writes it",
+                hint="export or save it again yourself",
+            )
+        taken.add(name.lower())
+        found[name] = entry
+    return found
 
 
 def state_dict_folder(names: list[str], path: Path) -> str | None:
@@ -142,7 +159,8 @@ def state_dict_folder(names: list[str], path: Path) -> str | None:
     return found[0] if found else None
 
 
-def _damaged(path: Path, error: Exception) -> ModelError:
+def damaged(path: Path, error: Exception) -> ModelError:
+    """Say that a zip archive is damaged, and how."""
     return ModelError(
         f"{path} is a damaged zip archive: {' '.join(str(error).split()) or type(error).__name__}",
         expected="a file written by torch.save",

@@ -12,9 +12,10 @@ from types import FrameType
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from divacli.backbones.checkpoint import tensors_only
-from divacli.errors import StoreError, listed
+from divacli.backbones.torch_file import read_torch_file
+from divacli.errors import ModelError, StoreError, listed
 from divacli.files.regular import open_regular
 from divacli.files.write import write_bytes
 
@@ -107,8 +108,10 @@ def _content(file: Path, hint: str) -> dict[str, Any]:
     expected = "the progress of an interrupted training"
     try:
         with open_regular(file) as stream:
-            content = tensors_only(stream, file)
-    except Exception as error:
+            content = read_torch_file(stream, file)
+        if not _is_plain(content):
+            raise ValueError("it has objects of classes")
+    except (ModelError, OSError, ValueError) as error:
         raise StoreError(
             f"{file} cannot be read: {type(error).__name__}", expected=expected, hint=hint
         ) from error
@@ -119,6 +122,23 @@ def _content(file: Path, hint: str) -> dict[str, Any]:
             hint="use another --out",
         )
     return content
+
+
+def _is_plain(content: Any) -> bool:
+    """Whether all in it is of the kinds that `save_checkpoint` is given."""
+    waiting, seen = [content], set()
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, dict):
+            waiting += [*one, *one.values()]
+        elif isinstance(one, list | tuple):
+            waiting += one
+        elif not isinstance(one, str | int | float | Tensor | None):
+            return False
+    return True
 
 
 def _difference(name: str, before: str, now: str) -> str:

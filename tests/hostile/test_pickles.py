@@ -1,9 +1,8 @@
-"""A pickle that creates a file when it is read: refused in every place where a pickle could be."""
+"""A pickle that creates a file when it is read: it does not, in every place where a pickle could be."""
 
 from __future__ import annotations
 
 import pickle
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ def test_a_checkpoint(
     file = photos.parent / f"w.{suffix}"
     save({"state_dict": {"fc.weight": torch.ones(3, 10)}, "optimizer": exploit}, file, how)
     said = refused("score", photos, "--model", f"{network}:make", "--checkpoint", file)
-    assert re.search(r"refers to the code \S+, which reading it would run: refused", said)
+    assert "it looks like an unknown network whose first tensors are fc.weight" in said, "it was read"
     assert not created.exists()
 
 
