@@ -54,6 +54,17 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     return cache
 
 
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no weights be downloaded of the network that is taken where none is named."""
+    from torchvision import models
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no route")
+
+    monkeypatch.setattr(models.ResNet50_Weights, "get_state_dict", fail)
+
+
 command_of = functools.cache(typer.main.get_command)
 version_of = functools.cache(importlib.metadata.version)
 

@@ -160,7 +160,7 @@ def downloaded(build: Callable[[], nn.Module], name: str, address: str) -> nn.Mo
         raise ModelError(
             f"the weights of {name} cannot be downloaded: {type(error).__name__}: {first_line(error)}",
             expected=f"a connection to {address}",
-            hint="download that file elsewhere and give it with --checkpoint FILE in place of --weights",
+            hint=f"download that file elsewhere and give it: --model {name} --checkpoint FILE",
         ) from error
 
 

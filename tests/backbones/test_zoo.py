@@ -100,7 +100,9 @@ def test_a_failing_download_says_what_to_do(monkeypatch, error):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"model": None}, r"no network(.|\n)*--model resnet18 --weights DEFAULT"),
+        ({"model": None}, r"resnet50 cannot be downloaded(.|\n)*--model resnet50 --checkpoint FILE"),
+        ({"model": None, "weights": "DEFAULT"}, r"--weights DEFAULT without a network"),
+        ({"model": "resnet18", "weights": "DEFAULT", "entry": "ema"}, "--entry ema without a file"),
         ({"model": "resnet18"}, "random ones give meaningless features"),
         ({"model": "timm:resnet18"}, "random ones give meaningless features"),
         ({"model": "resnet19", "weights": "DEFAULT"}, r"'resnet19'(.|\n)*near ones: .*resnet18"),
@@ -111,7 +113,7 @@ def test_a_failing_download_says_what_to_do(monkeypatch, error):
         ({"model": "net.py:make", "weights": "DEFAULT"}, "name of torchvision or timm only"),
     ],
 )
-def test_wrong_requests(arguments, says):
+def test_wrong_requests(arguments, says, offline):
     with pytest.raises(ModelError, match=says):
         load_backbone(**arguments)
 

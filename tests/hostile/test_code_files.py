@@ -55,9 +55,9 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: None) -> list[Path]:
     """What was loaded as a whole network; nothing is."""
-    import divacli.backbones.backbone as module
+    import divacli.backbones.load as module
 
     loaded: list[Path] = []
 
@@ -154,17 +154,19 @@ def test_a_configuration_that_was_not_typed_is_not_read(
         monkeypatch.setenv(f"{prefix}_TRANSFORM", f"{network}:make")
     result = run("score", photos)
     assert result.exit_code == 1
-    assert "no network to compute features with" in result.stderr
+    assert "no network was named" in result.stderr
     assert not ran(network)
     assert not archive
 
 
-def test_a_configuration_cannot_name_another(photos: Path, network: Path, run: Callable) -> None:
+def test_a_configuration_cannot_name_another(
+    photos: Path, network: Path, run: Callable, offline: None
+) -> None:
     Path("c.yaml").write_text("config: d.yaml\n")
     Path("d.yaml").write_text("model: net.py:make\n")
     result = run("score", photos, "--config", "c.yaml")
     assert result.exit_code == 1
-    assert "no network to compute features with" in result.stderr
+    assert "no network was named" in result.stderr
     assert not ran(network)
 
 

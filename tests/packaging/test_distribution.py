@@ -37,7 +37,7 @@ def bounds(requirements: list[str]) -> dict[str, Version]:
 
 def test_the_oldest_releases_that_are_tested_are_those_that_are_allowed():
     extras = PROJECT["optional-dependencies"]
-    names = ("timm", "transformers", "huggingface", "heif", "dicom")
+    names = ("timm", "transformers", "huggingface", "heif", "dicom", "onnx")
     allowed = bounds([*PROJECT["dependencies"], *(one for name in names for one in extras[name])])
     lines = (ROOT / "constraints-oldest.txt").read_text().splitlines()
     assert bounds([line for line in lines if line and not line.startswith("#")]) == allowed
