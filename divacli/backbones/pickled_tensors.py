@@ -22,26 +22,26 @@ _DEPTH = 100
 
 _DTYPES = {str(dtype): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
 _STORAGES = {
-    "BFloat16": torch.bfloat16,
-    "Bool": torch.bool,
-    "Byte": torch.uint8,
-    "Char": torch.int8,
-    "ComplexDouble": torch.complex128,
-    "ComplexFloat": torch.complex64,
-    "Double": torch.float64,
-    "Float": torch.float32,
-    "Half": torch.float16,
-    "Int": torch.int32,
-    "Long": torch.int64,
-    "QInt32": torch.qint32,
-    "QInt8": torch.qint8,
-    "QUInt2x4": torch.quint2x4,
-    "QUInt4x2": torch.quint4x2,
-    "QUInt8": torch.quint8,
-    "Short": torch.int16,
-    "Untyped": torch.uint8,
+    "BFloat16": "bfloat16",
+    "Bool": "bool",
+    "Byte": "uint8",
+    "Char": "int8",
+    "ComplexDouble": "complex128",
+    "ComplexFloat": "complex64",
+    "Double": "float64",
+    "Float": "float32",
+    "Half": "float16",
+    "Int": "int32",
+    "Long": "int64",
+    "QInt32": "qint32",
+    "QInt8": "qint8",
+    "QUInt2x4": "quint2x4",
+    "QUInt4x2": "quint4x2",
+    "QUInt8": "quint8",
+    "Short": "int16",
+    "Untyped": "uint8",
 }
-_QUANTISED = {torch.qint32, torch.qint8, torch.quint2x4, torch.quint4x2, torch.quint8}
+_QUANTISED = {dtype for name, dtype in _DTYPES.items() if name.startswith("torch.q")}
 _NUMPY = {
     "b1": torch.bool,
     "c16": torch.complex128,
@@ -84,12 +84,11 @@ def storage_dtype(kind: Name) -> torch.dtype:
     Raises:
         Unreadable: torch has no such class.
     """
-    found = (
-        re.fullmatch(r"torch\.(?:cuda\.|storage\.)?(\w+)Storage", kind.text) if type(kind) is Name else None
-    )
-    if found is None or found[1] not in _STORAGES:
-        raise Unreadable(f"it has a storage of the unknown kind {kind if type(kind) is Name else type(kind)}")
-    return _STORAGES[found[1]]
+    found = re.fullmatch(r"torch\.(?:cuda\.|storage\.)?(\w+)Storage", kind.text)
+    dtype = _DTYPES.get(f"torch.{_STORAGES.get(found[1])}") if found else None
+    if dtype is None:
+        raise Unreadable(f"it has a storage of the unknown kind {kind.text}")
+    return dtype
 
 
 def held(content: bytes | bytearray) -> Tensor:
