@@ -105,7 +105,12 @@ def in_our_order(content: Tensor, dtype: torch.dtype, order: str) -> Tensor:
         content: Bytes (uint8, one dimension).
         dtype: Type of the numbers.
         order: "little" or "big".
+
+    Raises:
+        Unreadable: There is a part of a number.
     """
+    if len(content) % dtype.itemsize:
+        raise Unreadable("it has a part of a number")
     if order != sys.byteorder and dtype.itemsize > 1 and len(content):
         content.untyped_storage().byteswap(dtype)
     return content
@@ -125,7 +130,7 @@ def view(storage: Storage, dtype: torch.dtype, offset: int, size: tuple[Any, ...
         Unreadable: It would not lie within the storage.
     """
     numbers = (offset, *size, *(stride or ()))
-    if not all(isinstance(number, int) and 0 <= number < _MOST for number in numbers):
+    if not all(type(number) is int and 0 <= number < _MOST for number in numbers):
         raise Unreadable("it has a tensor of an impossible shape")
     if len(size) > _DIMENSIONS or prod(max(number, 1) for number in size) >= _MOST:
         raise Unreadable("it has a tensor of an impossible shape")
@@ -153,8 +158,7 @@ def _rebuilt(arguments: tuple[Any, ...]) -> Any:
     """`torch._utils._rebuild_tensor`, and `_rebuild_tensor_v2` with its metadata at the end."""
     match arguments:
         case (Storage() as storage, offset, tuple() as size, tuple() as stride, *more):
-            # Metadata says that the numbers are conjugates or negatives of those that are held.
-            plain = storage.dtype not in _QUANTISED and not any(more[2:])
+            plain = storage.dtype not in _QUANTISED and _is_empty(more[2:])
             return view(storage, storage.dtype, offset, size, stride) if plain else odd()
     return NotImplemented
 
@@ -166,9 +170,14 @@ def _rebuilt_with_dtype(arguments: tuple[Any, ...]) -> Any:
             if name.text not in _DTYPES:
                 return NotImplemented
             dtype = _DTYPES[name.text]
-            plain = dtype not in _QUANTISED and not any(more)
+            plain = dtype not in _QUANTISED and _is_empty(more)
             return view(storage, dtype, offset, size, stride) if plain else odd()
     return NotImplemented
+
+
+def _is_empty(metadata: list[Any]) -> bool:
+    """Whether nothing says that a tensor's numbers are conjugates or negatives of those that are held."""
+    return all(one is None or (type(one) is dict and not one) for one in metadata)
 
 
 def _parameter(arguments: tuple[Any, ...]) -> Any:
@@ -203,9 +212,9 @@ def _array(content: Any, given: Any, shape: Any, in_columns: Any) -> Any:
     if numbers is None or type(content) not in (bytes, bytearray) or type(shape) is not tuple:
         return NotImplemented
     storage = Storage(in_our_order(held(content), *numbers), numbers[0])
-    if not in_columns:
+    if in_columns is not True:
         return view(storage, numbers[0], 0, shape, None)
-    return view(storage, numbers[0], 0, shape[::-1], None).permute(*range(len(shape) - 1, -1, -1))
+    return view(storage, numbers[0], 0, shape[::-1], None).permute(tuple(reversed(range(len(shape)))))
 
 
 def _scalar(arguments: tuple[Any, ...]) -> Any:
