@@ -265,7 +265,7 @@ def checkpoint(data: bytes) -> None:
             (folder / "w.pt").write_bytes(content)
             with contextlib.suppress(DivaError):
                 weights = read_checkpoint(folder / "w.pt").weights
-                assert all(str(weight.sum()) for weight in weights.values())
+                assert all(weight.clone().numel() >= 0 for weight in weights.values())
     new = {name for name in set(sys.modules) - before if not name.startswith(("encodings.", "torch."))}
     assert not new, new
 

@@ -12,6 +12,7 @@ import io
 import pickle  # its names of opcodes, nothing else
 import struct
 from collections.abc import Callable, Mapping
+from types import NoneType
 from typing import Any, BinaryIO
 
 from divacli.backbones.inert import Inert, Meaning, Name, Unreadable, as_key
@@ -117,7 +118,7 @@ class _Machine:
 
     def call(self, called: Any, arguments: Any, keywords: Any = None) -> Any:
         """Give the value that stands for a call, or for a new object."""
-        if type(arguments) is not tuple or type(keywords or {}) is not dict:
+        if type(arguments) is not tuple or type(keywords) not in (dict, NoneType):
             raise Unreadable("it calls something with arguments that are none")
         name = _name_of(called)
         if name.text == "copyreg._reconstructor" and len(arguments) == 3:

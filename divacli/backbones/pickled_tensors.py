@@ -22,26 +22,26 @@ _DEPTH = 100
 
 _DTYPES = {str(dtype): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
 _STORAGES = {
-    "BFloat16": torch.bfloat16,
-    "Bool": torch.bool,
-    "Byte": torch.uint8,
-    "Char": torch.int8,
-    "ComplexDouble": torch.complex128,
-    "ComplexFloat": torch.complex64,
-    "Double": torch.float64,
-    "Float": torch.float32,
-    "Half": torch.float16,
-    "Int": torch.int32,
-    "Long": torch.int64,
-    "QInt32": torch.qint32,
-    "QInt8": torch.qint8,
-    "QUInt2x4": torch.quint2x4,
-    "QUInt4x2": torch.quint4x2,
-    "QUInt8": torch.quint8,
-    "Short": torch.int16,
-    "Untyped": torch.uint8,
+    "BFloat16": "bfloat16",
+    "Bool": "bool",
+    "Byte": "uint8",
+    "Char": "int8",
+    "ComplexDouble": "complex128",
+    "ComplexFloat": "complex64",
+    "Double": "float64",
+    "Float": "float32",
+    "Half": "float16",
+    "Int": "int32",
+    "Long": "int64",
+    "QInt32": "qint32",
+    "QInt8": "qint8",
+    "QUInt2x4": "quint2x4",
+    "QUInt4x2": "quint4x2",
+    "QUInt8": "quint8",
+    "Short": "int16",
+    "Untyped": "uint8",
 }
-_QUANTISED = {torch.qint32, torch.qint8, torch.quint2x4, torch.quint4x2, torch.quint8}
+_QUANTISED = {dtype for name, dtype in _DTYPES.items() if name.startswith("torch.q")}
 _NUMPY = {
     "b1": torch.bool,
     "c16": torch.complex128,
@@ -84,12 +84,11 @@ def storage_dtype(kind: Name) -> torch.dtype:
     Raises:
         Unreadable: torch has no such class.
     """
-    found = (
-        re.fullmatch(r"torch\.(?:cuda\.|storage\.)?(\w+)Storage", kind.text) if type(kind) is Name else None
-    )
-    if found is None or found[1] not in _STORAGES:
-        raise Unreadable(f"it has a storage of the unknown kind {kind if type(kind) is Name else type(kind)}")
-    return _STORAGES[found[1]]
+    found = re.fullmatch(r"torch\.(?:cuda\.|storage\.)?(\w+)Storage", kind.text)
+    dtype = _DTYPES.get(f"torch.{_STORAGES.get(found[1])}") if found else None
+    if dtype is None:
+        raise Unreadable(f"it has a storage of the unknown kind {kind.text}")
+    return dtype
 
 
 def held(content: bytes | bytearray) -> Tensor:
@@ -106,7 +105,12 @@ def in_our_order(content: Tensor, dtype: torch.dtype, order: str) -> Tensor:
         content: Bytes (uint8, one dimension).
         dtype: Type of the numbers.
         order: "little" or "big".
+
+    Raises:
+        Unreadable: There is a part of a number.
     """
+    if len(content) % dtype.itemsize:
+        raise Unreadable("it has a part of a number")
     if order != sys.byteorder and dtype.itemsize > 1 and len(content):
         content.untyped_storage().byteswap(dtype)
     return content
@@ -126,7 +130,7 @@ def view(storage: Storage, dtype: torch.dtype, offset: int, size: tuple[Any, ...
         Unreadable: It would not lie within the storage.
     """
     numbers = (offset, *size, *(stride or ()))
-    if not all(isinstance(number, int) and 0 <= number < _MOST for number in numbers):
+    if not all(type(number) is int and 0 <= number < _MOST for number in numbers):
         raise Unreadable("it has a tensor of an impossible shape")
     if len(size) > _DIMENSIONS or prod(max(number, 1) for number in size) >= _MOST:
         raise Unreadable("it has a tensor of an impossible shape")
@@ -154,8 +158,7 @@ def _rebuilt(arguments: tuple[Any, ...]) -> Any:
     """`torch._utils._rebuild_tensor`, and `_rebuild_tensor_v2` with its metadata at the end."""
     match arguments:
         case (Storage() as storage, offset, tuple() as size, tuple() as stride, *more):
-            # Metadata says that the numbers are conjugates or negatives of those that are held.
-            plain = storage.dtype not in _QUANTISED and not any(more[2:])
+            plain = storage.dtype not in _QUANTISED and _is_empty(more[2:])
             return view(storage, storage.dtype, offset, size, stride) if plain else odd()
     return NotImplemented
 
@@ -167,9 +170,14 @@ def _rebuilt_with_dtype(arguments: tuple[Any, ...]) -> Any:
             if name.text not in _DTYPES:
                 return NotImplemented
             dtype = _DTYPES[name.text]
-            plain = dtype not in _QUANTISED and not any(more)
+            plain = dtype not in _QUANTISED and _is_empty(more)
             return view(storage, dtype, offset, size, stride) if plain else odd()
     return NotImplemented
+
+
+def _is_empty(metadata: list[Any]) -> bool:
+    """Whether nothing says that a tensor's numbers are conjugates or negatives of those that are held."""
+    return all(one is None or (type(one) is dict and not one) for one in metadata)
 
 
 def _parameter(arguments: tuple[Any, ...]) -> Any:
@@ -204,9 +212,9 @@ def _array(content: Any, given: Any, shape: Any, in_columns: Any) -> Any:
     if numbers is None or type(content) not in (bytes, bytearray) or type(shape) is not tuple:
         return NotImplemented
     storage = Storage(in_our_order(held(content), *numbers), numbers[0])
-    if not in_columns:
+    if in_columns is not True:
         return view(storage, numbers[0], 0, shape, None)
-    return view(storage, numbers[0], 0, shape[::-1], None).permute(*range(len(shape) - 1, -1, -1))
+    return view(storage, numbers[0], 0, shape[::-1], None).permute(tuple(reversed(range(len(shape)))))
 
 
 def _scalar(arguments: tuple[Any, ...]) -> Any:

@@ -66,9 +66,9 @@ def member_names(stream: BinaryIO, path: Path) -> list[str]:
     Raises:
         ModelError: The archive is damaged, or unpacks to far more than it holds.
     """
-    if not zipfile.is_zipfile(stream):
-        return []
     try:
+        if not zipfile.is_zipfile(stream):
+            return []
         with zipfile.ZipFile(stream) as archive:
             entries = archive.infolist()
     except UNREADABLE as error:
@@ -129,7 +129,7 @@ def members(archive: zipfile.ZipFile, path: Path, folder: str | None = None) -> 
         name = entry.filename
         if without_checksums:  # as torch writes them if asked to: the reader then compares nothing
             del entry.CRC
-        if entry.is_dir() or (folder is not None and not name.startswith(f"{folder}/")):
+        if name.endswith("/") or (folder is not None and not name.startswith(f"{folder}/")):
             continue
         # torch does not tell cases apart where it looks for a member.
         if name.lower() in taken or not re.fullmatch(r"[^\x00-\x1f\\]+", name):

@@ -88,7 +88,7 @@ def discard_checkpoint(file: Path) -> None:
     try:
         _content(file, "")
     except StoreError as error:
-        # A damaged file has nothing to lose; one that torch reads is somebody's.
+        # A damaged file has nothing to lose; one that can be read is somebody's.
         if error.__cause__ is None:
             raise
     file.unlink()
@@ -109,19 +109,19 @@ def _content(file: Path, hint: str) -> dict[str, Any]:
     try:
         with open_regular(file) as stream:
             content = read_torch_file(stream, file)
-        if not _is_plain(content):
-            raise ValueError("it has objects of classes")
-    except (ModelError, OSError, ValueError) as error:
+    except (ModelError, OSError) as error:
         raise StoreError(
             f"{file} cannot be read: {type(error).__name__}", expected=expected, hint=hint
         ) from error
-    if not (isinstance(content, dict) and {"format", "about", "state"} <= set(content)):
+    if not (
+        isinstance(content, dict) and {"format", "about", "state"} <= set(content) and _is_plain(content)
+    ):
         raise StoreError(
             f"{file} is another file, which training would replace",
             expected=expected,
             hint="use another --out",
         )
-    return content
+    return dict(content)
 
 
 def _is_plain(content: Any) -> bool:

@@ -406,6 +406,7 @@ REFUSED: dict[str, tuple[bytes, bytes]] = {
     "an offset below zero": (tensor(offset=whole(-1)), tensor()),
     "a huge offset": (tensor(offset=whole(1 << 200)), tensor()),
     "an offset that is a text": (tensor(offset=text("0")), tensor()),
+    "a size of True": (tensor(size=several(b"\x88", b"\x88"), stride=several(b"\x88", b"\x88")), tensor()),
     "65 dimensions": (tensor(size=several(*[whole(1)] * 65), stride=several(*[whole(1)] * 65)), tensor()),
     "a second kind for one storage": (
         tensor(more=b"0}" + text("x") + persistent(named("torch.IntStorage"), text("0"), whole(6)) + b"s"),

@@ -287,7 +287,7 @@ def test_no_tensor_is_needed_and_no_module_imported() -> None:
             for alias in node.names
         }
         assert imported <= {
-            *("__future__", "codecs", "collections.abc", "io", "pickle", "struct", "typing"),
+            *("__future__", "codecs", "collections.abc", "io", "pickle", "struct", "types", "typing"),
             *("divacli.backbones.inert", "divacli.backbones.pickle_literals"),
         }
         called = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}

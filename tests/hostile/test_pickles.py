@@ -134,7 +134,7 @@ def test_the_progress_of_a_training(
     assert not created.exists()
     if not restart:
         assert result.exit_code == 1
-        assert "checkpoint.pt cannot be read" in result.stderr
+        assert "checkpoint.pt is another file, which training would replace" in result.stderr
 
 
 def test_every_file_of_the_cache(
