@@ -30,7 +30,7 @@ WATCHING = False
 
 
 def _watch(event: str, arguments: tuple[Any, ...]) -> None:
-    if WATCHING:
+    if WATCHING and event != "builtins.id":  # of objects that were walked over
         SEEN.append((event, arguments))
 
 
@@ -57,7 +57,7 @@ def watched(path: Path) -> dict[str, torch.Tensor] | ModelError:
     finally:
         WATCHING = False
     writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-    assert {event for event, _ in SEEN} - {"builtins.id"} == {"open"}, SEEN
+    assert {event for event, _ in SEEN} == {"open"}, SEEN
     assert {(os.fspath(file), flags & writing) for _, (file, _, flags) in SEEN} == {(str(path), 0)}
     assert set(sys.modules) == before
     assert sorted(Path.cwd().iterdir()) == files
