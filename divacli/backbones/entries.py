@@ -26,6 +26,9 @@ _SETTINGS = ("", "args", "hyper_parameters", "hparams", "config", "cfg", "opt", 
 _MOST = 100_000
 """Containers of a file that are looked at."""
 
+_DEEPEST = 16
+"""Containers within each other that are looked into."""
+
 _LONGEST = 1_000
 """Longer lists hold numbers of a training, and no weights."""
 
@@ -78,11 +81,11 @@ def network_named(content: Any) -> str:
 def _walk(content: Any) -> Iterator[tuple[str, Mapping[Any, Any]]]:
     """Every mapping in a file with the keys that lead there; each once, outer ones first."""
     seen: set[int] = set()
-    waiting = deque([("", content)])
+    waiting = deque([("", content, 0)])
     for _ in range(_MOST):
         if not waiting:
             return
-        name, value = waiting.popleft()
+        name, value, depth = waiting.popleft()
         if id(value) in seen:
             continue
         seen.add(id(value))
@@ -90,7 +93,9 @@ def _walk(content: Any) -> Iterator[tuple[str, Mapping[Any, Any]]]:
         if items:
             yield name, items
         prefix = f"{name}." if name else ""
-        waiting.extend((f"{prefix}{key}", one) for key, one in items.items() if _may_hold(one))
+        if depth < _DEEPEST:
+            inner = ((f"{prefix}{key}", one, depth + 1) for key, one in items.items() if _may_hold(one))
+            waiting.extend(inner)
 
 
 def _may_hold(value: Any) -> bool:
