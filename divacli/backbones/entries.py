@@ -19,6 +19,9 @@ USUAL = ("state_dict", "model_state_dict", "model")
 WRAPPERS = ("module", "model", "_orig_mod")
 """Parts of names that wrappers of a network put before its own."""
 
+_WRAPPED = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?=\.)")
+"""Parts of names that wrappers of a network's own modules put between them."""
+
 _AVERAGED = re.compile(r"(^|[._])(ema|swa|shadow|averaged?)(?=$|[._\d])", re.IGNORECASE)
 _NO_WEIGHTS = re.compile(r"(^|\.)(\w*optim\w*|lr_\w+|scheduler\w*|scaler|loops|callbacks)(\.|$)")
 _NETWORK_NAMES = ("arch", "architecture", "model_name", "model", "backbone", "net", "network")
@@ -58,8 +61,14 @@ def entries_of(content: Any) -> list[Entry]:
             continue
         tensors = {key: one for key, one in value.items() if isinstance(one, Tensor) and isinstance(key, str)}
         if tensors:
-            found.append(Entry(name, tensors))
+            found.append(Entry(name, _unwrapped(tensors)))
     return found
+
+
+def _unwrapped(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without the parts of their names that wrapped modules bring, where they stay apart."""
+    plain = {_WRAPPED.sub("", key).lstrip("."): tensor for key, tensor in weights.items()}
+    return plain if len(plain) == len(weights) else weights
 
 
 def is_averaged(name: str) -> bool:

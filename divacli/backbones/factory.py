@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from divacli.backbones.checkpoint import Checkpoint
+from divacli.backbones.layer import run_network
 from divacli.backbones.source import Source
 from divacli.backbones.transform import imagenet_transform, noise_through, probe_images
 from divacli.backbones.userfile import UserFile
@@ -42,6 +44,7 @@ def from_factory(model: str, checkpoint: Checkpoint | None, image_size: int | No
     if not isinstance(network, nn.Module) or not (transform is None or callable(transform)):
         kinds = ", ".join(type(part).__name__ for part in (made if isinstance(made, tuple) else (made,)))
         raise ModelError(f"{name} returned {kinds}", expected="a torch.nn.Module, or (module, transform)")
+    network = getattr(network, "_orig_mod", network).float()  # diva compiles by --compile, in one precision
     if transform is not None and image_size is not None:
         raise ModelError(
             f"--image-size {image_size} with {name}, which gives its own transform",
@@ -53,6 +56,9 @@ def from_factory(model: str, checkpoint: Checkpoint | None, image_size: int | No
     else:
         probe_images(transform, 1)
         noise_through(transform)  # which refuses one that draws at random
+    if checkpoint is not None and any(is_lazy(tensor) for tensor in network.parameters()):
+        with given.running():
+            run_network(network.eval(), probe_images(transform, 2))  # which gives them their shapes
     source = Source(
         name=name,
         title=name,

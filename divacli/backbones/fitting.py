@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,11 @@ from torch import Tensor, nn
 from divacli.backbones.checkpoint import Checkpoint, clean, precision_notes
 from divacli.backbones.entries import USUAL, WRAPPERS, Entry, common_prefix, is_averaged, shared_prefix
 from divacli.errors import Advice, ModelError, listed
+
+_ACTS_ON_TRUNK = re.compile(
+    r"(^|[._])lora_|^(?!mask_|decoder_)\w*(token|prompt|pos_embed|position\w*_embedding)\w*$"
+)
+"""Names beside a network's own that change its features: low-rank updates, and what joins its tokens."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,7 @@ class Fit:
         entry: Where in the file they lie, as `--entry` calls it; "" for the file itself.
         aside: Tensors in the place of the network's head that do not fit it, or follow it, with their shapes.
         others: Names of other entries whose weights would fit.
-        n_foreign: Tensors beside the weights that are no part of the network, such as those of a loss.
+        foreign: Tensors beside the weights that are no part of the network, such as those of a loss.
         n_classes: Rows of the head; None where it has none in the file, or one of another form.
         precision: Sentences on the precisions that the weights were converted from.
     """
@@ -31,7 +37,7 @@ class Fit:
     entry: str
     aside: tuple[str, ...]
     others: tuple[str, ...]
-    n_foreign: int
+    foreign: tuple[str, ...]
     n_classes: int | None
     precision: tuple[str, ...]
 
@@ -50,8 +56,14 @@ class Fit:
         if self.n_classes is None:
             what = f"{listed(list(self.aside), limit=3)} put aside" if self.aside else "the file has none"
             notes.append(f"head: {what}; features do not need one")
-        if self.n_foreign:
-            notes.append(f"{self.n_foreign} tensors that are no part of the network were left aside")
+        if self.foreign:
+            n, parts = len(self.foreign), list(dict.fromkeys(map(_outermost, self.foreign)))
+            what = (
+                "1 tensor that is no part of the network was"
+                if n == 1
+                else f"{n} tensors that are no part of the network were"
+            )
+            notes.append(f"{what} left aside: {listed(parts, limit=3)}")
         return tuple(notes)
 
 
@@ -77,6 +89,8 @@ def fit(checkpoint: Checkpoint, state: Mapping[str, Tensor], heads: Collection[s
     """
     wanted = _Wanted(dict(state), frozenset(heads))
     tried = _trials(checkpoint, wanted)
+    if not tried:
+        raise _no_entry(checkpoint, _trials(replace(checkpoint, asked=None), wanted))
     fitting = [trial for trial in tried if not trial.problems]
     if not fitting:
         raise _misfit(checkpoint, wanted, tried, name)
@@ -89,7 +103,7 @@ def fit(checkpoint: Checkpoint, state: Mapping[str, Tensor], heads: Collection[s
         entry=chosen.name,
         aside=tuple(f"{key} {tuple(chosen.weights[key].shape)}" for key in chosen.aside),
         others=others,
-        n_foreign=len(chosen.foreign),
+        foreign=tuple(key.removeprefix(chosen.prefix) for key in chosen.foreign),
         n_classes=chosen.n_classes,
         precision=precision_notes(read.values()),
     )
@@ -181,7 +195,8 @@ class _Trial:
             elif own in wanted.heads or (own not in wanted.state and wanted.in_head(own)):
                 self.aside.append(key)
             elif own not in wanted.state:
-                (unexpected if own.partition(".")[0] in wanted.parts else self.foreign).append(key)
+                part = own.partition(".")[0] in wanted.parts or _ACTS_ON_TRUNK.search(own)
+                (unexpected if part else self.foreign).append(key)
             else:
                 self.keys[wanted.common + own] = key
                 expected = wanted.state[own]
@@ -220,7 +235,8 @@ class _Trial:
     def is_called(self, asked: str) -> bool:
         """Whether a name stands for these weights."""
         full = ".".join(filter(None, [self._entry.name, self.prefix.rstrip(".")]))
-        return asked in (self.name, self._entry.name, full, self.prefix.rstrip("."))
+        ends = any(f".{one}".endswith(f".{asked}") for one in (self.name, full) if one)
+        return ends or asked == self._entry.name
 
     def same_as(self, other: _Trial) -> bool:
         """Whether two places hold the same numbers."""
@@ -258,13 +274,16 @@ def _different(fitting: list[_Trial]) -> list[_Trial]:
     return kept
 
 
+def _no_entry(checkpoint: Checkpoint, there: list[_Trial]) -> Misfit:
+    names = dict.fromkeys(trial.name or "the file itself" for trial in there)
+    return Misfit(
+        f"{checkpoint.path} has no entry {checkpoint.asked!r} with weights",
+        expected=f"one of {listed(list(names))}",
+        hint="leave --entry out, or name one of these",
+    )
+
+
 def _misfit(checkpoint: Checkpoint, wanted: _Wanted, tried: list[_Trial], name: str) -> Misfit:
-    if not tried:
-        return Misfit(
-            f"{checkpoint.path} has no entry {checkpoint.asked!r} with weights",
-            expected=f"one of {listed([one.name or 'the file itself' for one in checkpoint.entries])}",
-            hint="leave --entry out, or name one of these",
-        )
     best = min(tried, key=lambda trial: sum(map(len, trial.problems.values())))
     problems = {**best.problems, "unexpected": [*best.problems.get("unexpected", []), *best.foreign]}
     told = "; ".join(
@@ -291,6 +310,12 @@ def put_into(module: nn.Module, found: Fit, heads: Collection[str]) -> None:
     if found.n_classes is None:
         state.update({key: torch.zeros_like(state[key]) for key in heads})
     module.load_state_dict(state)
+
+
+def _outermost(key: str) -> str:
+    """The outermost module of a tensor that is no wrapper."""
+    parts = key.split(".")
+    return next((part for part in parts if part not in WRAPPERS), parts[-1])
 
 
 def is_counter(key: str) -> bool:

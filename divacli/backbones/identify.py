@@ -34,6 +34,15 @@ _SIGNATURES = (
 
 _FAMILIES = (
     (
+        r"(^|[._])lora_",
+        "a network with low-rank updates, or these alone: merge_and_unload() of peft adds them to it",
+    ),
+    (
+        r"\.parametrizations\.|_orig$",
+        "a network with normalised weights, kept in parts: "
+        "torch.nn.utils.parametrize.remove_parametrizations, or remove_spectral_norm, joins them",
+    ),
+    (
         r"(^|\.)embeddings\.(cls_token|patch_embeddings)|\.attention\.attention\.query",
         "a Hugging Face vision model",
     ),

@@ -186,16 +186,21 @@ def run_network(network: Any, images: Tensor) -> Any:
     try:
         with torch.no_grad(), redirect_stdout(sys.stderr):
             return network(images)
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, ModelError):
         raise
     except Exception as error:
         line = next(iter(str(error).strip().splitlines()), "")
         raise ModelError(
             f"the network fails on images of shape {tuple(images.shape)}: {type(error).__name__}: {line}",
             expected=f"a network for float images (batch, {images.shape[1]}, height, width)",
-            hint=_other_channels(line, images.shape[1])
-            or "where the size is wrong, set it with --image-size",
+            hint=_to_do(error, line, images.shape[1]),
         ) from error
+
+
+def _to_do(error: Exception, line: str, channels: int) -> str:
+    if isinstance(error, TypeError) and "argument" in line:
+        return "return a module from the factory whose forward takes images alone, such as one branch"
+    return _other_channels(line, channels) or "where the size is wrong, set it with --image-size"
 
 
 def _other_channels(line: str, channels: int) -> str:

@@ -44,11 +44,23 @@ class Expected:
         Raises:
             ModelError: The network takes images of another number of channels than 1 or 3.
         """
-        weights = [item for entry in checkpoint.entries for item in entry.weights.items()]
-        shapes = [(key, tuple(tensor.shape)) for key, tensor in weights]
+        asked = checkpoint.asked or ""
+        shapes = [
+            (f"{entry.name}.{key}", tuple(tensor.shape))
+            for entry in checkpoint.entries
+            for key, tensor in entry.weights.items()
+            if asked in f"{entry.name}.{key}"
+        ]
         first = next((key for key, one in state.items() if one.ndim == KERNEL), "")
-        got = next((shape for key, shape in shapes if _ends(key, first) and len(shape) == KERNEL), None)
-        channels = got[1] if got is not None and state[first].shape[1] == RGB else RGB
+        usual = tuple(state[first].shape) if first else ()
+        # Other convolutions may be called so too, and a file of two networks has two: one for RGB is meant.
+        found = [
+            shape
+            for key, shape in shapes
+            if _ends(key, first) and len(shape) == KERNEL and (shape[0], *shape[2:]) == (usual[0], *usual[2:])
+        ]
+        got = min(found, key=lambda shape: shape[1] != RGB, default=None)
+        channels = got[1] if got is not None and usual[1] == RGB else RGB
         if channels not in (1, RGB):
             raise ModelError(
                 f"{checkpoint.path} is of a network for images of {channels} channels ({first} {got})",

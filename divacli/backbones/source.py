@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from divacli.backbones.checkpoint import Checkpoint
 from divacli.backbones.fitting import load_weights
 from divacli.backbones.layer import head_layer
 from divacli.backbones.transform import Transform, probe_images
+from divacli.errors import ModelError, listed
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,21 @@ class Source:
     head: str | None = None
     headless: bool = False
     from_file: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse a network with values that are no tensors, or not there yet.
+
+        Raises:
+            ModelError: Names the first of them.
+        """
+        state: dict[str, object] = dict(self.network.state_dict())
+        odd = [key for key, one in state.items() if not isinstance(one, Tensor) or is_lazy(one)]
+        if odd:
+            raise ModelError(
+                f"{self.name} has values that are no tensors, or not there yet: {listed(odd)}",
+                expected="a network whose state dict holds tensors alone",
+                hint="give the network from before it was quantised, with all layers of known size",
+            )
 
     def with_weights(self, checkpoint: Checkpoint) -> Source:
         """The same network, its tensors changed to those of a file.
