@@ -266,7 +266,7 @@ def _copied(path: Path) -> tuple[io.BytesIO, str]:
         member_names(stream, path)
         content = copied(stream, path)
         stream.seek(0)
-        return content, hashlib.file_digest(stream, "sha256").hexdigest()
+        return content, hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # it reads
 
 
 def _identity(digest: str, weights: dict[str, Tensor]) -> dict[str, str]:

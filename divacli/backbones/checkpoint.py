@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -13,7 +13,15 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from divacli.backbones.entries import USUAL, Entry, entries_of, is_averaged, network_named, shared_prefix
+from divacli.backbones.entries import (
+    USUAL,
+    Entry,
+    entries_of,
+    is_averaged,
+    network_named,
+    settings_of,
+    shared_prefix,
+)
 from divacli.backbones.identify import describe_entries, describe_file, describe_weights
 from divacli.backbones.inert import Inert
 from divacli.backbones.onnx_file import is_onnx
@@ -32,13 +40,18 @@ class Checkpoint:
         path: The file.
         entries: The sets of named tensors in it; at least one.
         asked: The entry that the user names; None: the one that fits the network.
-        network: The name of the network that the file itself states; "" where it states none.
+        settings: Plain values that the file states beside the weights, by name.
     """
 
     path: Path
     entries: tuple[Entry, ...]
     asked: str | None = None
-    network: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def network(self) -> str:
+        """The name of the network that the file itself states; "" where it states none."""
+        return network_named(self.settings)
 
     @property
     def main(self) -> Entry:
@@ -108,7 +121,7 @@ def read_checkpoint(path: Path, entry: str | None = None) -> Checkpoint:
     """
     with open_checkpoint(path) as stream:
         content = _read(stream, path)
-    return Checkpoint(path, _with_tensors(content, path), entry, network_named(content))
+    return Checkpoint(path, _with_tensors(content, path), entry, settings_of(content))
 
 
 def clean(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:

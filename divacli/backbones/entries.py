@@ -32,6 +32,10 @@ _MOST = 100_000
 _DEEPEST = 16
 """Containers within each other that are looked into."""
 
+_PLAIN = (str, int, float, bool)
+_SHORT, _TEXT = 50, 200
+"""Entries of a list, and letters of a text, that are still settings."""
+
 _LONGEST = 1_000
 """Longer lists hold numbers of a training, and no weights."""
 
@@ -76,15 +80,34 @@ def is_averaged(name: str) -> bool:
     return _AVERAGED.search(name) is not None
 
 
-def network_named(content: Any) -> str:
-    """The name of the network that a file states beside the weights; "" where it states none."""
+def settings_of(content: Any) -> dict[str, Any]:
+    """Plain values that a file states beside the weights: names, numbers and short lists, by name.
+
+    Args:
+        content: As for `entries_of`.
+    """
     values = _items(content)
+    found: dict[str, Any] = {}
     for place in _SETTINGS:
         settings = values if not place else _items(values.get(place))
-        for key in _NETWORK_NAMES:
-            if isinstance(name := settings.get(key), str) and name:
-                return name
-    return ""
+        found |= {
+            key: value
+            for key, value in settings.items()
+            if isinstance(key, str) and key not in found and _is_plain(value)
+        }
+    return found
+
+
+def network_named(settings: Mapping[str, Any]) -> str:
+    """The name of the network among the settings that a file states; "" where there is none."""
+    names = (settings.get(key) for key in _NETWORK_NAMES)
+    return next((name for name in names if isinstance(name, str) and name), "")
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return len(value) <= _SHORT and all(type(one) in _PLAIN for one in value)
+    return type(value) in _PLAIN and not (isinstance(value, str) and len(value) > _TEXT)
 
 
 def _walk(content: Any) -> Iterator[tuple[str, Mapping[Any, Any]]]:

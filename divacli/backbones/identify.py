@@ -26,7 +26,6 @@ _SIGNATURES = (
     (rb"\x89PNG", "a PNG image"),
     (rb"\x89HDF", "an HDF5 file, as Keras writes"),
     (rb"\x93NUMPY", "a NumPy array"),
-    (rb"\x1f\x8b", "a gzip-compressed file: decompress it first"),
     (rb".{4}ORTM", "onnxruntime's own format (.ort): give the .onnx file that it was made from"),
     (rb".{257}ustar", "a tar archive: unpack it first"),
     (rb"PK\x03\x04", "a zip archive cut short, as an interrupted download leaves it"),

@@ -15,11 +15,15 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
+from divacli.backbones.packed import GZIP, packed_again, unzipped
 from divacli.errors import ModelError, listed
 from divacli.files.regular import open_regular, reason
 
 CHECKPOINT_BYTES = 64 << 30
 """The most that a file of weights may have."""
+
+_GROWTH = 20
+"""How many times larger than gzip's file its content may be; weights hardly shrink."""
 
 SMALL = 1 << 28
 """Bytes that may come out of a file, or of a tensor in it, beyond what the file holds."""
@@ -36,14 +40,16 @@ UNREADABLE = (
 """What Python raises for a zip archive that is damaged."""
 
 
-def open_checkpoint(path: Path) -> io.BufferedReader:
-    """Open a file of weights or a whole network.
+def open_checkpoint(path: Path) -> BinaryIO:
+    """Open a file of weights or a whole network; of gzip its content, of an unpacked one all of its files.
 
     Raises:
         ModelError: There is no such file, it is no regular file, or it is too large.
     """
+    if path.is_dir():
+        return packed_again(path, CHECKPOINT_BYTES)
     try:
-        return open_regular(path, CHECKPOINT_BYTES)
+        stream = open_regular(path, CHECKPOINT_BYTES)
     except FileNotFoundError as error:
         raise ModelError(
             f"no file {path}", expected="a checkpoint file", hint="check the path after --checkpoint"
@@ -54,6 +60,13 @@ def open_checkpoint(path: Path) -> io.BufferedReader:
             expected="a checkpoint file",
             hint="check the path after --checkpoint",
         ) from error
+    start = stream.read(len(GZIP))
+    held = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    if start != GZIP:
+        return stream
+    with stream:
+        return unzipped(stream, path, min(CHECKPOINT_BYTES, SMALL + _GROWTH * held))
 
 
 def member_names(stream: BinaryIO, path: Path) -> list[str]:
