@@ -20,6 +20,10 @@ RGB = 3
 _WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 
 
+_FILLS = ("normal_", "uniform_", "erfinv_", "clamp_", "mul_", "add_", "fill_", "zero_", "trunc_normal_")
+"""Methods that give fresh weights their values: on tensors without storage they take time for nothing."""
+
+
 class _WeightsOnMeta(TorchFunctionMode):
     """Makes `torch.empty` give tensors without storage.
 
@@ -32,6 +36,10 @@ class _WeightsOnMeta(TorchFunctionMode):
         self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = dict(kwargs or {})
+        if getattr(func, "__name__", "") in _FILLS:
+            filled = args[0] if args else kwargs.get("tensor")
+            if isinstance(filled, Tensor) and filled.is_meta:
+                return filled
         if func is torch.empty:
             kwargs["device"] = "meta"
         return func(*args, **kwargs)
