@@ -180,7 +180,8 @@ def _read(stream: BinaryIO, path: Path) -> Any:
     raise ModelError(
         f"{path} is not a checkpoint: it looks like {describe_file(start, names)}",
         expected="a file written by torch.save or safetensors",
-        hint="fetch or save the file again",
+        hint="fetch or save the file again; a network of another framework is exported to ONNX: "
+        "--checkpoint model.onnx",
     )
 
 

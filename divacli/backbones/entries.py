@@ -47,10 +47,12 @@ class Entry:
     Attributes:
         name: The keys that lead to it, with dots between them; "" for the file itself.
         weights: Tensor by name, as the file has them.
+        numbered: Whether the file has numbers in place of the names of the outermost modules.
     """
 
     name: str
     weights: dict[str, Tensor]
+    numbered: bool = False
 
 
 def entries_of(content: Any) -> list[Entry]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from divacli.backbones.checkpoint import Checkpoint, clean, precision_notes
 from divacli.backbones.entries import USUAL, WRAPPERS, Entry, common_prefix, is_averaged, shared_prefix
+from divacli.backbones.numbered import renamed
 from divacli.errors import Advice, ModelError, listed
 
 _ACTS_ON_TRUNK = re.compile(
@@ -31,6 +32,7 @@ class Fit:
         foreign: Tensors beside the weights that are no part of the network, such as those of a loss.
         n_classes: Rows of the head; None where it has none in the file, or one of another form.
         precision: Sentences on the precisions that the weights were converted from.
+        numbered: Whether the file has numbers for names, and the order of the modules counts.
     """
 
     weights: dict[str, Tensor] = field(repr=False)
@@ -40,6 +42,7 @@ class Fit:
     foreign: tuple[str, ...]
     n_classes: int | None
     precision: tuple[str, ...]
+    numbered: bool = False
 
     def place(self, checkpoint: Checkpoint) -> str:
         """Where the weights are from, for people, with what else might be meant."""
@@ -53,6 +56,8 @@ class Fit:
     def notes(self) -> tuple[str, ...]:
         """What was put aside, in sentences for the user."""
         notes = list(self.precision)
+        if self.numbered:
+            notes.append("the file has numbers for the names of the network's parts: taken in their order")
         if self.n_classes is None:
             what = f"{listed(list(self.aside), limit=3)} put aside" if self.aside else "the file has none"
             notes.append(f"head: {what}; features do not need one")
@@ -106,6 +111,7 @@ def fit(checkpoint: Checkpoint, state: Mapping[str, Tensor], heads: Collection[s
         foreign=tuple(key.removeprefix(chosen.prefix) for key in chosen.foreign),
         n_classes=chosen.n_classes,
         precision=precision_notes(read.values()),
+        numbered=chosen.numbered,
     )
 
 
@@ -117,7 +123,10 @@ def fits(checkpoint: Checkpoint, state: Mapping[str, Tensor], heads: Collection[
 def _trials(checkpoint: Checkpoint, wanted: _Wanted) -> list[_Trial]:
     """All places of a file where a network's weights may be, compared with it."""
     tried = [
-        _Trial(wanted, entry, prefix) for entry in checkpoint.entries for prefix in wanted.prefixes(entry)
+        _Trial(wanted, one, prefix)
+        for entry in checkpoint.entries
+        for one in filter(None, (entry, renamed(entry, wanted.state)))
+        for prefix in wanted.prefixes(one)
     ]
     asked = checkpoint.asked
     return tried if asked is None else [trial for trial in tried if trial.is_called(asked)]
@@ -179,7 +188,7 @@ class _Trial:
     """
 
     def __init__(self, wanted: _Wanted, entry: Entry, prefix: str) -> None:
-        self.weights = entry.weights
+        self.weights, self.numbered = entry.weights, entry.numbered
         self._entry, self.prefix = entry, prefix
         self.keys: dict[str, str] = {}
         self.aside: list[str] = []

@@ -21,11 +21,17 @@ _SIGNATURES = (
         rb"version https://git-lfs",
         "a Git LFS pointer: the text that stands for a file not fetched (git lfs pull)",
     ),
+    (rb"\s*<\?xml[^>]*>\s*<net\b", "a network of OpenVINO"),
     (rb"\s*<(!doctype|html|\?xml)", "a web page or XML: the download gave a page in place of the file"),
     (rb"\xff\xd8\xff", "a JPEG image"),
     (rb"\x89PNG", "a PNG image"),
     (rb"\x89HDF", "an HDF5 file, as Keras writes"),
     (rb"\x93NUMPY", "a NumPy array"),
+    (rb".{4}TFL3", "a network of TensorFlow Lite"),
+    (rb"(ftrt|ptrt)", "an engine of TensorRT, which runs on one kind of GPU"),
+    (rb"GGUF", "a GGUF file, as language models are kept in"),
+    (rb"[\x81-\x8f]\xa6params", "weights of Flax"),
+    (rb"\s*\{", "JSON: the folder of a Hugging Face model is given as a whole, --checkpoint FOLDER"),
     (rb".{4}ORTM", "onnxruntime's own format (.ort): give the .onnx file that it was made from"),
     (rb".{257}ustar", "a tar archive: unpack it first"),
     (rb"PK\x03\x04", "a zip archive cut short, as an interrupted download leaves it"),
@@ -64,6 +70,10 @@ def describe_file(start: bytes, names: list[str]) -> str:
     """
     if not start:
         return "an empty file"
+    if any(name.endswith("model.weights.h5") for name in names):
+        return "a network of Keras"
+    if any(name.endswith(".npy") for name in names):
+        return "an .npz of NumPy, as JAX keeps weights in: embeddings in one are DATA"
     if names:
         return f"a zip archive of other things ({listed(names, limit=3)})"
     for pattern, description in _SIGNATURES:

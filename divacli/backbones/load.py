@@ -108,7 +108,8 @@ def load_backbone(
         notes = (f"{checkpoint} is a Hugging Face network: read as --model {HF}{folder}",)
         model, checkpoint = f"{HF}{folder}", None
     if model is not None and model.startswith(HF):
-        _check_alone(model, {"checkpoint": checkpoint, "weights": weights, "image-size": image_size})
+        others = {"checkpoint": checkpoint, "weights": weights, "image-size": image_size, "entry": entry}
+        _check_alone(model, others)
         source = from_huggingface(model)
         if not plain and source.headless:
             raise _not_linearized(linearize, model, "it has no classifier")
@@ -122,6 +123,12 @@ def load_backbone(
         if (kind := archive_kind(checkpoint)) is not None:
             if not plain:
                 raise _not_linearized(linearize, str(checkpoint), "it was exported to be run as it is")
+            if entry is not None:
+                raise ModelError(
+                    f"--entry {entry} with {checkpoint}, a whole network",
+                    expected="--entry with a file of several sets of weights",
+                    hint="leave --entry out",
+                )
             return _from_archive(checkpoint, kind, layer, image_size)
         read = read_checkpoint(checkpoint, entry)
         model = recognised(read)
@@ -137,7 +144,7 @@ def load_backbone(
 
 
 def note_before(model: str | nn.Module | None, checkpoint: Path | None, weights: str | None) -> str | None:
-    """What to say of a network before it is loaded: that code runs, or what is downloaded; None for neither.
+    """What to say of a network before it is loaded: what runs, is downloaded, or takes a while; or None.
 
     Args:
         model: As for `load_backbone`, and so are the others.
@@ -153,7 +160,12 @@ def note_before(model: str | nn.Module | None, checkpoint: Path | None, weights:
         return factory_file(model).note if is_user_file(model) else None
     if checkpoint is None:
         return None if weights is not None else default_note()
-    if huggingface_folder(checkpoint) or archive_kind(checkpoint) in (None, "onnx"):  # ONNX is data, not code
+    if huggingface_folder(checkpoint):
+        return None
+    kind = archive_kind(checkpoint)
+    if kind is None:
+        return f"{checkpoint}: no network was named: it is looked for among those of torchvision and timm"
+    if kind == "onnx":  # data, not code
         return None
     return f"{checkpoint} is a whole network, which is run as code: use only files you trust"
 

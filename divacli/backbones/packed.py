@@ -16,6 +16,9 @@ GZIP = b"\x1f\x8b"
 """How a file that gzip compressed begins."""
 
 _PART = 1 << 20  # bytes
+_WEIGHTS = (".safetensors", ".ckpt", ".pth", ".pt", ".bin")
+"""How files of weights are mostly called."""
+
 _PICKLE = "data.pkl"
 _MOST_FILES = 100_000
 
@@ -66,7 +69,7 @@ def packed_again(folder: Path, most: int) -> io.BytesIO:
         raise ModelError(
             f"{folder} is a folder, and no checkpoint that was unpacked",
             expected="a file of weights, or the folder of a Hugging Face model with its config.json",
-            hint="give the file in it: --checkpoint FOLDER/FILE",
+            hint=_what_to_give(folder),
         )
     made = io.BytesIO()
     left = most
@@ -86,3 +89,15 @@ def packed_again(folder: Path, most: int) -> io.BytesIO:
         ) from error
     made.seek(0)
     return made
+
+
+def _what_to_give(folder: Path) -> str:
+    """What to give in place of a folder that is no checkpoint, by what lies in it."""
+    if (folder / "saved_model.pb").exists():
+        return "it is a network of TensorFlow: export it to ONNX, and give --checkpoint model.onnx"
+    if (folder / "adapter_config.json").exists():
+        return "it holds an adapter of peft alone: merge_and_unload() adds it to its network; save that"
+    within = [one.parent for one in folder.glob("*/config.json")]
+    files = [one for kind in _WEIGHTS for one in sorted(folder.glob(f"*{kind}"))]
+    newest = max(within, key=lambda one: one.stat().st_mtime, default=files[0] if files else None)
+    return f"give what is in it: --checkpoint {newest or 'FOLDER/FILE'}"
