@@ -20,7 +20,18 @@ RGB = 3
 _WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 
 
-_FILLS = ("normal_", "uniform_", "erfinv_", "clamp_", "mul_", "add_", "fill_", "zero_", "trunc_normal_")
+_FILLS = (
+    "kaiming_uniform_",
+    "normal_",
+    "uniform_",
+    "erfinv_",
+    "clamp_",
+    "mul_",
+    "add_",
+    "fill_",
+    "zero_",
+    "trunc_normal_",
+)
 """Methods that give fresh weights their values: on tensors without storage they take time for nothing."""
 
 
