@@ -258,22 +258,19 @@ def _from_archive(
     if isinstance(archive.network, OnnxNetwork):
         extractor = OnnxExtractor(archive.network, probe, layer)
         notes = (*notes, *extractor.notes)
-        title = "an ONNX network"
         name = f"{path.name} (ONNX)"
     elif isinstance(archive.network, torch.jit.ScriptModule):
         extractor = ScriptExtractor(archive.network, probe, layer)
-        title = "an archive of TorchScript"
         name = f"{path.name} (TorchScript)"
     else:
         extractor = ExportExtractor(archive.network, probe, layer)
-        title = "an archive of torch.export"
         name = f"{path.name} (torch.export)"
     return tried_backbone(
         extractor,
         probe,
         name=name,
-        title=title,
-        weights=f"{path.name}, which holds the network too",
+        title=name,
+        weights="in the same file",
         transform=transform,
         batch_size=archive.batch_size,
         identity={"model": kind, **archive.identity},
