@@ -59,6 +59,8 @@ class Backbone:
             what = f"the {count} {self.title} gives"
         elif self.layer == EMBEDDING:
             what = f"the {count} {self.title} embeds an image in"
+        elif self.identity.get("model") == "onnx":
+            what = f"the {self.n_features:,} numbers of the tensor {self.layer} in {self.title}"
         else:
             what = f"{count} enter {self.layer} of {self.title}"
         return f"features: {what}; weights: {self.weights}"

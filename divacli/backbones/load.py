@@ -64,7 +64,7 @@ def load_backbone(
         checkpoint: Weights in a file of torch or safetensors; told by content, not by suffix.
         weights: In place of a checkpoint, published weights to download, for a name only: "DEFAULT", a member
             of torchvision's weights enum, or a tag of timm.
-        layer: The layer whose input is the features. None: the last `nn.Linear` that runs.
+        layer: The layer whose input is the features. None: as `with_feature_layer` finds it.
         image_size: Side of the square crop, where neither a factory's transform nor the archive fixes it.
         linearize: What features are gradients of; by default none: they are what goes into the layer.
         transform: Of a module, which has none of its own.
@@ -77,7 +77,7 @@ def load_backbone(
     Raises:
         ModelError: For whatever is wrong with the names, files, weights or the network.
     """
-    plain = linearize.plain  # refuses what is wrong with it before anything is read or downloaded
+    _ = linearize.plain  # refuses what is wrong with it before anything is read or downloaded
     if isinstance(model, nn.Module):
         if weights is not None or image_size is not None:
             raise ModelError(
@@ -87,60 +87,61 @@ def load_backbone(
             )
         read = None if checkpoint is None else read_checkpoint(checkpoint, entry)
         return _from_source(from_module(model, transform, read, key), layer, linearize)
-    if entry is not None and checkpoint is None:
-        raise ModelError(
-            f"--entry {entry} without a file", expected="--checkpoint with it", hint="leave --entry out"
-        )
     if transform is not None:
         raise ModelError(
             f"a transform with {'an archive' if model is None else model}",
             expected="a transform with a torch.nn.Module only: other networks have their own",
             hint="leave the transform out",
         )
-    if model is not None and model.startswith(CLIP):
-        if not plain:
-            raise _not_linearized(linearize, model, "its features are embeddings that texts share")
-        others = {"checkpoint": checkpoint, "weights": weights, "layer": layer, "image-size": image_size}
-        _check_alone(model, others)
-        return _from_source(from_clip(model), layer, linearize)
     notes: tuple[str, ...] = ()
     if model is None and checkpoint is not None and (folder := huggingface_folder(checkpoint)) is not None:
         notes = (f"{checkpoint} is a Hugging Face network: read as --model {HF}{folder}",)
         model, checkpoint = f"{HF}{folder}", None
-    if model is not None and model.startswith(HF):
-        others = {"checkpoint": checkpoint, "weights": weights, "image-size": image_size, "entry": entry}
-        _check_alone(model, others)
-        source = from_huggingface(model)
-        if not plain and source.headless:
-            raise _not_linearized(linearize, model, "it has no classifier")
+    if model is not None and model.startswith((CLIP, HF)):
+        others = {"checkpoint": checkpoint, "entry": entry, "weights": weights, "image-size": image_size}
+        source = _of_hub(model, others, layer, linearize)
         return _from_source(replace(source, notes=(*notes, *source.notes)), layer, linearize)
     if model is None and checkpoint is None and weights is None:
         model, weights = DEFAULT_MODEL, DEFAULT_WEIGHTS
-    _check_request(model, checkpoint, weights)
-    read = None
+    _check_request(model, checkpoint, weights, entry)
+    kind = None if model is not None or checkpoint is None else archive_kind(checkpoint)
+    if kind is not None and checkpoint is not None:
+        _check_archive(checkpoint, entry, linearize)
+        return _from_archive(checkpoint, kind, layer, image_size)
+    return _from_source(_of_weights(model, checkpoint, weights, image_size, entry), layer, linearize)
+
+
+def _of_hub(model: str, others: Mapping[str, object], layer: str | None, linearize: Linearize) -> Source:
+    """A network of transformers, which comes with its weights."""
+    if model.startswith(CLIP):
+        if not linearize.plain:
+            raise _not_linearized(linearize, model, "its features are embeddings that texts share")
+        _check_alone(model, {**others, "layer": layer})
+        return from_clip(model)
+    _check_alone(model, others)
+    source = from_huggingface(model)
+    if not linearize.plain and source.headless:
+        raise _not_linearized(linearize, model, "it has no classifier")
+    return source
+
+
+def _of_weights(
+    model: str | None,
+    checkpoint: Path | None,
+    weights: str | None,
+    image_size: int | None,
+    entry: str | None,
+) -> Source:
+    """A network whose code is at hand, with the weights of a file or published ones."""
+    read = None if checkpoint is None else read_checkpoint(checkpoint, entry)
     if model is None:
-        assert checkpoint is not None
-        if (kind := archive_kind(checkpoint)) is not None:
-            if not plain:
-                raise _not_linearized(linearize, str(checkpoint), "it was exported to be run as it is")
-            if entry is not None:
-                raise ModelError(
-                    f"--entry {entry} with {checkpoint}, a whole network",
-                    expected="--entry with a file of several sets of weights",
-                    hint="leave --entry out",
-                )
-            return _from_archive(checkpoint, kind, layer, image_size)
-        read = read_checkpoint(checkpoint, entry)
+        assert read is not None
         model = recognised(read)
-    elif checkpoint is not None:
-        read = read_checkpoint(checkpoint, entry)
     if is_user_file(model):
-        source = from_factory(model, read, image_size)
-    elif model.startswith(TIMM):
-        source = from_timm(model, read, weights, image_size)
-    else:
-        source = from_torchvision(model, read, weights, image_size)
-    return _from_source(source, layer, linearize)
+        return from_factory(model, read, image_size)
+    if model.startswith(TIMM):
+        return from_timm(model, read, weights, image_size)
+    return from_torchvision(model, read, weights, image_size)
 
 
 def note_before(model: str | nn.Module | None, checkpoint: Path | None, weights: str | None) -> str | None:
@@ -170,7 +171,24 @@ def note_before(model: str | nn.Module | None, checkpoint: Path | None, weights:
     return f"{checkpoint} is a whole network, which is run as code: use only files you trust"
 
 
-def _check_request(model: str | None, checkpoint: Path | None, weights: str | None) -> None:
+def _check_archive(checkpoint: Path, entry: str | None, linearize: Linearize) -> None:
+    if not linearize.plain:
+        raise _not_linearized(linearize, str(checkpoint), "it was exported to be run as it is")
+    if entry is not None:
+        raise ModelError(
+            f"--entry {entry} with {checkpoint}, which holds a whole network",
+            expected="--entry with a file of weights",
+            hint="leave --entry out",
+        )
+
+
+def _check_request(
+    model: str | None, checkpoint: Path | None, weights: str | None, entry: str | None
+) -> None:
+    if entry is not None and checkpoint is None:
+        raise ModelError(
+            f"--entry {entry} without a file", expected="--checkpoint with it", hint="leave --entry out"
+        )
     if model is None and checkpoint is None:
         raise ModelError(f"--weights {weights} without a network", expected="--model with it", hint=_EXAMPLES)
     if checkpoint is not None and weights is not None:
@@ -270,22 +288,19 @@ def _from_archive(
     if isinstance(archive.network, OnnxNetwork):
         extractor = OnnxExtractor(archive.network, probe, layer)
         notes = (*notes, *extractor.notes)
-        title = "an ONNX network"
         name = f"{path.name} (ONNX)"
     elif isinstance(archive.network, torch.jit.ScriptModule):
         extractor = ScriptExtractor(archive.network, probe, layer)
-        title = "an archive of TorchScript"
         name = f"{path.name} (TorchScript)"
     else:
         extractor = ExportExtractor(archive.network, probe, layer)
-        title = "an archive of torch.export"
         name = f"{path.name} (torch.export)"
     return tried_backbone(
         extractor,
         probe,
         name=name,
-        title=title,
-        weights=f"{path.name}, which holds the network too",
+        title=name,
+        weights="in the same file",
         transform=transform,
         batch_size=archive.batch_size,
         identity={"model": kind, **archive.identity},

@@ -195,7 +195,7 @@ def test_a_pickle_of_weights_is_the_same_model(clip_folder: Path, folder: Path) 
     assert both_identities(to_pickle(folder)) == both_identities(clip_folder)
 
 
-def test_a_pickle_that_wants_to_run_code_is_refused(folder: Path) -> None:
+def test_a_pickle_that_wants_to_run_code_runs_none(folder: Path) -> None:
     ran = folder / "ran"
 
     class Code:
@@ -204,7 +204,7 @@ def test_a_pickle_that_wants_to_run_code_is_refused(folder: Path) -> None:
 
     to_pickle(folder)
     torch.save({"text_projection.weight": Code()}, folder / "pytorch_model.bin")
-    with pytest.raises(ModelError, match="refers to the code"):
+    with pytest.raises(ModelError, match="holds a dictionary"):
         load_backbone(f"clip:{folder}")
     assert not ran.exists()
 

@@ -217,5 +217,5 @@ def test_a_folder_is_told_what_of_it_to_give(tmp_path, file, told):
 
 def test_an_entry_of_an_archive_is_refused(tmp_path):
     torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(48, 2))).save(tmp_path / "net.pt")
-    with pytest.raises(ModelError, match=r"--entry ema with .*, a whole network"):
+    with pytest.raises(ModelError, match=r"--entry ema with .*, which holds a whole network"):
         load_backbone(None, tmp_path / "net.pt", entry="ema", image_size=4)
