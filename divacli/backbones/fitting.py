@@ -55,11 +55,14 @@ class Fit:
         return tuple(notes)
 
 
-class Misfit(ModelError):
-    """Nothing in a checkpoint is the weights of a network."""
-
-
-def fit(checkpoint: Checkpoint, state: Mapping[str, Tensor], heads: Collection[str], name: str) -> Fit:
+def fit(
+    checkpoint: Checkpoint,
+    state: Mapping[str, Tensor],
+    heads: Collection[str],
+    name: str,
+    *,
+    resizable: bool = True,
+) -> Fit:
     """Find a network's weights in a file, wherever they lie and whatever stands before their names.
 
     All tensors before the head must be there, in their shapes. `num_batches_tracked` of batch normalisation
@@ -70,13 +73,17 @@ def fit(checkpoint: Checkpoint, state: Mapping[str, Tensor], heads: Collection[s
         state: The network's state dict; shapes and types count.
         heads: Names of the tensors of its head in it.
         name: What to call the network in a message.
+        resizable: Whether the network can be built with as many classes as the file has. If not, a head of
+            another size is put aside.
 
     Raises:
-        Misfit: Nothing in the file fits.
-        ModelError: Several things do.
+        ModelError: Nothing in the file fits, or several things do.
     """
-    wanted = _Wanted(dict(state), frozenset(heads))
-    tried = _trials(checkpoint, wanted)
+    wanted = _Wanted(dict(state), frozenset(heads), resizable=resizable)
+    everywhere = _trials(checkpoint, wanted)
+    tried = _asked(everywhere, checkpoint.asked)
+    if not tried:
+        raise _no_entry(checkpoint, everywhere)
     fitting = [trial for trial in tried if not trial.problems]
     if not fitting:
         raise _misfit(checkpoint, wanted, tried, name)
@@ -95,18 +102,35 @@ def fit(checkpoint: Checkpoint, state: Mapping[str, Tensor], heads: Collection[s
     )
 
 
-def fits(checkpoint: Checkpoint, state: Mapping[str, Tensor], heads: Collection[str]) -> bool:
-    """Tell whether a file holds the weights of a network; the arguments are those of `fit`."""
-    return any(not trial.problems for trial in _trials(checkpoint, _Wanted(dict(state), frozenset(heads))))
+def fits(
+    checkpoint: Checkpoint, state: Mapping[str, Tensor], heads: Collection[str], *, by_name: bool = False
+) -> bool:
+    """Tell whether a file holds the weights of a network.
+
+    Args:
+        checkpoint: As for `fit`, and so are the next two.
+        state: The network's state dict.
+        heads: Names of the tensors of its head in it.
+        by_name: Look at the names of tensors alone.
+    """
+    tried = _trials(checkpoint, _Wanted(dict(state), frozenset(heads)))
+    told = [trial.problems.keys() for trial in _asked(tried, checkpoint.asked)]
+    return any(not (kinds & {"missing", "unexpected"} if by_name else kinds) for kinds in told)
 
 
 def _trials(checkpoint: Checkpoint, wanted: _Wanted) -> list[_Trial]:
     """All places of a file where a network's weights may be, compared with it."""
-    tried = [
+    return [
         _Trial(wanted, entry, prefix) for entry in checkpoint.entries for prefix in wanted.prefixes(entry)
     ]
-    asked = checkpoint.asked
-    return tried if asked is None else [trial for trial in tried if trial.is_called(asked)]
+
+
+def _asked(tried: list[_Trial], asked: str | None) -> list[_Trial]:
+    """The places that the user names, in full or by the last part of the name; all of them for None."""
+    if asked is None:
+        return tried
+    named = [trial for trial in tried if trial.is_called(asked)]
+    return named or [trial for trial in tried if trial.name.endswith(f".{asked}")]
 
 
 class _Wanted:
@@ -115,9 +139,11 @@ class _Wanted:
     Args:
         state: Its state dict.
         heads: Names of its head's tensors.
+        resizable: Whether it can be built for another number of classes.
     """
 
-    def __init__(self, state: dict[str, Tensor], heads: frozenset[str]) -> None:
+    def __init__(self, state: dict[str, Tensor], heads: frozenset[str], *, resizable: bool = True) -> None:
+        self.resizable = resizable
         # A network may itself be a wrapper whose names all begin alike: that part is not compared.
         self.common = common_prefix(list(state))
         self.state = {key.removeprefix(self.common): tensor for key, tensor in state.items()}
@@ -203,7 +229,7 @@ class _Trial:
             self.n_classes = 0
             return
         names = {key.removeprefix(self.prefix): key for key in self.aside}
-        if names.keys() != wanted.heads:
+        if names.keys() != wanted.heads or not wanted.resizable:
             return
         shapes = [(self.weights[key].shape, wanted.state[own].shape) for own, key in names.items()]
         rows = {got[:1] for got, _ in shapes}
@@ -258,19 +284,23 @@ def _different(fitting: list[_Trial]) -> list[_Trial]:
     return kept
 
 
-def _misfit(checkpoint: Checkpoint, wanted: _Wanted, tried: list[_Trial], name: str) -> Misfit:
-    if not tried:
-        return Misfit(
-            f"{checkpoint.path} has no entry {checkpoint.asked!r} with weights",
-            expected=f"one of {listed([one.name or 'the file itself' for one in checkpoint.entries])}",
-            hint="leave --entry out, or name one of these",
-        )
+def _no_entry(checkpoint: Checkpoint, everywhere: list[_Trial]) -> ModelError:
+    fitting = [trial for trial in everywhere if not trial.problems]
+    names = dict.fromkeys(trial.name or "the file itself" for trial in fitting or everywhere)
+    return ModelError(
+        f"{checkpoint.path} has no entry {checkpoint.asked!r} with weights",
+        expected=f"one of {listed(list(names))}",
+        hint="leave --entry out, or name one of these",
+    )
+
+
+def _misfit(checkpoint: Checkpoint, wanted: _Wanted, tried: list[_Trial], name: str) -> ModelError:
     best = min(tried, key=lambda trial: sum(map(len, trial.problems.values())))
     problems = {**best.problems, "unexpected": [*best.problems.get("unexpected", []), *best.foreign]}
     told = "; ".join(
         f"{len(keys)} {kind}: {listed(keys, limit=3)}" for kind, keys in problems.items() if keys
     )
-    return Misfit(
+    return ModelError(
         f"{checkpoint.path} does not fit {name}: {told}",
         expected=f"the {len(wanted.state)} tensors of {name}",
         hint=f"name the network that the file was saved from; it looks like {checkpoint.describe()}",
@@ -323,14 +353,9 @@ def load_weights(
     state = module.state_dict()
     heads: list[str] = []
     layer = None
-    try:
-        found = fit(checkpoint, state, heads, name)
-    except Misfit as whole:
+    if not fits(checkpoint, state, heads):
         layer = head()
         heads = [key for key in state if layer is not None and key.startswith(f"{layer}.")]
-        try:
-            found = fit(checkpoint, state, heads, name)
-        except Misfit:
-            raise whole from None
+    found = fit(checkpoint, state, heads, name, resizable=False)
     put_into(module, found, heads)
     return found, layer if found.n_classes is None else None

@@ -98,6 +98,21 @@ def require_side(name: str, checkpoint: Checkpoint, side: int | None, image_size
 
 
 @dataclass(frozen=True)
+class Blueprint:
+    """How a library's network is built for the weights of a checkpoint.
+
+    Attributes:
+        build: Makes the network for a number of classes.
+        side: Of its images, in pixels, where the weights or the user say it; else None.
+        channels: Of its images.
+    """
+
+    build: Callable[[int], nn.Module]
+    side: int | None
+    channels: int
+
+
+@dataclass(frozen=True)
 class Built:
     """A network with the weights of a checkpoint.
 

@@ -10,6 +10,7 @@ from torchvision.transforms import Compose, Grayscale
 from divacli.backbones.checkpoint import Checkpoint
 from divacli.backbones.made_to_fit import (
     TOKENS,
+    Blueprint,
     Built,
     Expected,
     downloaded,
@@ -53,7 +54,8 @@ def from_timm(
     if checkpoint is None:
         built, side, channels = _published(model, weights, image_size), image_size, RGB
     else:
-        built, side, channels = _with_checkpoint(model, checkpoint, image_size)
+        plan = timm_blueprint(model, checkpoint, image_size)
+        built, side, channels = Built.fitting(plan.build, checkpoint, model), plan.side, plan.channels
     config = resolve_data_config({}, model=built.network)
     if side is not None:
         config["input_size"] = (channels, side, side)
@@ -90,10 +92,17 @@ def _published(model: str, weights: str | None, image_size: int | None) -> Built
     return Built(network, _classifier_of(network), False, f"published, {config.get('tag') or weights}", ())
 
 
-def _with_checkpoint(
-    model: str, checkpoint: Checkpoint, image_size: int | None
-) -> tuple[Built, int | None, int]:
-    """A network with the weights of a file, the side of its images where it is set, and their channels."""
+def timm_blueprint(model: str, checkpoint: Checkpoint, image_size: int | None = None) -> Blueprint:
+    """Say how a network of timm is built for the weights of a checkpoint.
+
+    Args:
+        model: Such as "timm:vit_tiny_patch16_224".
+        checkpoint: Its weights.
+        image_size: Side of the crop, as the user wants it; None: nothing is said.
+
+    Raises:
+        ModelError: The weights are for images of another size or number of channels.
+    """
     import timm
 
     name = model.removeprefix(TIMM)
@@ -110,7 +119,7 @@ def _with_checkpoint(
     def build(n_classes: int) -> nn.Module:
         return timm.create_model(name, num_classes=n_classes, **options)
 
-    return Built.fitting(build, checkpoint, model), side, expected.channels
+    return Blueprint(build, side, expected.channels)
 
 
 def _side_of(usual: nn.Module, expected: Expected) -> int | None:
