@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
+from itertools import takewhile
 from typing import Any, Protocol
 
 import torch
@@ -280,8 +281,8 @@ def with_feature_layer(
 def head_layer(network: nn.Module, probe: Tensor) -> str | None:
     """Name the last `nn.Linear` through which alone a network's output depends on the image; None for none.
 
-    Where two linear layers with as many outputs give the output together, as in networks distilled from
-    others, it is the last of them.
+    Where several linear layers that run last give the output together, each from an input of its own, it is
+    the last of them: networks distilled from others have two heads.
 
     Args:
         network: In evaluation mode.
@@ -304,27 +305,33 @@ def head_layer(network: nn.Module, probe: Tensor) -> str | None:
     if not ran:
         return None
     last = linears[ran[-1]]
-    alike = [linears[name] for name in dict.fromkeys(ran) if linears[name].out_features == last.out_features]
-    for modules in ([last], alike):
-        if _give_output(network, modules, probe, output):
-            return ran[-1]
+    if _give_output(network, [last], probe, output):
+        return ran[-1]
+    backwards = [linears[name] for name in reversed(ran)]
+    heads = list(takewhile(lambda module: module.out_features == last.out_features, backwards))
+    if _side_by_side(network, heads, probe) and _give_output(network, heads, probe, output):
+        return ran[-1]
     return None
+
+
+def _side_by_side(network: nn.Module, modules: list[nn.Linear], probe: Tensor) -> bool:
+    """Tell whether the first of several layers, which runs last, takes nothing from the others."""
+    last, *others = dict.fromkeys(modules)
+    with inputs_of(last) as inputs:
+        run_network(network, probe)
+        before = list(inputs)
+        with _all_the_same(others):
+            run_network(network, probe)
+    return bool(others) and all(map(torch.equal, before, inputs))
 
 
 def _give_output(network: nn.Module, modules: list[nn.Linear], probe: Tensor, output: Any) -> bool:
     """Tell whether a part of the output is the same for all images once some layers give all the same."""
-
-    def constant(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        return output[:1].expand_as(output).contiguous()
-
-    hooks = [module.register_forward_hook(constant) for module in modules]
     try:
-        replaced = run_network(network, probe)
+        with _all_the_same(modules):
+            replaced = run_network(network, probe)
     except ModelError:  # its code takes the layer's output for what it no longer is
         return False
-    finally:
-        for hook in hooks:
-            hook.remove()
     spreads = [
         (_spread(before), _spread(after))
         for before, after in zip(tensors_in(output), tensors_in(replaced), strict=True)
@@ -333,6 +340,21 @@ def _give_output(network: nn.Module, modules: list[nn.Linear], probe: Tensor, ou
     if not any(before for before, _ in spreads):
         return True  # of weights that are zero, say: nothing tells where its output comes from
     return any(after <= _CONSTANT * before for before, after in spreads if before)
+
+
+@contextmanager
+def _all_the_same(modules: list[nn.Linear]) -> Iterator[None]:
+    """Have layers give for every image what they give for the first one."""
+
+    def constant(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        return output[:1].expand_as(output).contiguous()
+
+    hooks = [module.register_forward_hook(constant) for module in modules]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _spread(rows: Tensor) -> float:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torchvision.transforms import Compose, Grayscale
 
 from divacli.backbones.checkpoint import Checkpoint
+from divacli.backbones.layer import OUTPUT
 from divacli.backbones.made_to_fit import (
     TOKENS,
     Blueprint,
@@ -89,7 +90,8 @@ def _published(model: str, weights: str | None, image_size: int | None) -> Built
     options = _sized(name, image_size)
     network = downloaded(lambda: timm.create_model(tagged, pretrained=True, **options), model, address)
     config: Any = network.pretrained_cfg
-    return Built(network, _classifier_of(network), False, f"published, {config.get('tag') or weights}", ())
+    last = _classifier_of(network)
+    return Built(network, last or OUTPUT, last is None, f"published, {config.get('tag') or weights}", ())
 
 
 def timm_blueprint(model: str, checkpoint: Checkpoint, image_size: int | None = None) -> Blueprint:
