@@ -12,6 +12,9 @@ from divacli.backbones.checkpoint import Checkpoint, clean, precision_notes
 from divacli.backbones.entries import USUAL, WRAPPERS, Entry, common_prefix, is_averaged, shared_prefix
 from divacli.errors import Advice, ModelError, listed
 
+HEAD = "head: "
+"""How the sentence begins that says what was put aside of a head."""
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -49,7 +52,7 @@ class Fit:
         notes = list(self.precision)
         if self.n_classes is None:
             what = f"{listed(list(self.aside), limit=3)} put aside" if self.aside else "the file has none"
-            notes.append(f"head: {what}; features do not need one")
+            notes.append(f"{HEAD}{what}; features do not need one")
         if self.n_foreign:
             notes.append(f"{self.n_foreign} tensors that are no part of the network were left aside")
         return tuple(notes)

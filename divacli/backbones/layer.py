@@ -308,21 +308,23 @@ def head_layer(network: nn.Module, probe: Tensor) -> str | None:
     if _give_output(network, [last], probe, output):
         return ran[-1]
     backwards = [linears[name] for name in reversed(ran)]
-    heads = list(takewhile(lambda module: module.out_features == last.out_features, backwards))
-    if _side_by_side(network, heads, probe) and _give_output(network, heads, probe, output):
-        return ran[-1]
-    return None
+    heads = list(dict.fromkeys(takewhile(lambda one: one.out_features == last.out_features, backwards)))
+    alone = len(heads) == 1 or not _side_by_side(network, heads, probe)
+    return None if alone or not _give_output(network, heads, probe, output) else ran[-1]
 
 
 def _side_by_side(network: nn.Module, modules: list[nn.Linear], probe: Tensor) -> bool:
     """Tell whether the first of several layers, which runs last, takes nothing from the others."""
-    last, *others = dict.fromkeys(modules)
+    last, *others = modules
     with inputs_of(last) as inputs:
         run_network(network, probe)
         before = list(inputs)
-        with _all_the_same(others):
-            run_network(network, probe)
-    return bool(others) and all(map(torch.equal, before, inputs))
+        try:
+            with _all_the_same(others):
+                run_network(network, probe)
+        except ModelError:  # its code takes their output for what it no longer is
+            return False
+    return all(map(torch.equal, before, inputs))
 
 
 def _give_output(network: nn.Module, modules: list[nn.Linear], probe: Tensor, output: Any) -> bool:
