@@ -25,6 +25,10 @@ OUTPUT = "output"
 _CONSTANT = 1e-2  # of how much an output differs between images, to be called the same for all of them
 
 
+_SCRIPT = "in the TorchScript interpreter"
+"""What the first line of an error of TorchScript says, whose last line has the reason."""
+
+
 class Extractor(Protocol):
     """A network that gives features in place of its output.
 
@@ -190,7 +194,8 @@ def run_network(network: Any, images: Tensor) -> Any:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        line = next(iter(str(error).strip().splitlines()), "")
+        lines = str(error).strip().splitlines() or [""]
+        line = lines[-1 if _SCRIPT in lines[0] else 0]
         raise ModelError(
             f"the network fails on images of shape {tuple(images.shape)}: {type(error).__name__}: {line}",
             expected=f"a network for float images (batch, {images.shape[1]}, height, width)",

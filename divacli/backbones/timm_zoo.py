@@ -128,10 +128,10 @@ def _side_of(usual: nn.Module, expected: Expected) -> int | None:
     """The image size that a Vision Transformer's position embeddings in a file are for; None for others."""
     patches: Any = getattr(usual, "patch_embed", None)
     embeddings = getattr(usual, "pos_embed", None)
-    if not isinstance(embeddings, Tensor) or not hasattr(patches, "num_patches"):
+    if not isinstance(embeddings, Tensor) or not getattr(patches, "grid_size", None):
         return None
     n_prefix = embeddings.shape[1] - patches.num_patches if embeddings.ndim == TOKENS else 0
-    return expected.side("pos_embed", patch=patches.patch_size[0], n_prefix=n_prefix)
+    return expected.side("pos_embed", patch=patches.img_size[0] // patches.grid_size[0], n_prefix=n_prefix)
 
 
 def _usual_side(network: nn.Module) -> int:
