@@ -34,9 +34,7 @@ SAMPLE = (
 
 TWO_HEADS = "several heads give the output together: features are what enters the last, timm's are of all"
 PERCEPTRON = "the head is a perceptron: features are what enters its last layer, timm's what enters its first"
-HIDDEN = "without classes the last linear layer is a hidden one: features are what enters it, not what it gives"
-    "without classes a hidden linear layer is the last, and features are what enters it, not what it gives"
-)
+HIDDEN = "without classes the last linear layer is a hidden one, whose input the features are"
 
 EXCEPTIONS = {
     r"crossvit_.*|efficientvim_.*|volo_.*|(deit|pit|levit).*_distilled_.*": TWO_HEADS,
