@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from divacli.backbones.checkpoint import Checkpoint, clean, precision_notes
 from divacli.backbones.entries import USUAL, WRAPPERS, Entry, common_prefix, is_averaged, shared_prefix
 from divacli.backbones.numbered import renamed
 from divacli.errors import Advice, ModelError, listed
+
+HEAD = "head: "
+"""How the sentence begins that says what was put aside of a head."""
 
 _ACTS_ON_TRUNK = re.compile(
     r"(^|[._])lora_|^(?!mask_|decoder_)\w*(token|prompt|pos_embed|position\w*_embedding)\w*$"
@@ -60,7 +63,7 @@ class Fit:
             notes.append("the file has numbers for the names of the network's parts: taken in their order")
         if self.n_classes is None:
             what = f"{listed(list(self.aside), limit=3)} put aside" if self.aside else "the file has none"
-            notes.append(f"head: {what}; features do not need one")
+            notes.append(f"{HEAD}{what}; features do not need one")
         if self.foreign:
             n, parts = len(self.foreign), list(dict.fromkeys(map(_outermost, self.foreign)))
             what = (
@@ -72,11 +75,14 @@ class Fit:
         return tuple(notes)
 
 
-class Misfit(ModelError):
-    """Nothing in a checkpoint is the weights of a network."""
-
-
-def fit(checkpoint: Checkpoint, state: Mapping[str, Tensor], heads: Collection[str], name: str) -> Fit:
+def fit(
+    checkpoint: Checkpoint,
+    state: Mapping[str, Tensor],
+    heads: Collection[str],
+    name: str,
+    *,
+    resizable: bool = True,
+) -> Fit:
     """Find a network's weights in a file, wherever they lie and whatever stands before their names.
 
     All tensors before the head must be there, in their shapes. `num_batches_tracked` of batch normalisation
@@ -87,15 +93,17 @@ def fit(checkpoint: Checkpoint, state: Mapping[str, Tensor], heads: Collection[s
         state: The network's state dict; shapes and types count.
         heads: Names of the tensors of its head in it.
         name: What to call the network in a message.
+        resizable: Whether the network can be built with as many classes as the file has. If not, a head of
+            another size is put aside.
 
     Raises:
-        Misfit: Nothing in the file fits.
-        ModelError: Several things do.
+        ModelError: Nothing in the file fits, or several things do.
     """
-    wanted = _Wanted(dict(state), frozenset(heads))
-    tried = _trials(checkpoint, wanted)
+    wanted = _Wanted(dict(state), frozenset(heads), resizable=resizable)
+    everywhere = _trials(checkpoint, wanted)
+    tried = _asked(everywhere, checkpoint.asked)
     if not tried:
-        raise _no_entry(checkpoint, _trials(replace(checkpoint, asked=None), wanted))
+        raise _no_entry(checkpoint, everywhere)
     fitting = [trial for trial in tried if not trial.problems]
     if not fitting:
         raise _misfit(checkpoint, wanted, tried, name)
@@ -115,21 +123,64 @@ def fit(checkpoint: Checkpoint, state: Mapping[str, Tensor], heads: Collection[s
     )
 
 
-def fits(checkpoint: Checkpoint, state: Mapping[str, Tensor], heads: Collection[str]) -> bool:
-    """Tell whether a file holds the weights of a network; the arguments are those of `fit`."""
-    return any(not trial.problems for trial in _trials(checkpoint, _Wanted(dict(state), frozenset(heads))))
+def fits(
+    checkpoint: Checkpoint, state: Mapping[str, Tensor], heads: Collection[str], *, by_name: bool = False
+) -> bool:
+    """Tell whether a file holds the weights of a network.
+
+    Args:
+        checkpoint: As for `fit`, and so are the next two.
+        state: The network's state dict.
+        heads: Names of the tensors of its head in it.
+        by_name: Look at the names of tensors alone.
+    """
+    tried = _trials(checkpoint, _Wanted(dict(state), frozenset(heads)))
+    told = [trial.problems.keys() for trial in _asked(tried, checkpoint.asked)]
+    return any(not (kinds & {"missing", "unexpected"} if by_name else kinds) for kinds in told)
+
+
+def replaced_part(
+    checkpoint: Checkpoint, state: Mapping[str, Tensor], heads: Collection[str]
+) -> tuple[str, list[str]] | None:
+    """Find the part around a network's head that a file has another one for.
+
+    Scripts replace the whole `classifier` of a network, and with it layers before the last one. What enters
+    that part is all the same.
+
+    Args:
+        checkpoint: As for `fit`, and so are the others.
+        state: The network's state dict.
+        heads: Names of the tensors of its head in it.
+
+    Returns:
+        The name of the part and those of its tensors. None where the head alone is enough, or the file does
+        not fit before that part either.
+    """
+    if not heads or fits(checkpoint, state, heads):
+        return None
+    common = common_prefix(list(state))
+    part = common + list(heads)[-1].removeprefix(common).partition(".")[0]
+    tensors = [key for key in state if key.startswith(f"{part}.")]
+    wider = len(heads) < len(tensors) < len(state)
+    return (part, tensors) if wider and fits(checkpoint, state, tensors) else None
 
 
 def _trials(checkpoint: Checkpoint, wanted: _Wanted) -> list[_Trial]:
     """All places of a file where a network's weights may be, compared with it."""
-    tried = [
+    return [
         _Trial(wanted, one, prefix)
         for entry in checkpoint.entries
         for one in filter(None, (entry, renamed(entry, wanted.state)))
         for prefix in wanted.prefixes(one)
     ]
-    asked = checkpoint.asked
-    return tried if asked is None else [trial for trial in tried if trial.is_called(asked)]
+
+
+def _asked(tried: list[_Trial], asked: str | None) -> list[_Trial]:
+    """The places that the user names, in full or by the last part of the name; all of them for None."""
+    if asked is None:
+        return tried
+    named = [trial for trial in tried if trial.is_called(asked)]
+    return named or [trial for trial in tried if trial.name.endswith(f".{asked}")]
 
 
 class _Wanted:
@@ -138,9 +189,11 @@ class _Wanted:
     Args:
         state: Its state dict.
         heads: Names of its head's tensors.
+        resizable: Whether it can be built for another number of classes.
     """
 
-    def __init__(self, state: dict[str, Tensor], heads: frozenset[str]) -> None:
+    def __init__(self, state: dict[str, Tensor], heads: frozenset[str], *, resizable: bool = True) -> None:
+        self.resizable = resizable
         # A network may itself be a wrapper whose names all begin alike: that part is not compared.
         self.common = common_prefix(list(state))
         self.state = {key.removeprefix(self.common): tensor for key, tensor in state.items()}
@@ -227,7 +280,7 @@ class _Trial:
             self.n_classes = 0
             return
         names = {key.removeprefix(self.prefix): key for key in self.aside}
-        if names.keys() != wanted.heads:
+        if names.keys() != wanted.heads or not wanted.resizable:
             return
         shapes = [(self.weights[key].shape, wanted.state[own].shape) for own, key in names.items()]
         rows = {got[:1] for got, _ in shapes}
@@ -283,22 +336,23 @@ def _different(fitting: list[_Trial]) -> list[_Trial]:
     return kept
 
 
-def _no_entry(checkpoint: Checkpoint, there: list[_Trial]) -> Misfit:
-    names = dict.fromkeys(trial.name or "the file itself" for trial in there)
-    return Misfit(
+def _no_entry(checkpoint: Checkpoint, everywhere: list[_Trial]) -> ModelError:
+    fitting = [trial for trial in everywhere if not trial.problems]
+    names = dict.fromkeys(trial.name or "the file itself" for trial in fitting or everywhere)
+    return ModelError(
         f"{checkpoint.path} has no entry {checkpoint.asked!r} with weights",
         expected=f"one of {listed(list(names))}",
         hint="leave --entry out, or name one of these",
     )
 
 
-def _misfit(checkpoint: Checkpoint, wanted: _Wanted, tried: list[_Trial], name: str) -> Misfit:
+def _misfit(checkpoint: Checkpoint, wanted: _Wanted, tried: list[_Trial], name: str) -> ModelError:
     best = min(tried, key=lambda trial: sum(map(len, trial.problems.values())))
     problems = {**best.problems, "unexpected": [*best.problems.get("unexpected", []), *best.foreign]}
     told = "; ".join(
         f"{len(keys)} {kind}: {listed(keys, limit=3)}" for kind, keys in problems.items() if keys
     )
-    return Misfit(
+    return ModelError(
         f"{checkpoint.path} does not fit {name}: {told}",
         expected=f"the {len(wanted.state)} tensors of {name}",
         hint=f"name the network that the file was saved from; it looks like {checkpoint.describe()}",
@@ -357,14 +411,11 @@ def load_weights(
     state = module.state_dict()
     heads: list[str] = []
     layer = None
-    try:
-        found = fit(checkpoint, state, heads, name)
-    except Misfit as whole:
+    if not fits(checkpoint, state, heads):
         layer = head()
         heads = [key for key in state if layer is not None and key.startswith(f"{layer}.")]
-        try:
-            found = fit(checkpoint, state, heads, name)
-        except Misfit:
-            raise whole from None
+        if (replaced := replaced_part(checkpoint, state, heads)) is not None:
+            layer, heads = replaced
+    found = fit(checkpoint, state, heads, name, resizable=False)
     put_into(module, found, heads)
     return found, layer if found.n_classes is None else None

@@ -11,6 +11,7 @@ from divacli.backbones.shapes import (
     skeleton,
     torchvision_family,
     torchvision_names,
+    torchvision_state,
 )
 from divacli.errors import listed
 
@@ -121,7 +122,7 @@ def _torchvision_match(shapes: Shapes) -> tuple[str, int] | None:
     first = next(iter(shapes))
     for names in families.values():
         # Building all 80 takes seconds; one of each family tells whether the others are worth building.
-        if first not in skeleton(lambda name=names[0]: build_torchvision(name)):  # type: ignore[misc]
+        if first not in torchvision_state(names[0]):
             continue
         for name in names:
             n_classes = _classes_if_same(

@@ -14,17 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from divacli.errors import Advice, ModelError, listed
+from divacli.errors import ModelError, listed
 
 Head = tuple[Tensor, Tensor]
 
 OUTPUT = "output"
 """The module whose input the features are, where they are what the network gives."""
 
-_MOST_HEADS = 8
-"""Layers, from the last one back, that may be heads of a network with several outputs."""
 
-_CONSTANT = 1e-2  # of how much an output differs between images, to be called the same for all of them
+_SCRIPT = "in the TorchScript interpreter"
+"""What the first line of an error of TorchScript says, whose last line has the reason."""
 
 
 class Extractor(Protocol):
@@ -192,7 +191,8 @@ def run_network(network: Any, images: Tensor) -> Any:
     except (torch.OutOfMemoryError, ModelError):
         raise
     except Exception as error:
-        line = next(iter(str(error).strip().splitlines()), "")
+        lines = str(error).strip().splitlines() or [""]
+        line = lines[-1 if _SCRIPT in lines[0] else 0]
         raise ModelError(
             f"the network fails on images of shape {tuple(images.shape)}: {type(error).__name__}: {line}",
             expected=f"a network for float images (batch, {images.shape[1]}, height, width)",
@@ -230,168 +230,3 @@ def unknown_layer(layer: str, names: Iterable[str]) -> ModelError:
         expected=f"the name of one of its {len(known)} layers",
         hint=f"near or last ones: {listed(near)}" if near else "",
     )
-
-
-class OutputFeatures(nn.Module):
-    """A network whose output is the features, pooled as the input of a layer is.
-
-    Args:
-        network: It gives a tensor, or several of them: the first of two dimensions counts, else the first.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.output = nn.Identity()
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the features (b, d) float32 of images (b, c, h, w)."""
-        tensors = [tensor for tensor in tensors_in(self.network(images)) if tensor.is_floating_point()]
-        if not tensors:
-            raise ModelError(
-                "the network gives no tensor of floating numbers",
-                expected="features, or the output of a classifier",
-                hint="name the layer whose input to take with --layer",
-            )
-        chosen = next((tensor for tensor in tensors if tensor.ndim == 2), tensors[0])
-        return self.output(pooled(chosen, OUTPUT, into_linear=False))
-
-
-def with_feature_layer(
-    network: nn.Module, probe: Tensor, layer: str | None, head: str | None = None
-) -> tuple[nn.Module, str]:
-    """Find the layer whose input is the features.
-
-    It is the last `nn.Linear` that runs, where the network's output depends on the image through it alone: a
-    classifier's last layer, whatever activation follows. Where no linear layer is of that kind, the network
-    has no head, and its output is the features.
-
-    Args:
-        network: In evaluation mode.
-        probe: (b, c, h, w) different images to run it on, at least two.
-        layer: The layer that the user names. None: it is searched for.
-        head: Name of the network's last layer, where its source knows it: a convolution may be one.
-
-    Returns:
-        The network, or one around it that hands its output over, and the name of the layer.
-
-    Raises:
-        ModelError: The network fails on the probe, or has several heads that take different features.
-    """
-    if layer == OUTPUT and OUTPUT not in dict(network.named_modules()):
-        layer = None
-    elif layer is None:
-        layer = head_layer(network, probe, ask=head is None) or head
-    return (OutputFeatures(network).eval(), OUTPUT) if layer is None else (network, layer)
-
-
-def head_layer(network: nn.Module, probe: Tensor, *, ask: bool = False) -> str | None:
-    """Name the last `nn.Linear` through which alone a network's output depends on the image; None for none.
-
-    Where two linear layers with as many outputs give the output together, as in networks distilled from
-    others, it is the last of them.
-
-    Args:
-        network: In evaluation mode.
-        probe: As for `with_feature_layer`.
-        ask: Refuse a network with several outputs whose heads take different features.
-
-    Raises:
-        ModelError: The network fails on the probe, or is refused.
-    """
-    linears = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
-    ran: dict[str, Tensor] = {}  # what entered each, in the order of their last calls
-
-    def note(name: str, features: Tensor) -> None:
-        ran.pop(name, None)
-        ran[name] = features
-
-    hooks = [
-        module.register_forward_hook(lambda _, args, out, name=name: note(name, args[0] if args else out))
-        for name, module in linears.items()
-    ]
-    try:
-        output = run_network(network, probe)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if not ran:
-        return None
-    *_, last = ran
-    if ask and (named := _asked_for(network, {name: linears[name] for name in ran}, ran, probe, output)):
-        return named
-    alike = [linears[name] for name in ran if linears[name].out_features == linears[last].out_features]
-    for modules in ([linears[last]], alike):
-        constant, _ = _effect(network, modules, probe, output)
-        if constant:
-            return last
-    return None
-
-
-def _asked_for(
-    network: nn.Module, linears: dict[str, nn.Linear], inputs: dict[str, Tensor], probe: Tensor, output: Any
-) -> str | None:
-    """Name the head of a network's `logits` where it has several outputs; None for one head or one input.
-
-    Raises:
-        ModelError: Several heads take different features, and no output is called logits.
-    """
-    tensors = list(tensors_in(output))
-    heads: dict[str, set[int]] = {}
-    for name in list(reversed(linears))[: _MOST_HEADS if len(tensors) > 1 else 0]:
-        constant, changed = _effect(network, [linears[name]], probe, output)
-        if constant and constant == changed and not any(constant & other for other in heads.values()):
-            heads[name] = constant
-    first = next(iter(heads), "")
-    if all(torch.equal(inputs[name], inputs[first]) for name in heads):
-        return None
-    logits = output.get("logits") if isinstance(output, Mapping) else None
-    for name, given in heads.items():
-        if any(tensors[i] is logits for i in given):
-            return name
-    raise ModelError(
-        f"several layers give the network's outputs, of different features: {listed(list(heads))}",
-        expected="the name of the one whose input the features are",
-        hint=Advice(f"name it: {{layer}} {min(heads, key=lambda one: min(heads[one]))}"),
-    )
-
-
-def _effect(
-    network: nn.Module, modules: list[nn.Linear], probe: Tensor, output: Any
-) -> tuple[set[int], set[int]]:
-    """Give all images the same output of some layers.
-
-    Returns:
-        The tensors of the network's output, by number, that become the same for all images, and those that
-        change at all. Where all were the same before, as of weights that are zero, all become so: nothing
-        tells where they come from.
-    """
-
-    def constant(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        return output[:1].expand_as(output).contiguous()
-
-    hooks = [module.register_forward_hook(constant) for module in modules]
-    try:
-        replaced = run_network(network, probe)
-    except ModelError:  # its code takes the layer's output for what it no longer is
-        return set(), set()
-    finally:
-        for hook in hooks:
-            hook.remove()
-    pairs = {
-        i: (before, after)
-        for i, (before, after) in enumerate(zip(tensors_in(output), tensors_in(replaced), strict=True))
-        if before.is_floating_point() and before.ndim and len(before) == len(probe)
-    }
-    spreads = {i: _spread(before) for i, (before, _) in pairs.items()}
-    if not any(spreads.values()):
-        return set(pairs) or {-1}, set(pairs)
-    same_for_all = {
-        i for i, (_, after) in pairs.items() if spreads[i] > 0 and _spread(after) <= _CONSTANT * spreads[i]
-    }
-    return same_for_all, {i for i, (before, after) in pairs.items() if not torch.equal(before, after)}
-
-
-def _spread(rows: Tensor) -> float:
-    """How far the rows of a tensor (b, ...) lie from the first one, at most."""
-    return float((rows.float() - rows[:1].float()).abs().max()) if rows.numel() else 0.0

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from torch import Tensor, nn
 
 from divacli.backbones.checkpoint import Checkpoint, first_line
-from divacli.backbones.fitting import fit, put_into
+from divacli.backbones.fitting import fit, put_into, replaced_part
 from divacli.backbones.identify import IMAGENET_CLASSES
 from divacli.backbones.shapes import RGB, head_tensors, skeleton_state
 from divacli.errors import ModelError, listed
@@ -110,6 +110,21 @@ def require_side(name: str, checkpoint: Checkpoint, side: int | None, image_size
 
 
 @dataclass(frozen=True)
+class Blueprint:
+    """How a library's network is built for the weights of a checkpoint.
+
+    Attributes:
+        build: Makes the network for a number of classes.
+        side: Of its images, in pixels, where the weights or the user say it; else None.
+        channels: Of its images.
+    """
+
+    build: Callable[[int], nn.Module]
+    side: int | None
+    channels: int
+
+
+@dataclass(frozen=True)
 class Built:
     """A network with the weights of a checkpoint.
 
@@ -140,14 +155,18 @@ class Built:
             ModelError: The weights do not fit.
         """
         heads = head_tensors(build, IMAGENET_CLASSES)
-        found = fit(checkpoint, skeleton_state(lambda: build(IMAGENET_CLASSES)), heads, name)
+        head = module_of(heads)
+        state = skeleton_state(lambda: build(IMAGENET_CLASSES))
+        if (replaced := replaced_part(checkpoint, state, heads)) is not None:
+            head, heads = replaced
+        found = fit(checkpoint, state, heads, name, resizable=replaced is None)
         n_classes = found.n_classes or IMAGENET_CLASSES
         network = build(n_classes)
         put_into(network, found, heads)
         notes = [*found.notes, *checkpoint.notes_of(name)]
         if found.n_classes not in (None, IMAGENET_CLASSES):
             notes.append(f"checkpoint has {n_classes} classes: built {name} with a head of {n_classes}")
-        return cls(network, module_of(heads), found.n_classes is None, found.place(checkpoint), tuple(notes))
+        return cls(network, head, found.n_classes is None, found.place(checkpoint), tuple(notes))
 
 
 def module_of(tensors: list[str]) -> str | None:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from importlib.util import find_spec
 
-from torch import nn
+from torch import Tensor
 
 from divacli.backbones.checkpoint import Checkpoint
 from divacli.backbones.fitting import fits
 from divacli.backbones.identify import IMAGENET_CLASSES
-from divacli.backbones.shapes import (
-    build_torchvision,
-    skeleton_state,
-    torchvision_family,
-    torchvision_names,
-)
-from divacli.backbones.timm_zoo import TIMM
+from divacli.backbones.made_to_fit import Blueprint
+from divacli.backbones.shapes import skeleton_state, torchvision_family, torchvision_names, torchvision_state
+from divacli.backbones.timm_zoo import TIMM, timm_blueprint
+from divacli.backbones.torchvision_zoo import torchvision_blueprint
 from divacli.errors import ModelError, listed
 
 _ENOUGH = 4
@@ -56,14 +54,15 @@ def recognised(checkpoint: Checkpoint) -> str:
 
 def _stated(checkpoint: Checkpoint) -> str | None:
     name = checkpoint.network.removeprefix(TIMM)
-    if name in torchvision_names() and _fits(checkpoint, lambda: build_torchvision(name)):
+    if name in torchvision_names() and _fits_torchvision(checkpoint, name):
         return name
     if not name or find_spec("timm") is None:
         return None
     import timm
 
+    model = f"{TIMM}{name}"
     known = timm.is_model(name.partition(".")[0])
-    return f"{TIMM}{name}" if known and _fits(checkpoint, lambda: timm.create_model(name)) else None
+    return model if known and _fits_built(checkpoint, lambda: timm_blueprint(model, checkpoint)) else None
 
 
 def _of_torchvision(checkpoint: Checkpoint) -> Iterator[str]:
@@ -71,10 +70,8 @@ def _of_torchvision(checkpoint: Checkpoint) -> Iterator[str]:
     for name in torchvision_names():
         families.setdefault(torchvision_family(name), []).append(name)
     for names in families.values():
-        if _may_be(checkpoint, lambda name=names[0]: build_torchvision(name)):  # type: ignore[misc]
-            for name in names:
-                if _fits(checkpoint, lambda name=name: build_torchvision(name)):  # type: ignore[misc]
-                    yield name
+        if _may_be(checkpoint, torchvision_state(names[0])):
+            yield from (name for name in names if _fits_torchvision(checkpoint, name))
 
 
 def _of_timm(checkpoint: Checkpoint) -> Iterator[str]:
@@ -86,32 +83,43 @@ def _of_timm(checkpoint: Checkpoint) -> Iterator[str]:
     n_found = 0
     for module in timm.list_modules():
         names = timm.list_models(module=module)
-        if not names or not _may_be(checkpoint, lambda name=names[0]: timm.create_model(name)):  # type: ignore[misc]
+        if not names or not _may_be(checkpoint, skeleton_state(partial(timm.create_model, names[0]))):
             continue
         for name in names:
-            if _fits(checkpoint, lambda name=name: timm.create_model(name)):  # type: ignore[misc]
+            if _fits(checkpoint, skeleton_state(partial(timm.create_model, name))):
                 yield f"{TIMM}{name}"
                 n_found += 1
                 if n_found == _ENOUGH:
                     return
 
 
-def _may_be(checkpoint: Checkpoint, build: Callable[[], nn.Module]) -> bool:
+def _may_be(checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> bool:
     """Whether a file has the first tensor of a network's family: building all members takes seconds."""
-    try:
-        first = next(iter(skeleton_state(build)), "")
-    except (RuntimeError, OSError):  # it cannot be built without values
-        return False
+    first = next(iter(state), "")
     return any(
         key == first or key.endswith(f".{first}") for entry in checkpoint.entries for key in entry.weights
     )
 
 
-def _fits(checkpoint: Checkpoint, build: Callable[[], nn.Module]) -> bool:
-    """Whether the weights are those of a network, its head left aside."""
+def _fits_torchvision(checkpoint: Checkpoint, name: str) -> bool:
+    """Whether the weights are those of a torchvision network, as it usually is or built for them."""
+    usual = torchvision_state(name)
+    if _fits(checkpoint, usual):
+        return True
+    named = _fits(checkpoint, usual, by_name=True)
+    return named and _fits_built(checkpoint, lambda: torchvision_blueprint(name, checkpoint))
+
+
+def _fits_built(checkpoint: Checkpoint, blueprint: Callable[[], Blueprint]) -> bool:
+    """Whether the weights are those of a network that is built for them."""
     try:
-        state = skeleton_state(build)
-    except (RuntimeError, OSError):
+        plan = blueprint()
+    except ModelError:  # no network takes such images
         return False
+    return _fits(checkpoint, skeleton_state(lambda: plan.build(IMAGENET_CLASSES)))
+
+
+def _fits(checkpoint: Checkpoint, state: Mapping[str, Tensor], *, by_name: bool = False) -> bool:
+    """Whether the weights, or their names alone, are those of a network, its head left aside."""
     heads = [key for key, one in state.items() if one.ndim and one.shape[0] == IMAGENET_CLASSES]
-    return fits(checkpoint, state, heads)
+    return fits(checkpoint, state, heads, by_name=by_name)

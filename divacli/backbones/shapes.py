@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable
@@ -57,8 +58,11 @@ class _WeightsOnMeta(TorchFunctionMode):
 
 
 def skeleton_network(build: Callable[[], nn.Module]) -> nn.Module:
-    """Return the network that `build` makes, most of its tensors without values."""
-    with _WeightsOnMeta():
+    """Return the network that `build` makes, most of its tensors without values if it can be built so."""
+    try:
+        with _WeightsOnMeta():
+            return build()
+    except RuntimeError:  # it runs a part of itself, to learn what shape that gives
         return build()
 
 
@@ -123,6 +127,15 @@ def build_torchvision(
     if channels != RGB:
         _take_channels(network, channels)
     return network
+
+
+@functools.cache
+def torchvision_state(name: str) -> dict[str, Tensor]:
+    """Return the state dict of a torchvision network without auxiliary heads; it is not to be changed.
+
+    Most of its tensors have no values.
+    """
+    return skeleton_state(lambda: build_torchvision(name, tensors=()))
 
 
 def _take_channels(network: nn.Module, channels: int) -> None:

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from divacli.backbones.checkpoint import Checkpoint
+from divacli.backbones.feature_layer import head_layer
 from divacli.backbones.fitting import load_weights
-from divacli.backbones.layer import head_layer
 from divacli.backbones.transform import Transform, probe_images
 from divacli.errors import ModelError, listed
 

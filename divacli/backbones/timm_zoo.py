@@ -8,8 +8,10 @@ from torch import Tensor, nn
 from torchvision.transforms import Compose, Grayscale
 
 from divacli.backbones.checkpoint import Checkpoint
+from divacli.backbones.layer import OUTPUT
 from divacli.backbones.made_to_fit import (
     TOKENS,
+    Blueprint,
     Built,
     Expected,
     downloaded,
@@ -53,7 +55,8 @@ def from_timm(
     if checkpoint is None:
         built, side, channels = _published(model, weights, image_size), image_size, RGB
     else:
-        built, side, channels = _with_checkpoint(model, checkpoint, image_size)
+        plan = timm_blueprint(model, checkpoint, image_size)
+        built, side, channels = Built.fitting(plan.build, checkpoint, model), plan.side, plan.channels
     config = resolve_data_config({}, model=built.network)
     if side is not None:
         config["input_size"] = (channels, side, side)
@@ -87,13 +90,21 @@ def _published(model: str, weights: str | None, image_size: int | None) -> Built
     options = _sized(name, image_size)
     network = downloaded(lambda: timm.create_model(tagged, pretrained=True, **options), model, address)
     config: Any = network.pretrained_cfg
-    return Built(network, _classifier_of(network), False, f"published, {config.get('tag') or weights}", ())
+    last = _classifier_of(network)
+    return Built(network, last or OUTPUT, last is None, f"published, {config.get('tag') or weights}", ())
 
 
-def _with_checkpoint(
-    model: str, checkpoint: Checkpoint, image_size: int | None
-) -> tuple[Built, int | None, int]:
-    """A network with the weights of a file, the side of its images where it is set, and their channels."""
+def timm_blueprint(model: str, checkpoint: Checkpoint, image_size: int | None = None) -> Blueprint:
+    """Say how a network of timm is built for the weights of a checkpoint.
+
+    Args:
+        model: Such as "timm:vit_tiny_patch16_224".
+        checkpoint: Its weights.
+        image_size: Side of the crop, as the user wants it; None: nothing is said.
+
+    Raises:
+        ModelError: The weights are for images of another size or number of channels.
+    """
     import timm
 
     name = model.removeprefix(TIMM)
@@ -110,17 +121,17 @@ def _with_checkpoint(
     def build(n_classes: int) -> nn.Module:
         return timm.create_model(name, num_classes=n_classes, **options)
 
-    return Built.fitting(build, checkpoint, model), side, expected.channels
+    return Blueprint(build, side, expected.channels)
 
 
 def _side_of(usual: nn.Module, expected: Expected) -> int | None:
     """The image size that a Vision Transformer's position embeddings in a file are for; None for others."""
     patches: Any = getattr(usual, "patch_embed", None)
     embeddings = getattr(usual, "pos_embed", None)
-    if not isinstance(embeddings, Tensor) or not hasattr(patches, "num_patches"):
+    if not isinstance(embeddings, Tensor) or not getattr(patches, "grid_size", None):
         return None
     n_prefix = embeddings.shape[1] - patches.num_patches if embeddings.ndim == TOKENS else 0
-    return expected.side("pos_embed", patch=patches.patch_size[0], n_prefix=n_prefix)
+    return expected.side("pos_embed", patch=patches.img_size[0] // patches.grid_size[0], n_prefix=n_prefix)
 
 
 def _usual_side(network: nn.Module) -> int:

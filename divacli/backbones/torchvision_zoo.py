@@ -9,6 +9,7 @@ from torchvision import models
 from divacli.backbones.checkpoint import Checkpoint
 from divacli.backbones.identify import IMAGENET_CLASSES
 from divacli.backbones.made_to_fit import (
+    Blueprint,
     Built,
     Expected,
     downloaded,
@@ -18,7 +19,7 @@ from divacli.backbones.made_to_fit import (
     unknown_network,
     wrong_weights,
 )
-from divacli.backbones.shapes import build_torchvision, head_tensors, skeleton_state, torchvision_names
+from divacli.backbones.shapes import build_torchvision, head_tensors, torchvision_names, torchvision_state
 from divacli.backbones.source import Source
 from divacli.backbones.transform import preset_transform
 
@@ -72,21 +73,13 @@ def from_torchvision(
             weights=f"published, {member.name}",
             head=module_of(head_tensors(partial(build_torchvision, name), IMAGENET_CLASSES)),
         )
-    names = [key for entry in checkpoint.entries for key in entry.weights]
-    shape = Expected.of(checkpoint, skeleton_state(lambda: build_torchvision(name)))
-    side = None
-    if name.startswith(VIT):
-        side = shape.side("pos_embedding", patch=int(name.rpartition("_")[2]), n_prefix=1)
-        require_side(name, checkpoint, side, image_size)
-    built = Built.fitting(
-        lambda n: build_torchvision(name, n, names, image_size=side, channels=shape.channels),
-        checkpoint,
-        name,
-    )
+    plan = torchvision_blueprint(name, checkpoint)
+    require_side(name, checkpoint, plan.side, image_size)
+    built = Built.fitting(plan.build, checkpoint, name)
     return made(
         network=built.network,
         transform=preset_transform(
-            published.DEFAULT.transforms(), image_size or side, grey=shape.channels == 1
+            published.DEFAULT.transforms(), image_size or plan.side, grey=plan.channels == 1
         ),
         identity=identity,
         weights=built.weights,
@@ -94,3 +87,22 @@ def from_torchvision(
         head=built.head,
         headless=built.headless,
     )
+
+
+def torchvision_blueprint(name: str, checkpoint: Checkpoint) -> Blueprint:
+    """Say how a torchvision network is built for the weights of a checkpoint.
+
+    Args:
+        name: Of the network.
+        checkpoint: Its weights.
+
+    Raises:
+        ModelError: The weights are for images of another number of channels than 1 or 3.
+    """
+    names = [key for entry in checkpoint.entries for key in entry.weights]
+    expected = Expected.of(checkpoint, torchvision_state(name))
+    side = None
+    if name.startswith(VIT):
+        side = expected.side("pos_embedding", patch=int(name.rpartition("_")[2]), n_prefix=1)
+    build = partial(build_torchvision, name, tensors=names, image_size=side, channels=expected.channels)
+    return Blueprint(build, side, expected.channels)

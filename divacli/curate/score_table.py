@@ -27,6 +27,8 @@ from divacli.solve.provenance import grouping
 from divacli.solve.ridge_problem import SolveOptions, pose
 from divacli.solve.solution import Solution
 
+_NOTHING_KNOWN = {"features": None, "group": None, "n_groups": None}
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -39,8 +41,8 @@ class Scores:
         samples: The features, or None where they are not to be had.
         record: What the scores were made from; None likewise.
         missing: Why there are no features; empty where there are.
-        about: The groups that were left out as wholes, as `divacli.solve.provenance.grouping` says; None
-            where nothing is known of that.
+        about: What the features are, in a sentence, and the groups that were left out as wholes, as
+            `divacli.solve.provenance.grouping` says; None where nothing is known of that.
         solution: The solved problem, where it was solved now.
     """
 
@@ -50,7 +52,7 @@ class Scores:
     samples: Samples | None
     record: ScoreRecord | None
     missing: str = ""
-    about: Mapping[str, Any] = field(default_factory=lambda: {"group": None, "n_groups": None})
+    about: Mapping[str, Any] = field(default_factory=lambda: _NOTHING_KNOWN)
     solution: Solution | None = None
 
     @classmethod
@@ -60,7 +62,7 @@ class Scores:
         in_order = result.table.iloc[np.argsort(result.order)].reset_index(drop=True)
         solution = result.solution
         record = ScoreRecord(samples.store, solution.ridge, solution.loss, options, result.noise)
-        about = grouping(samples.manifest, options)
+        about = {"features": samples.network or None, **grouping(samples.manifest, options)}
         return cls(
             in_order, samples.manifest.folder, samples.failed, samples, record, about=about, solution=solution
         )
@@ -91,7 +93,7 @@ class Scores:
             return scores
         samples, failure = None, None
         try:
-            scores = replace(scores, about=grouping(manifest, record.options))
+            scores = replace(scores, about={**scores.about, **grouping(manifest, record.options)})
             samples = recorded_samples(record, manifest, cache, progress)
         except DivaError as error:
             failure = error

@@ -139,6 +139,7 @@ def evaluate_data(
         "n_test_shared": given.shared,
         "learners": [one.name for one in learners],
         "seeds": list(seeds),
+        "features": given.data.network or None,
         **grouping(given.data.manifest, options),
     }
     return EvaluateResult(evaluation, curve, about)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from divacli.backbones.fitting import HEAD
 from divacli.errors import Advice, ModelError, listed
 from divacli.features import Samples
 from divacli.features.samples import order_by_path
@@ -147,6 +148,13 @@ def require_head(samples: Samples) -> tuple[Tensor, Tensor]:
         ModelError: The features feed none.
     """
     if samples.head is None:
+        if aside := next((note for note in samples.notes if note.startswith(HEAD)), None):
+            raise ModelError(
+                f"--around-head: the network was loaded without its head; {aside}",
+                expected="a checkpoint whose head is the network's own last layer",
+                hint="leave --around-head out for a fresh head, or build the network with that head in a "
+                "factory: --model FILE.py:FACTORY",
+            )
         raise ModelError(
             "--around-head: these features feed no linear layer that is the network's output",
             expected="the input of the network's last linear layer as features, or among them",

@@ -182,7 +182,7 @@ def train(
             features = _first_features(images, backbone, progress, check)
         else:
             images.failed |= state["failed"]
-        samples = _samples(images, strict=strict)
+        samples = replace(_samples(images, strict=strict), network=backbone.sentence)
         if images.failed:
             told(left_out(samples.failed, "images"))
         classes = samples.manifest.classes

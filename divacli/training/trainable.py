@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from divacli.backbones.backbone import Backbone
+from divacli.backbones.fitting import HEAD
 from divacli.backbones.layer import unknown_layer
 from divacli.backbones.parts import last_block, within
 from divacli.errors import ModelError
@@ -17,6 +18,12 @@ def head_of(backbone: Backbone) -> nn.Linear:
         ModelError: There is none, or the network is an exported archive.
     """
     head = backbone.network.get_submodule(backbone.layer)
+    if aside := next((note for note in backbone.notes if note.startswith(HEAD)), None):
+        raise ModelError(
+            f"{backbone.name} was loaded without its head, which is trained here; {aside}",
+            expected="a checkpoint whose head is the network's own last layer",
+            hint="save the network with a linear head of your classes, even an untrained one",
+        )
     if backbone.head is None or not isinstance(head, nn.Linear):
         raise ModelError(
             f"{backbone.name}: what the layer {backbone.layer!r} gives is not the network's output",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from divacli.backbones.layer import LayerExtractor, head_layer
+from divacli.backbones.feature_layer import head_layer
+from divacli.backbones.layer import LayerExtractor
 from divacli.backbones.load import load_backbone
 from divacli.errors import ModelError
 

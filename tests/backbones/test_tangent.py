@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 from torchvision import models
 
-from divacli.backbones.layer import head_layer
+from divacli.backbones.feature_layer import head_layer
 from divacli.backbones.linearised.expression import PROJECTION, Linearize
 from divacli.backbones.linearised.gradients import SampleGradients
 from divacli.backbones.linearised.sketch import Sketch

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from divacli.backbones.checkpoint import read_checkpoint
+from divacli.backbones.feature_layer import with_feature_layer
 from divacli.backbones.fitting import Misfit, fit, put_into
 from divacli.backbones.identify import describe_file, describe_weights
-from divacli.backbones.layer import with_feature_layer
 from divacli.backbones.load import load_backbone
 from divacli.backbones.made_to_fit import Expected
 from divacli.errors import ModelError
