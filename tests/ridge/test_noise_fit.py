@@ -76,6 +76,12 @@ def test_slopes_by_hand_of_many_classes_and_of_bounds():
         require_equal_slopes(problem, point)
 
 
+def test_a_point_out_of_reach_has_no_slope_and_is_no_error():
+    problem, point = problem_of(3)
+    point[5:8] = -1e6  # rates of 0
+    assert not math.isfinite(problem.slope(point)[0])
+
+
 def by_hand(problem, point: torch.Tensor, *, sharp: bool) -> float:
     """The loss, from the model at the point."""
     model, samples, strength = problem.model(point), problem._samples, problem._strength

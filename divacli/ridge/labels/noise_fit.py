@@ -247,7 +247,7 @@ class _Problem:
         likelihood = torch.logsumexp(joint, dim=1, keepdim=True)
         penalty, found = self._penalty_slope(point)
         value = penalty - float(logs.mean()) - float(likelihood.sum())
-        of_joint, of_mean = -(joint - likelihood).exp(), torch.full_like(logs, -1 / (n * k))
+        of_joint, of_mean = -(joint - likelihood).exp(), torch.full_like(logs, -1 / max(n * k, 1))
         of_logs, of_rates, of_pairs = joint_back(of_joint, of_mean)
         of_heat, of_bias, of_mixing = logs_back(of_logs)
         found[0] = found[0] + of_heat

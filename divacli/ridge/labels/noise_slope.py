@@ -176,7 +176,9 @@ def dirichlet_slope(
 
     slope = torch.full_like(rates, -strength)
     total = float(-slope.sum())
-    of_rate = total * pair + total * rate / per_pair / (k - 1) - total * (1 - rate) / (1 - rate)
+    # Of tensors, for a rate may be 0 or 1: then no step is taken there.
+    of_pair, of_kept = total * mean / (mean / (k - 1)), total * (1 - mean) / (1 - mean)
+    of_rate = total * pair + float(of_pair) / (k - 1) - float(of_kept)
     of_rate = of_rate - total * kept + float((slope * of_class).sum()) / (k - 1)
     of_rate = of_rate + float((slope * wrong).sum()) - float((slope * right).sum())
     of_rates = _OPS.log_sigmoid_backward(slope * rate, rates, wrong_buffer)
