@@ -1,6 +1,7 @@
 """What every test stands on."""
 
 import json
+import math
 import os
 
 # Before torch is imported: its threads are not to spin while another process has the core.
@@ -9,6 +10,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import functools
 import hashlib
 import importlib.metadata
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,12 +24,19 @@ from tests.made import Forks
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 LONGEST = (
-    *("report/page/test_browser.py", "cli/test_processes.py", "faults/test_kills.py"),
-    *("faults/test_changes.py", "cli/test_numbers.py", "cli/test_extend.py", "ridge/test_noise.py"),
-    *("fuzz/test_command_line.py", "report/page/test_server.py", "training/test_train.py"),
-    *("ridge/test_device.py", "test_determinism.py", "files/test_staging.py", "cli/test_groups.py"),
-    *("cli/test_demo.py", "cli/test_prune.py", "cli/test_score.py", "api/test_commands.py"),
-    *("cli/test_pipelines.py", "test_notebook.py", "ridge/test_properties.py"),
+    *("report/page/test_browser.py", "cli/test_processes.py", "cli/test_torchrun.py", "faults/test_kills.py"),
+    *("ridge/test_noise.py", "test_determinism.py", "cli/test_groups.py", "cli/test_prune.py"),
+    *("cli/test_extend.py", "cli/test_numbers.py", "curate/test_reweight.py", "curate/test_extend.py"),
+    *("ridge/test_device.py", "ridge/test_worlds.py", "training/test_train.py", "cli/test_score.py"),
+    *(
+        "cli/test_demo.py",
+        "report/page/test_server.py",
+        "report/test_figures.py",
+        "report/page/test_report.py",
+    ),
+    *("fuzz/test_command_line.py", "faults/test_changes.py", "faults/test_damage.py", "faults/test_disk.py"),
+    *("api/test_commands.py", "cli/test_pipelines.py", "cli/test_around_head.py", "test_notebook.py"),
+    *("ridge/test_properties.py", "files/test_staging.py", "hostile/test_pickles.py", "doors/test_walks.py"),
 )
 """Files of tests that take longest. They begin, so that none of them is left when all others are done."""
 
@@ -46,10 +55,18 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture(scope="session")
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Folders for caches, in one: among those of all tests pytest looks for the next number each time."""
+    folder = tmp_path_factory.mktemp("caches")
+    return (folder / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_cache(caches: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep the user's feature cache out of the tests."""
-    cache = tmp_path_factory.mktemp("cache")
+    cache = next(caches)
+    cache.mkdir()
     monkeypatch.setenv("DIVA_CACHE_DIR", str(cache))
     return cache
 
@@ -91,13 +108,16 @@ def made_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     """Share between tests what is the same each time: most of the time of small commands goes there.
 
     The command line is made of the options once a process, not once a run, and so is it looked up which
-    versions are installed. A noise model is fitted once to the same numbers; tests of the model itself, in
-    `tests/ridge`, fit every time.
+    versions are installed. A noise model is fitted once to the same numbers, and chosen from two strengths of
+    its prior in place of five; tests of the model itself, in `tests/ridge`, fit every time and try all.
     """
     monkeypatch.setattr("typer.testing._get_command", command_of)
     monkeypatch.setattr("importlib.metadata.version", version_of)
     if request.path.parent.name != "ridge":
+        from divacli.ridge.labels.noise import fit_noise
+
         monkeypatch.setattr("divacli.ridge.labels.noise_choice.fit_shape", remembering())
+        monkeypatch.setitem(fit_noise.__kwdefaults__, "strengths", (math.inf, 300.0))
 
 
 @pytest.fixture(scope="session")

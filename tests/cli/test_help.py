@@ -29,9 +29,11 @@ COMMANDS = {
 SLOW = ("torch", "torchvision", "pandas", "pyarrow", "numpy", "sklearn", "matplotlib", "PIL", "fsspec")
 
 FIRST = """
-import json, sys
+import functools, json, sys
+import typer.main, typer.testing
 from typer.testing import CliRunner
 from divacli.cli.app import app
+typer.testing._get_command = functools.cache(typer.main.get_command)
 for line, expected in json.loads(sys.argv[1]):
     result = CliRunner().invoke(app, line.split())
     loaded = [name for name in sys.argv[2:] if name in sys.modules]

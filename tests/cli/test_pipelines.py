@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -55,16 +56,16 @@ def test_score_into_prune(images, model, factory, bash, tmp_path):
     )
 
 
-def test_another_format_through_a_quiet_pipe(blobs, bash, tmp_path):
-    data = blobs().file
-    options = "-q --format parquet -o -"
-    found = bash(f"$DIVA score {data} {options} | $DIVA prune - --keep 0.9 --force {options} > kept")
-    assert (found.returncode, found.stderr) == (0, "")
-    assert len(pd.read_parquet(tmp_path / "kept")) == 135
+def test_another_format_through_a_quiet_pipe(blobs, done):
+    options = ("-q", "--format", "parquet", "-o", "-")
+    scored = done("score", blobs().file, *options)
+    pruned = done("prune", "-", "--keep", "0.9", "--force", *options, stdin=scored.stdout_bytes)
+    assert scored.stderr == pruned.stderr == ""
+    assert len(pd.read_parquet(io.BytesIO(pruned.stdout_bytes))) == 135
 
 
 def test_a_reader_that_has_gone_is_no_traceback(blobs, bash):
-    data = blobs(n=6000, d=3).file
+    data = blobs(n=900, d=3).file
     found = bash(f"$DIVA score {data} -q -o - | head -1; echo ${{PIPESTATUS[0]}}")
     header, status = found.stdout.splitlines()
     assert header.startswith("rank,path,label")

@@ -95,7 +95,7 @@ def test_training_shows(samples, choice):
     truth = samples.manifest.table["label"].to_numpy()
     assert (learner(samples, samples, 0) == truth).mean() > 0.95
     few = samples.select(truth != "c")
-    assert set(learner(few, samples, 0)) == {"a", "b"}
+    assert set(replace(learner, epochs=1)(few, samples, 0)) == {"a", "b"}
 
 
 def test_an_evaluation_runs_it_once_a_seed(samples, choice):

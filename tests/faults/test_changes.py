@@ -45,8 +45,9 @@ embedding.stored_keys = changed
 """
 
 
-@pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize(
+    ("change", "workers"), [*((change, "0") for change in CHANGES), ("vanished", "2"), ("replaced", "2")]
+)
 def test_files_that_change_after_they_were_seen(
     change: str, workers: str, server: Server, folder: Path
 ) -> None:

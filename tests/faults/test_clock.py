@@ -12,7 +12,7 @@ from tests.faults.conftest import SMALL, Server, job_of, results
 JUMPING = """
 import random, time
 
-jump = random.Random({seed})
+jump = random.Random(0)
 now, now_ns = time.time, time.time_ns
 # An hour or a year back or ahead at every look.
 time.time = lambda: now() + jump.choice((-1, 1)) * jump.choice((3600, 86400 * 365))
@@ -28,7 +28,7 @@ time.time_ns = lambda: now_ns() - 60 * 10**9 * next(looks)
 """
 
 
-@pytest.mark.parametrize("clock", [JUMPING.format(seed=0), JUMPING.format(seed=1), BACKWARDS])
+@pytest.mark.parametrize("clock", [JUMPING, BACKWARDS])
 @pytest.mark.parametrize("command", ["embed", "score"])
 def test_clock_that_jumps_during_a_run_and_between_two(
     clock: str, command: str, server: Server, folder: Path, expected: dict

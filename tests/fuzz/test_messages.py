@@ -98,7 +98,7 @@ def odd_lines(draw: st.DrawFn, name: str) -> list[str]:
 @pytest.mark.parametrize("name", COMMANDS)
 @settings(
     derandomize=True,
-    max_examples=10,
+    max_examples=6,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

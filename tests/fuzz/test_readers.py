@@ -56,7 +56,7 @@ ROWS = st.lists(st.tuples(CELL, CELL, CELL), min_size=1, max_size=6)
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@settings(steady, max_examples=25)
+@settings(steady, max_examples=10)
 @given(data=st.data())
 def test_any_bytes(name: str, data: st.DataObject) -> None:
     """Nothing but what is documented is raised; what is read is the same when written and read again."""
@@ -67,7 +67,7 @@ def test_any_bytes(name: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize(("format", "delimiter"), [("csv", ","), ("tsv", "\t")])
-@settings(steady, max_examples=150)
+@settings(steady, max_examples=50)
 @given(
     rows=ROWS,
     end=st.sampled_from(["\n", "\r\n"]),
@@ -99,7 +99,7 @@ def test_delimited_rows_are_those_that_were_written(
 
 
 @pytest.mark.parametrize(("format", "delimiter"), [("csv", ","), ("tsv", "\t")])
-@settings(steady, max_examples=100)
+@settings(steady, max_examples=30)
 @given(rows=ROWS, data=st.data())
 def test_a_ragged_row_is_refused(
     format: str, delimiter: str, rows: list[tuple[str, str, str]], data: st.DataObject
@@ -124,7 +124,7 @@ VALUE = st.one_of(
 )
 
 
-@settings(steady, max_examples=150)
+@settings(steady, max_examples=50)
 @given(
     records=st.lists(st.dictionaries(st.one_of(st.sampled_from(TYPED), CELL), VALUE), min_size=1, max_size=5),
     ascii_only=st.booleans(),
@@ -166,7 +166,7 @@ COLUMN = st.one_of(
 )
 
 
-@settings(steady, max_examples=150)
+@settings(steady, max_examples=50)
 @given(column=COLUMN)
 def test_parquet_values_are_those_that_were_written(column: pa.Array) -> None:
     stream = io.BytesIO()
@@ -182,7 +182,7 @@ def test_parquet_values_are_those_that_were_written(column: pa.Array) -> None:
         assert [None if pd.isna(cell) else cell for cell in table["own"].tolist()] == wanted
 
 
-@settings(steady, max_examples=60)
+@settings(steady, max_examples=20)
 @given(
     names=st.lists(
         CELL.map(lambda name: name.rstrip("\0")).filter(str.strip), min_size=4, max_size=8, unique=True
@@ -225,7 +225,8 @@ def test_no_flipped_bit_changes_a_row(tmp_path: Path, format: str) -> None:
         )
     whole = file.read_bytes()
     refused = 0
-    for bit in range(0, 8 * len(whole), 5):
+    bits = range(0, 8 * len(whole), 23)  # each of the eight in turn
+    for bit in bits:
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << bit % 8
         file.write_bytes(damaged)
@@ -235,7 +236,7 @@ def test_no_flipped_bit_changes_a_row(tmp_path: Path, format: str) -> None:
             refused += 1
         else:
             assert table["label"].tolist() == labels
-    assert refused > 8 * len(whole) // 5 // 2
+    assert refused > len(bits) // 2
 
 
 @pytest.mark.parametrize("other", ["0.5", "null"])

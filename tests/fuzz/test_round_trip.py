@@ -117,7 +117,7 @@ def tables(draw: st.DrawFn) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("format", ["csv", "jsonl", "parquet"])
-@settings(steady, max_examples=150)
+@settings(steady, max_examples=50)
 @given(table=tables())
 def test_written_read_and_written_again(
     tmp_path_factory: pytest.TempPathFactory, format: str, table: pd.DataFrame
@@ -140,7 +140,7 @@ def test_written_read_and_written_again(
 
 
 @pytest.mark.parametrize("format", ["csv", "jsonl", "parquet"])
-@settings(steady, max_examples=150)
+@settings(steady, max_examples=50)
 @given(cells=st.lists(st.one_of(st.none(), NESTED), min_size=2, max_size=3))
 def test_lists_are_the_same_or_refused_by_name(
     tmp_path_factory: pytest.TempPathFactory, format: str, cells: list
@@ -194,7 +194,7 @@ FOLDER = st.lists(st.sampled_from(["f", "g", "h i"]), min_size=1, max_size=3).ma
 )
 
 
-@settings(steady, max_examples=300)
+@settings(steady, max_examples=100)
 @given(paths=st.lists(PATH, min_size=1, max_size=4), first=FOLDER, second=FOLDER, third=FOLDER)
 def test_relocating_composes_and_inverts(paths: list[str], first: Path, second: Path, third: Path) -> None:
     table = pd.DataFrame({"path": paths, "feature_source": paths})

@@ -13,7 +13,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from tests.doors.conftest import no_noise
 from tests.made import FACTORY, in_turn, write_images
+
+__all__ = ["no_noise"]
 
 NETWORK = f"""
 from pathlib import Path

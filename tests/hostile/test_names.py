@@ -74,7 +74,7 @@ texts = st.one_of(
 
 
 @given(texts)
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=200)
 def test_a_name_stays_where_it_is_put(text: str) -> None:
     name = safe_name(text)
     assert os.path.normpath(f"/safe/{name}") == f"/safe/{name}"
@@ -86,7 +86,7 @@ def test_a_name_stays_where_it_is_put(text: str) -> None:
 
 
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=12))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 def test_all_places_are_different_and_inside(given_names: list[tuple[str, str]]) -> None:
     labels, names = zip(*given_names, strict=True)
     places = laid_out(labels, names, [str(number) for number in range(len(names))])
@@ -99,7 +99,7 @@ def test_all_places_are_different_and_inside(given_names: list[tuple[str, str]])
 @given(labels=st.lists(texts.filter(str.strip), min_size=2, max_size=6, unique=True))
 @settings(
     deadline=None,
-    max_examples=60,
+    max_examples=25,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_files_are_made_below_the_folder_alone(

@@ -50,6 +50,11 @@ def assert_harmless(text: str) -> None:
     assert not forged, text
 
 
+@pytest.fixture(autouse=True)
+def no_noise() -> None:
+    """Here the noise model is fitted: it calls labels wrong, which summaries quote."""
+
+
 @pytest.fixture
 def screen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
     """What was written to standard error as if to a terminal, without the colours that Rich gives it."""

@@ -45,7 +45,7 @@ def is_number(cell: str) -> bool:
     return True
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     columns=st.dictionaries(
         st.one_of(

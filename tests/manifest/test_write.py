@@ -91,7 +91,7 @@ WEIGHT = st.floats(0, 1e12).map(lambda weight: float(f"{weight:.9g}"))
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     paths=st.lists(CELL, min_size=2, max_size=6, unique_by=os.path.normpath),
     labels=st.lists(CELL.filter(str.strip), min_size=2, max_size=2, unique=True),

@@ -251,11 +251,12 @@ def test_curves_show_what_was_written():
 
 @pytest.mark.parametrize("format", ["svg", "png", "pdf"])
 def test_bytes_depend_on_the_results_alone(format):
-    first = {name: rendered(figure, format) for name, figure in every_figure().items()}
-    again = {name: rendered(figure, format) for name, figure in every_figure().items()}
-    assert first == again
-    figure = every_figure()["confusions"]
-    assert rendered(figure, format) == rendered(figure, format)
+    # Each of them as SVG, where names are drawn at random; of the others what they hold beside the drawing.
+    names = list(every_figure()) if format == "svg" else ["ridge", "confusions"]
+    made, anew = every_figure(), every_figure()
+    first = {name: rendered(made[name], format) for name in names}
+    assert first == {name: rendered(anew[name], format) for name in names}
+    assert rendered(made["confusions"], format) == first["confusions"]
     assert all(b"20" + str(year).encode() + b"-" not in first["ridge"] for year in range(24, 60))
     head = {"svg": b"<?xml", "png": b"\x89PNG", "pdf": b"%PDF"}[format]
     assert all(content.startswith(head) for content in first.values())

@@ -3,6 +3,7 @@
 Without a GPU, `Elsewhere` keeps account of which tensors would lie on one. With one, results are compared.
 """
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -41,6 +42,9 @@ from divacli.ridge.fit.task import BATCH_ROWS, CUDA_BATCH_ROWS, default_batch_ro
 
 DEVICE = torch.device("meta")
 """The name of the device that `Elsewhere` pretends to have; no tensor of it is ever made."""
+
+STRENGTHS = (math.inf, 300.0)
+"""Of the prior of the noise model, to choose from: one of each kind."""
 
 
 class Elsewhere(TorchFunctionMode):
@@ -157,7 +161,8 @@ def solved(task, held_out, loss):
     best = float(path.ridges[path.best])
     order = torch.arange(len(task)).flip(0)
     fit = spectrum.fit(best)
-    model = fit_noise(loo_predictions(task, fit, order[::2]), task.labels[order[::2]]).model
+    rows = order[::2]
+    model = fit_noise(loo_predictions(task, fit, rows), task.labels[rows], strengths=STRENGTHS).model
     judges = order if held_out is None else torch.arange(len(held_out))
     found = scores(task, fit, loss, model, judges, held_out)
     return {
@@ -184,7 +189,7 @@ def one_by_one(device, kind):
     held_out = replace(held_out, scaling=task.scaling, intercept=task.intercept, dtype=task.dtype)
     fit = decompose(task).fit(0.7)
     order = torch.arange(60)
-    model = fit_noise(loo_predictions(task, fit, order), task.labels).model
+    model = fit_noise(loo_predictions(task, fit, order), task.labels, strengths=STRENGTHS).model
     loss = CrossEntropyLoss(3.0)
     loo, diagnosis = diagnose(task, fit, loss, model)
     removal = Removal(task, 0.7, loss)

@@ -49,6 +49,40 @@ def test_slopes_are_right_where_bounds_are_crossed(place):
     assert torch.autograd.gradcheck(problem.loss, point.requires_grad_(), eps=1e-6, atol=1e-4, rtol=1e-5)
 
 
+def require_equal_slopes(problem, point: torch.Tensor) -> None:
+    variable = point.clone().requires_grad_()
+    loss = problem.loss(variable)
+    (expected,) = torch.autograd.grad(loss, variable)
+    value, slope = problem.slope(point)
+    assert value == pytest.approx(float(loss.detach()), rel=1e-14)
+    # With most versions of torch to the last bit.
+    torch.testing.assert_close(slope, expected, rtol=1e-12, atol=1e-13 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
+@pytest.mark.parametrize("strength", STRENGTHS)
+@pytest.mark.parametrize("sharp", [False, True])
+def test_slopes_by_hand_are_those_of_automatic_differentiation(shape, strength, sharp):
+    """Also where bounds are crossed."""
+    for k, far in ((2, 0.0), (4, 1.0), (4, 10.0), (7, 3.0)):
+        problem, point = problem_of(k, shape, strength, sharp=sharp)
+        require_equal_slopes(problem, point + far * (point - problem.begin(0.1)))
+
+
+def test_slopes_by_hand_of_many_classes_and_of_bounds():
+    require_equal_slopes(*problem_of(module.MOST_MIXED + 1, LEARNED, math.inf))
+    for number, place in ((0, 0.5), (1, 2.0), (1, -2.0)):
+        problem, point = problem_of(3, sharp=True)
+        point[number] = place
+        require_equal_slopes(problem, point)
+
+
+def test_a_point_out_of_reach_has_no_slope_and_is_no_error():
+    problem, point = problem_of(3)
+    point[5:8] = -1e6  # rates of 0
+    assert not math.isfinite(problem.slope(point)[0])
+
+
 def by_hand(problem, point: torch.Tensor, *, sharp: bool) -> float:
     """The loss, from the model at the point."""
     model, samples, strength = problem.model(point), problem._samples, problem._strength

@@ -39,7 +39,7 @@ from divacli.ridge import (
     validation_derivative,
 )
 
-EXAMPLES = int(os.environ.get("DIVA_EXAMPLES", "120"))
+EXAMPLES = int(os.environ.get("DIVA_EXAMPLES", "60"))
 """Problems drawn by each test."""
 
 anything = settings(

@@ -1,6 +1,7 @@
 """Several processes give one process's answers, to the last bit; here they are threads."""
 
 import copy
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -104,9 +105,10 @@ def work(request, make_problem, make_groups):
         fit = spectrum.fit(float(path.ridges[path.best]))
         predictions = loo_predictions(turned, fit, torch.tensor([40, 3, 77]))
         everyone = loo_predictions(turned, fit, torch.arange(90))
-        model = parallel.world().once(lambda: fit_noise(everyone, task.labels)).model
+        strengths = (math.inf, 300.0)
+        fitted = parallel.world().once(lambda: fit_noise(everyone, task.labels, strengths=strengths))
         order = torch.arange(90 if judged is None else 50)
-        found = scores(turned, fit, SquaredLoss(), model, order, validation)
+        found = scores(turned, fit, SquaredLoss(), fitted.model, order, validation)
         walk = Extension(task, replace(held_out, labels=held_out.labels), torch.arange(90))
         candidates = walk.candidates()
         walk.add(walk.choose(candidates, torch.ones(50, dtype=torch.bool), 5))

@@ -194,9 +194,9 @@ def page_svg(figure: Figure, prefix: str) -> str:
 def _saved(figure: Figure, format: PlotFormat, *, transparent: bool) -> bytes:
     content = io.BytesIO()
     with styled():
-        if figure.get_layout_engine() is not None:
+        if (engine := figure.get_layout_engine()) is not None:
             # Laid out again, it would move a little.
-            figure.draw_without_rendering()
+            engine.execute(figure)
             figure.set_layout_engine("none")
         figure.savefig(content, format=format, metadata=_METADATA[format], transparent=transparent)
     return content.getvalue()

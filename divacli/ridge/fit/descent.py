@@ -22,6 +22,7 @@ def minimiser(
     start: Tensor,
     curvature: Tensor,
     *,
+    by_hand: Callable[[Tensor], tuple[float, Tensor]] | None = None,
     tolerance: float = 1e-14,
     most_steps: int = 200,
     memory: int = 20,
@@ -32,18 +33,20 @@ def minimiser(
         objective: From (p,) float64 to a scalar tensor; differentiable.
         start: (p,) float64, where the search begins.
         curvature: (p,) float64 > 0, the rough size of the second derivatives.
+        by_hand: From a point to the function there and its slope (p,); by default it is differentiated.
         tolerance: Decrease, in units of the function, below which two steps in a row end the search.
         most_steps: At the most.
         memory: Steps that the estimate of the curvature rests on.
     """
 
-    def at(point: Tensor) -> tuple[float, Tensor]:
+    def differentiated(point: Tensor) -> tuple[float, Tensor]:
         with torch.enable_grad():
             variable = point.detach().requires_grad_()
             value = objective(variable)
             (slope,) = torch.autograd.grad(value, variable)
         return float(value.detach()), slope
 
+    at = by_hand or differentiated
     point, inverse = start, 1 / curvature
     value, slope = at(point)
     moves: list[tuple[Tensor, Tensor]] = []

@@ -91,7 +91,7 @@ def ahead(
 ) -> Generator[Batch, None, None]:
     """Batches of a task, the features of the next one read while this one is worked on."""
     features = task.features
-    if isinstance(features, Tensor):
+    if isinstance(features, Tensor) or len(parts) < 2:  # a thread would have nothing to read ahead
         yield from (task.batch(part, dtype) for part in parts)
     else:
         read = features.read if isinstance(features, Staged) else task.raw

@@ -24,13 +24,17 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-_USUAL = 2.0
+USUAL = 2.0
 """Logit of the largest probability at which a class has its rate `a_c`: 0.88."""
 
-_REACH = 4.0
+REACH = 4.0
 """Logits to either side of it, beyond which the rate stays."""
 
-_LEAST = 1e-300
+LEAST, LEAST_LOG = 1e-300, -690
+"""The least probability, and the least logarithm of one."""
+
+MOST_SURE = 1 - 1e-9
+"""The largest probability of a class."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class Mistakes:
         """
         own = labels[:, None]
         odds = self.rates - self.shape.growth * surer(logs)[:, None]
-        wrong = (torch.nn.functional.logsigmoid(odds) + self.into(logs, labels)).clamp_min(-690)
+        wrong = (torch.nn.functional.logsigmoid(odds) + self.into(logs, labels)).clamp_min(LEAST_LOG)
         right = torch.nn.functional.logsigmoid(-odds.gather(1, own))
         return logs + wrong.scatter(1, own, right)
 
@@ -101,8 +105,8 @@ class Mistakes:
         if self.shape.likeness:
             like = (self.shape.likeness * logs).exp()
             # A row is 0 only where a class has no other.
-            chosen = chosen * like.gather(1, labels[:, None]) / (like @ self.pairs.T).clamp_min(_LEAST)
-        return chosen.clamp_min(_LEAST).log()
+            chosen = chosen * like.gather(1, labels[:, None]) / (like @ self.pairs.T).clamp_min(LEAST)
+        return chosen.clamp_min(LEAST).log()
 
     def moved(self, odds: float) -> Mistakes:
         """The same, with the log-odds of a mistake moved."""
@@ -120,7 +124,7 @@ def surer(logs: Tensor) -> Tensor:
         logs: (m, k) log-probabilities of the classes.
     """
     most = logs.max(dim=1).values
-    return (most - torch.log1p(-most.exp().clamp(max=1 - 1e-9)) - _USUAL).clamp(-_REACH, _REACH)
+    return (most - torch.log1p(-most.exp().clamp(max=MOST_SURE)) - USUAL).clamp(-REACH, REACH)
 
 
 def one_rate(wrong: float, k: int) -> Tensor:

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, relu, softplus
 
 from divacli.ridge.fit.descent import minimiser
+from divacli.ridge.labels import noise_slope as slopes
 from divacli.ridge.labels.class_probability import Calibration, log_softplus, scale_of
 from divacli.ridge.labels.mistakes import Mistakes, Shape
 
@@ -182,6 +183,7 @@ def fit_shape(
         problem.loss,
         begin,
         problem.curvature(),
+        by_hand=problem.slope,
         tolerance=_TOLERANCE,
         most_steps=_MOST_STEPS,
         memory=12,
@@ -208,6 +210,7 @@ class _Problem:
         mixed = k * k if k <= MOST_MIXED else 0
         self._sizes = [2, k, 1, 0, mixed] if self._even else [2, k, k, k * k, mixed]
         self._diagonal = torch.eye(k, dtype=torch.bool)
+        self._even_pairs = Mistakes.even(shape, 0.5, k).pairs
 
     def begin(self, rate: float) -> Tensor:
         """Where a search begins."""
@@ -233,6 +236,59 @@ class _Problem:
         likelihood = torch.logsumexp(mistakes.joint(logs, self._samples.labels), dim=1).sum()
         return self._penalty(point, mistakes) - logs.mean() - likelihood
 
+    def slope(self, point: Tensor) -> tuple[float, Tensor]:
+        """The loss at a point, and its slope there, (p,)."""
+        heat, bias, *_, mixing = self._split(point)
+        n, k = self._samples.predictions.shape
+        mixed = mixing.view(k, -1) if len(mixing) else None
+        logs, logs_back = slopes.logs_back(self._scaled, heat, bias, mixed)
+        mistakes = self._mistakes(point)
+        joint, joint_back = slopes.joint_back(mistakes, logs, self._samples.labels)
+        likelihood = torch.logsumexp(joint, dim=1, keepdim=True)
+        penalty, found = self._penalty_slope(point)
+        value = penalty - float(logs.mean()) - float(likelihood.sum())
+        of_joint, of_mean = -(joint - likelihood).exp(), torch.full_like(logs, -1 / max(n * k, 1))
+        of_logs, of_rates, of_pairs = joint_back(of_joint, of_mean)
+        of_heat, of_bias, of_mixing = logs_back(of_logs)
+        found[0] = found[0] + of_heat
+        found[1] = found[1] + of_bias
+        if self._even:
+            found[2] = found[2] + of_rates.sum()
+        else:
+            of_open = torch.ops.aten._softmax_backward_data(of_pairs, mistakes.pairs, 1, of_pairs.dtype)
+            found[2] = found[2] + of_rates
+            found[3] = found[3] + of_open.masked_fill(self._diagonal, 0).view(-1)
+        if of_mixing is not None:
+            found[4] = found[4] + of_mixing.view(-1)
+        return value, torch.cat(found)
+
+    def _penalty_slope(self, point: Tensor) -> tuple[float, list[Tensor]]:
+        """The penalty, and its slope in each part of a point."""
+        heat, bias, rates, pairs, mixing = self._split(point)
+        n, k = self._samples.predictions.shape
+        hot, sharp = heat.tolist()
+        far, off = max(abs(sharp) - _MOST_SHARP, 0.0), (hot - math.log(_HEAT)) / _HEAT_SPREAD
+        right, of_rates = slopes.right_slope(rates)
+        value = (float(bias.square().sum()) + sharp * sharp) / 2 + off * off / 2
+        value += n * _SHARP_STRENGTH * (far * far)
+        value = value + _MIXING_STRENGTH / 2 * float(mixing.square().sum()) + right
+        of_hot = of_sharp = 0.0
+        if self._sharp:
+            bound, of_hot, of_sharp = slopes.sharp_slope(heat, n, k, _FLOOR, _FLOOR_STRENGTH)
+            short = max(math.log(_LEAST_HEAT) - hot, 0.0)
+            value = value + bound + n * _HEAT_STRENGTH * (short * short)
+            of_hot = of_hot - n * _HEAT_STRENGTH * (2 * short)
+        of_hot = of_hot + off / _HEAT_SPREAD
+        of_sharp = of_sharp + math.copysign(n * _SHARP_STRENGTH * (2 * far), sharp) + sharp
+        of_pairs = pairs
+        if not self._even:
+            prior, before, of_open = slopes.dirichlet_slope(
+                rates, self._open(pairs), self._strength, self._diagonal
+            )
+            value, of_rates, of_pairs = value + prior, before + of_rates, of_open.view(-1)
+        of_heat = heat.new_tensor((of_hot, of_sharp))
+        return value, [of_heat, bias, of_rates, of_pairs, _MIXING_STRENGTH * mixing]
+
     def model(self, point: Tensor) -> NoiseModel:
         """The model at a point."""
         heat, bias, *_, mixing = self._split(point)
@@ -257,8 +313,7 @@ class _Problem:
         k = self._samples.k
         _, _, rates, pairs, _ = self._split(point)
         if self._even:
-            even = Mistakes.even(self._shape, 0.5, k)
-            return Mistakes(self._shape, rates.expand(k), even.pairs)
+            return Mistakes(self._shape, rates.expand(k), self._even_pairs)
         return Mistakes(self._shape, rates, torch.softmax(self._open(pairs), dim=1))
 
     def _open(self, pairs: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,20 @@ def scored(make_scored: Callable[..., Scored]) -> Scored:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[Scored], ReviewServer]]:
-    """Serve the review of a folder of results."""
+    """Serve the review of a folder of results until the test ends."""
+    with _serving() as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def serve_all() -> Iterator[Callable[[Scored], ReviewServer]]:
+    """As `serve`, until all tests of the file end."""
+    with _serving() as start:
+        yield start
+
+
+@contextmanager
+def _serving() -> Iterator[Callable[[Scored], ReviewServer]]:
     servers = []
 
     def start(scored: Scored) -> ReviewServer:

@@ -65,10 +65,24 @@ def opened(context: Any) -> Iterator[Callable[[str], Any]]:
     assert trouble == []
 
 
+@pytest.fixture(scope="module")
+def page(scored: Any, diva: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of plain results in a folder beside those of the tests; not to be changed."""
+    target = tmp_path_factory.mktemp("written") / "report.html"
+    written(scored, diva, target)
+    return target
+
+
 @pytest.fixture
-def report(opened: Callable[[str], Any], scored: Any, diva: Callable[..., Any], tmp_path: Path) -> Any:
+def address(page: Path, tmp_path: Path) -> str:
+    """Address of a copy of that report: a browser keeps decisions by the address."""
+    return shutil.copy(page, tmp_path / "report.html").as_uri()
+
+
+@pytest.fixture
+def report(opened: Callable[[str], Any], address: str) -> Any:
     """The report of plain results, open."""
-    return opened(written(scored, diva, tmp_path / "report.html"))
+    return opened(address)
 
 
 def written(scored: Any, diva: Callable[..., Any], target: Path) -> str:
@@ -169,10 +183,7 @@ def test_decisions_by_key_come_out_of_the_download_and_through_apply(
     assert len(applied) == len(scored.files) - 1
 
 
-def test_an_interrupted_review_continues(
-    context: Any, opened: Callable[[str], Any], scored: Any, diva: Callable[..., Any], tmp_path: Path
-) -> None:
-    address = written(scored, diva, tmp_path / "report.html")
+def test_an_interrupted_review_continues(opened: Callable[[str], Any], address: str) -> None:
     page = opened(address)
     page.keyboard.press("ArrowRight")
     page.keyboard.press("d")
@@ -339,11 +350,9 @@ def states(page: Any) -> list[str]:
     return page.locator("#cards .state").all_text_contents()
 
 
-def test_keys_decide_about_the_card_that_was_clicked_or_tabbed_to(
-    context: Any, scored: Any, diva: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_keys_decide_about_the_card_that_was_clicked_or_tabbed_to(context: Any, address: str) -> None:
     page = context.new_page()
-    page.goto(written(scored, diva, tmp_path / "report.html"))
+    page.goto(address)
     page.locator("#cards .image").nth(4).click()
     page.keyboard.press("Escape")
     page.keyboard.press("d")
@@ -363,10 +372,7 @@ def test_a_key_held_down_decides_about_one_image(report: Any) -> None:
     assert states(report)[:3] == ["drop", "", ""]
 
 
-def test_two_tabs_add_up(
-    context: Any, opened: Callable[[str], Any], scored: Any, diva: Callable[..., Any], tmp_path: Path
-) -> None:
-    address = written(scored, diva, tmp_path / "report.html")
+def test_two_tabs_add_up(opened: Callable[[str], Any], address: str) -> None:
     first, second = opened(address), opened(address)
     first.keyboard.press("ArrowRight")
     first.keyboard.press("d")
@@ -408,9 +414,9 @@ def test_loading_says_what_is_left_out_and_is_undone_in_one_step(
 
 
 def test_copies_of_the_data_have_decisions_of_their_own(
-    opened: Callable[[str], Any], scored: Any, diva: Callable[..., Any], tmp_path: Path
+    opened: Callable[[str], Any], scored: Any, diva: Callable[..., Any], tmp_path: Path, address: str
 ) -> None:
-    page = opened(written(scored, diva, tmp_path / "report.html"))
+    page = opened(address)
     page.keyboard.press("ArrowRight")
     page.keyboard.press("d")
     other = tmp_path / "elsewhere"
@@ -525,11 +531,9 @@ def test_keys_decide_about_no_card_that_is_out_of_sight(report: Any) -> None:
     assert states(report)[0] == ""
 
 
-def test_large_images_are_decided_on_one_after_the_other(
-    context: Any, scored: Any, diva: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_large_images_are_decided_on_one_after_the_other(context: Any, address: str) -> None:
     page = context.new_page()
-    page.goto(written(scored, diva, tmp_path / "report.html"))
+    page.goto(address)
     shown = paths(page)
     page.locator("#cards .image").first.click()
     page.keyboard.press("d")

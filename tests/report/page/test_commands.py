@@ -17,7 +17,9 @@ import pandas as pd
 import pytest
 
 
-def test_a_review_is_served_saved_and_ended_by_ctrl_c(make_scored: Callable[..., Any]) -> None:
+def test_a_review_is_served_saved_and_ended_by_ctrl_c(
+    run_diva: Callable[..., Any], make_scored: Callable[..., Any]
+) -> None:
     scored = make_scored(n=21)
     command = ["review", str(scored.folder), "--no-browser", "--cache-dir", str(scored.data.parent / "cache")]
     with subprocess.Popen(
@@ -30,10 +32,8 @@ def test_a_review_is_served_saved_and_ended_by_ctrl_c(make_scored: Callable[...,
                 place = json.load(answer)["samples"]["place"][0]
             body = json.dumps([{"place": place, "decision": "drop"}]).encode()
             urllib.request.urlopen(f"{address}decisions", data=body).close()
-            refused = subprocess.run(
-                [sys.executable, "-m", "divacli", *command], capture_output=True, text=True, timeout=120
-            )
-            assert refused.returncode == 1
+            refused = run_diva(*command)
+            assert refused.exit_code == 1
             assert "being reviewed already" in refused.stderr
             process.send_signal(signal.SIGINT)
             said = process.communicate(timeout=60)[1]

@@ -286,8 +286,8 @@ def test_a_summary_that_somebody_edited_is_an_error_about_the_folder(
             with results.read_as_written():
                 tiles(results.summaries)
                 list(summary_sentences(results.summaries))
-            for kind in {"ridge"} & set(kinds_of(results)):
-                plots_of(results, kind)
+            if "ridge" in kinds_of(results) and "ridge" in name:  # nothing else is plotted
+                plots_of(results, "ridge")
         except DataError as error:
             refused += "is not as diva writes it" in str(error)
     assert refused

@@ -23,7 +23,19 @@ from divacli.report.page.server import ReviewServer
 def ask(make_scored: Callable[..., Any], serving: Callable[..., str]) -> Callable[..., Any]:
     """Ask the server of fresh results: path below the secret, and a body to post."""
     scored = make_scored(n=21)
-    address = urlsplit(serving(scored))
+    return asking(scored, serving(scored))
+
+
+@pytest.fixture(scope="module")
+def refused(make_scored: Callable[..., Any], serve_all: Callable[..., ReviewServer]) -> Callable[..., Any]:
+    """Ask a server what it refuses: nothing is decided about its results."""
+    scored = make_scored(n=21)
+    return asking(scored, serve_all(scored).address)
+
+
+def asking(scored: Any, served: str) -> Callable[..., Any]:
+    """What asks the server of these results, at an address."""
+    address = urlsplit(served)
 
     def asked(
         path: str, body: object = None, host: str | None = None, root: str | None = None
@@ -89,9 +101,9 @@ def test_all_samples_their_images_and_neighbours(ask: Callable[..., Any]) -> Non
     ],
 )
 def test_others_and_other_things_are_refused(
-    ask: Callable[..., Any], path: str, host: str | None, root: str | None, status: int
+    refused: Callable[..., Any], path: str, host: str | None, root: str | None, status: int
 ) -> None:
-    assert ask(path, host=host, root=root)[0] == status
+    assert refused(path, host=host, root=root)[0] == status
 
 
 def decide(ask: Callable[..., Any], *changes: tuple[str, str | None, str]) -> tuple[int, bytes]:
@@ -132,14 +144,14 @@ def test_decisions_are_made_changed_and_taken_back(ask: Callable[..., Any]) -> N
         b"{",
     ],
 )
-def test_what_is_no_decision_is_refused_whole(ask: Callable[..., Any], body: Any) -> None:
+def test_what_is_no_decision_is_refused_whole(refused: Callable[..., Any], body: Any) -> None:
     if isinstance(body, list) and isinstance(body[0], dict) and body[0].get("place") == 0:
-        body[0]["place"] = places(ask)[0]
-    status, reason = ask("decisions", body)
+        body[0]["place"] = places(refused)[0]
+    status, reason = refused("decisions", body)
     assert status == 400
     assert len(reason.splitlines()) == 1
-    assert json.loads(ask("data")[1])["decisions"] == []
-    assert not (ask.scored.folder / "decisions.csv").exists()  # type: ignore[attr-defined]
+    assert json.loads(refused("data")[1])["decisions"] == []
+    assert not (refused.scored.folder / "decisions.csv").exists()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -147,27 +159,27 @@ def test_what_is_no_decision_is_refused_whole(ask: Callable[..., Any], body: Any
     [b"GET http://[ HTTP/1.1\r\n\r\n", b"POST / HTTP/1.1\r\nContent-Length: \xb2\r\n\r\n", b"\r\n\r\n"],
 )
 def test_nonsense_is_answered_without_a_trace(
-    ask: Callable[..., Any], request_line: bytes, capfd: pytest.CaptureFixture[str]
+    refused: Callable[..., Any], request_line: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with connected(ask) as connection:
+    with connected(refused) as connection:
         connection.sendall(request_line)
         connection.shutdown(socket.SHUT_WR)
         while connection.recv(4096):
             pass
-    assert ask("data")[0] == 200
+    assert refused("data")[0] == 200
     assert capfd.readouterr().err == ""
 
 
-def test_too_long_a_body_is_refused_unread(ask: Callable[..., Any]) -> None:
-    with connected(ask) as connection:
-        start = f"POST {ask.root}decisions HTTP/1.1\r\n"  # type: ignore[attr-defined]
+def test_too_long_a_body_is_refused_unread(refused: Callable[..., Any]) -> None:
+    with connected(refused) as connection:
+        start = f"POST {refused.root}decisions HTTP/1.1\r\n"  # type: ignore[attr-defined]
         connection.sendall(start.encode() + b"Content-Length: 99999999999\r\n\r\n")
         assert b"413" in connection.recv(4096)
 
 
-def test_the_address_without_its_last_slash_leads_to_the_page(ask: Callable[..., Any]) -> None:
-    root = ask.root.rstrip("/")  # type: ignore[attr-defined]
-    assert ask("", root=root)[0] == 301
+def test_the_address_without_its_last_slash_leads_to_the_page(refused: Callable[..., Any]) -> None:
+    root = refused.root.rstrip("/")  # type: ignore[attr-defined]
+    assert refused("", root=root)[0] == 301
 
 
 def test_a_decision_that_cannot_be_written_is_not_made(
