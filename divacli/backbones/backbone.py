@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from divacli.backbones.fingerprint import stable_text
-from divacli.backbones.hub import EMBEDDING
+from divacli.backbones.hub.model_folder import EMBEDDING
 from divacli.backbones.inference import CompiledExtractor, folded
 from divacli.backbones.layer import OUTPUT, Extractor, LayerExtractor, same
 from divacli.backbones.linearised.tangent import TangentExtractor

@@ -23,10 +23,10 @@ from divacli.backbones.entries import (
     shared_prefix,
 )
 from divacli.backbones.identify import describe_entries, describe_file, describe_weights
-from divacli.backbones.inert import Inert
 from divacli.backbones.onnx_file import is_onnx
+from divacli.backbones.pickles.inert import Inert
+from divacli.backbones.pickles.torch_file import read_torch_file
 from divacli.backbones.rezip import SMALL, member_names, open_checkpoint, state_dict_folder
-from divacli.backbones.torch_file import read_torch_file
 from divacli.errors import ModelError, listed
 
 _PRECISIONS = {torch.float16: "half", torch.bfloat16: "bfloat16", torch.float64: "double"}

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from divacli.backbones.inert import Inert
-from divacli.backbones.pickled_tensors import module_tensors
+from divacli.backbones.pickles.inert import Inert
+from divacli.backbones.pickles.tensors import module_tensors
 
 USUAL = ("state_dict", "model_state_dict", "model")
 """Entries that most training scripts write the weights into."""

@@ -19,11 +19,11 @@ from divacli.backbones.archive import (
 )
 from divacli.backbones.backbone import Backbone, batch_features, tried_backbone
 from divacli.backbones.checkpoint import archive_kind, read_checkpoint
-from divacli.backbones.clip import CLIP, from_clip
 from divacli.backbones.factory import factory_file, from_factory
 from divacli.backbones.feature_layer import with_feature_layer
 from divacli.backbones.fingerprint import tensors_digest, text_digest, weights_digest
-from divacli.backbones.huggingface import HF, from_huggingface, huggingface_folder
+from divacli.backbones.hub.clip import CLIP, from_clip
+from divacli.backbones.hub.huggingface import HF, from_huggingface, huggingface_folder
 from divacli.backbones.layer import Extractor, LayerExtractor
 from divacli.backbones.linearised.expression import UNCHANGED, Linearize
 from divacli.backbones.linearised.tangent import TangentExtractor

@@ -10,8 +10,8 @@ from typing import Any
 
 from divacli.backbones.checkpoint import Checkpoint, archive_kind, read_checkpoint
 from divacli.backbones.entries import Entry, is_averaged, shared_prefix
-from divacli.backbones.hub import CONFIG
-from divacli.backbones.huggingface import HF, huggingface_folder
+from divacli.backbones.hub.huggingface import HF, huggingface_folder
+from divacli.backbones.hub.model_folder import CONFIG
 from divacli.backbones.recognise import recognised
 from divacli.errors import DivaError, ModelError
 from divacli.files.regular import DOCUMENT_BYTES, read_regular

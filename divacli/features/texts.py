@@ -30,7 +30,7 @@ from divacli.progress import Progress, silent
 from divacli.reading import AS_CALLED
 
 if TYPE_CHECKING:
-    from divacli.backbones.clip import TextEncoder
+    from divacli.backbones.hub.clip import TextEncoder
 
 TEXTS = "texts"
 """The kind of a manifest whose paths are texts to embed."""

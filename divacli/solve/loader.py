@@ -238,7 +238,7 @@ class Loader:
             )
 
     def _text_embedder(self) -> Callable[[Manifest], Samples]:
-        from divacli.backbones.clip import load_text_encoder
+        from divacli.backbones.hub.clip import load_text_encoder
         from divacli.features.texts import text_samples
 
         model = self.choice.model

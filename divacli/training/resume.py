@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from divacli.backbones.torch_file import read_torch_file
+from divacli.backbones.pickles.torch_file import read_torch_file
 from divacli.errors import ModelError, StoreError, listed
 from divacli.files.regular import open_regular
 from divacli.files.write import write_bytes

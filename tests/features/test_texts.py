@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from divacli.backbones.clip import TextEncoder, load_text_encoder
+from divacli.backbones.hub.clip import TextEncoder, load_text_encoder
 from divacli.errors import DataError, ModelError, StoreError
 from divacli.features import BackboneChoice, ExtractOptions, Samples, load_samples
 from divacli.features.feature_identity import require_same_space

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from divacli.backbones.image_processor import CentreCrop, processor_transform
+from divacli.backbones.hub.image_processor import CentreCrop, processor_transform
 from divacli.errors import ModelError
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")

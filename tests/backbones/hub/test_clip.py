@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from divacli.backbones.clip import load_text_encoder
+from divacli.backbones.hub.clip import load_text_encoder
 from divacli.backbones.load import load_backbone
 from divacli.errors import ModelError
 from tests.backbones.saved import change_weights, set_json

@@ -16,7 +16,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from divacli.backbones.backbone import Backbone
-from divacli.backbones.huggingface import huggingface_folder
+from divacli.backbones.hub.huggingface import huggingface_folder
 from divacli.backbones.linearised.expression import Linearize
 from divacli.backbones.load import load_backbone, note_before
 from divacli.errors import ModelError

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from divacli.backbones.inert import PLAIN, Inert, Name, Unreadable
-from divacli.backbones.pickle_machine import read_pickle
+from divacli.backbones.pickles.inert import PLAIN, Inert, Name, Unreadable
+from divacli.backbones.pickles.machine import read_pickle
 
 
 def outside(saved: Any) -> Any:
@@ -288,7 +288,7 @@ def test_no_tensor_is_needed_and_no_module_imported() -> None:
         }
         assert imported <= {
             *("__future__", "codecs", "collections.abc", "io", "pickle", "struct", "types", "typing"),
-            *("divacli.backbones.inert", "divacli.backbones.pickle_literals"),
+            *("divacli.backbones.pickles.inert", "divacli.backbones.pickles.literals"),
         }
         called = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         assert not called & {"loads", "load", "Unpickler", "find_class", "import_module", "modules"}

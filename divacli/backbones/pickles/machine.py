@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from types import NoneType
 from typing import Any, BinaryIO
 
-from divacli.backbones.inert import Inert, Meaning, Name, Unreadable, as_key
-from divacli.backbones.pickle_literals import (
+from divacli.backbones.pickles.inert import Inert, Meaning, Name, Unreadable, as_key
+from divacli.backbones.pickles.literals import (
     latin1,
     quoted,
     raw_unicode,

@@ -14,9 +14,9 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from divacli.backbones.inert import PLAIN, Name, Unreadable
-from divacli.backbones.pickle_machine import read_pickle
-from divacli.backbones.pickled_tensors import TENSORS, Storage, finished_array, in_our_order, storage_dtype
+from divacli.backbones.pickles.inert import PLAIN, Name, Unreadable
+from divacli.backbones.pickles.machine import read_pickle
+from divacli.backbones.pickles.tensors import TENSORS, Storage, finished_array, in_our_order, storage_dtype
 from divacli.backbones.rezip import UNREADABLE, damaged, member_names, members, state_dict_folder
 from divacli.errors import ModelError
 

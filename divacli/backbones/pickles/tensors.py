@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from divacli.backbones.inert import Inert, Meaning, Name, Unreadable
+from divacli.backbones.pickles.inert import Inert, Meaning, Name, Unreadable
 
 _DIMENSIONS = 64
 _MOST = 1 << 62

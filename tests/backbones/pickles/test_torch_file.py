@@ -16,9 +16,9 @@ import pytest
 import torch
 from torch import nn
 
-from divacli.backbones.inert import Inert
-from divacli.backbones.pickled_tensors import module_tensors
-from divacli.backbones.torch_file import read_torch_file
+from divacli.backbones.pickles.inert import Inert
+from divacli.backbones.pickles.tensors import module_tensors
+from divacli.backbones.pickles.torch_file import read_torch_file
 from divacli.errors import ModelError
 
 CLASSES = """
@@ -264,7 +264,7 @@ def test_files_of_training_frameworks(tmp_path: Path, how: str, classes: types.M
 
 def module(**children: Any) -> Inert:
     """Stand-in of a module with one parameter."""
-    from divacli.backbones.inert import Name
+    from divacli.backbones.pickles.inert import Name
 
     made = Inert(Name("a", "B"), ())
     made.state = {"_parameters": {"w": torch.ones(1)}, "_buffers": {}, "_modules": children}

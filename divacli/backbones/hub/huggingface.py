@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from divacli.backbones.checkpoint import first_line
 from divacli.backbones.fingerprint import text_digest
-from divacli.backbones.hub import (
+from divacli.backbones.hub.image_processor import processor_transform
+from divacli.backbones.hub.model_folder import (
     CONFIG,
     EMBEDDING,
     WITH_MODEL,
@@ -28,7 +29,6 @@ from divacli.backbones.hub import (
     require_transformers,
     weight_files,
 )
-from divacli.backbones.image_processor import processor_transform
 from divacli.backbones.source import Source
 from divacli.backbones.transform import Transform, probe_images
 from divacli.errors import ModelError, listed

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from divacli.backbones.fingerprint import text_digest, weights_digest
-from divacli.backbones.hub import (
+from divacli.backbones.hub.image_processor import processor_transform
+from divacli.backbones.hub.model_folder import (
     EMBEDDING,
     WITH_MODEL,
     explained,
@@ -22,7 +23,6 @@ from divacli.backbones.hub import (
     quietly,
     require_transformers,
 )
-from divacli.backbones.image_processor import processor_transform
 from divacli.backbones.source import Source
 from divacli.errors import ModelError
 

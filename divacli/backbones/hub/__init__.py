@@ -1,0 +1,1 @@
+"""Networks of Hugging Face transformers: their folders, image processors, and CLIP."""
