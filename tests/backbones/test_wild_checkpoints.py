@@ -10,7 +10,7 @@ from torch import nn
 
 from divacli.backbones.checkpoint import read_checkpoint
 from divacli.backbones.feature_layer import with_feature_layer
-from divacli.backbones.fitting import Misfit, fit, put_into
+from divacli.backbones.fitting import fit, put_into
 from divacli.backbones.identify import describe_file, describe_weights
 from divacli.backbones.load import load_backbone
 from divacli.backbones.made_to_fit import Expected
@@ -38,7 +38,7 @@ def embeds_alike(found, network, images):
 
 @pytest.mark.parametrize("name", ["register_tokens", "prompt_embeddings", "lora.conv.lora_A"])
 def test_tensors_that_act_on_the_trunk_are_not_left_aside(tiny, tmp_path, name):
-    with pytest.raises(Misfit, match=f"1 unexpected: {name}"):
+    with pytest.raises(ModelError, match=f"1 unexpected: {name}"):
         found_in({**tiny.state_dict(), name: torch.randn(1, 4, 8)}, tiny, tmp_path)
 
 
@@ -65,7 +65,7 @@ def test_an_entry_is_known_by_the_end_of_its_name(tiny, images, tmp_path):
     both = {**prefixed("module.encoder_q.", weights), **prefixed("module.encoder_k.", other)}
     twice = {"state_dict": both}
     assert embeds_alike(found_in(twice, tiny, tmp_path, "encoder_q"), tiny, images)
-    with pytest.raises(Misfit, match="no entry 'encoder'") as caught:
+    with pytest.raises(ModelError, match="no entry 'encoder'") as caught:
         found_in(twice, tiny, tmp_path, "encoder")
     assert "state_dict.encoder_q, state_dict.encoder_k" in str(caught.value)
 
@@ -80,7 +80,7 @@ def test_children_in_a_sequential_are_taken_in_order(tiny, images, tmp_path):
 
 
 def test_the_numbers_of_a_sequential_must_hold_all_parts(tiny, tmp_path):
-    with pytest.raises(Misfit, match="missing"):
+    with pytest.raises(ModelError, match="missing"):
         found_in(nn.Sequential(tiny.conv, tiny.bn).state_dict(), tiny, tmp_path)
 
 

@@ -83,7 +83,7 @@ def test_real_photos_as_the_default_processor_prepares_them(
 
 @pytest.fixture(scope="module")
 def photographs() -> list[Image.Image]:
-    folder = Path(__file__).parents[2].parent / "shared/data/clothing/validation"
+    folder = Path(__file__).parents[3].parent / "shared/data/clothing/validation"
     if not folder.is_dir():
         pytest.skip(f"no {folder}: the photos are not here")
     return [Image.open(file).convert("RGB") for file in sorted(folder.rglob("*.jpg"))[::200]]
