@@ -39,7 +39,7 @@ HIDDEN = "without classes the last linear layer is a hidden one, whose input the
 EXCEPTIONS = {
     r"crossvit_.*|efficientvim_.*|volo_.*|(deit|pit|levit).*_distilled_.*": TWO_HEADS,
     r"(caformer|convformer)_.*": PERCEPTRON,
-    r".*mambaout.*|efficientvit_[bl]\d|inception_next_.*|cpubone_.*|lowformer_.*|coatnet_\d.*": HIDDEN,
+    r".*mambaout.*|efficientvit_[bl]\d|inception_next_.*|cpubone_.*|lowformer_.*|coatnet_\d_\d+": HIDDEN,
 }
 """Networks whose features are not what timm calls so, and why. By the name `timm:...` the last kind has the
 output as its features, for there it is known that a network has no classes."""
