@@ -36,11 +36,14 @@ SAMPLE = (
 TWO_HEADS = "several heads give the output together: features are what enters the last, timm's are of all"
 PERCEPTRON = "the head is a perceptron: features are what enters its last layer, timm's what enters its first"
 HIDDEN = "without classes the last linear layer is a hidden one, whose input the features are"
+TOKENS = "the head is applied to all tokens and one is taken: features are the mean of what enters it"
 
 EXCEPTIONS = {
     r"crossvit_.*|efficientvim_.*|volo_.*|(deit|pit|levit).*_distilled_.*": TWO_HEADS,
     r"(caformer|convformer)_.*": PERCEPTRON,
-    r".*mambaout.*|efficientvit_[bl]\d|inception_next_.*|cpubone_.*|lowformer_.*|coatnet_\d.*": HIDDEN,
+    r".*mambaout.*|efficientvit_[bl]\d|inception_next_.*|cpubone_.*|lowformer_.*|coatnet_\d_\d+": HIDDEN,
+    r"maxvit_tiny_tf_\d+|resnet50_mlp": HIDDEN,
+    r"resnet50_clip": TOKENS,
 }
 """Networks whose features are not what timm calls so, and why. By the name `timm:...` the last kind has the
 output as its features, for there it is known that a network has no classes."""
