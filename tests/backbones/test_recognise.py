@@ -66,7 +66,6 @@ def test_it_is_recognised_in_wrappers(name_of, mobilenet, wrap):
         ("shufflenet_v2_x0_5", {}),
         ("googlenet", {"init_weights": False, "aux_logits": True}),
         ("googlenet", {"init_weights": False, "aux_logits": False}),
-        ("squeezenet1_1", {}),
     ],
 )
 def test_networks_of_torchvision(name_of, name, options):

@@ -16,9 +16,7 @@ CURVE = ("--seeds", "1", "--curve", "remove", "--fractions", "0.5")
 COMMANDS = {
     "score": ((), "summary.json"),
     "prune": (("--keep", "0.5", "--force"), "prune.json"),
-    "relabel": ((), "relabel.json"),
     "embed": ((), None),
-    "reweight": ((), "reweight.json"),
     "extend": (("--pool", "POOL"), "extend.json"),
     "augment": (("--transform", "hflip"), "augment.json"),
     "train": (("--epochs", "1"), "train.json"),
