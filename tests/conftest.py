@@ -41,6 +41,10 @@ LONGEST = (
 """Files of tests that take longest. They begin, so that none of them is left when all others are done."""
 
 
+DECISIONS = ("test_prune.py", "test_relabel.py")
+"""Files of tests that judge what is decided by the noise model: they need all of it."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests that take longest first; within a file the order stays."""
     order = {Path(__file__).parent / file: place for place, file in enumerate(LONGEST)}
@@ -64,22 +68,12 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def own_cache(caches: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep the user's feature cache out of the tests."""
+    """Keep the user's feature cache out of the tests, and let torch download no weights."""
     cache = next(caches)
     cache.mkdir()
     monkeypatch.setenv("DIVA_CACHE_DIR", str(cache))
+    monkeypatch.setenv("TORCH_HOME", "/dev/null/torch")
     return cache
-
-
-@pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no weights be downloaded of the network that is taken where none is named."""
-    from torchvision import models
-
-    def fail(*_: object, **__: object) -> None:
-        raise OSError("no route")
-
-    monkeypatch.setattr(models.ResNet50_Weights, "get_state_dict", fail)
 
 
 command_of = functools.cache(typer.main.get_command)
@@ -109,14 +103,17 @@ def made_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
     The command line is made of the options once a process, not once a run, and so is it looked up which
     versions are installed. A noise model is fitted once to the same numbers, and chosen from two strengths of
-    its prior in place of five; tests of the model itself, in `tests/ridge`, fit every time and try all.
+    its prior in place of five. Tests of the model itself, in `tests/ridge`, fit every time and try all; so do
+    tests of decisions by it.
     """
     monkeypatch.setattr("typer.testing._get_command", command_of)
     monkeypatch.setattr("importlib.metadata.version", version_of)
-    if request.path.parent.name != "ridge":
+    if request.path.parent.name == "ridge":
+        return
+    monkeypatch.setattr("divacli.ridge.labels.noise_choice.fit_shape", remembering())
+    if request.path.name not in DECISIONS:
         from divacli.ridge.labels.noise import fit_noise
 
-        monkeypatch.setattr("divacli.ridge.labels.noise_choice.fit_shape", remembering())
         monkeypatch.setitem(fit_noise.__kwdefaults__, "strengths", (math.inf, 300.0))
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import http.client
 import math
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -186,7 +188,10 @@ def downloaded(build: Callable[[], nn.Module], name: str, address: str) -> nn.Mo
         ModelError: They cannot be had.
     """
     try:
-        return build()
+        with redirect_stdout(
+            sys.stderr
+        ):  # torch tells there what it downloads: standard output may be a table
+            return build()
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise ModelError(
             f"the weights of {name} cannot be downloaded: {type(error).__name__}: {first_line(error)}",

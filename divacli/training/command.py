@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from divacli.errors import DivaError
+from divacli.features.read import require_images
 from divacli.files.regular import DOCUMENT_BYTES, read_regular
 from divacli.manifest import Manifest
-from divacli.solve.loader import Given, Loader, opened
+from divacli.solve.loader import Given, Loader, manifest_in, opened
 from divacli.solve.options import Compute
 from divacli.solve.ridge_problem import SolveOptions
 from divacli.training.joint import TrainOptions
@@ -138,6 +139,8 @@ def train_data(
 def _read(loader: Loader, data: Given, test: Given | None) -> tuple[Manifest, Manifest | None]:
     """What is trained on and tested on; says what the user should know of the network."""
     read = [opened(part) for part in (data, test) if part is not None]
+    for part in read:
+        require_images(manifest_in(part))
     manifest, *tested = loader.training_manifests(read)
     for sentence in loader.choice.backbone.said:
         loader.tell(sentence)

@@ -113,7 +113,7 @@ def test_a_failing_download_says_what_to_do(monkeypatch, error):
         ({"model": "net.py:make", "weights": "DEFAULT"}, "name of torchvision or timm only"),
     ],
 )
-def test_wrong_requests(arguments, says, offline):
+def test_wrong_requests(arguments, says):
     with pytest.raises(ModelError, match=says):
         load_backbone(**arguments)
 

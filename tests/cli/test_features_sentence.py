@@ -55,7 +55,7 @@ def test_what_else_is_known_of_the_network_is_said_too(run, factory, model, fold
     assert "1 tensors that are no part of the network were left aside" in said
 
 
-def test_without_a_network_one_is_taken_and_said(run, folder, offline):
+def test_without_a_network_one_is_taken_and_said(run, folder):
     result = run("embed", folder / "data")
     said = " ".join(result.stderr.split())
     assert "torchvision's resnet50 with its weights IMAGENET1K_V1 is taken (98 MB, downloaded once)" in said

@@ -92,7 +92,7 @@ def test_the_files_and_what_prune_json_holds(blobs, done):
     content = json.loads((folder / "prune.json").read_text())
     assert set(content) == {
         *("n_kept", "n_dropped", "n_chosen", "written", "by", "keep", "threshold", "stratify"),
-        *("group", "n_groups", "forecast"),
+        *("group", "n_groups", "forecast", "features"),
     }
     assert (content["n_kept"], content["n_dropped"], content["n_chosen"], content["keep"]) == (
         120,
@@ -117,7 +117,7 @@ def test_auto_has_its_own_keys(blobs, done):
     content = json.loads(Path("diva-out/prune.json").read_text())
     assert set(content) == {
         *("n_kept", "n_dropped", "n_chosen", "written", "by", "keep", "threshold", "budget"),
-        *("mislabelled", "n_outliers", "group", "n_groups", "forecast"),
+        *("mislabelled", "n_outliers", "group", "n_groups", "forecast", "features"),
     }
     assert set(content["forecast"]["error"]) == {"nothing", "called wrong", "random"}
 

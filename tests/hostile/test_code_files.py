@@ -55,7 +55,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: None) -> list[Path]:
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """What was loaded as a whole network; nothing is."""
     import divacli.backbones.load as module
 
@@ -159,9 +159,7 @@ def test_a_configuration_that_was_not_typed_is_not_read(
     assert not archive
 
 
-def test_a_configuration_cannot_name_another(
-    photos: Path, network: Path, run: Callable, offline: None
-) -> None:
+def test_a_configuration_cannot_name_another(photos: Path, network: Path, run: Callable) -> None:
     Path("c.yaml").write_text("config: d.yaml\n")
     Path("d.yaml").write_text("model: net.py:make\n")
     result = run("score", photos, "--config", "c.yaml")

@@ -104,7 +104,6 @@ def test_a_table_cannot_name_an_archive(
     photos: Path,
     created: Path,
     run: Callable,
-    offline: None,
 ) -> None:
     """Neither in a column that is called like an option, nor in the place of an image."""
     file = make(tmp_path / "m.pt", created)
