@@ -9,13 +9,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from divacli.backbones import HEAD_ASIDE
 from divacli.backbones.checkpoint import Checkpoint, clean, precision_notes
 from divacli.backbones.entries import USUAL, WRAPPERS, Entry, common_prefix, is_averaged, shared_prefix
 from divacli.backbones.numbered import renamed
 from divacli.errors import Advice, ModelError, listed
-
-HEAD = "head: "
-"""How the sentence begins that says what was put aside of a head."""
 
 _ACTS_ON_TRUNK = re.compile(
     r"(^|[._])lora_|^(?!mask_|decoder_)\w*(token|prompt|pos_embed|position\w*_embedding)\w*$"
@@ -63,7 +61,7 @@ class Fit:
             notes.append("the file has numbers for the names of the network's parts: taken in their order")
         if self.n_classes is None:
             what = f"{listed(list(self.aside), limit=3)} put aside" if self.aside else "the file has none"
-            notes.append(f"{HEAD}{what}; features do not need one")
+            notes.append(f"{HEAD_ASIDE}{what}; features do not need one")
         if self.foreign:
             n, parts = len(self.foreign), list(dict.fromkeys(map(_outermost, self.foreign)))
             what = (

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from divacli.backbones.fitting import HEAD
+from divacli.backbones import HEAD_ASIDE
 from divacli.errors import Advice, ModelError, listed
 from divacli.features import Samples
 from divacli.features.samples import order_by_path
@@ -148,7 +148,7 @@ def require_head(samples: Samples) -> tuple[Tensor, Tensor]:
         ModelError: The features feed none.
     """
     if samples.head is None:
-        if aside := next((note for note in samples.notes if note.startswith(HEAD)), None):
+        if aside := next((note for note in samples.notes if note.startswith(HEAD_ASIDE)), None):
             raise ModelError(
                 f"--around-head: the network was loaded without its head; {aside}",
                 expected="a checkpoint whose head is the network's own last layer",

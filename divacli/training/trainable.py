@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from divacli.backbones import HEAD_ASIDE
 from divacli.backbones.backbone import Backbone
-from divacli.backbones.fitting import HEAD
 from divacli.backbones.layer import unknown_layer
 from divacli.backbones.parts import last_block, within
 from divacli.errors import ModelError
@@ -18,7 +18,7 @@ def head_of(backbone: Backbone) -> nn.Linear:
         ModelError: There is none, or the network is an exported archive.
     """
     head = backbone.network.get_submodule(backbone.layer)
-    if aside := next((note for note in backbone.notes if note.startswith(HEAD)), None):
+    if aside := next((note for note in backbone.notes if note.startswith(HEAD_ASIDE)), None):
         raise ModelError(
             f"{backbone.name} was loaded without its head, which is trained here; {aside}",
             expected="a checkpoint whose head is the network's own last layer",

@@ -164,7 +164,9 @@ def test_tensors_of_a_loss_and_of_metrics_are_counted(load, tiny, images, expect
     foreign = {"criterion.weight": torch.ones(4), "train_acc.correct": torch.ones(1), "n": torch.ones(1)}
     backbone = load({"state_dict": {**named("model.", tiny.state_dict()), **foreign}})
     assert torch.equal(backbone.features(images), expected)
-    assert backbone.notes == ("3 tensors that are no part of the network were left aside",)
+    assert backbone.notes == (
+        "3 tensors that are no part of the network were left aside: criterion, train_acc, n",
+    )
 
 
 TWINS = {

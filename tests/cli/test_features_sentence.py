@@ -52,7 +52,7 @@ def test_what_else_is_known_of_the_network_is_said_too(run, factory, model, fold
     torch.save({"epoch": 3, "state_dict": weights, "state_dict_ema": average}, "best.pt")
     said = " ".join(run("embed", folder / "data", *model, "--checkpoint", "best.pt").stderr.split())
     assert "weights: best.pt, entry state_dict (state_dict_ema is there too: --entry)" in said
-    assert "1 tensors that are no part of the network were left aside" in said
+    assert "1 tensor that is no part of the network was left aside: criterion" in said
 
 
 def test_without_a_network_one_is_taken_and_said(run, folder):

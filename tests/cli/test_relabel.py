@@ -129,6 +129,7 @@ def test_the_files_and_what_they_hold(data, done):
         "noise_rate_after",
         "corrections",
         "emptied",
+        "features",
         "group",
         "n_groups",
         "forecast",
