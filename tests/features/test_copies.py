@@ -180,7 +180,8 @@ def test_identity_is_that_of_the_images_and_the_transform(
 def test_notes_tell_of_the_network_and_of_the_transform(
     copies: Callable, manifest: Manifest, write_transform: Callable
 ) -> None:
-    notes = copies(manifest, write_transform("    return ImageOps.mirror(image)\n")).notes
+    features, *notes = copies(manifest, write_transform("    return ImageOps.mirror(image)\n")).notes
+    assert features.startswith("features: ")
     assert [note.split(" is run for its ")[1] for note in notes] == [
         "factory: use only files you trust",
         "transform: use only files you trust",

@@ -75,7 +75,7 @@ def test_features_are_those_of_the_network_by_itself(embed: Embed, model: str, p
     assert samples.features.shape == expected.shape == (30, 12 + 64)
     torch.testing.assert_close(samples.features[:], expected, rtol=1e-4, atol=1e-5)
     assert expected.std(dim=0).min() > 1e-4  # else all would be alike and any order right
-    assert samples.notes == backbone.notes
+    assert samples.notes == (backbone.sentence, *backbone.notes)
 
 
 def test_batch_size_workers_and_order_change_no_bit(

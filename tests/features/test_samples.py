@@ -67,7 +67,7 @@ def test_features_and_labels_of_a_folder(
     assert samples.failed.empty
     assert samples.failed.columns.tolist() == ["path", "label", "reason"]
     assert samples.seconds > 0
-    assert "use only files you trust" in samples.notes[0]
+    assert "use only files you trust" in samples.notes[1]
 
 
 def test_head_of_the_network_gives_its_output(load: Callable, photos: Path, choice: BackboneChoice) -> None:
