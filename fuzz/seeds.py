@@ -9,6 +9,7 @@ import pickle
 import tarfile
 import tempfile
 import zipfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,9 @@ _TABLE = pd.DataFrame(
 )
 
 
+@cache
 def seeds(target: str) -> list[bytes]:
-    """Whole files, and damaged ones that take other ways through the reader."""
+    """Whole files, and damaged ones that take other ways through the reader; the same at every call."""
     if target in TABLE_FORMATS:
         return _tables(target)
     made = {
