@@ -14,7 +14,7 @@ help:
 	@echo "make test   set up, then run the tests"
 	@echo "make test-oldest  run the tests with the oldest dependencies that are allowed, in .venv-oldest"
 	@echo "make test-wheel   build, install the wheel into an empty .venv-wheel, and run diva demo there"
-	@echo "make faults    kill commands in all phases, 200 times"
+	@echo "make faults    kill commands in all phases, 200 times, and restart a job of torchrun"
 	@echo "make coverage  run the tests and see which branches they take: all of divacli/ridge"
 	@echo "make lint   style, types and the documentation's links"
 	@echo "make docs   build the documentation into site/"
@@ -41,7 +41,7 @@ coverage: setup
 	$(BIN)/python -m coverage report --include='divacli/ridge/*' --fail-under=100 --format=total
 
 faults: setup
-	DIVA_KILLS=all OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults/test_kills.py
+	DIVA_KILLS=all OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults/test_kills.py tests/cli/test_torchrun.py
 
 test-oldest:
 	test -x .venv-oldest/bin/python || $(PYTHON_OLDEST) -m venv .venv-oldest

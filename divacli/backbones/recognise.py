@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib.util import find_spec
@@ -16,6 +17,12 @@ from divacli.backbones.shapes import skeleton_state, torchvision_family, torchvi
 from divacli.backbones.timm_zoo import TIMM, timm_blueprint
 from divacli.backbones.torchvision_zoo import torchvision_blueprint
 from divacli.errors import ModelError, listed
+
+_TIMM_STEM = re.compile(
+    r"(?i)(^|\.)(cls_token|pos_embed|patch_embed|embeds|stem|conv_?stem|conv_?[01]|conv2d_1a|features|body|"
+    r"layer0|base_layer|encoder)"
+)
+"""How the first tensors of timm's networks are called: of a file without any, none is tried."""
 
 _ENOUGH = 4
 """Networks of timm that weights may be of, before the search for more ends."""
@@ -76,7 +83,8 @@ def _of_torchvision(checkpoint: Checkpoint) -> Iterator[str]:
 
 def _of_timm(checkpoint: Checkpoint) -> Iterator[str]:
     """Networks of timm that the weights fit, at most `_ENOUGH`."""
-    if find_spec("timm") is None:
+    names_of = (key for entry in checkpoint.entries for key in entry.weights)
+    if find_spec("timm") is None or not any(map(_TIMM_STEM.search, names_of)):
         return
     import timm
 
