@@ -38,13 +38,14 @@ class Network:
     """The network that turns images into features.
 
     Attributes:
-        model: A torchvision name, `timm:NAME`, `clip:NAME` or `FILE.py:FACTORY`; from Python also a
-            `torch.nn.Module`, which is copied and never changed.
+        model: A torchvision name, `timm:NAME`, `hf:NAME`, `clip:NAME` or `FILE.py:FACTORY`; from Python also
+            a `torch.nn.Module`, which is copied and never changed.
         checkpoint: A file with its weights; without `model`, an archive of a whole network, or weights of a
             network that is recognised. With neither, torchvision's resnet50 is downloaded.
         weights: Published weights instead, such as "DEFAULT".
         entry: Which of several sets of weights in the checkpoint is meant. None: the one that fits.
-        layer: The layer whose input the features are. None: the last linear layer that runs.
+        layer: The layer whose input the features are. None: the last linear layer of a classifier; of a
+            network without one its output is the features.
         image_size: Side of the crop in pixels. None: the network's own.
         linearize: What features are gradients of: "head" (they are what flows into the last layer),
             "block:NAME", "full", or a sum such as "head+2*block:last".
