@@ -77,7 +77,7 @@ def test_one_class_and_weights_of_zero_are_fine_in_a_pool(tmp_path: Path) -> Non
     [
         ("path,label\n1,a\n2,\n3, \n", ["2 of 3 rows have no label", "or in none", "two tables"]),
         ("file\n1\n", ["no column path;", "with the columns path,", "path_column='file'"]),
-        ("x\n1\n", ["add the header path"]),
+        ("x\nnowhere at all\n", ["add the header path"]),
         ("path\n1\n./1\n", ["the same path more than once"]),
         ("path,label\n,\n", ["path is empty in data row 1"]),
         ("path,weight\n1,-1\n", ["weight is empty, negative"]),
