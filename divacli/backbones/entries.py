@@ -151,6 +151,11 @@ def _items(value: Any) -> Mapping[Any, Any]:
     return {**value.entries, **attributes}
 
 
+def is_named(key: str, name: str) -> bool:
+    """Whether a tensor has a name, by itself or behind the names of modules around it."""
+    return key == name or key.endswith(f".{name}")
+
+
 def common_prefix(names: list[str]) -> str:
     """Return the modules, with dots, that all names begin with."""
     parts = [name.split(".")[:-1] for name in names]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -11,14 +10,10 @@ from torch import Tensor, nn
 
 from divacli.backbones import HEAD_ASIDE
 from divacli.backbones.checkpoint import Checkpoint, clean, precision_notes
-from divacli.backbones.entries import USUAL, WRAPPERS, Entry, common_prefix, is_averaged, shared_prefix
+from divacli.backbones.entries import USUAL, WRAPPERS, common_prefix, is_averaged
 from divacli.backbones.numbered import renamed
+from divacli.backbones.trial import Trial, Wanted
 from divacli.errors import Advice, ModelError, listed
-
-_ACTS_ON_TRUNK = re.compile(
-    r"(^|[._])lora_|^(?!mask_|decoder_)\w*(token|prompt|pos_embed|position\w*_embedding)\w*$"
-)
-"""Names beside a network's own that change its features: low-rank updates, and what joins its tokens."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +92,7 @@ def fit(
     Raises:
         ModelError: Nothing in the file fits, or several things do.
     """
-    wanted = _Wanted(dict(state), frozenset(heads), resizable=resizable)
+    wanted = Wanted(dict(state), frozenset(heads), resizable=resizable)
     everywhere = _trials(checkpoint, wanted)
     tried = _asked(everywhere, checkpoint.asked)
     if not tried:
@@ -132,7 +127,7 @@ def fits(
         heads: Names of the tensors of its head in it.
         by_name: Look at the names of tensors alone.
     """
-    tried = _trials(checkpoint, _Wanted(dict(state), frozenset(heads)))
+    tried = _trials(checkpoint, Wanted(dict(state), frozenset(heads)))
     told = [trial.problems.keys() for trial in _asked(tried, checkpoint.asked)]
     return any(not (kinds & {"missing", "unexpected"} if by_name else kinds) for kinds in told)
 
@@ -163,149 +158,22 @@ def replaced_part(
     return (part, tensors) if wider and fits(checkpoint, state, tensors) else None
 
 
-def _trials(checkpoint: Checkpoint, wanted: _Wanted) -> list[_Trial]:
+def _trials(checkpoint: Checkpoint, wanted: Wanted) -> list[Trial]:
     """All places of a file where a network's weights may be, compared with it."""
     return [
-        _Trial(wanted, one, prefix)
+        Trial(wanted, one, prefix)
         for entry in checkpoint.entries
         for one in filter(None, (entry, renamed(entry, wanted.state)))
         for prefix in wanted.prefixes(one)
     ]
 
 
-def _asked(tried: list[_Trial], asked: str | None) -> list[_Trial]:
+def _asked(tried: list[Trial], asked: str | None) -> list[Trial]:
     """The places that the user names, in full or by the last part of the name; all of them for None."""
-    if asked is None:
-        return tried
-    named = [trial for trial in tried if trial.is_called(asked)]
-    return named or [trial for trial in tried if trial.name.endswith(f".{asked}")]
+    return tried if asked is None else [trial for trial in tried if trial.is_called(asked)]
 
 
-class _Wanted:
-    """What a network needs.
-
-    Args:
-        state: Its state dict.
-        heads: Names of its head's tensors.
-        resizable: Whether it can be built for another number of classes.
-    """
-
-    def __init__(self, state: dict[str, Tensor], heads: frozenset[str], *, resizable: bool = True) -> None:
-        self.resizable = resizable
-        # A network may itself be a wrapper whose names all begin alike: that part is not compared.
-        self.common = common_prefix(list(state))
-        self.state = {key.removeprefix(self.common): tensor for key, tensor in state.items()}
-        self.heads = {key.removeprefix(self.common) for key in heads}
-        self.trunk = [key for key in self.state if key not in self.heads and not is_counter(key)]
-        self.parts = {key.partition(".")[0] for key in self.state}
-        self.head_modules = {self._top(key.rpartition(".")[0]) for key in self.heads}
-
-    def _top(self, module: str) -> str:
-        """The outermost module around one that holds nothing but tensors of the head."""
-        while parent := module.rpartition(".")[0]:
-            if any(key.startswith(f"{parent}.") and key not in self.heads for key in self.state):
-                break
-            module = parent
-        return module
-
-    def in_head(self, key: str) -> bool:
-        """Whether a tensor stands where the network has its head."""
-        return any(key == module or key.startswith(f"{module}.") for module in self.head_modules)
-
-    def prefixes(self, entry: Entry) -> list[str]:
-        """What may stand before the network's names in an entry."""
-        anchor = (self.trunk or list(self.state))[0] if self.state else ""
-        found = [
-            key.removesuffix(anchor) for key in entry.weights if key == anchor or key.endswith(f".{anchor}")
-        ]
-        return found or [shared_prefix(list(entry.weights))]
-
-
-class _Trial:
-    """An entry of a file, compared with what a network needs.
-
-    Args:
-        wanted: What the network needs.
-        entry: The tensors.
-        prefix: What stands before the network's names in it.
-
-    Attributes:
-        prefix: As given.
-        keys: Name in the file by the network's own name.
-        problems: What does not fit, by kind; empty where all does.
-        aside: Names of tensors where the head is, which do not fit it.
-        foreign: Names of tensors that are no part of the network.
-        n_classes: Rows of the head, where it fits.
-    """
-
-    def __init__(self, wanted: _Wanted, entry: Entry, prefix: str) -> None:
-        self.weights, self.numbered = entry.weights, entry.numbered
-        self._entry, self.prefix = entry, prefix
-        self.keys: dict[str, str] = {}
-        self.aside: list[str] = []
-        self.foreign: list[str] = []
-        self.n_classes: int | None = None
-        missing = [key for key in wanted.trunk if prefix + key not in entry.weights]
-        odd: dict[str, list[str]] = {"of another shape": [], "of another kind of numbers": []}
-        unexpected: list[str] = []
-        for key, tensor in entry.weights.items():
-            own = key.removeprefix(prefix)
-            if not key.startswith(prefix):
-                self.foreign.append(key)
-            elif own in wanted.heads or (own not in wanted.state and wanted.in_head(own)):
-                self.aside.append(key)
-            elif own not in wanted.state:
-                part = own.partition(".")[0] in wanted.parts or _ACTS_ON_TRUNK.search(own)
-                (unexpected if part else self.foreign).append(key)
-            else:
-                self.keys[wanted.common + own] = key
-                expected = wanted.state[own]
-                if tensor.shape != expected.shape:
-                    odd["of another shape"].append(
-                        f"{own} {tuple(tensor.shape)} in place of {tuple(expected.shape)}"
-                    )
-                if kind(tensor) != kind(expected):
-                    odd["of another kind of numbers"].append(
-                        f"{own} {tensor.dtype} in place of {expected.dtype}"
-                    )
-        told = {"missing": missing, "unexpected": unexpected, **odd}
-        self.problems = {what: keys for what, keys in told.items() if keys}
-        self._take_head(wanted)
-
-    def _take_head(self, wanted: _Wanted) -> None:
-        """Take the head, too, where all of it is there and it has one number of classes."""
-        if not wanted.heads:
-            self.n_classes = 0
-            return
-        names = {key.removeprefix(self.prefix): key for key in self.aside}
-        if names.keys() != wanted.heads or not wanted.resizable:
-            return
-        shapes = [(self.weights[key].shape, wanted.state[own].shape) for own, key in names.items()]
-        rows = {got[:1] for got, _ in shapes}
-        if len(rows) == 1 and all(len(got) and got[1:] == expected[1:] for got, expected in shapes):
-            self.keys.update({wanted.common + own: key for own, key in names.items()})
-            self.n_classes, self.aside = shapes[-1][0][0], []
-
-    @property
-    def name(self) -> str:
-        """Where in the file the weights lie; wrappers are not named."""
-        own = [part for part in self.prefix.split(".") if part and part not in WRAPPERS]
-        return ".".join([*filter(None, [self._entry.name]), *own])
-
-    def is_called(self, asked: str) -> bool:
-        """Whether a name stands for these weights."""
-        full = ".".join(filter(None, [self._entry.name, self.prefix.rstrip(".")]))
-        ends = any(f".{one}".endswith(f".{asked}") for one in (self.name, full) if one)
-        return ends or asked == self._entry.name
-
-    def same_as(self, other: _Trial) -> bool:
-        """Whether two places hold the same numbers."""
-        return self.keys.keys() == other.keys.keys() and all(
-            torch.equal(self.weights[key], other.weights[other.keys[own]]) for own, key in self.keys.items()
-        )
-
-
-def _chosen(fitting: list[_Trial], checkpoint: Checkpoint, name: str) -> tuple[_Trial, tuple[str, ...]]:
+def _chosen(fitting: list[Trial], checkpoint: Checkpoint, name: str) -> tuple[Trial, tuple[str, ...]]:
     """The weights that are meant, and the names of others that are different ones.
 
     Averages over a training stand back behind the weights that they are averages of.
@@ -326,15 +194,15 @@ def _chosen(fitting: list[_Trial], checkpoint: Checkpoint, name: str) -> tuple[_
     return plain[0], tuple(trial.name for trial in several if trial is not plain[0])
 
 
-def _different(fitting: list[_Trial]) -> list[_Trial]:
-    kept: list[_Trial] = []
+def _different(fitting: list[Trial]) -> list[Trial]:
+    kept: list[Trial] = []
     for trial in sorted(fitting, key=lambda one: one.name not in USUAL):
         if not any(trial.same_as(other) for other in kept):
             kept.append(trial)
     return kept
 
 
-def _no_entry(checkpoint: Checkpoint, everywhere: list[_Trial]) -> ModelError:
+def _no_entry(checkpoint: Checkpoint, everywhere: list[Trial]) -> ModelError:
     fitting = [trial for trial in everywhere if not trial.problems]
     names = dict.fromkeys(trial.name or "the file itself" for trial in fitting or everywhere)
     return ModelError(
@@ -344,7 +212,7 @@ def _no_entry(checkpoint: Checkpoint, everywhere: list[_Trial]) -> ModelError:
     )
 
 
-def _misfit(checkpoint: Checkpoint, wanted: _Wanted, tried: list[_Trial], name: str) -> ModelError:
+def _misfit(checkpoint: Checkpoint, wanted: Wanted, tried: list[Trial], name: str) -> ModelError:
     best = min(tried, key=lambda trial: sum(map(len, trial.problems.values())))
     problems = {**best.problems, "unexpected": [*best.problems.get("unexpected", []), *best.foreign]}
     told = "; ".join(
@@ -377,16 +245,6 @@ def _outermost(key: str) -> str:
     """The outermost module of a tensor that is no wrapper."""
     parts = key.split(".")
     return next((part for part in parts if part not in WRAPPERS), parts[-1])
-
-
-def is_counter(key: str) -> bool:
-    """Whether a tensor only counts the batches that a batch norm has seen."""
-    return key.endswith("num_batches_tracked")
-
-
-def kind(tensor: Tensor) -> str:
-    """The kind of a tensor's numbers: complex, floating or whole."""
-    return "complex" if tensor.is_complex() else "floating" if tensor.is_floating_point() else "whole"
 
 
 def load_weights(

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from torch import Tensor, nn
 
 from divacli.backbones.checkpoint import Checkpoint, first_line
+from divacli.backbones.entries import is_named
 from divacli.backbones.fitting import fit, put_into, replaced_part
 from divacli.backbones.identify import IMAGENET_CLASSES
 from divacli.backbones.shapes import RGB, head_tensors, skeleton_state
@@ -59,7 +60,9 @@ class Expected:
         found = [
             shape
             for key, shape in shapes
-            if _ends(key, first) and len(shape) == KERNEL and (shape[0], *shape[2:]) == (usual[0], *usual[2:])
+            if is_named(key, first)
+            and len(shape) == KERNEL
+            and (shape[0], *shape[2:]) == (usual[0], *usual[2:])
         ]
         got = min(found, key=lambda shape: shape[1] != RGB, default=None)
         channels = got[1] if got is not None and usual[1] == RGB else RGB
@@ -79,16 +82,12 @@ class Expected:
             patch: Side of a patch, in pixels.
             n_prefix: Embeddings of other tokens among them.
         """
-        shape = next((shape for key, shape in self.shapes if _ends(key, name)), ())
+        shape = next((shape for key, shape in self.shapes if is_named(key, name)), ())
         if len(shape) == KERNEL:
             return patch * shape[1] if shape[1] == shape[2] else None
         n_patches = shape[1] - n_prefix if len(shape) == TOKENS else 0
         rows = math.isqrt(max(0, n_patches))
         return patch * rows if n_patches and rows * rows == n_patches else None
-
-
-def _ends(key: str, name: str) -> bool:
-    return key == name or key.endswith(f".{name}")
 
 
 def require_side(name: str, checkpoint: Checkpoint, side: int | None, image_size: int | None) -> None:
@@ -188,9 +187,8 @@ def downloaded(build: Callable[[], nn.Module], name: str, address: str) -> nn.Mo
         ModelError: They cannot be had.
     """
     try:
-        with redirect_stdout(
-            sys.stderr
-        ):  # torch tells there what it downloads: standard output may be a table
+        # torch tells there what it downloads, and standard output may be a table.
+        with redirect_stdout(sys.stderr):
             return build()
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise ModelError(

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from torch import Tensor
 
 from divacli.backbones.checkpoint import Checkpoint
+from divacli.backbones.entries import is_named
 from divacli.backbones.fitting import fits
 from divacli.backbones.identify import IMAGENET_CLASSES
 from divacli.backbones.made_to_fit import Blueprint
@@ -104,9 +105,7 @@ def _of_timm(checkpoint: Checkpoint) -> Iterator[str]:
 def _may_be(checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> bool:
     """Whether a file has the first tensor of a network's family: building all members takes seconds."""
     first = next(iter(state), "")
-    return any(
-        key == first or key.endswith(f".{first}") for entry in checkpoint.entries for key in entry.weights
-    )
+    return any(is_named(key, first) for entry in checkpoint.entries for key in entry.weights)
 
 
 def _fits_torchvision(checkpoint: Checkpoint, name: str) -> bool:
